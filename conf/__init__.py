@@ -1,0 +1,1 @@
+"""Hydra configuration groups, readable as pkg://unrolled.conf."""

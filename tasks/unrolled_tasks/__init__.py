@@ -1,0 +1,1 @@
+"""Tasks: one package each, a training problem around a network of `unrolled`."""
