@@ -1,0 +1,177 @@
+"""A trained network in one file, and back again with torch alone.
+
+A checkpoint is an ordinary Lightning one with one more key,
+
+    {"unrolled": {"format": 1, "network": {"_target_": …}, "codec": {"_target_": …}, "info": {…}}}
+
+whose descriptions are plain dicts. Reading never unpickles an object and imports nothing outside an allow-list.
+"""
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from unrolled.codecs import Codec
+
+FORMAT = 1
+KEY = "unrolled"
+TRUSTED = ("unrolled.", "torch.nn.")
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of ours, or one that may not be loaded as it is."""
+
+
+class Bundle(NamedTuple):
+    """A trained network, its codec, and what is known of its training."""
+
+    network: nn.Module
+    codec: Codec
+    info: dict[str, Any]
+
+
+def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
+    """Builds what a plain description names: `{"_target_": "package.Class", **arguments}`, nested as needed.
+
+    `"_partial_": True` gives a partial call, to be completed by whoever receives it. Lists and dicts without `_target_`
+    are built item by item, all else stays as it is.
+
+    Args:
+        description: plain dicts, lists, strings, numbers.
+        trusted: prefixes of the modules whose nn.Module and Codec subclasses may be named, each ending in a dot; None
+            trusts every name, which is for descriptions that you wrote yourself.
+
+    Raises:
+        CheckpointError: an untrusted or unknown target.
+        ValueError: arguments that the target does not take; what the target itself refuses.
+    """
+    if isinstance(description, Mapping):
+        parts = cast("Mapping[str, Any]", description)
+        built = {k: build(v, trusted=trusted) for k, v in parts.items() if k not in ("_target_", "_partial_")}
+        if "_target_" not in parts:
+            return built
+        target = locate(parts["_target_"], trusted=trusted)
+        if parts.get("_partial_", False):
+            return functools.partial(target, **built)
+        try:
+            inspect.signature(target).bind(**built)
+        except TypeError as error:
+            raise ValueError(f"{parts['_target_']}: {error}") from None
+        return target(**built)
+    if isinstance(description, (list, tuple)):
+        return [build(item, trusted=trusted) for item in cast("Sequence[Any]", description)]
+    return description
+
+
+def locate(name: str, *, trusted: Sequence[str] | None = None) -> Any:
+    """The class or function with a dotted name; see `build` for `trusted`."""
+    if trusted is not None and not name.startswith(tuple(trusted)):
+        raise CheckpointError(
+            f"it names {name}, code outside what is trusted ({', '.join(trusted)}); if you know where the file comes "
+            f"from, add the package: trusted={(*trusted, name.split('.')[0] + '.')!r}"
+        )
+    found = _import(name)
+    if trusted is not None:
+        home = f"{getattr(found, '__module__', '')}."
+        allowed = inspect.isclass(found) and issubclass(found, (nn.Module, Codec))
+        if not allowed or not home.startswith(tuple(trusted)):
+            raise CheckpointError(f"it names {name}, which is no network or codec class of a trusted module")
+    return found
+
+
+def _import(name: str) -> Any:
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:cut])
+        try:
+            found: Any = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+                continue  # this much of the name is no module; a shorter piece may be
+            raise CheckpointError(f"{name}: importing it needs {error.name}, which is not installed") from None
+        try:
+            return functools.reduce(getattr, parts[cut:], found)
+        except AttributeError as error:
+            raise CheckpointError(f"{name}: {error}") from None
+    raise CheckpointError(f"{name}: there is no module {parts[0]!r} here; is the package installed?")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The raw content of a checkpoint with our key in it, on the CPU.
+
+    Raises:
+        CheckpointError: missing, unreadable, unsafe, foreign, or of a later format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.ckpt"))[:5] if path.parent.is_dir() else []
+        hint = f"; beside it: {', '.join(near)}" if near else ""
+        raise CheckpointError(f"{path}: no such file{hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: it holds Python objects or is no checkpoint, and was not executed ({_first_line(error)})"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({_first_line(error)})") from None
+    if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
+        raise CheckpointError(f"{path}: a torch file, but not one written by unrolled (it has no {KEY!r} entry)")
+    found = content[KEY].get("format")
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r}; this version of unrolled reads format {FORMAT}")
+    return cast("dict[str, Any]", content)
+
+
+def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: str | torch.device = "cpu") -> Bundle:
+    """Loads a trained network, ready to be used (eval mode), with nothing but torch.
+
+    Args:
+        path: a `.ckpt` written by training.
+        trusted: prefixes of modules whose classes the file may name; add your own package to load your own cells.
+        device: where the network goes.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or weights that don't fit the network that the file describes.
+    """
+    content = read_checkpoint(path)
+    try:
+        network = cast("nn.Module", build(content[KEY]["network"], trusted=trusted))
+        codec = cast("Codec", build(content[KEY]["codec"], trusted=trusted))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    load_weights(network, content, path)
+    return Bundle(network.to(device).eval(), codec, dict(content[KEY]["info"]))
+
+
+def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
+    """Puts a checkpoint's weights into a network of the same make.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first few are named.
+    """
+    prefix = "network."
+    weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    expected = network.state_dict()
+    wrong = [f"{k} is missing" for k in expected if k not in weights]
+    wrong += [f"{k} is not in this network" for k in weights if k not in expected]
+    wrong += [
+        f"{k} is {tuple(weights[k].shape)}, the network has {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{path}: the weights are another network's: {'; '.join(wrong[:3])}{more}")
+    network.load_state_dict(weights)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,37 @@
+"""Dropout on sequences, kept outside every kernel, so that a seed means the same on each device."""
+
+from torch import Tensor, nn
+
+from unrolled.shapes import expect
+
+
+class SequenceDropout(nn.Module):
+    """Dropout on (batch, time, features).
+
+    Args:
+        probability: share of the values that is set to zero while training; the rest grows by 1 / (1 − probability).
+        variational: one mask for all time steps of a sequence (Gal & Ghahramani 2016) instead of a new one at each.
+
+    Raises:
+        ValueError: a probability outside [0, 1).
+    """
+
+    def __init__(self, probability: float, *, variational: bool = False) -> None:
+        super().__init__()
+        if not 0.0 <= probability < 1.0:
+            raise ValueError(f"dropout={probability}: a probability of 0 or more, and below 1")
+        self.probability = probability
+        self.variational = variational
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(batch, time, features) -> the same shape."""
+        expect(values, "batch time features", name="values")
+        if not self.training or self.probability == 0.0:
+            return values
+        if not self.variational:
+            return nn.functional.dropout(values, self.probability)
+        ones = values.new_ones(values.shape[0], 1, values.shape[2])
+        return values * nn.functional.dropout(ones, self.probability)
+
+    def extra_repr(self) -> str:
+        return f"{self.probability}, variational={self.variational}"

@@ -1,0 +1,98 @@
+"""The commands train.py and evaluate.py: overrides are checked, then Hydra composes and runs."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder
+
+WRONG_INPUT = 2  # exit status, as a shell's own commands have it
+
+
+def train() -> None:
+    """python train.py …"""
+    _command("train", _train)
+
+
+def evaluate() -> None:
+    """python evaluate.py …"""
+    _command("evaluate", _evaluate)
+
+
+def _train(config: DictConfig) -> None:
+    # Imported here, since a misspelt key and --help should not wait for torch and lightning.
+    from unrolled.training.run import run
+
+    run(config)
+
+
+def _evaluate(config: DictConfig) -> None:
+    from unrolled.training.run import score
+
+    score(config)
+
+
+def _command(name: str, function: Callable[[DictConfig], None]) -> None:
+    try:
+        _check(name, sys.argv[1:])
+    except ConfigurationError as error:
+        _stop(error)
+    sys.argv[1:] = [_freed(argument) for argument in sys.argv[1:]]
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            function(config)
+        except (ValueError, OmegaConfBaseException) as error:
+            if getattr(error, "begun", False) or os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            _remove_empty_run()
+            _stop(error)
+
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+
+
+def _check(name: str, arguments: list[str]) -> None:
+    overrides = [a for a in arguments if not a.startswith("-")]
+    config_dir: str | None = None
+    for position, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option in ("--config-dir", "-cd"):
+            config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+        if option in ("--config-name", "-cn", "--config-path", "-cp"):
+            return  # another configuration altogether: Hydra's own messages have to do
+        if option in ("--config-dir", "-cd", "--package", "-p", "--info", "-i") and not value:
+            following = arguments[position + 1 : position + 2]
+            overrides = [o for o in overrides if o not in following]
+    if not any(a in ("--help", "-h", "--hydra-help", "--version") for a in arguments):
+        check_overrides(name, overrides, config_dir)
+
+
+def _freed(argument: str) -> str:
+    """Any argument of Lightning's Trainer may be set, whether or not a file mentions it: `++` tells Hydra so."""
+    return f"++{argument}" if argument.startswith("trainer.") else argument
+
+
+def _remove_empty_run() -> None:
+    """Takes away the folder of a run that never began: it holds Hydra's notes and an empty log, nothing else."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    begun = [p for p in folder.iterdir() if p.name != ".hydra" and not (p.suffix == ".log" and not p.stat().st_size)]
+    if not begun:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in list(folder.parents)[:3]:
+            if parent == Path.cwd() or any(parent.iterdir()):
+                break
+            parent.rmdir()
+
+
+def _stop(error: Exception) -> None:
+    script = Path(sys.argv[0]).name
+    text = "\n".join(str(error).strip().splitlines()[:6])
+    print(f"{script}: {text}", file=sys.stderr)
+    sys.exit(WRONG_INPUT)

@@ -1,0 +1,206 @@
+"""A run from its configuration: a list that a person can read aloud."""
+
+import inspect
+import platform
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
+
+from unrolled.checkpoint import KEY, TRUSTED, build, load_weights, locate, read_checkpoint
+from unrolled.initialization import initialize
+from unrolled.training import report
+from unrolled.training.allocator import keep_freed_memory
+from unrolled.training.configuration import ConfigurationError
+from unrolled.training.data import SequenceData
+from unrolled.training.schedules import Schedule
+from unrolled.training.task import SequenceTask
+
+
+class Parts(NamedTuple):
+    """All of a run that can be built before its data have been looked at."""
+
+    data: SequenceData
+    trainer: Trainer
+    optimizer: Callable[[Iterable[Any]], Optimizer]
+    schedule: Schedule | None
+
+
+def run(config: DictConfig) -> dict[str, float]:
+    """Trains, tests, and leaves everything in the run's folder; returns the test's numbers.
+
+    Raises:
+        ValueError: whatever is wrong with the configuration or the data, before training begins.
+    """
+    keep_freed_memory()
+    start = _starting_point(config)
+    parts = assemble(config, codec=start[KEY]["codec"] if start else None)
+    rehearse(config)
+
+    seed_everything(config.seed, workers=True, verbose=False)
+    parts.data.prepare()
+    config.sizes = parts.data.sizes()
+    task = build_task(config, parts)
+    initialize(task.network, config.initialization)
+    if start:
+        load_weights(task.network, start, config.resume or config.init_from)
+    torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
+
+    folder = Path(config.run_dir)
+    if parts.trainer.is_global_zero:
+        report.write_configuration(config, folder)
+        report.announce(config, parts.data, task, parts.trainer)
+    began = time.perf_counter()
+    try:
+        parts.trainer.fit(task, datamodule=parts.data, ckpt_path=config.resume, weights_only=True)
+        seconds = time.perf_counter() - began
+        numbers = _test(parts, task) if config.test else {}
+    except ValueError as error:
+        error.begun = True  # type: ignore[attr-defined]  # a run that began keeps its folder and shows its traceback
+        raise
+    if parts.trainer.is_global_zero:
+        report.conclude(config, folder, parts.trainer, task, numbers, seconds)
+    return numbers
+
+
+def score(config: DictConfig) -> dict[str, float]:
+    """Scores a trained network on any data, without training; returns the numbers."""
+    keep_freed_memory()
+    content = read_checkpoint(config.checkpoint)
+    trusted = _trusted(config)
+    parts = assemble(config, codec=content[KEY]["codec"])
+    description = content[KEY]["network"]
+    network = build(description, trusted=trusted)
+    load_weights(network, content, config.checkpoint)
+
+    seed_everything(config.seed, workers=True, verbose=False)
+    parts.data.prepare()
+    task = _task_class(config)(
+        **_arguments(config.task), network=description, codec=parts.data.codec(), optimizer=torch.optim.SGD
+    )
+    task.network = network
+    loaders = {"test": "test_dataloader", "validation": "val_dataloader", "train": "train_dataloader"}
+    if config.split not in loaders:
+        raise ConfigurationError(f"split={config.split}: one of {', '.join(loaders)}")
+    parts.data.evaluate_split(config.split)
+    numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
+    if parts.trainer.is_global_zero:
+        report.print_scores(config, parts.data, cast("Mapping[str, float]", numbers))
+    return cast("dict[str, float]", dict(numbers))
+
+
+def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> Parts:
+    """Builds data, trainer, optimizer and schedule, each mistake named by its place in the configuration."""
+    callbacks = [_built(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
+    loggers = [_built(config, f"logger.{name}") for name in config.get("logger") or {}]
+    optimizer = _built(config, "optimizer")
+    if optimizer is not None:
+        _rehearse_optimizer(optimizer)
+    data = _built(config, "data", **({} if codec is None else {"codec_from": codec}))
+    trainer = _trainer(config, [c for c in callbacks if c is not None], [x for x in loggers if x is not None])
+    return Parts(data, trainer, optimizer, _built(config, "scheduler"))
+
+
+def rehearse(config: DictConfig) -> None:
+    """Builds the network without memory, on sizes that are made up, so that a wrong value shows before data are read."""
+    sizes = set(re.findall(r"\$\{sizes\.(\w+)\}", OmegaConf.to_yaml(config)))
+    rehearsal = config.copy()
+    rehearsal.sizes = dict.fromkeys(sizes, 8)
+    with torch.device("meta"):
+        _built(rehearsal, "network")
+    signature = inspect.signature(_task_class(config))
+    wrong = [name for name in _arguments(config.task) if name not in signature.parameters]
+    if wrong:
+        raise ConfigurationError(f"task.{wrong[0]}: {config.task._target_} takes {', '.join(signature.parameters)}")
+    if config.initialization != "default":
+        initialize(torch.nn.Linear(2, 2), config.initialization)
+
+
+def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
+    """The task around a network whose sizes the data have told."""
+    network = OmegaConf.to_container(config.network, resolve=True)
+    task = _task_class(config)(
+        **_arguments(config.task),
+        network=network,
+        codec=parts.data.codec(),
+        optimizer=parts.optimizer,
+        schedule=parts.schedule,
+    )
+    task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
+    return task
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "lightning", "unrolled")}}
+
+
+def _task_class(config: DictConfig) -> type[SequenceTask]:
+    return locate(config.task._target_)
+
+
+def _arguments(node: DictConfig) -> dict[str, Any]:
+    plain = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+    return {name: value for name, value in plain.items() if name != "_target_"}
+
+
+def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
+    node = OmegaConf.select(config, path)
+    if node is None:
+        return None
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+        return build({**cast("dict[str, Any]", plain), **arguments})
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _rehearse_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
+    try:
+        optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"optimizer: {error}") from error
+
+
+def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+    arguments = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
+    try:
+        return Trainer(
+            **arguments,
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=config.run_dir,
+            use_distributed_sampler=False,  # plans of the data split by rank themselves
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigurationError(f"trainer: {error}") from error
+
+
+def _starting_point(config: DictConfig) -> dict[str, Any] | None:
+    if config.resume and config.init_from:
+        raise ConfigurationError("resume and init_from exclude one another: go on with a run, or start one")
+    path = config.resume or config.init_from
+    if path is None:
+        return None
+    content = read_checkpoint(path)
+    build(content[KEY]["codec"], trusted=_trusted(config))
+    return content
+
+
+def _trusted(config: DictConfig) -> tuple[str, ...]:
+    return (*TRUSTED, *(f"{package.rstrip('.')}." for package in config.trusted))
+
+
+def _test(parts: Parts, task: SequenceTask) -> dict[str, float]:
+    best = getattr(parts.trainer.checkpoint_callback, "best_model_path", "") or None
+    results = parts.trainer.test(task, datamodule=parts.data, ckpt_path=best, verbose=False, weights_only=True)
+    return cast("dict[str, float]", dict(results[0]) if results else {})

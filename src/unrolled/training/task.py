@@ -1,0 +1,183 @@
+"""A training problem around a network: what every task shares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unrolled.checkpoint import FORMAT, KEY, CheckpointError, build
+from unrolled.codecs import Codec
+from unrolled.losses import Loss
+from unrolled.training.carrying import Carrier
+from unrolled.training.randomness import random_states, restore_random_states
+from unrolled.training.schedules import Schedule
+
+
+class SequenceTask(LightningModule, ABC):
+    """Loss, metrics and optimizer around a network, which alone has parameters.
+
+    Checkpoints hold plain data only: Lightning's own entries, the description of the network, the codec, and what a run
+    needs to go on at its exact step (carried states, random generators). `load_bundle` reads them with torch alone.
+
+    Args:
+        network: its plain description, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
+        codec: between text and ids.
+        optimizer: a partial that takes parameter groups.
+        schedule: how the learning rate moves; None keeps it.
+        l1: weight of Σ|w| in what is minimised, over weight matrices (biases are left alone).
+        l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
+
+    Raises:
+        ValueError: a description that is not plain data, or that only a task's package could build; a negative penalty.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        codec: Codec,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Schedule | None = None,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _refuse_unloadable(network)
+        if l1 < 0 or l2 < 0:
+            raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
+        self.network = cast("nn.Module", build(network))
+        self.codec = codec
+        self.carrier = Carrier()
+        self.info: dict[str, Any] = {}
+        self._description = network
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._l1, self._l2 = l1, l2
+        self._random_states: dict[str, Any] | None = None
+
+    @abstractmethod
+    def loss(self, batch: Any, loader: str) -> Loss:
+        """The summed loss of a batch and the number of its predictions; `loader` names whose state is carried."""
+
+    def penalty(self) -> Tensor | float:
+        """What L1 and L2 regularisation add to the mean loss."""
+        if self._l1 == 0 and self._l2 == 0:
+            return 0.0
+        weights = [p for p in self.network.parameters() if p.dim() > 1]
+        absolute = torch.stack([w.abs().sum() for w in weights]).sum() if self._l1 else 0.0
+        square = torch.stack([w.square().sum() for w in weights]).sum() if self._l2 else 0.0
+        return self._l1 * absolute + 0.5 * self._l2 * square
+
+    def drop_carried_state(self) -> None:
+        """Forgets what the training loader's last window left behind."""
+        self.carrier.drop("train")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer on two groups, since weight decay is for matrices, and the schedule."""
+        matrices = [p for p in self.network.parameters() if p.requires_grad and p.dim() > 1]
+        vectors = [p for p in self.network.parameters() if p.requires_grad and p.dim() <= 1]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = self._optimizer([group for group in groups if group["params"]])
+        if self._schedule is None:
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, num_steps)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what makes the file a bundle, and this rank's share of what makes a resumed run exact."""
+        resume = {"carried": self.carrier.state_dict(), "random": random_states(), "ranks": self.trainer.world_size}
+        checkpoint[KEY] = {
+            "format": FORMAT,
+            "network": self._description,
+            "codec": self.codec.to_dict(),
+            "info": self.info,
+            "resume": resume,
+        }
+        if self.global_rank > 0:  # Lightning writes rank 0's content only; no collectives here, one rank may save alone
+            checkpoints = self.trainer.checkpoint_callback
+            folder = Path(getattr(checkpoints, "dirpath", None) or self.trainer.default_root_dir)
+            _save_atomically(resume, _rank_file(folder, self.trainer.global_step, self.global_rank))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up carried states and random generators, when a run is resumed."""
+        if KEY not in checkpoint or "resume" not in checkpoint[KEY]:
+            return
+        resume = checkpoint[KEY]["resume"]
+        if self.trainer.state.fn != "fit":
+            return
+        if resume["ranks"] != self.trainer.world_size:
+            raise ValueError(
+                f"the checkpoint was written by {resume['ranks']} processes and this run has {self.trainer.world_size}; "
+                "resume with as many, or start from its weights alone: init_from=PATH"
+            )
+        if self.global_rank > 0:
+            folder = Path(str(self.trainer.ckpt_path)).parent
+            resume = _read_rank_file(_rank_file(folder, checkpoint["global_step"], self.global_rank))
+        self.carrier.load_state_dict(resume["carried"])
+        self._random_states = resume["random"]
+
+    def on_train_start(self) -> None:
+        """Restores random generators last, after all that drew from them while the run was set up."""
+        if self._random_states is not None:
+            restore_random_states(self._random_states)
+            self._random_states = None
+
+
+def _refuse_unloadable(network: Mapping[str, Any]) -> None:
+    if isinstance(network, nn.Module):
+        raise ValueError("network: give its plain description, not the module; the checkpoint is written from it")
+    _refuse_objects(network, "network")
+    for target in _targets(network):
+        if target.startswith("unrolled_tasks."):
+            raise ValueError(
+                f"network: {target} lives in a task's package, so a project that has only `unrolled` could not load "
+                "it; put what has parameters into a module of its own package, outside unrolled_tasks"
+            )
+
+
+def _refuse_objects(value: Any, path: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in cast("Mapping[str, Any]", value).items():
+            _refuse_objects(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("Sequence[Any]", value)):
+            _refuse_objects(item, f"{path}[{index}]")
+    elif value is not None and not isinstance(value, (str, int, float, bool)):
+        raise ValueError(f"{path}: a checkpoint holds plain data only, not a {type(value).__name__}")
+
+
+def _targets(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        parts = cast("Mapping[str, Any]", value)
+        if "_target_" in parts:
+            yield parts["_target_"]
+        value = list(parts.values())
+    if isinstance(value, (list, tuple)):
+        for item in cast("Sequence[Any]", value):
+            yield from _targets(item)
+
+
+def _rank_file(folder: Path, step: int, rank: int) -> Path:
+    return folder / "ranks" / f"step={step}-rank={rank}.pt"
+
+
+def _save_atomically(content: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def _read_rank_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: what this process carried at that step is missing; start from the weights alone: init_from=PATH"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,141 @@
+"""Language modelling over characters, bytes or words: predict the next symbol of a text that never ends."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from unrolled import Codec, Decoder, DecoderState, Loss, cross_entropy
+from unrolled.inference.sampling import continue_text
+from unrolled.training.schedules import Schedule
+from unrolled.training.streams import Window
+from unrolled.training.task import SequenceTask
+
+
+class CharLM(SequenceTask):
+    """A decoder told nothing but the text so far.
+
+    Each batch is the next window of parallel streams. The state at its end, cut off from the graph, is where the
+    following window starts: truncated backpropagation through time (Williams & Peng 1990).
+
+    Args:
+        network: description of a `Decoder`; see `SequenceTask` for this and the next five.
+        codec: between text and ids.
+        optimizer: a partial that takes parameter groups.
+        schedule: how the learning rate moves.
+        l1: weight of the absolute penalty.
+        l2: weight of the square penalty.
+        prompt: what the samples shown during training begin with.
+        sample_length: symbols in such a sample.
+        temperature: of the samples.
+    """
+
+    network: Decoder
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        codec: Codec,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Schedule | None = None,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        prompt: str = "",
+        sample_length: int = 400,
+        temperature: float = 0.8,
+    ) -> None:
+        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
+        self.prompt = prompt
+        self.sample_length = sample_length
+        self.temperature = temperature
+        self.validation_loss = MeanMetric()
+        self.test_losses = torch.nn.ModuleDict({name: MeanMetric() for name in ("continuous", "windowed")})
+        # Sums of a whole test set: in float32 the last digits of a long text's mean would depend on the batch size.
+        if not torch.backends.mps.is_available():
+            for metric in (self.validation_loss, *self.test_losses.values()):
+                metric.set_dtype(torch.float64)
+
+    def loss(self, batch: Window, loader: str) -> Loss:
+        """Summed nats of the window's scored predictions; carries the state on to the loader's next window."""
+        initial, memory = self.network.start(len(batch.inputs))
+        state: DecoderState = self.carrier.take(loader, initial, batch.reset)
+        if batch.carry < batch.inputs.shape[1]:
+            logits = self._overlapping(batch, state, memory, loader)
+        else:
+            decoded = self.network(batch.inputs, state, memory, batch.lengths)
+            self.carrier.put(loader, decoded.state)
+            logits = decoded.logits
+        return cross_entropy(logits, batch.targets, batch.scored)
+
+    def _overlapping(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
+        """Windows that begin `carry` steps after one another hand on the state they had there, not their last."""
+        cut = batch.carry
+        head = self.network(batch.inputs[:, :cut], state, memory, batch.lengths.clamp(max=cut))
+        self.carrier.put(loader, head.state)
+        tail = self.network(batch.inputs[:, cut:], head.state, memory, (batch.lengths - cut).clamp(min=0))
+        return torch.cat([head.logits, tail.logits], dim=1)
+
+    def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
+        """The window's share of the optimizer step's mean loss."""
+        loss = self.loss(batch, "train")
+        mean = loss.mean.detach()
+        self.log("train/loss", mean, prog_bar=True)
+        self.log(f"train/{self.measure}", self._convert(mean))
+        return loss.total * batch.scale + self.penalty()
+
+    def on_validation_epoch_start(self) -> None:
+        """Validation reads its text from the beginning."""
+        self.carrier.drop("validation")
+
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        loss = self.loss(batch, "validation")
+        self.validation_loss.update(loss.mean, loss.count)
+
+    def on_validation_epoch_end(self) -> None:
+        mean = self.validation_loss.compute().float()
+        self.validation_loss.reset()
+        self.log("validation/loss", mean)
+        self.log(f"validation/{self.measure}", self._convert(mean), prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        for name in self.test_losses:
+            self.carrier.drop(name)
+
+    def test_step(self, batch: Window, batch_idx: int, dataloader_idx: int = 0) -> None:
+        name = list(self.test_losses)[dataloader_idx]
+        loss = self.loss(batch, name)
+        self.test_losses[name].update(loss.mean, loss.count)
+
+    def on_test_epoch_end(self) -> None:
+        """Two protocols: one continuous stream, and random windows that each start from nothing."""
+        for name, metric in self.test_losses.items():
+            if not metric.update_called:
+                continue
+            mean = metric.compute().float()
+            metric.reset()
+            prefix = "test/" if name == "continuous" else f"test/{name}_"
+            self.log(f"{prefix}loss", mean)
+            self.log(f"{prefix}{self.measure}", self._convert(mean))
+
+    @property
+    def measure(self) -> str:
+        """What the field reports for this unit: bits per character or byte, perplexity per word."""
+        return "perplexity" if self.codec.unit == "word" else f"bits_per_{self.codec.unit}"
+
+    def _convert(self, nats: torch.Tensor) -> torch.Tensor:
+        return nats.exp() if self.measure == "perplexity" else nats / math.log(2)
+
+    def sample(self, generator: torch.Generator) -> str:
+        """What the network writes at this point of its training."""
+        return continue_text(
+            self.network,
+            self.codec,
+            self.prompt,
+            length=self.sample_length,
+            temperature=self.temperature,
+            generator=generator,
+        )

@@ -1,0 +1,158 @@
+"""Bundles: what is read, what is refused, and that nothing in a file is executed."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from unrolled import CharacterCodec, Recurrent, RecurrentDecoder, build, load_bundle
+from unrolled.checkpoint import CheckpointError
+
+NETWORK: dict[str, Any] = {
+    "_target_": "unrolled.RecurrentDecoder",
+    "vocabulary_size": 5,
+    "embedding_size": 3,
+    "core": {
+        "_target_": "unrolled.Recurrent",
+        "_partial_": True,
+        "cell": {"_target_": "unrolled.LSTMCell", "_partial_": True, "forget_bias": 2.0},
+        "hidden_size": 4,
+    },
+}
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    network = build(NETWORK)
+    ours = {"format": 1, "network": NETWORK, "codec": CharacterCodec("abc").to_dict(), "info": {"seed": 1}}
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    return {"state_dict": weights, "unrolled": {**ours, **changes}}
+
+
+def saved(folder: Path, thing: Any) -> Path:
+    torch.save(thing, folder / "best.ckpt")
+    return folder / "best.ckpt"
+
+
+def test_a_description_builds_what_the_constructor_would() -> None:
+    network = build(NETWORK)
+
+    assert isinstance(network, RecurrentDecoder)
+    assert isinstance(network.core, Recurrent)
+    assert network.core.cells[0].bias_ih[4:8].tolist() == [2.0] * 4
+
+
+def test_a_bundle_comes_back_whole(tmp_path: Path) -> None:
+    whole = content()
+
+    bundle = load_bundle(saved(tmp_path, whole))
+
+    assert bundle.codec.decode(bundle.codec.encode("cab")) == "cab"
+    assert bundle.info == {"seed": 1}
+    assert not bundle.network.training
+    for name, value in bundle.network.state_dict().items():
+        assert torch.equal(value, whole["state_dict"][f"network.{name}"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "mylab.cells.Mine",
+        "torch.load",
+        "torch.hub.load",
+        "unrolled_tasks.char_lm.CharLM",
+        "unrolled.checkpoint.load_bundle",  # ours, but no network
+        "unrolled.checkpoint.import_module",
+        "unrolled.checkpoint.functools.partial",
+        "torch.nn.modules.module.torch.load",
+        "torch.nn.init.normal_",
+    ],
+)
+def test_code_outside_the_allow_list_is_refused(tmp_path: Path, target: str) -> None:
+    path = saved(tmp_path, content(network={"_target_": target}))
+
+    with pytest.raises(CheckpointError, match=r"outside what is trusted|no network or codec class"):
+        load_bundle(path)
+
+
+def test_nested_targets_are_checked_too(tmp_path: Path) -> None:
+    hostile = {**NETWORK, "core": {**NETWORK["core"], "cell": {"_target_": "os.system", "command": "true"}}}
+
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        load_bundle(saved(tmp_path, content(network=hostile)))
+
+
+class Explosive:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_a_pickled_object_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path, {**content(), "surprise": Explosive()})
+
+    with pytest.raises(CheckpointError, match="not executed"):
+        load_bundle(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        ({"state_dict": {}}, "not one written by unrolled"),
+        ([1, 2], "not one written by unrolled"),
+        (content(format=2), "format 2"),
+        ({**content(), "state_dict": {}}, "is missing"),
+        (content(network={**NETWORK, "embedding_size": 9}), "the network has"),
+    ],
+)
+def test_a_foreign_file_says_what_it_is(tmp_path: Path, thing: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_bundle(saved(tmp_path, thing))
+
+
+def test_text_and_truncated_files_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "poem.ckpt").write_text("Shall I compare thee")
+    whole = saved(tmp_path, content()).read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+
+    for name in ("poem.ckpt", "half.ckpt"):
+        with pytest.raises(CheckpointError, match=name):
+            load_bundle(tmp_path / name)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    saved(tmp_path, content())
+
+    with pytest.raises(CheckpointError, match=r"bets\.ckpt: no such file; beside it: .*best\.ckpt"):
+        load_bundle(tmp_path / "bets.ckpt")
+
+
+def test_a_trusted_package_of_ones_own_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mylab.py").write_text("import torch\nclass Net(torch.nn.Linear):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    network = {"_target_": "mylab.Net", "in_features": 2, "out_features": 1}
+    weights = {f"network.{k}": v for k, v in nn.Linear(2, 1).state_dict().items()}
+    path = saved(tmp_path, {**content(network=network), "state_dict": weights})
+
+    with pytest.raises(CheckpointError, match="outside what is trusted"):
+        load_bundle(path)
+    bundle = load_bundle(path, trusted=("unrolled.", "torch.nn.", "mylab."))
+
+    assert type(bundle.network).__name__ == "Net"
+
+
+def test_arguments_that_a_class_does_not_take_are_named() -> None:
+    with pytest.raises(ValueError, match=r"unrolled\.LSTMCell.*forget_biass"):
+        build({"_target_": "unrolled.LSTMCell", "input_size": 1, "hidden_size": 1, "forget_biass": 1.0})
+
+
+def test_partials_are_completed_later() -> None:
+    made = build({"_target_": "torch.nn.Linear", "_partial_": True, "out_features": 3})
+
+    assert isinstance(made, partial)
+    assert made(2).weight.shape == (3, 2)
