@@ -1,0 +1,101 @@
+"""torch's own recurrent kernels, fed with the cells' parameters: one call for all steps of a layer.
+
+They know no padding but packed sequences, which cost a sort, lengths on the CPU and, on the CPU, the fast kernel
+itself. None of it is needed. A hidden state that is also the output is read off at each row's last valid step. The
+LSTM's c is not an output, so it must survive the padding: one more input feature, 1 in the padding and 0 elsewhere,
+closes the input gate and opens the forget gate there, and c stays exactly what it was.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.backends.base import Backend
+from unrolled.cells.base import Cell
+from unrolled.cells.elman import ElmanCell
+from unrolled.cells.gru import GRUCell
+from unrolled.cells.lstm import LSTMCell
+from unrolled.sequences import last_valid, mask_from_lengths
+from unrolled.state import HiddenState, LSTMState
+
+# The logistic function is exactly 0 and 1 at ∓10⁴ in every dtype, and float16 still holds the number.
+_SHUT = -1e4
+_OPEN = 1e4
+
+_ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
+
+
+class FusedBackend(Backend):
+    """torch.lstm, torch.gru, torch.rnn_tanh and torch.rnn_relu.
+
+    A cell is recognised by its exact type: a subclass may compute anything, so it is refused.
+    """
+
+    name = "fused"
+
+    def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
+        if type(cell) not in (LSTMCell, GRUCell, ElmanCell):
+            return f"the fused kernels know exactly LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
+        if isinstance(cell, ElmanCell) and cell.activation not in _ELMAN:
+            return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {cell.activation}"
+        if cell.training and cell.recurrent_dropout > 0.0:
+            return (
+                f"the fused kernels cannot drop units between steps, and recurrent_dropout is {cell.recurrent_dropout}"
+            )
+        return None
+
+    def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        noise = cell.noise(inputs.shape[0], like=inputs)
+        dropped = None if noise is None else noise.weight_hh
+        recurrent = cell.weight_hh if dropped is None else dropped
+        if isinstance(cell, LSTMCell):
+            return _run_lstm(cell, inputs, state, lengths, recurrent)
+        kernel = torch.gru if isinstance(cell, GRUCell) else _ELMAN[cell.activation]
+        weights = [cell.weight_ih, recurrent, cell.bias_ih, cell.bias_hh]
+        outputs, h = kernel(inputs, _layered(state.h), *_options(weights))
+        return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
+
+
+def _run_lstm(
+    cell: LSTMCell, inputs: Tensor, state: LSTMState, lengths: Tensor | None, recurrent: Tensor
+) -> tuple[Tensor, LSTMState]:
+    weight_ih = cell.weight_ih
+    if lengths is not None:
+        padded = ~mask_from_lengths(lengths, inputs.shape[1]).unsqueeze(-1)
+        inputs = torch.cat([inputs, padded.to(inputs.dtype)], dim=-1)
+        column = weight_ih.new_zeros(4, cell.hidden_size, 1)
+        column[0] = _SHUT
+        column[1] = _OPEN
+        weight_ih = torch.cat([weight_ih, column.flatten(0, 1)], dim=1)
+    weights = [weight_ih, recurrent, cell.bias_ih, cell.bias_hh]
+    outputs, h, c = torch.lstm(inputs, (_layered(state.h), _layered(state.c)), *_options(weights))
+    return outputs, LSTMState(h[0] if lengths is None else last_valid(outputs, lengths, state.h), c[0])
+
+
+def _layered(leaf: Tensor) -> Tensor:
+    """(batch, hidden) -> (1 layer, batch, hidden), contiguous as cuDNN wants it."""
+    return leaf.unsqueeze(0).contiguous()
+
+
+def _options(weights: list[Tensor]) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
+    """What torch's kernels take last: weights, biases, layers, dropout, train, bidirectional, batch first.
+
+    `train` makes a kernel keep what its backward pass needs. cuDNN refuses a backward pass without it, so it follows
+    the gradient mode rather than the module's.
+    """
+    return _in_one_block(weights), True, 1, 0.0, torch.is_grad_enabled(), False, True
+
+
+def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
+    """The same weights as views of one block, which is what cuDNN takes without a copy of its own and a warning.
+
+    The copy made here is small beside a layer over many steps, and unlike flattening in place it leaves the parameters
+    alone and serves computed weights too. Not tested: no CUDA device has run it yet.
+    """
+    if not weights[0].is_cuda:
+        return weights
+    block = torch.cat([weight.flatten() for weight in weights])
+    parts = block.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]

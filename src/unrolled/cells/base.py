@@ -1,0 +1,152 @@
+"""What a recurrent cell is, and what the cells with torch's parameter layout share."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.shapes import expect
+
+S = TypeVar("S")
+
+
+class RecurrentNoise(NamedTuple):
+    """Noise of one unroll, the same at each of its steps.
+
+    state_mask: (batch, hidden), multiplies h_{t-1} before the recurrent product; None for none.
+    weight_hh: the recurrent weights with some of them dropped; None for the cell's own.
+    """
+
+    state_mask: Tensor | None
+    weight_hh: Tensor | None
+
+
+class Cell(nn.Module, ABC, Generic[S]):
+    """One step of a recurrent network.
+
+    A new cell needs `initial_state`, `project` and `step`; `unroll` and `Recurrent` then run it over sequences, in
+    either direction, in any depth, padded or not.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: units of the state.
+        output_size: features of an output.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, output_size: int) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("output_size", output_size)):
+            if size < 1:
+                raise ValueError(f"{name} is {size}, expected 1 or more")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = output_size
+
+    @abstractmethod
+    def initial_state(self, batch: int, *, like: Tensor) -> S:
+        """The state before the first step, on the device and in the dtype of `like`."""
+
+    @abstractmethod
+    def project(self, inputs: Tensor) -> Tensor:
+        """(..., input) -> (..., anything): the share of a step that needs no state, for all steps at once."""
+
+    @abstractmethod
+    def step(self, projected: Tensor, state: S, noise: Any = None) -> tuple[Tensor, S]:
+        """One step from a projected input (batch, ...): the output (batch, output) and the next state."""
+
+    def noise(self, batch: int, *, like: Tensor) -> Any:
+        """What `step` gets as noise, drawn once per unroll; None for none, as always in evaluation mode."""
+        return None
+
+    def forward(self, inputs: Tensor, state: S | None = None) -> tuple[Tensor, S]:
+        """One step from raw inputs (batch, input), with fresh noise in training mode.
+
+        Raises:
+            ShapeError: inputs that are not (batch, input).
+        """
+        expect(inputs, "batch input", input=self.input_size, name="inputs")
+        batch = inputs.shape[0]
+        if state is None:
+            state = self.initial_state(batch, like=inputs)
+        return self.step(self.project(inputs), state, self.noise(batch, like=inputs))
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+class AffineCell(Cell[S]):
+    """A cell whose gates are affine in the input and in h_{t-1}: one product of each per step.
+
+    Parameters are named, shaped and ordered as in torch.nn's cells, so weights move both ways: weight_ih (gates ×
+    hidden, input), weight_hh (gates × hidden, hidden), bias_ih and bias_hh (gates × hidden).
+
+    Two kinds of noise, in training mode only and drawn once per unroll: recurrent dropout puts one mask, the same at
+    all steps, on h_{t-1} where it enters the product, while the carried state stays whole (Gal & Ghahramani 2016, "A
+    Theoretically Grounded Application of Dropout in Recurrent Neural Networks", eq. 7); weight drop is dropout on
+    weight_hh (Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 2).
+
+    Args:
+        input_size: features of an input.
+        hidden_size: features of the state, and of the output.
+        gates: blocks of `hidden_size` rows in the weights.
+        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
+        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size below one, or a probability outside [0, 1).
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, gates: int, recurrent_dropout: float, weight_drop: float
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size=hidden_size)
+        for name, probability in (("recurrent_dropout", recurrent_dropout), ("weight_drop", weight_drop)):
+            if not 0.0 <= probability < 1.0:
+                raise ValueError(f"{name} is {probability}, expected a probability in [0, 1)")
+        self.recurrent_dropout = recurrent_dropout
+        self.weight_drop = weight_drop
+        self.weight_ih = nn.Parameter(torch.empty(gates * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(gates * hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(gates * hidden_size))
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(−1/√hidden, 1/√hidden), as torch.nn does."""
+        bound = self.hidden_size**-0.5
+        for parameter in self.parameters(recurse=False):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """(..., input) -> (..., gates × hidden): what the gates take from the input, for all steps at once."""
+        expect(inputs, "... input", input=self.input_size, name="inputs")
+        return nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
+
+    def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
+        """(batch, hidden) -> (batch, gates × hidden): what the gates take from h_{t-1}."""
+        weight = self.weight_hh
+        if noise is not None:
+            if noise.state_mask is not None:
+                h = h * noise.state_mask
+            if noise.weight_hh is not None:
+                weight = noise.weight_hh
+        return nn.functional.linear(h, weight, self.bias_hh)
+
+    def noise(self, batch: int, *, like: Tensor) -> RecurrentNoise | None:
+        """The masks of one unroll, scaled so that expectations stay; None without noise or in evaluation mode."""
+        if not self.training or (self.recurrent_dropout == 0.0 and self.weight_drop == 0.0):
+            return None
+        dropout = nn.functional.dropout
+        state_mask = weight = None
+        if self.recurrent_dropout > 0.0:
+            state_mask = dropout(like.new_ones(batch, self.hidden_size), self.recurrent_dropout)
+        if self.weight_drop > 0.0:
+            weight = dropout(self.weight_hh, self.weight_drop)
+        return RecurrentNoise(state_mask, weight)
+
+    def extra_repr(self) -> str:
+        options = {"recurrent_dropout": self.recurrent_dropout, "weight_drop": self.weight_drop}
+        return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in options.items() if value)])

@@ -1,0 +1,72 @@
+r"""Long short-term memory.
+
+    i_t = σ(W_i x_t + b_i + U_i h_{t-1} + d_i)
+    f_t = σ(W_f x_t + b_f + U_f h_{t-1} + d_f)
+    g_t = tanh(W_g x_t + b_g + U_g h_{t-1} + d_g)
+    o_t = σ(W_o x_t + b_o + U_o h_{t-1} + d_o)
+    c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+    h_t = o_t ⊙ tanh(c_t)
+
+Hochreiter & Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers et al. 2000, "Learning to Forget",
+and no peepholes, as torch.nn.LSTM has it.
+"""
+
+import torch
+from torch import Tensor
+
+from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.state import LSTMState
+
+
+class LSTMCell(AffineCell[LSTMState]):
+    """One step of a long short-term memory.
+
+    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, so weights move both ways. They are
+    drawn as there, from U(−1/√hidden, 1/√hidden), but for the bias of the forget gate: torch adds two biases, and the
+    one that is asked for counts once, as bias_ih, beside a zero in bias_hh.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: features of the state, and of the output.
+        forget_bias: the forget gate's bias at the start. 1 lets the cell remember from the first step on (Jozefowicz et
+            al. 2015, "An Empirical Exploration of Recurrent Network Architectures", section 2.2).
+        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
+        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size below one, or a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        self.forget_bias = forget_bias
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
+        super().reset_parameters()
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            self.bias_ih[forget] = self.forget_bias
+            self.bias_hh[forget] = 0.0
+
+    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
+        """Zeros (batch, hidden) on the device and in the dtype of `like`, h and c."""
+        return LSTMState(like.new_zeros(batch, self.hidden_size), like.new_zeros(batch, self.hidden_size))
+
+    def step(
+        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """(batch, 4 × hidden), h_{t-1} and c_{t-1} -> h_t as output, and both as state."""
+        i, f, g, o = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, LSTMState(h, c)

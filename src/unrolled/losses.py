@@ -1,0 +1,64 @@
+"""Masked losses as sums beside counts, so that a mean is one per prediction over ragged batches and over ranks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrolled.shapes import expect
+
+# No class has this index, so cross_entropy skips nothing: a negative target is an error, not a silent gap in the sum.
+_NO_TARGET = torch.iinfo(torch.int64).min
+
+
+class Loss(NamedTuple):
+    """A summed loss and the number of predictions in the sum, both scalars."""
+
+    total: Tensor
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # tuple.count has no use here
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss per prediction; 0 where there was none to make."""
+        return self.total / self.count.clamp(min=1)
+
+    def merge(self, other: "Loss") -> "Loss":
+        """The loss over the predictions of both."""
+        return Loss(self.total + other.total, self.count + other.count)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Loss:
+    """Cross-entropy in nats, summed over the predictions that count.
+
+    What stands where the mask is false never matters, neither to the sum nor to the gradient: any target, any logits.
+
+    Args:
+        logits: (batch, time, classes), not normalised.
+        targets: (batch, time) int64.
+        mask: (batch, time) bool, true where a prediction counts; all of them by default.
+        label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
+
+    Raises:
+        ShapeError: axes that don't belong together.
+    """
+    expect(logits, "batch time classes", name="logits")
+    batch, time, _ = logits.shape
+    expect(targets, "batch time", batch=batch, time=time, name="targets")
+    if mask is None:
+        count = torch.tensor(targets.numel(), device=targets.device)
+    else:
+        expect(mask, "batch time", batch=batch, time=time, name="mask")
+        count = mask.sum()
+        # Not only the losses: a NaN logit under a zero gradient would still give a NaN gradient.
+        logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
+        targets = targets.masked_fill(~mask, 0)
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1),
+        targets.flatten(),
+        ignore_index=_NO_TARGET,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    if mask is not None:
+        losses = losses.masked_fill(~mask.flatten(), 0.0)
+    return Loss(losses.sum(), count)

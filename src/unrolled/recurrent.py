@@ -1,0 +1,281 @@
+"""Cells through time: one layer in one direction (`unroll`), and stacks of them in one or two (`Recurrent`)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.backends import BACKENDS, Choice, check_name, choose
+from unrolled.cells.base import Cell
+from unrolled.sequences import mask_from_lengths, reverse_valid
+from unrolled.shapes import ShapeError, expect
+from unrolled.state import leaves, rebuild
+
+S = TypeVar("S")
+
+
+class _Ragged(NamedTuple):
+    """Where sequences end: lengths (batch,) int64, and padding (batch, time, 1), true behind the end."""
+
+    lengths: Tensor
+    padding: Tensor
+
+
+def unroll(
+    cell: Cell[S],
+    inputs: Tensor,
+    state: S | None = None,
+    lengths: Tensor | None = None,
+    *,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, S]:
+    """Run a cell over sequences.
+
+    Args:
+        cell: any cell.
+        inputs: (batch, time, input). What stands behind a sequence's end never matters, not even NaN.
+        state: before the first step; `cell.initial_state` by default.
+        lengths: (batch,) integers from 0 to time, on any device; all of time by default.
+        reverse: read from the last valid step to the first.
+        backend: "auto", "fused" or "loop". Results are the same.
+
+    Returns:
+        The outputs (batch, time, output), zero in the padding, and the state behind each sequence's last step (in
+        reverse, its first). Reversed outputs stay aligned with the inputs: the one at t has read t and everything
+        behind it.
+
+    Raises:
+        ShapeError: inputs, state or lengths of the wrong shape.
+        ValueError: lengths that are not integers from 0 to time (on CUDA the range is not checked, since that would
+            wait for the device), or a backend that cannot run this cell.
+    """
+    expect(inputs, "batch time input", input=cell.input_size, name="inputs")
+    if state is None:
+        state = cell.initial_state(inputs.shape[0], like=inputs)
+    _check_rows(state, inputs.shape[0])
+    ragged = _ragged(inputs, lengths)
+    if ragged is not None:
+        inputs = inputs.masked_fill(ragged.padding, 0.0)
+    return _run(cell, inputs, state, ragged, reverse, backend)
+
+
+def _run(
+    cell: Cell[S], inputs: Tensor, state: S, ragged: _Ragged | None, reverse: bool, backend: str
+) -> tuple[Tensor, S]:
+    """`unroll` behind its checks, on inputs without anything in their padding."""
+    choice = choose(backend, cell, inputs)
+    if inputs.shape[1] == 0:
+        return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
+    lengths = None if ragged is None else ragged.lengths
+    if reverse:
+        inputs = reverse_valid(inputs, lengths)
+    outputs, state = BACKENDS[choice.backend].run(cell, inputs, state, lengths)
+    if ragged is not None:
+        outputs = outputs.masked_fill(ragged.padding, 0.0)
+    return reverse_valid(outputs, lengths) if reverse else outputs, state
+
+
+def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
+    """Check lengths; None where it costs nothing to see that there is no padding."""
+    if lengths is None:
+        return None
+    batch, time = inputs.shape[:2]
+    expect(lengths, "batch", batch=batch, name="lengths")
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths are {lengths.dtype}, expected integers")
+    if lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
+        shortest, longest = (int(extreme) for extreme in lengths.aminmax())
+        if shortest < 0 or longest > time:
+            raise ValueError(f"lengths go from {shortest} to {longest}, expected 0 to {time}, the time of the inputs")
+        if shortest == time:
+            return None
+    lengths = lengths.to(inputs.device, torch.int64)
+    return _Ragged(lengths, ~mask_from_lengths(lengths, time).unsqueeze(-1))
+
+
+def _check_rows(state: Any, batch: int) -> None:
+    for leaf in leaves(state):
+        if leaf.dim() == 0 or leaf.shape[0] != batch:
+            raise ShapeError(
+                f"state has a tensor of shape {tuple(leaf.shape)}, expected {batch} rows, as the inputs have"
+            )
+
+
+class StackNoise(NamedTuple):
+    """Noise of one pass through all layers, the same at each step.
+
+    cells: what each layer's cell gets as noise.
+    between: (batch, features) for each layer, multiplies its inputs; None for none.
+    """
+
+    cells: tuple[Any, ...]
+    between: tuple[Tensor | None, ...]
+
+
+class Recurrent(nn.Module):
+    """Layers of cells, in one direction or two: (batch, time, input) -> (batch, time, output).
+
+    A state is a tuple with one entry per layer: the cell's state or, in two directions, the pair (forward, backward).
+
+    Args:
+        cell: makes a cell from its input and hidden size: a class, or a partial of one with options.
+        input_size: features of an input.
+        hidden_size: units of each cell.
+        num_layers: layers, each on the outputs of the one below.
+        dropout: probability of an output to be dropped on its way to the next layer, in training mode; not behind the
+            last layer, so a single one has none (Zaremba et al. 2014, "Recurrent Neural Network Regularization").
+        variational_dropout: drop the same features at all steps of a pass (Gal & Ghahramani 2016).
+        residual: a layer whose input and output have equal sizes adds its input to its output, before any dropout
+            (Wu et al. 2016, "Google's Neural Machine Translation System", eq. 6).
+        bidirectional: run each layer in both directions and join their outputs.
+        learned_initial_state: the state before the first step is a parameter, which begins at the cell's own.
+        backend: "auto", "fused" or "loop"; see `choices`.
+
+    Raises:
+        ValueError: a size or number below one, a probability outside [0, 1), an unknown backend.
+    """
+
+    def __init__(
+        self,
+        cell: Callable[[int, int], Cell[Any]],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        dropout: float = 0.0,
+        variational_dropout: bool = False,
+        residual: bool = False,
+        bidirectional: bool = False,
+        learned_initial_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers is {num_layers}, expected 1 or more")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}, expected a probability in [0, 1)")
+        check_name(backend)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.variational_dropout = variational_dropout
+        self.residual = residual
+        self.bidirectional = bidirectional
+        self.backend = backend
+        self.cells = nn.ModuleList()
+        self.reverse_cells = nn.ModuleList()
+        self.output_size = input_size
+        for _ in range(num_layers):
+            directions = [cell(self.output_size, hidden_size) for _ in range(1 + bidirectional)]
+            self.cells.append(directions[0])
+            self.reverse_cells.extend(directions[1:])
+            self.output_size = sum(direction.output_size for direction in directions)
+        self.initial = nn.ParameterList()
+        if learned_initial_state:
+            like = next(self.cells.parameters())
+            self.initial.extend(nn.Parameter(leaf[0].clone()) for leaf in leaves(self._cells_state(1, like)))
+
+    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
+        """The state before the first step, on the device and in the dtype of `like`."""
+        state = self._cells_state(batch, like)
+        if len(self.initial) == 0:
+            return state
+        return rebuild(state, [leaf.to(like).expand(batch, *leaf.shape) for leaf in self.initial])
+
+    def _cells_state(self, batch: int, like: Tensor) -> tuple[Any, ...]:
+        states = [[cell.initial_state(batch, like=like) for cell in layer] for layer in self._layers()]
+        return tuple(tuple(layer) if self.bidirectional else layer[0] for layer in states)
+
+    def _layers(self) -> list[list[Cell[Any]]]:
+        """The cells of each layer: forward or (forward, backward)."""
+        stacks = (self.cells, self.reverse_cells) if self.bidirectional else (self.cells,)
+        return cast(list[list[Cell[Any]]], [list(layer) for layer in zip(*stacks, strict=True)])
+
+    def forward(
+        self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Run all layers over sequences; arguments and returns are those of `unroll`, but for the layers in the state.
+
+        Raises:
+            ShapeError: inputs, state or lengths of the wrong shape.
+            ValueError: a state of another number of layers, lengths out of range, a backend that cannot run a cell.
+        """
+        expect(inputs, "batch time input", input=self.input_size, name="inputs")
+        state = self._checked_state(state, inputs)
+        ragged = _ragged(inputs, lengths)
+        values = inputs if ragged is None else inputs.masked_fill(ragged.padding, 0.0)
+        final: list[Any] = []
+        for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
+            dropped = values if layer == 0 else self._drop(values)
+            pairs = zip(cells, before if self.bidirectional else (before,), (False, True), strict=False)
+            runs = [_run(cell, dropped, start, ragged, reverse, self.backend) for cell, start, reverse in pairs]
+            outputs = torch.cat([run[0] for run in runs], dim=-1) if self.bidirectional else runs[0][0]
+            final.append(tuple(run[1] for run in runs) if self.bidirectional else runs[0][1])
+            values = self._join(values, outputs)
+        return values, tuple(final)
+
+    def step(
+        self, inputs: Tensor, state: tuple[Any, ...], noise: StackNoise | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """One step through all layers: (batch, input) -> (batch, output) and the next state.
+
+        In evaluation mode it equals `forward`, step by step. In training mode it draws fresh noise, unless it is given
+        some from `noise`: who steps through a sequence draws once and hands it to each step.
+
+        Raises:
+            ShapeError: inputs or state of the wrong shape.
+            ValueError: two directions, which know no next step.
+        """
+        if self.bidirectional:
+            raise ValueError("a bidirectional network cannot step: its backward direction begins at the end")
+        expect(inputs, "batch input", input=self.input_size, name="inputs")
+        state = self._checked_state(state, inputs)
+        noise = noise or self.noise(inputs.shape[0], like=inputs)
+        values = inputs
+        final: list[Any] = []
+        for (cell,), before, of_cell, mask in zip(self._layers(), state, *noise, strict=True):
+            dropped = values if mask is None else values * mask
+            output, after = cell.step(cell.project(dropped), before, of_cell)
+            final.append(after)
+            values = self._join(values, output)
+        return values, tuple(final)
+
+    def noise(self, batch: int, *, like: Tensor) -> StackNoise:
+        """The noise of one pass, for `step`: every step that gets it drops the same."""
+        cells = [layer[0] for layer in self._layers()]
+        masks = (self._drop(like.new_ones(batch, cell.input_size)) for cell in cells[1:])
+        between = (None, *masks) if self.training and self.dropout > 0.0 else (None,) * self.num_layers
+        return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
+
+    def choices(self, inputs: Tensor) -> list[Choice]:
+        """Which backend each layer takes on inputs (batch, time, input) in the present mode, and why."""
+        batch, time = inputs.shape[:2]
+        firsts = [layer[0] for layer in self._layers()]
+        layer_inputs = [inputs.new_empty(1, 1, 1).expand(batch, time, cell.input_size) for cell in firsts]
+        return [choose(self.backend, cell, values) for cell, values in zip(firsts, layer_inputs, strict=True)]
+
+    def extra_repr(self) -> str:
+        options = ("dropout", "variational_dropout", "residual", "bidirectional")
+        return ", ".join([f"backend={self.backend}", *(f"{o}={getattr(self, o)}" for o in options if getattr(self, o))])
+
+    def _drop(self, values: Tensor) -> Tensor:
+        if not self.training or self.dropout == 0.0:
+            return values
+        if self.variational_dropout and values.dim() == 3:
+            mask = values.new_ones(values.shape[0], 1, values.shape[2])
+            return values * nn.functional.dropout(mask, self.dropout)
+        return nn.functional.dropout(values, self.dropout)
+
+    def _join(self, values: Tensor, outputs: Tensor) -> Tensor:
+        return outputs + values if self.residual and outputs.shape == values.shape else outputs
+
+    def _checked_state(self, state: tuple[Any, ...] | None, inputs: Tensor) -> tuple[Any, ...]:
+        if state is None:
+            return self.initial_state(inputs.shape[0], like=inputs)
+        if len(state) != self.num_layers:
+            raise ValueError(f"the state has {len(state)} layers, the network {self.num_layers}")
+        _check_rows(state, inputs.shape[0])
+        return state

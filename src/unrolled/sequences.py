@@ -1,0 +1,65 @@
+"""Sequences of unequal length in one tensor: padding, solved once.
+
+Sequences lie in (batch, time, ...), each from step 0 on; behind its end comes padding, whose values never matter.
+"""
+
+import torch
+from torch import Tensor
+
+from unrolled.shapes import expect
+
+
+def mask_from_lengths(lengths: Tensor, time: int) -> Tensor:
+    """(batch,) -> (batch, time): true where a step is valid."""
+    expect(lengths, "batch", name="lengths")
+    return torch.arange(time, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def lengths_from_mask(mask: Tensor) -> Tensor:
+    """(batch, time) -> (batch,): the inverse of `mask_from_lengths`. It reads the mask, so on CUDA it waits for it.
+
+    Raises:
+        ValueError: a row whose valid steps are not its first ones.
+    """
+    expect(mask, "batch time", name="mask")
+    mask = mask.bool()
+    lengths = mask.sum(dim=1)
+    broken = (mask != mask_from_lengths(lengths, mask.shape[1])).any(dim=1)
+    if broken.any():
+        row = int(broken.int().argmax())
+        raise ValueError(f"row {row} of the mask has a gap: valid steps must come first, padding behind them")
+    return lengths
+
+
+def reverse_valid(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """Turn the valid steps of each row of (batch, time, ...) around and leave the padding where it is.
+
+    Its own inverse. Without lengths the whole time axis is turned.
+    """
+    if lengths is None:
+        return values.flip(1)
+    batch, time = values.shape[:2]
+    expect(lengths, "batch", batch=batch, name="lengths")
+    steps = torch.arange(time, device=values.device)
+    ends = lengths.to(values.device).unsqueeze(1)
+    source = torch.where(steps < ends, ends - 1 - steps, steps)
+    return values.gather(1, source.view(batch, time, *[1] * (values.dim() - 2)).expand_as(values))
+
+
+def last_valid(values: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
+    """The last valid step of each row of (batch, time, features); the row of `initial` where the length is 0.
+
+    Args:
+        values: (batch, time, features).
+        lengths: (batch,), on any device.
+        initial: (batch, features).
+    """
+    expect(values, "batch time features", name="values")
+    batch, time, features = values.shape
+    expect(lengths, "batch", batch=batch, name="lengths")
+    expect(initial, "batch features", batch=batch, features=features, name="initial")
+    if time == 0:
+        return initial
+    lengths = lengths.to(values.device, torch.int64)
+    last = (lengths - 1).clamp(min=0).view(batch, 1, 1).expand(batch, 1, features)
+    return torch.where(lengths.unsqueeze(1) == 0, initial, values.gather(1, last).squeeze(1))

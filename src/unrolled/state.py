@@ -1,0 +1,125 @@
+"""States as values: what a recurrent network carries from one step to the next.
+
+A state is a tensor, or any nesting of tuples and named tuples of states; None stands for nothing to carry. Every tensor
+has batch on axis 0. From that one rule follow the reordering of hypotheses (`select`), padding and new sequences
+(`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from unrolled.shapes import ShapeError, expect
+
+S = TypeVar("S")
+
+
+class HiddenState(NamedTuple):
+    """What Elman networks and gated recurrent units carry: h (batch, hidden)."""
+
+    h: Tensor
+
+
+class LSTMState(NamedTuple):
+    """What a long short-term memory carries: h and c, (batch, hidden) each, in torch's order."""
+
+    h: Tensor
+    c: Tensor
+
+
+def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
+    """Apply a function to each tensor of a state, beside those at the same places of other states.
+
+    Raises:
+        TypeError: a node that is neither a tensor nor a tuple nor None.
+        ValueError: states of different structure.
+    """
+    return cast(S, _map(function, state, others))
+
+
+def _map(function: Callable[..., Tensor], node: Any, others: tuple[Any, ...]) -> Any:
+    if isinstance(node, Tensor):
+        if not all(isinstance(other, Tensor) for other in others):
+            raise ValueError("the states differ in structure: a tensor stands where another state has none")
+        return function(node, *others)
+    if node is None:
+        if any(other is not None for other in others):
+            raise ValueError("the states differ in structure: one has nothing where another has something")
+        return None
+    children = _children(node)
+    for other in others:
+        if type(other) is not type(node) or len(other) != len(children):
+            raise ValueError(f"the states differ in structure: {_describe(node)} beside {_describe(other)}")
+    return _like(node, (_map(function, child, column) for child, *column in zip(node, *others, strict=True)))
+
+
+def _children(node: Any) -> tuple[Any, ...]:
+    if not isinstance(node, tuple):
+        raise TypeError(f"a state holds tensors and tuples of them, not {type(node).__name__}")
+    return cast(tuple[Any, ...], node)
+
+
+def _like(node: Any, children: Iterable[Any]) -> Any:
+    return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
+
+
+def _describe(node: Any) -> str:
+    return f"{type(node).__name__} of {len(node)}" if isinstance(node, tuple) else type(node).__name__
+
+
+def leaves(state: Any) -> list[Tensor]:
+    """The tensors of a state in a fixed order, which is the form in which checkpoints keep it."""
+    if isinstance(state, Tensor):
+        return [state]
+    if state is None:
+        return []
+    return [leaf for child in _children(state) for leaf in leaves(child)]
+
+
+def rebuild(like: S, tensors: Iterable[Tensor]) -> S:
+    """A state of the structure of `like` from its tensors: the inverse of `leaves`.
+
+    Raises:
+        ValueError: too few tensors, too many, or one of another shape.
+    """
+    expected, given = leaves(like), list(tensors)
+    if len(given) != len(expected):
+        raise ValueError(f"the state has {len(expected)} tensors, {len(given)} are given")
+    for position, (leaf, model) in enumerate(zip(given, expected, strict=True)):
+        if leaf.shape != model.shape:
+            raise ValueError(
+                f"tensor {position} of the state has the shape {tuple(model.shape)}, not {tuple(leaf.shape)}"
+            )
+    remaining: Iterator[Tensor] = iter(given)
+    return map_state(lambda _: next(remaining), like)
+
+
+def detach(state: S) -> S:
+    """The same values, cut off from the graph that made them: the border of truncated backpropagation."""
+    return map_state(Tensor.detach, state)
+
+
+def select(state: S, indices: Tensor) -> S:
+    """The rows `indices` (rows,) of a state, in their order; a row may come twice or not at all."""
+    return map_state(lambda leaf: leaf.index_select(0, indices), state)
+
+
+def where(mask: Tensor, then: S, otherwise: S) -> S:
+    """Row by row the state `then` where `mask` (batch,) is true, and `otherwise` where it is false.
+
+    Raises:
+        ShapeError: a mask that is not (batch,), or of another batch.
+        ValueError: a mask that is not boolean, or states of different structure.
+    """
+    expect(mask, "batch", name="mask")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"the mask is {mask.dtype}, expected torch.bool")
+
+    def choose(one: Tensor, other: Tensor) -> Tensor:
+        if one.shape[0] != mask.shape[0]:
+            raise ShapeError(f"the mask has {mask.shape[0]} rows, the state {one.shape[0]}")
+        return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
+
+    return map_state(choose, then, otherwise)
