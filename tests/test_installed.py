@@ -1,0 +1,111 @@
+"""The wheel in an environment of its own: what another project gets."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content in a folder, without the working copy beside it.
+
+    It comes from the sdist, as a packager would make it, so that nothing may be missing there either.
+    """
+    folder = tmp_path_factory.mktemp("site")
+    wheel = os.environ.get("UNROLLED_WHEEL")
+    if wheel is None:
+        built = tmp_path_factory.mktemp("dist")
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT)]
+        subprocess.run(command, check=True, capture_output=True)
+        wheel = str(next(built.glob("*.whl")))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def run(site: Path, folder: Path, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Python in a folder of its own that sees the installed wheel before any working copy."""
+    script = ["-c", textwrap.dedent(code)] if code else list(arguments)
+    environment = {**os.environ, "PYTHONPATH": str(site), "UNROLLED_CACHE": str(folder / "cache")}
+    return subprocess.run([sys.executable, *script], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+FORBID = """
+import sys
+
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "pytorch_lightning", "hydra", "omegaconf", "torchmetrics", "datasets"):
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Forbid())
+"""
+
+
+def test_the_library_needs_torch_alone(site: Path, tmp_path: Path) -> None:
+    code = FORBID + textwrap.dedent(
+        f"""
+        import unrolled
+        assert unrolled.__file__.startswith({str(site)!r}), unrolled.__file__
+        for name in unrolled.__all__:
+            getattr(unrolled, name)
+        import torch
+        outputs, state = unrolled.unroll(unrolled.LSTMCell(3, 4), torch.zeros(2, 5, 3))
+        print(tuple(outputs.shape))
+        """
+    )
+
+    result = run(site, tmp_path, code=code)
+
+    assert result.stdout.strip() == "(2, 5, 4)", result.stderr
+
+
+def test_tasks_and_configuration_are_in_the_wheel(site: Path, tmp_path: Path) -> None:
+    code = """
+        from importlib.resources import files
+        from hydra import compose, initialize
+        from unrolled_tasks.char_lm import CharLM, TextData
+        assert (files("unrolled.conf") / "train.yaml").is_file()
+        with initialize(version_base="1.3", config_path=None):
+            config = compose(overrides=["hydra.searchpath=[pkg://unrolled.conf]", "+model=gru", "+task=char_lm"])
+        print(config.model.cell._target_, CharLM.__name__, TextData.__name__)
+    """
+
+    result = run(site, tmp_path, code=code)
+
+    assert result.stdout.split() == ["unrolled.GRUCell", "CharLM", "TextData"], result.stderr
+
+
+def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path) -> None:
+    text = tmp_path / "rhyme.txt"
+    text.write_text("one two buckle my shoe\n" * 200)
+    code = """
+        import sys
+        from unrolled.training.command import train
+        sys.argv[0] = "train.py"
+        train()
+    """
+    script = tmp_path / "mytrain.py"
+    script.write_text(textwrap.dedent(code))
+    options = "data=text data.files=rhyme.txt model.hidden_size=8 model.num_layers=1 trainer=cpu trainer.max_steps=3"
+    options += " data.batch_size=4 data.window=16 data.validation_streams=2 data.windowed.length=16 hydra.run.dir=run"
+
+    trained = run(site, tmp_path, str(script), *options.split())
+    assert trained.returncode == 0, trained.stderr
+    command = FORBID + textwrap.dedent(
+        """
+        from unrolled.inference.command import main
+        sys.exit(main(["sample", "run/checkpoints/best.ckpt", "--prompt", "one", "--length", "20", "--seed", "1"]))
+        """
+    )
+    written = run(site, tmp_path, code=command)
+
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.startswith("one")
+    assert len(written.stdout.rstrip("\n")) <= len("one") + 20
