@@ -56,7 +56,7 @@ def _blocks(module: nn.Module) -> Iterator[tuple[Tensor, bool]]:
             for name, parameter in part.named_parameters(recurse=False):
                 if parameter.dim() == 2:
                     gates = parameter.shape[0] % part.hidden_size == 0
-                    for block in parameter.split(part.hidden_size) if gates else (parameter,):
+                    for block in torch.split(parameter, part.hidden_size) if gates else (parameter,):
                         yield block, name.startswith("weight_hh")
 
 

@@ -5,7 +5,7 @@ has batch on axis 0. From that one rule follow the reordering of hypotheses (`se
 (`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -52,7 +52,8 @@ def _map(function: Callable[..., Tensor], node: Any, others: tuple[Any, ...]) ->
     for other in others:
         if type(other) is not type(node) or len(other) != len(children):
             raise ValueError(f"the states differ in structure: {_describe(node)} beside {_describe(other)}")
-    return _like(node, (_map(function, child, column) for child, *column in zip(node, *others, strict=True)))
+    columns = zip(*(children, *others), strict=True)
+    return _like(node, (_map(function, column[0], column[1:]) for column in columns))
 
 
 def _children(node: Any) -> tuple[Any, ...]:
@@ -66,7 +67,8 @@ def _like(node: Any, children: Iterable[Any]) -> Any:
 
 
 def _describe(node: Any) -> str:
-    return f"{type(node).__name__} of {len(node)}" if isinstance(node, tuple) else type(node).__name__
+    kind = type(node).__name__
+    return f"{kind} of {len(_children(node))}" if isinstance(node, tuple) else kind
 
 
 def leaves(state: Any) -> list[Tensor]:
@@ -92,8 +94,12 @@ def rebuild(like: S, tensors: Iterable[Tensor]) -> S:
             raise ValueError(
                 f"tensor {position} of the state has the shape {tuple(model.shape)}, not {tuple(leaf.shape)}"
             )
-    remaining: Iterator[Tensor] = iter(given)
-    return map_state(lambda _: next(remaining), like)
+    remaining = iter(given)
+
+    def take(_: Tensor) -> Tensor:
+        return next(remaining)
+
+    return map_state(take, like)
 
 
 def detach(state: S) -> S:
@@ -103,7 +109,11 @@ def detach(state: S) -> S:
 
 def select(state: S, indices: Tensor) -> S:
     """The rows `indices` (rows,) of a state, in their order; a row may come twice or not at all."""
-    return map_state(lambda leaf: leaf.index_select(0, indices), state)
+
+    def reorder(leaf: Tensor) -> Tensor:
+        return leaf.index_select(0, indices)
+
+    return map_state(reorder, state)
 
 
 def where(mask: Tensor, then: S, otherwise: S) -> S:

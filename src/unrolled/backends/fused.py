@@ -7,7 +7,7 @@ closes the input gate and opens the forget gate there, and c stays exactly what 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from unrolled.state import HiddenState, LSTMState
 _SHUT = -1e4
 _OPEN = 1e4
 
+_Known = LSTMCell | GRUCell | ElmanCell
 _ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
 
@@ -38,22 +39,22 @@ class FusedBackend(Backend):
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
         if type(cell) not in (LSTMCell, GRUCell, ElmanCell):
             return f"the fused kernels know exactly LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
-        if isinstance(cell, ElmanCell) and cell.activation not in _ELMAN:
-            return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {cell.activation}"
-        if cell.training and cell.recurrent_dropout > 0.0:
-            return (
-                f"the fused kernels cannot drop units between steps, and recurrent_dropout is {cell.recurrent_dropout}"
-            )
+        known = cast(_Known, cell)
+        if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
+            return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {known.activation}"
+        if known.training and known.recurrent_dropout > 0.0:
+            return f"the fused kernels cannot drop units between steps (recurrent_dropout={known.recurrent_dropout})"
         return None
 
     def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
-        noise = cell.noise(inputs.shape[0], like=inputs)
+        known = cast(_Known, cell)
+        noise = known.noise(inputs.shape[0], like=inputs)
         dropped = None if noise is None else noise.weight_hh
-        recurrent = cell.weight_hh if dropped is None else dropped
-        if isinstance(cell, LSTMCell):
-            return _run_lstm(cell, inputs, state, lengths, recurrent)
-        kernel = torch.gru if isinstance(cell, GRUCell) else _ELMAN[cell.activation]
-        weights = [cell.weight_ih, recurrent, cell.bias_ih, cell.bias_hh]
+        recurrent = known.weight_hh if dropped is None else dropped
+        if isinstance(known, LSTMCell):
+            return _run_lstm(known, inputs, state, lengths, recurrent)
+        kernel = torch.gru if isinstance(known, GRUCell) else _ELMAN[known.activation]
+        weights = [known.weight_ih, recurrent, known.bias_ih, known.bias_hh]
         outputs, h = kernel(inputs, _layered(state.h), *_options(weights))
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
 
@@ -97,5 +98,5 @@ def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
     if not weights[0].is_cuda:
         return weights
     block = torch.cat([weight.flatten() for weight in weights])
-    parts = block.split([weight.numel() for weight in weights])
+    parts = torch.split(block, [weight.numel() for weight in weights])
     return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]

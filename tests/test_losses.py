@@ -1,0 +1,82 @@
+"""The masked cross-entropy against torch's, and against the laws of sums and counts."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unrolled import Loss, ShapeError, cross_entropy
+
+
+@pytest.fixture
+def logits(generator: torch.Generator) -> Tensor:
+    return torch.randn(3, 5, 7, dtype=torch.float64, generator=generator)
+
+
+@pytest.fixture
+def targets(generator: torch.Generator) -> Tensor:
+    return torch.randint(7, (3, 5), generator=generator)
+
+
+MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [False] * 5])
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_the_total_is_torchs_over_the_predictions_that_count(
+    logits: Tensor, targets: Tensor, mask: Tensor | None, label_smoothing: float
+) -> None:
+    loss = cross_entropy(logits, targets, mask, label_smoothing)
+
+    counted = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    oracle = nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
+    losses = oracle(logits[counted], targets[counted])
+    torch.testing.assert_close(loss.total, losses.sum(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss.mean, losses.mean(), rtol=0, atol=1e-14)
+    assert loss.count == counted.sum()
+
+
+def test_what_is_masked_never_matters(logits: Tensor, targets: Tensor) -> None:
+    poisoned = logits.masked_fill(~MASK.unsqueeze(-1), torch.nan).requires_grad_()
+    logits.requires_grad_()
+
+    clean = cross_entropy(logits, targets, MASK)
+    loss = cross_entropy(poisoned, targets.masked_fill(~MASK, -1), MASK)
+    clean.total.backward()
+    loss.total.backward()
+
+    assert loss.total == clean.total
+    assert poisoned.grad is not None
+    assert logits.grad is not None
+    assert torch.equal(poisoned.grad, logits.grad)
+    assert not poisoned.grad[~MASK].any()
+
+
+def test_the_merged_loss_is_the_loss_of_the_joined_batch(logits: Tensor, targets: Tensor) -> None:
+    parts = [cross_entropy(logits[rows], targets[rows], MASK[rows]) for rows in (slice(0, 1), slice(1, 3))]
+
+    merged = parts[0].merge(parts[1])
+
+    whole = cross_entropy(logits, targets, MASK)
+    torch.testing.assert_close(merged.total, whole.total, rtol=0, atol=1e-13)
+    assert merged.count == whole.count
+
+
+def test_the_mean_of_nothing_is_zero(logits: Tensor, targets: Tensor) -> None:
+    loss = cross_entropy(logits, targets, torch.zeros_like(MASK))
+
+    assert loss.mean == 0
+    assert Loss(torch.tensor(3.0), torch.tensor(2)).mean == 1.5
+
+
+def test_a_target_that_no_class_has_is_an_error_where_it_counts(logits: Tensor, targets: Tensor) -> None:
+    targets[0, 0] = -100  # what torch would skip in silence
+
+    with pytest.raises(IndexError, match="Target -100 is out of bounds"):
+        cross_entropy(logits, targets, MASK)
+
+
+def test_axes_that_do_not_belong_together_are_refused(logits: Tensor, targets: Tensor) -> None:
+    with pytest.raises(ShapeError, match=r"targets has the shape \(3, 4\), expected \(batch=3, time=5\)"):
+        cross_entropy(logits, targets[:, :4])
+    with pytest.raises(ShapeError, match=r"mask has the shape \(2, 5\)"):
+        cross_entropy(logits, targets, MASK[:2])

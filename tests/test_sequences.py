@@ -1,0 +1,70 @@
+"""Lengths, masks and padding."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unrolled import ShapeError
+from unrolled.sequences import last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
+
+laws = settings(deadline=None, derandomize=True, max_examples=30)
+ragged = st.lists(st.integers(0, 6), min_size=1, max_size=5)
+
+
+@laws
+@given(ragged)
+def test_lengths_and_masks_are_inverse(lengths: list[int]) -> None:
+    mask = mask_from_lengths(torch.tensor(lengths), 6)
+
+    assert mask.shape == (len(lengths), 6)
+    assert lengths_from_mask(mask).tolist() == lengths
+
+
+@laws
+@given(ragged)
+def test_reversing_twice_changes_nothing(lengths: list[int]) -> None:
+    values = torch.arange(len(lengths) * 6 * 2).view(-1, 6, 2)
+
+    once = reverse_valid(values, torch.tensor(lengths))
+
+    assert torch.equal(reverse_valid(once, torch.tensor(lengths)), values)
+    for row, length in enumerate(lengths):
+        assert torch.equal(once[row, :length], values[row, :length].flip(0))
+        assert torch.equal(once[row, length:], values[row, length:])
+
+
+def test_without_lengths_all_of_time_is_reversed() -> None:
+    values = torch.arange(6).view(1, 6)
+
+    assert reverse_valid(values, None).tolist() == [[5, 4, 3, 2, 1, 0]]
+
+
+@laws
+@given(ragged)
+def test_the_last_valid_step_is_the_one_before_the_padding(lengths: list[int]) -> None:
+    values = torch.arange(len(lengths) * 6 * 2).view(-1, 6, 2)
+    initial = -torch.ones(len(lengths), 2, dtype=torch.int64)
+
+    last = last_valid(values, torch.tensor(lengths), initial)
+
+    for row, length in enumerate(lengths):
+        assert torch.equal(last[row], values[row, length - 1] if length else initial[row])
+
+
+def test_without_any_step_the_initial_row_stays() -> None:
+    initial = torch.ones(2, 3)
+
+    assert torch.equal(last_valid(torch.zeros(2, 0, 3), torch.tensor([0, 0]), initial), initial)
+
+
+def test_a_mask_with_a_gap_has_no_lengths() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+
+    with pytest.raises(ValueError, match="row 1 of the mask has a gap"):
+        lengths_from_mask(mask)
+
+
+def test_lengths_of_another_batch_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"lengths has the shape \(3,\), expected \(batch=2\)"):
+        reverse_valid(torch.zeros(2, 4, 1), torch.tensor([1, 2, 3]))
