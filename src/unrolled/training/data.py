@@ -1,0 +1,70 @@
+"""Data sets that are known before the networks that learn from them."""
+
+from abc import ABC, abstractmethod
+
+from lightning import LightningDataModule
+from lightning.pytorch.trainer.trainer import Trainer
+
+from unrolled.codecs import Codec
+
+
+class DataError(ValueError):
+    """Data that cannot be used as they are: says what was found, what is allowed and what helps."""
+
+
+class SequenceData(LightningDataModule, ABC):
+    """A data set: prepared first, then asked for its sizes, then read.
+
+    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec` and Lightning's loaders.
+    Loaders deal their batches to processes themselves (`use_distributed_sampler=False`).
+    """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Fetches and encodes what is not there yet.
+
+        Every process may call it, at once and again: work is done once, behind a lock, and half of it is never seen.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """What a network must be told about the data, such as {"vocabulary": 67}; after `prepare`."""
+
+    @abstractmethod
+    def codec(self) -> Codec:
+        """How the data are written as ids; after `prepare`."""
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, for use without `unrolled.training.run`."""
+        self.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: the same on every process."""
+        self.prepare()
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes; 1 without a trainer."""
+        return self._attached.world_size if self._attached else 1
+
+    @property
+    def rank(self) -> int:
+        """This process; 0 without a trainer."""
+        return self._attached.global_rank if self._attached else 0
+
+    @property
+    def accumulate(self) -> int:
+        """Batches whose gradients are added up for one step of the optimiser; 1 without a trainer."""
+        return self._attached.accumulate_grad_batches if self._attached else 1
+
+    @property
+    def limit(self) -> int | float | None:
+        """Batches of a training epoch that the trainer takes (int), or their share (float)."""
+        return self._attached.limit_train_batches if self._attached else None
+
+    @property
+    def _attached(self) -> Trainer | None:
+        return self.trainer
