@@ -212,3 +212,14 @@ def test_sharded_weights_are_refused() -> None:
 
     with pytest.raises(ValueError, match="ModelParallelStrategy shards the weights"):
         WeightAveraging().setup(StandIn(), Slope(), "fit")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_callback_serves_a_second_run(tmp_path: Path) -> None:
+    averaging = WeightAveraging(0.5)
+    make_trainer(averaging).fit(Slope(), loader(1.0, 2.0))
+    module = Slope()
+
+    make_trainer(averaging, ModelCheckpoint(tmp_path, filename="second")).fit(module, loader(1.0, 2.0))
+
+    content = torch.load(tmp_path / "second.ckpt", weights_only=True)
+    assert content["current_model_state"]["network.weight"].item() == module.weights[-1]

@@ -53,3 +53,8 @@ def test_the_weights_stay_equal(reports: list[dict[str, Any]]) -> None:
 def test_a_sharded_gradient_has_the_norm_of_the_whole(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         assert report["sharded_norm"] == pytest.approx(5.0)  # 5 before, 1 after
+
+
+def test_the_throughput_counts_both_processes(reports: list[dict[str, Any]]) -> None:
+    for report in reports:
+        assert report["characters"] == 2 * 5 * (2 + 3)

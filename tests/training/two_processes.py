@@ -5,13 +5,19 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from unrolled.training.clip import GradientClip
+from unrolled.training.throughput import Throughput
+
+
+class Batch(NamedTuple):
+    values: Tensor
+    lengths: Tensor
 
 
 class Poisoned(LightningModule):
@@ -22,9 +28,9 @@ class Poisoned(LightningModule):
         self.weight = nn.Parameter(torch.ones(4))
         self.carried_drops: list[int] = []
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         poison = math.nan if batch_idx == 1 and self.global_rank == 1 else 1.0
-        return (self.weight * batch * (self.global_rank + 1)).sum() * poison
+        return (self.weight * batch.values * (self.global_rank + 1)).sum() * poison
 
     def on_after_backward(self) -> None:
         if self.trainer.global_step == 3 and self.global_rank == 1:
@@ -41,8 +47,8 @@ class Poisoned(LightningModule):
 class Report(Callback):
     """Writes what a process saw, and the norm of a gradient that is sharded over both."""
 
-    def __init__(self, folder: Path, clip: GradientClip) -> None:
-        self.folder, self.clip = folder, clip
+    def __init__(self, folder: Path, clip: GradientClip, throughput: Throughput) -> None:
+        self.folder, self.clip, self.throughput = folder, clip, throughput
         self.weights: list[list[float]] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -54,6 +60,7 @@ class Report(Callback):
             "clip": self.clip.state_dict(),
             "drops": pl_module.carried_drops,
             "sharded_norm": sharded_norm(),
+            "characters": self.throughput.total,
         }
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(report))
 
@@ -73,7 +80,7 @@ def sharded_norm() -> float:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    clip = GradientClip(norm=100.0, nonfinite="skip")
+    clip, throughput = GradientClip(norm=100.0, nonfinite="skip"), Throughput()
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
@@ -84,9 +91,9 @@ def main(folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        callbacks=[clip, Report(folder, clip)],
+        callbacks=[clip, throughput, Report(folder, clip, throughput)],
     )
-    batches = [torch.full((4,), 0.5 + step) for step in range(5)]
+    batches = [Batch(torch.full((4,), 0.5 + step), torch.tensor([2, 3])) for step in range(5)]
     trainer.fit(Poisoned(), torch.utils.data.DataLoader(batches, batch_size=None))
 
 
