@@ -174,9 +174,19 @@ def _options(group: str, loader: Any) -> Iterator[str]:
 
 
 def _refuse_missing(config: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = next(_missing(config, ""), None)
     if missing:
-        raise ConfigurationError(f"{missing[0]} has no default: add {missing[0]}=…")
+        raise ConfigurationError(f"{missing} has no default: add {missing}=…")
+
+
+def _missing(node: DictConfig, prefix: str) -> Iterator[str]:
+    """Keys whose value is ???, without following interpolations, some of which are only known in a run."""
+    for key in node:
+        child = node._get_node(key)
+        if OmegaConf.is_missing(node, key):
+            yield f"{prefix}{key}"
+        elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _missing(child, f"{prefix}{key}.")
 
 
 def trainer_arguments() -> list[str]:

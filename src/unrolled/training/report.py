@@ -11,18 +11,14 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from unrolled.recurrent import Recurrent
 from unrolled.training.data import SequenceData
-from unrolled.training.progress import Throughput
+from unrolled.training.throughput import Throughput
 from unrolled.training.task import SequenceTask
 
-WIDTH = 110  # of lines that go into a file rather than onto a terminal
-
-
-def console() -> Console:
-    """Standard output, with colours only on a terminal."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+Row = tuple[str, str]
 
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
@@ -33,15 +29,14 @@ def write_configuration(config: DictConfig, folder: Path) -> None:
 
 def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
     """What is about to be trained, on what, by what means."""
-    table = _table()
-    table.add_row("data", data.describe())
-    table.add_row("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters")
-    for layer, choice in enumerate(_backends(task)):
-        table.add_row("" if layer else "backend", f"layer {layer}: {choice.backend} ({choice.reason})")
     devices = f"{trainer.world_size} × {trainer.strategy.root_device.type}, {torch.get_num_threads()} threads"
-    table.add_row("device", devices)
-    table.add_row("folder", str(config.run_dir))
-    console().print(table)
+    _print(
+        ("data", data.describe()),
+        ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
+        *(("backend", said) for said in _backends(task)),
+        ("device", devices),
+        ("folder", _shown(config.run_dir)),
+    )
 
 
 def conclude(
@@ -58,31 +53,25 @@ def conclude(
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / "summary.json")
 
-    table = _table()
-    for name, value in numbers.items():
-        table.add_row(name, f"{value:.4f}")
-    table.add_row("trained", f"{seconds:,.0f} seconds, {trainer.global_step:,} optimizer steps")
     names = {"config.yaml": "every choice", "metrics.csv": "numbers over time", "curves.png": "the same as a picture"}
     names |= {"samples.md": "samples", "summary.json": "what is said here"}
-    files = [f"{name} ({what})" for name, what in names.items() if (folder / name).exists()]
-    table.add_row("folder", str(folder))
-    table.add_row("", ", ".join(files))
+    rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    rows.append(("trained", f"{seconds:,.0f} seconds, {trainer.global_step:,} optimizer steps"))
+    rows.append(("folder", _shown(folder)))
+    rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
     best = _shown(summary["checkpoint"])
     if best:
-        table.add_row("next", f'python -m unrolled sample {best} --prompt "ROMEO:" --length 400')
-        table.add_row("", f"python evaluate.py checkpoint={best}")
-        table.add_row("", f"tensorboard --logdir {_shown(folder)}")
-    console().print(table)
+        rows.append(("  checkpoint", best))
+        rows.append(("next", f'python -m unrolled sample {best} --prompt "ROMEO:" --length 400'))
+        rows.append(("", f"python evaluate.py checkpoint={best}"))
+        rows.append(("", f"tensorboard --logdir {_shown(folder)}"))
+    _print(*rows)
 
 
 def print_scores(config: DictConfig, data: SequenceData, numbers: Mapping[str, float]) -> None:
     """The numbers of an evaluation."""
-    table = _table()
-    table.add_row("checkpoint", str(config.checkpoint))
-    table.add_row("data", data.describe())
-    for name, value in numbers.items():
-        table.add_row(name, f"{value:.4f}")
-    console().print(table)
+    scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    _print(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
 
 
 def _summary(
@@ -115,12 +104,14 @@ def _parameters(task: SequenceTask) -> int:
     return sum(parameter.numel() for parameter in task.network.parameters())
 
 
-def _backends(task: SequenceTask) -> list[Any]:
+def _backends(task: SequenceTask) -> list[str]:
+    """What runs the network's layers and why, layers with the same answer in one line."""
     core = getattr(task.network, "core", None)
-    if core is None:
+    if not isinstance(core, Recurrent):
         return []
     like = next(core.parameters())
-    return core.choices(like.new_zeros(1, 2, core.input_size))
+    answers = [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 2, core.input_size))]
+    return [f"{answers.count(answer)} × {answer}" for answer in dict.fromkeys(answers)]
 
 
 def _shown(path: str | Path) -> str:
@@ -132,8 +123,9 @@ def _shown(path: str | Path) -> str:
     return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
 
 
-def _table() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
+def _print(*rows: Row) -> None:
+    """Names and values in two columns; long values are left to the terminal, so that a command can be copied whole."""
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        console.print(Text.assemble((name.ljust(width), "bold"), value))

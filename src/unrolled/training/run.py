@@ -1,14 +1,16 @@
 """A run from its configuration: a list that a person can read aloud."""
 
 import inspect
+import logging
 import platform
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -16,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
+import unrolled
 from unrolled.checkpoint import KEY, TRUSTED, build, load_weights, locate, read_checkpoint
 from unrolled.initialization import initialize
 from unrolled.training import report
@@ -41,6 +44,7 @@ def run(config: DictConfig) -> dict[str, float]:
     Raises:
         ValueError: whatever is wrong with the configuration or the data, before training begins.
     """
+    _quieten()
     keep_freed_memory()
     start = _starting_point(config)
     parts = assemble(config, codec=start[KEY]["codec"] if start else None)
@@ -74,6 +78,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
 def score(config: DictConfig) -> dict[str, float]:
     """Scores a trained network on any data, without training; returns the numbers."""
+    _quieten()
     keep_freed_memory()
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
@@ -141,7 +146,19 @@ def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
 
 def versions() -> dict[str, str]:
     """What the run was made with."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "lightning", "unrolled")}}
+    made_with = {"unrolled": unrolled, "torch": torch, "lightning": lightning}
+    return {"python": platform.python_version(), **{name: str(p.__version__) for name, p in made_with.items()}}
+
+
+def _quieten() -> None:
+    """Lightning greets each run with tips and repeats what our own report says; its warnings stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for said in (
+        "Experiment logs directory .* exists and is not empty",  # it is the run's folder, with Hydra's notes in it
+        "isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
+        "Starting from v1.9.0, `tensorboardX` has been removed",
+    ):
+        warnings.filterwarnings("ignore", message=said)
 
 
 def _task_class(config: DictConfig) -> type[SequenceTask]:
@@ -155,7 +172,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 
 def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
     node = OmegaConf.select(config, path)
-    if node is None:
+    if not node:  # null, or a choice such as none whose file is empty
         return None
     try:
         plain = OmegaConf.to_container(node, resolve=True)

@@ -123,6 +123,10 @@ class SequenceTask(LightningModule, ABC):
         self.carrier.load_state_dict(resume["carried"])
         self._random_states = resume["random"]
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Logs the learning rate that the batch's step will take."""
+        self.log("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+
     def on_train_start(self) -> None:
         """Restores random generators last, after all that drew from them while the run was set up."""
         if self._random_states is not None:

@@ -1,0 +1,5 @@
+"""Language modelling over characters, bytes or words."""
+
+from unrolled_tasks.char_lm.task import CharLM as CharLM
+
+__all__ = ["CharLM"]
