@@ -1,0 +1,162 @@
+"""The choice between backends, and that it never changes what is computed."""
+
+import re
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unrolled import Cell, ElmanCell, GRUCell, LSTMCell, Recurrent, unroll
+from unrolled.backends import BACKENDS, choose
+from unrolled.state import leaves
+
+
+@pytest.fixture
+def inputs(generator: torch.Generator) -> Tensor:
+    return torch.randn(4, 7, 3, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell, partial(ElmanCell, activation="relu")])
+@pytest.mark.parametrize("options", [{}, {"weight_drop": 0.5}])
+@pytest.mark.parametrize("lengths", [None, [7, 0, 1, 4]])
+@pytest.mark.parametrize("training", [True, False])
+def test_loop_and_fused_agree_on_everything_that_fused_takes(
+    make: Any, options: dict[str, float], lengths: list[int] | None, training: bool, inputs: Tensor
+) -> None:
+    cell = make(3, 5, **options).double().train(training)
+    given = None if lengths is None else torch.tensor(lengths)
+
+    results = []
+    for backend in ("loop", "fused"):
+        torch.manual_seed(1)  # the same weights dropped
+        outputs, state = unroll(cell, inputs, lengths=given, backend=backend)
+        total = outputs.square().sum() + sum(leaf.sum() for leaf in leaves(state))
+        results.append([outputs, *leaves(state), *torch.autograd.grad(total, list(cell.parameters()))])
+
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-13)
+
+
+def test_dropped_weights_change_with_the_seed_and_not_within_an_unroll(inputs: Tensor) -> None:
+    cell = LSTMCell(3, 5, weight_drop=0.5).double()
+    torch.manual_seed(1)
+    outputs, _ = unroll(cell, inputs)
+
+    assert not torch.equal(unroll(cell, inputs)[0], outputs)
+    torch.manual_seed(1)
+    assert torch.equal(unroll(cell, inputs)[0], outputs)
+
+
+@pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell])
+def test_recurrent_dropout_drops_the_same_at_all_steps(make: Any, inputs: Tensor) -> None:
+    # given the masks that each step is handed
+    cell = make(3, 5, recurrent_dropout=0.5).double()
+    seen: list[Tensor] = []
+    step = cell.step
+    cell.step = lambda projected, state, noise: (seen.append(noise.state_mask), step(projected, state, noise))[1]
+
+    unroll(cell, inputs)
+    unroll(cell, inputs)
+
+    # then they are one per unroll
+    assert len(seen) == 14
+    assert all(torch.equal(mask, seen[0]) for mask in seen[:7])
+    assert all(torch.equal(mask, seen[7]) for mask in seen[7:])
+    assert not torch.equal(seen[0], seen[7])
+
+
+@pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell, partial(LSTMCell, weight_drop=0.5)])
+def test_auto_takes_the_fused_kernel_where_it_can_and_says_so(make: Any, inputs: Tensor) -> None:
+    choice = choose("auto", make(3, 5), inputs)
+
+    assert choice.backend == "fused"
+    assert "one kernel for all steps" in choice.reason
+
+
+class DoubledLSTMCell(LSTMCell):
+    """A subclass that computes something else."""
+
+    def step(self, *arguments: Any) -> Any:
+        h, state = super().step(*arguments)
+        return 2 * h, state
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (DoubledLSTMCell(3, 5), "exactly LSTMCell, GRUCell and ElmanCell, not DoubledLSTMCell"),
+        (ElmanCell(3, 5, activation="logistic"), "the activations tanh and relu, not logistic"),
+        (ElmanCell(3, 5, activation="softsign"), "the activations tanh and relu, not softsign"),
+        (LSTMCell(3, 5, recurrent_dropout=0.25), "recurrent_dropout=0.25"),
+        (GRUCell(3, 5, recurrent_dropout=0.25, weight_drop=0.5), "recurrent_dropout=0.25"),
+    ],
+)
+def test_auto_takes_the_loop_for_what_the_kernel_lacks_and_says_why(cell: Cell, reason: str, inputs: Tensor) -> None:
+    choice = choose("auto", cell, inputs)
+
+    assert choice.backend == "loop"
+    assert reason in choice.reason
+    message = f"the backend 'fused' cannot run this cell: {choice.reason}; take 'auto' or 'loop'"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        unroll(cell.double(), inputs, backend="fused")
+
+
+def test_a_subclass_is_never_silently_replaced(inputs: Tensor) -> None:
+    cell = DoubledLSTMCell(3, 5).double()
+    plain = LSTMCell(3, 5).double()
+    plain.load_state_dict(cell.state_dict())
+
+    torch.testing.assert_close(unroll(cell, inputs)[0], 2 * unroll(plain, inputs)[0], rtol=0, atol=1e-14)
+
+
+def test_a_parametrised_cell_is_a_cell_of_its_own(inputs: Tensor) -> None:
+    # given a cell whose weight is computed anew at each use
+    cell = nn.utils.parametrizations.spectral_norm(LSTMCell(3, 5).double(), "weight_hh").eval()
+
+    assert choose("auto", cell, inputs).backend == "loop"  # pyright: ignore[reportArgumentType]
+
+
+def test_recurrent_dropout_is_no_obstacle_in_evaluation_mode(inputs: Tensor) -> None:
+    cell = LSTMCell(3, 5, recurrent_dropout=0.5)
+
+    assert choose("auto", cell.train(), inputs).backend == "loop"
+    assert choose("auto", cell.eval(), inputs).backend == "fused"
+
+
+def test_what_auto_names_is_what_runs(inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    for backend in BACKENDS.values():
+        run = backend.run
+        monkeypatch.setattr(backend, "run", lambda *a, run=run, name=backend.name: (ran.append(name), run(*a))[1])
+
+    for cell in (LSTMCell(3, 5), DoubledLSTMCell(3, 5), ElmanCell(3, 5, activation="logistic")):
+        unroll(cell.double(), inputs)
+
+    assert ran == ["fused", "loop", "loop"]
+
+
+@pytest.mark.parametrize("where", ["unroll", "network"])
+def test_an_unknown_backend_is_answered_with_the_nearest(where: str, inputs: Tensor) -> None:
+    with pytest.raises(ValueError, match="unknown backend 'fuse', did you mean 'fused'"):
+        _ = (
+            unroll(LSTMCell(3, 5), inputs, backend="fuse")
+            if where == "unroll"
+            else Recurrent(LSTMCell, 3, 5, backend="fuse")
+        )
+
+
+@pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell])
+@pytest.mark.parametrize("backend", ["loop", "fused"])
+def test_mixed_precision_comes_close_to_single(make: Any, backend: str, generator: torch.Generator) -> None:
+    cell = make(3, 5)
+    inputs = torch.randn(4, 7, 3, generator=generator)
+    lengths = torch.tensor([7, 0, 1, 4])
+    expected, final = unroll(cell, inputs, lengths=lengths)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = unroll(cell, inputs, lengths=lengths, backend=backend)
+
+    # bfloat16 keeps 8 bits, and errors add up over 7 steps.
+    torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=0.03)
+    torch.testing.assert_close([leaf.float() for leaf in leaves(state)], leaves(final), rtol=0, atol=0.03)
