@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import modules of its own level or of a lower one, as long as no circle comes of it.
 LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
-    {"losses", "cells", "attention", "initialization"},
+    {"losses", "dropout", "cells", "attention", "initialization"},
     {"backends", "recurrent"},
     {"encoders", "vision", "audio", "decoders"},
     {"networks", "generation", "inspection"},

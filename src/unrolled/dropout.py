@@ -19,14 +19,19 @@ class SequenceDropout(nn.Module):
     def __init__(self, probability: float, *, variational: bool = False) -> None:
         super().__init__()
         if not 0.0 <= probability < 1.0:
-            raise ValueError(f"dropout={probability}: a probability of 0 or more, and below 1")
+            raise ValueError(f"dropout is {probability}, expected a probability in [0, 1)")
         self.probability = probability
         self.variational = variational
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped in the present mode."""
+        return self.training and self.probability > 0.0
 
     def forward(self, values: Tensor) -> Tensor:
         """(batch, time, features) -> the same shape."""
         expect(values, "batch time features", name="values")
-        if not self.training or self.probability == 0.0:
+        if not self.active:
             return values
         if not self.variational:
             return nn.functional.dropout(values, self.probability)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unrolled.backends import BACKENDS, Choice, check_name, choose
 from unrolled.cells.base import Cell
+from unrolled.dropout import SequenceDropout
 from unrolled.sequences import mask_from_lengths, reverse_valid
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves, rebuild
@@ -154,14 +155,11 @@ class Recurrent(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_layers is {num_layers}, expected 1 or more")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout is {dropout}, expected a probability in [0, 1)")
         check_name(backend)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
-        self.dropout = dropout
-        self.variational_dropout = variational_dropout
+        self.dropout = SequenceDropout(dropout, variational=variational_dropout)
         self.residual = residual
         self.bidirectional = bidirectional
         self.backend = backend
@@ -209,7 +207,7 @@ class Recurrent(nn.Module):
         values = inputs if ragged is None else inputs.masked_fill(ragged.padding, 0.0)
         final: list[Any] = []
         for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
-            dropped = values if layer == 0 else self._drop(values)
+            dropped = values if layer == 0 else self.dropout(values)
             pairs = zip(cells, before if self.bidirectional else (before,), (False, True), strict=False)
             runs = [_run(cell, dropped, start, ragged, reverse, self.backend) for cell, start, reverse in pairs]
             outputs = torch.cat([run[0] for run in runs], dim=-1) if self.bidirectional else runs[0][0]
@@ -246,8 +244,8 @@ class Recurrent(nn.Module):
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
         """The noise of one pass, for `step`: every step that gets it drops the same."""
         cells = [layer[0] for layer in self._layers()]
-        masks = (self._drop(like.new_ones(batch, cell.input_size)) for cell in cells[1:])
-        between = (None, *masks) if self.training and self.dropout > 0.0 else (None,) * self.num_layers
+        masks = (self.dropout(like.new_ones(batch, 1, cell.input_size))[:, 0] for cell in cells[1:])
+        between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
 
     def choices(self, inputs: Tensor) -> list[Choice]:
@@ -258,16 +256,8 @@ class Recurrent(nn.Module):
         return [choose(self.backend, cell, values) for cell, values in zip(firsts, layer_inputs, strict=True)]
 
     def extra_repr(self) -> str:
-        options = ("dropout", "variational_dropout", "residual", "bidirectional")
+        options = ("residual", "bidirectional")
         return ", ".join([f"backend={self.backend}", *(f"{o}={getattr(self, o)}" for o in options if getattr(self, o))])
-
-    def _drop(self, values: Tensor) -> Tensor:
-        if not self.training or self.dropout == 0.0:
-            return values
-        if self.variational_dropout and values.dim() == 3:
-            mask = values.new_ones(values.shape[0], 1, values.shape[2])
-            return values * nn.functional.dropout(mask, self.dropout)
-        return nn.functional.dropout(values, self.dropout)
 
     def _join(self, values: Tensor, outputs: Tensor) -> Tensor:
         return outputs + values if self.residual and outputs.shape == values.shape else outputs

@@ -69,7 +69,7 @@ def run(config: DictConfig) -> dict[str, float]:
         seconds = time.perf_counter() - began
         numbers = _test(parts, task) if config.test else {}
     except ValueError as error:
-        error.begun = True  # type: ignore[attr-defined]  # a run that began keeps its folder and shows its traceback
+        error.begun = task.begun  # type: ignore[attr-defined]  # such a run keeps its folder and shows its traceback
         raise
     if parts.trainer.is_global_zero:
         report.conclude(config, folder, parts.trainer, task, numbers, seconds)

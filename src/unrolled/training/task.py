@@ -56,6 +56,7 @@ class SequenceTask(LightningModule, ABC):
         self.codec = codec
         self.carrier = Carrier()
         self.info: dict[str, Any] = {}
+        self.begun = False  # what goes wrong before is the configuration's fault
         self._description = network
         self._optimizer = optimizer
         self._schedule = schedule
@@ -126,6 +127,9 @@ class SequenceTask(LightningModule, ABC):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Logs the learning rate that the batch's step will take."""
         self.log("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+
+    def on_fit_start(self) -> None:
+        self.begun = True
 
     def on_train_start(self) -> None:
         """Restores random generators last, after all that drew from them while the run was set up."""
