@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -390,3 +391,18 @@ def test_a_resumed_run_has_the_same_thresholds(tmp_path: Path, generator: torch.
     assert content["callbacks"]["GradientClip"]["history"] == list(first.history)
     assert second.state_dict() == whole.state_dict()
     assert all(map(torch.equal, resumed.gradients, module.gradients[4:]))
+
+
+def test_strategies_that_hide_the_gradient_are_refused() -> None:
+    class StandIn:
+        strategy = FSDPStrategy()
+        gradient_clip_val = None
+        callbacks: ClassVar[list[Callback]] = []
+
+    with pytest.raises(ValueError, match=r"use lightning\.pytorch\.strategies\.ModelParallelStrategy"):
+        GradientClip(norm=1.0).setup(StandIn(), Linear(), "fit")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_lbfgs_is_refused() -> None:
+    with pytest.raises(ValueError, match="LBFGS evaluates the gradient several times"):
+        fit(Linear(torch.optim.LBFGS), [torch.ones(4)], GradientClip(norm=1.0))

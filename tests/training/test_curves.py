@@ -55,11 +55,11 @@ def test_the_curves_hold_the_logged_points(metrics: Path, figures: list[Figure])
     plot_curves(metrics, metrics.with_name("curves.png"))
 
     loss, norm, rate = figures[0].axes
-    assert points(loss, "training") == [(0, 4.0), (2, 3.0), (4, 2.0)]
-    assert points(loss, "validation") == [(1, 3.5), (3, 2.5), (5, 2.75)]
-    assert points(norm, "before clipping") == [(0, 3.0), (2, 2.0), (4, 0.5)]
-    assert points(norm, "after clipping") == [(0, 1.0), (2, 1.0), (4, 0.5)]
-    assert points(rate, "lr-AdamW") == [(0, 0.01), (2, 0.02), (4, 0.01)]  # one line for two equal groups
+    assert points(loss, "training") == [(1, 4.0), (3, 3.0), (5, 2.0)]
+    assert points(loss, "validation") == [(2, 3.5), (4, 2.5), (6, 2.75)]
+    assert points(norm, "before clipping") == [(1, 3.0), (3, 2.0), (5, 0.5)]
+    assert points(norm, "after clipping") == [(1, 1.0), (3, 1.0), (5, 0.5)]
+    assert points(rate, "lr-AdamW") == [(1, 0.01), (3, 0.02), (5, 0.01)]  # one line for two equal groups
     assert [axis.get_ylabel() for axis in figures[0].axes] == [
         "loss (nats per prediction)",
         "gradient norm",
@@ -71,7 +71,7 @@ def test_the_curves_hold_the_logged_points(metrics: Path, figures: list[Figure])
 def test_the_best_validation_is_marked(metrics: Path, figures: list[Figure]) -> None:
     plot_curves(metrics, metrics.with_name("curves.png"))
 
-    assert points(figures[0].axes[0], "best: 2.5 at step 3") == [(3, 2.5)]
+    assert points(figures[0].axes[0], "best: 2.5 at step 4") == [(4, 2.5)]
 
 
 def test_what_was_not_logged_is_left_out(tmp_path: Path, figures: list[Figure]) -> None:
@@ -81,7 +81,7 @@ def test_what_was_not_logged_is_left_out(tmp_path: Path, figures: list[Figure]) 
     plot_curves(path, tmp_path / "curves.png", metric="bits_per_character")
 
     (axis,) = figures[0].axes
-    assert points(axis, "training") == [(0, 4.0), (1, 3.0)]
+    assert points(axis, "training") == [(1, 4.0), (2, 3.0)]
     assert axis.get_ylabel() == "bits per character"
 
 
@@ -174,6 +174,7 @@ def test_a_run_redraws_its_curves_after_each_validation(tmp_path: Path, figures:
     assert len(figures) == 3  # two validations and the end
     assert [len(points(figure.axes[0], "validation")) for figure in figures] == [1, 2, 2]
     assert [len(points(figure.axes[0], "training")) for figure in figures] == [3, 6, 6]
+    assert [step for step, _ in points(figures[2].axes[0], "validation")] == [3, 6]  # as checkpoints are named
     assert len(figures[0].axes) == 3
 
 

@@ -1,11 +1,13 @@
 """What a run shows, in a log and in a terminal, and how it reckons the time left."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from unrolled.training import progress
@@ -55,19 +57,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def fit(bar: Progress, clock: Clock | None = None, **options: Any) -> Trainer:
+def fit(
+    bar: Progress, clock: Clock | None = None, *callbacks: Callback, ckpt_path: str | None = None, **options: Any
+) -> Trainer:
     module = Talking()
     module.clock = clock
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[bar],
+        enable_checkpointing=bool(callbacks),
+        callbacks=[bar, *callbacks],
         **{"max_epochs": 2, **options},
     )
     data: Any = torch.utils.data.DataLoader([torch.ones(())] * 4, batch_size=None)
-    trainer.fit(module, data, data)
+    trainer.fit(module, data, data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -134,6 +138,21 @@ def test_the_time_left_is_that_of_the_whole_run(clock: Clock) -> None:
     assert seen[0] == (2.0, 22.0)
     assert seen[5] == (12.0, 12.0)
     assert seen[-1] == (24.0, 0.0)
+
+
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps_alone(clock: Clock, tmp_path: Path) -> None:
+    saving = ModelCheckpoint(tmp_path, filename="first")
+    fit(Progress(), clock, saving, limit_val_batches=0, max_epochs=2)
+    seen: list[float | None] = []
+
+    class Look(Progress):
+        def on_train_batch_end(self, *args: Any) -> None:
+            super().on_train_batch_end(*args)
+            seen.append(self.remaining)
+
+    fit(Look(), clock, ckpt_path=str(tmp_path / "first.ckpt"), limit_val_batches=0, max_epochs=4)
+
+    assert seen == [14.0, 12.0, 10.0, 8.0, 6.0, 4.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ class Curves(Callback):
         logger = _csv_logger(trainer)
         if logger is None or not trainer.is_global_zero:
             return
-        logger.save()  # it keeps a hundred rows back otherwise
         metrics = Path(logger.log_dir) / "metrics.csv"
         if metrics.is_file():
             plot_curves(metrics, self.path or metrics.with_name("curves.png"), metric=self.metric)
@@ -179,7 +178,7 @@ def _read(path: Path) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            step = int(row["step"])
+            step = int(row["step"]) + 1  # Lightning numbers steps from 0, and checkpoints by the steps done
             for name, text in row.items():
                 value = float(text) if text else math.nan
                 if math.isfinite(value):
