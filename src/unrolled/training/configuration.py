@@ -126,7 +126,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
         if not isinstance(node, DictConfig) or node._is_none():
             inner = "a list" if isinstance(node, ListConfig) else "a single value"
             raise ConfigurationError(f"{override.input_line}: {where} is {inner}, it has no {key!r}")
-        if key in node:
+        if key in node.keys():  # `in node` itself is false for a value that is still to be given
             node = node._get_node(key)
             continue
         if where == "trainer":

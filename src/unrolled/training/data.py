@@ -37,6 +37,18 @@ class SequenceData(LightningDataModule, ABC):
     def codec(self) -> Codec:
         """How the data are written as ids; after `prepare`."""
 
+    @abstractmethod
+    def describe(self) -> str:
+        """One line on what there is of it, and what a test scores; after `prepare`."""
+
+    @abstractmethod
+    def score_part(self, part: str) -> None:
+        """Makes the test loaders read another part: "train", "validation" or "test"; after `prepare`.
+
+        Raises:
+            DataError: there is no such part.
+        """
+
     def prepare_data(self) -> None:
         """Lightning's hook, for use without `unrolled.training.run`."""
         self.prepare()

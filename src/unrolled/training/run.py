@@ -93,10 +93,7 @@ def score(config: DictConfig) -> dict[str, float]:
         **_arguments(config.task), network=description, codec=parts.data.codec(), optimizer=torch.optim.SGD
     )
     task.network = network
-    loaders = {"test": "test_dataloader", "validation": "val_dataloader", "train": "train_dataloader"}
-    if config.split not in loaders:
-        raise ConfigurationError(f"split={config.split}: one of {', '.join(loaders)}")
-    parts.data.evaluate_split(config.split)
+    parts.data.score_part(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
         report.print_scores(config, parts.data, cast("Mapping[str, float]", numbers))
