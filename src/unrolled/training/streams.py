@@ -57,8 +57,9 @@ class Position(TypedDict):
 class StreamLoader:
     """One process's windows of a plan, epoch after epoch; sized, resumable, of constant memory.
 
-    It counts its epochs itself: an iteration that follows a finished or an abandoned one is the next epoch. Lightning
-    saves and restores its position with every checkpoint.
+    It counts its epochs itself: a new iteration goes on where the one before stopped. Lightning saves and restores its
+    position with every checkpoint; resuming at an epoch's end, it may take a batch of the next epoch into the old one,
+    and no window is lost or read twice by that.
 
     Args:
         tokens: the text.
@@ -68,6 +69,7 @@ class StreamLoader:
         ranks: number of processes, among which the plan's rows are dealt in order; ranks that get none read empty
             windows.
         accumulate: batches whose gradients are added up for one step of the optimiser.
+        restart: every iteration reads the first epoch from its beginning: for validation, which is left early at times.
         limit: the Trainer's `limit_train_batches`: windows of an epoch (int) or their share (float) that are taken,
             since the epoch's last step may then be shorter.
 
@@ -84,6 +86,7 @@ class StreamLoader:
         rank: int = 0,
         ranks: int = 1,
         accumulate: int = 1,
+        restart: bool = False,
         limit: int | float | None = None,
     ) -> None:
         if plan.size != len(tokens):
@@ -96,7 +99,7 @@ class StreamLoader:
         self.batch_size = -(-plan.rows // ranks)
         self.epoch = 0
         self._position = 0
-        self._restored = False
+        self._restart = restart
         self._group: tuple[int, int, int] = (-1, -1, 0)  # epoch and index of the last step looked at, its predictions
         # As Lightning counts: an int is a number of batches, a float a share of them.
         taken = limit if isinstance(limit, int) else len(self) if limit is None else int(len(self) * limit)
@@ -107,9 +110,8 @@ class StreamLoader:
         return self.plan.num_windows
 
     def __iter__(self) -> Iterator[Window]:
-        if self._position and not self._restored:
-            self.epoch, self._position = self.epoch + 1, 0  # the epoch before was left early
-        self._restored = False
+        if self._restart:
+            self.epoch, self._position = 0, 0
         return self._windows(self.epoch, self._position)
 
     def state_dict(self) -> Position:
@@ -126,7 +128,7 @@ class StreamLoader:
                 f"cannot go on after window {state['position']} of an epoch of {len(self)}: the text, the batch size, "
                 "the window or the number of processes has changed; resume with the old ones, or start from the weights"
             )
-        self.epoch, self._position, self._restored = state["epoch"], state["position"], True
+        self.epoch, self._position = state["epoch"], state["position"]
 
     def _windows(self, epoch: int, position: int) -> Iterator[Window]:
         for index in range(position, self._taken):
