@@ -33,11 +33,14 @@ class Codec(ABC):
 
     @classmethod
     @abstractmethod
-    def train(cls, texts: Iterable[str]) -> Self:
-        """The alphabet of a text that comes in pieces, cut anywhere; memory is bounded by the alphabet.
+    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
+        """The alphabet of these texts; memory is bounded by the alphabet.
+
+        Args:
+            texts: each a string, or its pieces, cut anywhere.
 
         Raises:
-            ValueError: the text is empty.
+            ValueError: the texts are empty.
         """
 
     @abstractmethod
@@ -92,10 +95,11 @@ class CharacterCodec(Codec):
         self.size = len(self._symbols)
 
     @classmethod
-    def train(cls, texts: Iterable[str]) -> Self:
+    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
         seen: set[str] = set()
         for text in texts:
-            seen.update(text)
+            for piece in _pieces(text):
+                seen.update(piece)
         if not seen:
             raise ValueError("cannot train a codec on an empty text")
         return cls("".join(sorted(seen)))
@@ -123,8 +127,8 @@ class ByteCodec(Codec):
     unknown = None
 
     @classmethod
-    def train(cls, texts: Iterable[str]) -> Self:
-        if not any(texts):
+    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
+        if not any(piece for text in texts for piece in _pieces(text)):
             raise ValueError("cannot train a codec on an empty text")
         return cls()
 
@@ -165,11 +169,11 @@ class WordCodec(Codec):
         self.size = len(self._symbols)
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, min_count: int = 1, max_size: int | None = None) -> Self:
+    def train(cls, texts: Iterable[str | Iterable[str]], *, min_count: int = 1, max_size: int | None = None) -> Self:
         """The words of a text, the most frequent first.
 
         Args:
-            texts: the text in pieces, cut anywhere.
+            texts: each a string, or its pieces, cut anywhere.
             min_count: words seen less often are left out.
             max_size: how many words are kept at most.
 
@@ -178,7 +182,7 @@ class WordCodec(Codec):
         """
         if min_count < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"min_count and max_size must be at least 1, got {min_count} and {max_size}")
-        counts = Counter(cls._tokens(texts))
+        counts = Counter(token for text in texts for token in cls._tokens(_pieces(text)))
         if not counts:
             raise ValueError("cannot train a codec on an empty text")
         # Ties are broken by spelling, so that the ids do not depend on where the text was cut.
@@ -239,6 +243,10 @@ def codec_from_dict(plain: Mapping[str, Any]) -> Codec:
     if set(arguments) != expected:
         raise ValueError(f"{target} takes {sorted(expected) or 'nothing'}, got {sorted(arguments) or 'nothing'}")
     return targets[target](**arguments)
+
+
+def _pieces(text: str | Iterable[str]) -> Iterable[str]:
+    return [text] if isinstance(text, str) else text
 
 
 def _numbered(name: str, symbols: Sequence[str]) -> dict[str, int]:

