@@ -156,7 +156,7 @@ class TextData(SequenceData):
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
-        return self.report().replace("\n", "; ") + (f"; scored: {self.scored_part}")
+        return self.report().replace("\n", "; ") + f"; scored: {self.scored_part}"
 
     def report(self) -> str:
         """What the parts hold, and how much of it the codec lacks; after `prepare`."""

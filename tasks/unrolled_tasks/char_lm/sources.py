@@ -124,14 +124,14 @@ class HubSource(Source):
 
     def _load(self) -> dict[str, Any]:
         import datasets
-        from datasets.exceptions import DatasetsError
 
-        options = dict(self._options)
         try:
-            return datasets.load_dataset(self._dataset, **options)  # pyright: ignore[reportReturnType]
-        except (OSError, ValueError, TypeError, DatasetsError) as error:
-            message = f"cannot load data set {self._dataset!r} with {options or 'no options'}: {error}"
-            raise DataError(message) from error
+            return datasets.load_dataset(self._dataset, **self._options)  # pyright: ignore[reportReturnType]
+        except Exception as error:  # a builder may raise anything, a bare StopIteration for an empty pattern
+            raise DataError(
+                f"cannot load data set {self._dataset!r} with {self._options or 'no options'}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _chosen(self, splits: Mapping[str, Any]) -> dict[str, str]:
         names = self._names or {part: part for part in PARTS if part in splits or part == "train"}
@@ -211,7 +211,7 @@ def read_text(path: Path) -> Iterator[str]:
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    offset = 0
+    offset, begun = 0, False
     with path.open("rb") as file:
         while True:
             block = file.read(_PIECE)
@@ -225,7 +225,8 @@ def read_text(path: Path) -> Iterator[str]:
                     f"{path} is not UTF-8: byte {place} is 0x{value:02x} ({error.reason}); convert the file, "
                     "for example with: iconv -f latin1 -t utf-8"
                 ) from error
-            yield text if offset else text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+            yield text if begun else text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+            begun = begun or bool(text)
             if not block:
                 return
             offset += len(block)
@@ -241,7 +242,8 @@ def _matches(pattern: str) -> list[Path]:
     if path.is_file():
         return [path]
     if glob.has_magic(pattern):
-        found = sorted(below for name in glob.glob(str(path), recursive=True) if (below := Path(name)).is_file())
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
+        found = sorted(below for below in map(Path, names) if below.is_file())
         if not found:
             raise DataError(f"no file matches {pattern} (looked from {Path.cwd()})")
         return found
