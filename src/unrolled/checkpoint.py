@@ -7,6 +7,7 @@ A checkpoint is an ordinary Lightning one with one more key,
 whose descriptions are plain dicts. Reading never unpickles an object and imports nothing outside an allow-list.
 """
 
+import difflib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -58,16 +59,29 @@ def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
         if "_target_" not in parts:
             return built
         target = locate(parts["_target_"], trusted=trusted)
-        if parts.get("_partial_", False):
-            return functools.partial(target, **built)
-        try:
-            inspect.signature(target).bind(**built)
-        except TypeError as error:
-            raise ValueError(f"{parts['_target_']}: {error}") from None
-        return target(**built)
+        _check_arguments(parts["_target_"], target, built, partial=bool(parts.get("_partial_", False)))
+        return functools.partial(target, **built) if parts.get("_partial_", False) else target(**built)
     if isinstance(description, (list, tuple)):
         return [build(item, trusted=trusted) for item in cast("Sequence[Any]", description)]
     return description
+
+
+def _check_arguments(name: str, target: Any, given: Mapping[str, Any], *, partial: bool) -> None:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some callables written in C don't tell; calling them will
+        return
+    takes = signature.parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
+        for argument in given:
+            if argument not in takes:
+                near = difflib.get_close_matches(argument, takes, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} takes no {argument!r}{hint} It takes {', '.join(takes)}")
+    try:
+        signature.bind_partial(**given) if partial else signature.bind(**given)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def locate(name: str, *, trusted: Sequence[str] | None = None) -> Any:

@@ -14,13 +14,13 @@ from hydra.core.global_hydra import GlobalHydra
 from unrolled.training import command
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = "data=text data.files=rhyme.txt"
+TEXT = "data=text data.files=rhyme.txt data.windowed.length=16 data.batch_size=4 data.window=16"
 
 WRONG = [
     ("task=char_ln", "task=char_ln", "did you mean task=char_lm"),
     ("model=lsmt", "model=lsmt", "did you mean model=lstm"),
     ("data=shakspeare", "data=shakspeare", "did you mean data=shakespeare"),
-    ("optimizer=adamv", "optimizer=adamv", "did you mean optimizer=adamw"),
+    ("optimizer=adamww", "optimizer=adamww", "did you mean optimizer=adamw"),
     ("scheduler=cosin", "scheduler=cosin", "did you mean scheduler=cosine"),
     ("trainer=dpp", "trainer=dpp", "did you mean trainer=ddp"),
     ("experiment=char_lm/tiny_shakespear", "char_lm/tiny_shakespear", "did you mean experiment=char_lm/tiny_shakespeare"),
@@ -33,8 +33,8 @@ WRONG = [
     ("optimizer.learning=1", "learning", "Keys of optimizer: betas, lr, weight_decay"),
     ("+unknown=3", "unknown", "Keys of the configuration"),
     ("++unknown=3", "unknown", "Keys of the configuration"),
-    ("+optimizer.amsgrd=true", "amsgrd", "amsgrad"),
-    ("+model.cell.peephole=true", "peephole", "takes"),
+    ("+optimizer.amsgrd=true", "amsgrd", "did you mean amsgrad"),
+    ("+model.cell.peephole=true", "peephole", "It takes"),
     ("model.hidden_size", "model.hidden_size", "key=value"),
     ("seed=[1", "seed=[1", "not an override"),
     ("data=text", "data.files", "add data.files=…"),
@@ -52,7 +52,7 @@ WRONG = [
     (f"{TEXT} callbacks.gradient_clip.norm=-1", "-1", "norm"),
     (f"{TEXT} data.unit=letter", "letter", "character"),
     (f"{TEXT} data.window=0", "0", "window"),
-    (f"{TEXT} data.stride=99 data.window=9", "99", "stride"),
+    (f"{TEXT} data.stride=99", "99", "stride"),
     (f"{TEXT} data.cut=[0.5,0.9,0.1]", "0.9", "cut"),
     (f"{TEXT} data.window=100000", "100000", "window"),
     (f"{TEXT} data.batch_size=100000", "100000", "batch_size"),

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder
 
+_STARTED = time.time()
 WRONG_INPUT = 2  # exit status, as a shell's own commands have it
 
 
@@ -52,7 +54,7 @@ def _command(name: str, function: Callable[[DictConfig], None]) -> None:
         except (ValueError, OmegaConfBaseException) as error:
             if getattr(error, "begun", False) or os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            _remove_empty_run()
+            _remove_unbegun_run()
             _stop(error)
 
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
@@ -79,16 +81,16 @@ def _freed(argument: str) -> str:
     return f"++{argument}" if argument.startswith("trainer.") else argument
 
 
-def _remove_empty_run() -> None:
-    """Takes away the folder of a run that never began: it holds Hydra's notes and an empty log, nothing else."""
+def _remove_unbegun_run() -> None:
+    """Takes away the folder of a run that never began, unless it holds anything older than this process."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    begun = [p for p in folder.iterdir() if p.name != ".hydra" and not (p.suffix == ".log" and not p.stat().st_size)]
-    if not begun:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in list(folder.parents)[:3]:
-            if parent == Path.cwd() or any(parent.iterdir()):
-                break
-            parent.rmdir()
+    if any(path.stat().st_mtime < _STARTED for path in folder.rglob("*") if path.is_file()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in list(folder.parents)[:3]:
+        if parent == Path.cwd() or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def _stop(error: Exception) -> None:

@@ -61,8 +61,7 @@ class Curves(Callback):
 def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "loss") -> None:
     """Draws training and validation `metric` over the steps; below, the gradient's norm and the learning rate.
 
-    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after, and LearningRateMonitor's
-    lr-…. What wasn't logged is left out. The picture appears whole or not at all, replacing the one before.
+    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after, and learning_rate. What wasn't logged is left out. The picture appears whole or not at all, replacing the one before.
 
     Args:
         csv_path: metrics.csv of a CSVLogger.
@@ -70,7 +69,7 @@ def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "lo
         metric: "loss" (nats per prediction), "bits_per_character", …: lower is better.
     """
     curves = _read(Path(csv_path))
-    small = [draw for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "lr-")) if _any(curves, wanted)]
+    small = [draw for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "learning_rate")) if _any(curves, wanted)]
     figure = Figure(figsize=(8.0, 4.6 + 1.5 * len(small)), layout="constrained")
     FigureCanvasAgg(figure)
     rows: Any = figure.subplots(
@@ -131,12 +130,7 @@ def _draw_norm(axis: Axes, curves: dict[str, Curve]) -> None:
 
 
 def _draw_rate(axis: Axes, curves: dict[str, Curve]) -> None:
-    rates = {name: curve for name, curve in curves.items() if name.startswith("lr-")}
-    distinct = {tuple(curve.values): name for name, curve in rates.items()}  # parameter groups often share theirs
-    for name in distinct.values():
-        axis.plot(*rates[name], color=RATE, linewidth=1.4, label=name, alpha=1.0 if len(distinct) == 1 else 0.7)
-    if len(distinct) > 1:
-        _legend_above(axis)
+    axis.plot(*curves["learning_rate"], color=RATE, linewidth=1.4)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_ylabel("learning rate")

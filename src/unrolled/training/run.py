@@ -82,9 +82,10 @@ def score(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
-    parts = assemble(config, codec=content[KEY]["codec"])
+    build(content[KEY]["codec"], trusted=trusted)
     description = content[KEY]["network"]
     network = build(description, trusted=trusted)
+    parts = assemble(config, codec=content[KEY]["codec"])
     load_weights(network, content, config.checkpoint)
 
     seed_everything(config.seed, workers=True, verbose=False)
@@ -172,8 +173,11 @@ def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
     if not node:  # null, or a choice such as none whose file is empty
         return None
     try:
-        plain = OmegaConf.to_container(node, resolve=True)
-        return build({**cast("dict[str, Any]", plain), **arguments})
+        plain = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+        if not arguments:
+            return build(plain)
+        # What comes from a checkpoint is handed over as it is: built with the rest, it could name any code.
+        return build({**plain, "_partial_": True})(**arguments)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise ConfigurationError(f"{path}: {error}") from error
 

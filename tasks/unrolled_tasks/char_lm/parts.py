@@ -36,7 +36,7 @@ def cut_into_parts(source: Source, cut: Sequence[float], joined: bool) -> dict[s
         borders = _borders(sizes, list(wanted.values()), joined)
         for part, (start, stop) in zip(wanted, pairwise(borders), strict=True):
             if start == stop:
-                raise DataError(_nothing_left(part, sizes, wanted, joined))
+                raise DataError(f"{source}: {_nothing_left(part, sizes, wanted, joined)}")
             parts[part] = partial(_within, source, sizes, start, stop)
     return parts | {part: partial(source.documents, part) for part in source.parts if part != "train"}
 

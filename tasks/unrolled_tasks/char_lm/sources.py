@@ -52,6 +52,9 @@ class FileSource(Source):
         given = zip(PARTS, (train, validation, test), strict=True)
         self._patterns = {part: patterns for part, patterns in given if patterns is not None}
 
+    def __str__(self) -> str:
+        return ", ".join(str(patterns) for patterns in self._patterns.values())
+
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(self._patterns)
@@ -102,6 +105,9 @@ class HubSource(Source):
         self._loaded: dict[str, Any] | None = None
         if self._names is not None and (set(self._names) - set(PARTS) or "train" not in self._names):
             raise DataError(f"splits names the data set's train, validation and test parts, got {self._names}")
+
+    def __str__(self) -> str:
+        return f"data set {self._dataset}"
 
     @property
     def parts(self) -> tuple[str, ...]:
