@@ -22,7 +22,7 @@ from unrolled.training.streams import RandomWindows, StreamLoader, Window
 from unrolled.training.tokens import Tokens, write_tokens
 
 START = 60_000
-law = settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+law = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Places(Codec):
