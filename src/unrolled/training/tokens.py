@@ -68,8 +68,8 @@ class Tokens:
 def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str | Iterable[str]]) -> Tokens:
     """Encodes documents to disk, a piece at a time.
 
-    The files are written in a hidden folder beside their place and moved there when all are whole, the description last: a
-    text without one was never finished.
+    The files are written in a hidden folder beside their place and moved there when all are whole, the description
+    last: a text without one was never finished.
 
     Args:
         path: the file of ids; its offsets and description are put beside it.
