@@ -224,5 +224,5 @@ def _random_borders(length: int, window: int, generator: np.random.Generator) ->
     drawn = np.maximum(generator.normal(base, _SPREAD), min(_SHORTEST, window))
     share = np.concatenate([[0.0], np.cumsum(drawn)]) / drawn.sum()
     borders = np.arange(count + 1) + np.floor(share * (length - count)).astype(np.int64)
-    borders[-1] = length
+    borders[-1] = length  # the sum of shares may miss one by rounding
     return borders

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ class Tokens:
 def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str | Iterable[str]]) -> Tokens:
     """Encodes documents to disk, a piece at a time.
 
-    Each file appears under its name only when it is whole, the description last: a text without one was never finished.
+    The files are written in a hidden folder beside their place and moved there when all are whole, the description
+    last: a text without one was never finished.
 
     Args:
         path: the file of ids; its offsets and description are put beside it.
@@ -78,20 +80,32 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
     dtype = np.dtype(next(name for name in _TYPES if codec.size <= np.iinfo(name).max + 1))
     ends = [0]
     unknown = 0
-    with _Whole(path) as file:
-        for text in texts:
-            size = 0
-            for ids in codec.encode_pieces([text] if isinstance(text, str) else text):
-                array = np.asarray(ids, dtype=dtype)
-                unknown += 0 if codec.unknown is None else int(np.count_nonzero(array == codec.unknown))
-                size += array.size
-                file.write(array.tobytes())
-            ends.append(ends[-1] + size)
-    with _Whole(_sidecar(path, "documents.npy")) as file:
-        np.save(file, np.asarray(ends, dtype=np.int64))
-    about = {"format": _FORMAT, "size": ends[-1], "dtype": dtype.name, "unknown": unknown, "codec": codec_hash(codec)}
-    with _Whole(_sidecar(path, "json")) as file:
-        file.write(json.dumps(about).encode())
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        partial = Path(folder) / path.name
+        with partial.open("wb") as file:
+            for text in texts:
+                size = 0
+                for ids in codec.encode_pieces([text] if isinstance(text, str) else text):
+                    array = np.asarray(ids, dtype=dtype)
+                    unknown += 0 if codec.unknown is None else int(np.count_nonzero(array == codec.unknown))
+                    size += array.size
+                    file.write(array.tobytes())
+                ends.append(ends[-1] + size)
+            file.flush()
+            os.fsync(file.fileno())
+        np.save(_sidecar(partial, "documents.npy"), np.asarray(ends, dtype=np.int64))
+        about = {
+            "format": _FORMAT,
+            "size": ends[-1],
+            "dtype": dtype.name,
+            "unknown": unknown,
+            "codec": codec_hash(codec),
+        }
+        _sidecar(partial, "json").write_text(json.dumps(about))
+        _sidecar(path, "json").unlink(missing_ok=True)  # of an older text, which is none from here on
+        partial.replace(path)
+        for name in ("documents.npy", "json"):
+            _sidecar(partial, name).replace(_sidecar(path, name))
     return Tokens(path)
 
 
@@ -102,25 +116,3 @@ def codec_hash(codec: Codec) -> str:
 
 def _sidecar(path: Path, name: str) -> Path:
     return path.with_name(f"{path.name}.{name}")
-
-
-class _Whole:
-    """A file that takes its name when it was written to the end, and is removed otherwise."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-    def __enter__(self) -> Any:
-        self._file = self._partial.open("wb")
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()

@@ -131,7 +131,9 @@ class TextData(SequenceData):
         about = json.loads((folder / "about.json").read_text())
         self._tokens = {part: Tokens(folder / part) for part in about["parts"]}
         self._codec = codec_from_dict(about["codec"])
-        self._check_room()
+        if self._given_codec is None:  # with a trained network's codec, the text may be there to be scored alone
+            self._check_training()
+        self._check_windowed()
         if any(tokens.unknown for tokens in self._tokens.values()):
             rank_zero_only(_log.warning)("%s", self.report())
 
@@ -179,7 +181,7 @@ class TextData(SequenceData):
         self.codec()
         if "train" not in self._tokens:
             raise DataError(f"there is no training text: cut={list(self._cut)} gives it none")
-        self._check_room()
+        self._check_training()
         tokens, rows = self._tokens["train"], self._batch_size * self.ranks
         plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, joined=self._joined, **self._training)
         return self._loader(tokens, plan, accumulate=self.accumulate, limit=self.limit)
@@ -237,12 +239,13 @@ class TextData(SequenceData):
                 raise DataError(f"the {part} text is empty")
         (folder / "about.json").write_text(json.dumps({"parts": list(parts), "codec": codec.to_dict()}))
 
-    def _check_room(self) -> None:
-        """Refuses at the start what would otherwise end a run in its middle."""
+    def _check_training(self) -> None:
         if "train" in self._tokens:
-            expect_room(
-                self._tokens["train"].lengths.tolist(), self._batch_size, self.ranks, self._window, self._joined
-            )
+            lengths = self._tokens["train"].lengths.tolist()
+            expect_room(lengths, self._batch_size, self.ranks, self._window, self._joined)
+
+    def _check_windowed(self) -> None:
+        """Refuses at the start what would otherwise end a run at its last step."""
         length = self._windowed.get("length", 0)
         if "test" in self._tokens and len(self._tokens["test"]) <= length:
             raise DataError(

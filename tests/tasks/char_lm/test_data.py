@@ -243,6 +243,15 @@ def test_a_given_codec_encodes_any_text_without_training(write: Callable[..., st
         data.train_dataloader()
 
 
+def test_a_text_too_short_to_train_on_can_be_scored(write: Callable[..., str]) -> None:
+    data = small(files=write("a.txt", text_of(100)), codec_from=ByteCodec().to_dict(), window=64, cut=(0.5, 0, 0.5))
+
+    assert len(contents_of_test := whole(data.test_dataloader(), data)) == 50
+    assert contents_of_test == text_of(100)[50:]
+    with pytest.raises(DataError, match="50 tokens is shorter than window=64"):
+        data.train_dataloader()
+
+
 def test_text_is_encoded_once_and_again_when_it_or_its_options_change(
     write: Callable[..., str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
