@@ -77,8 +77,12 @@ def _check(name: str, arguments: list[str]) -> None:
 
 
 def _freed(argument: str) -> str:
-    """Any argument of Lightning's Trainer may be set, whether or not a file mentions it: `++` tells Hydra so."""
-    return f"++{argument}" if argument.startswith("trainer.") else argument
+    """The override in the form that sets a key whether or not a file mentions it (`++`): it has been checked.
+
+    Any argument of Lightning's Trainer may be set without a plus, and a plus before a key that is there does no harm.
+    """
+    key = argument.lstrip("+")
+    return f"++{key}" if argument.startswith("+") or argument.startswith("trainer.") else argument
 
 
 def _remove_unbegun_run() -> None:
