@@ -36,7 +36,13 @@ def train(path: str, steps: int) -> None:
     from unrolled.training.run import assemble, build_task
 
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
-        overrides = ["data=text", f"data.files={path}", f"data.cache={folder}/cache", f"run_dir={folder}", "trainer=cpu"]
+        overrides = [
+            "data=text",
+            f"data.files={path}",
+            f"data.cache={folder}/cache",
+            f"run_dir={folder}",
+            "trainer=cpu",
+        ]
         overrides += [f"trainer.max_steps={steps}", "+trainer.limit_val_batches=0", "callbacks.progress=null"]
         config = compose("train", [*overrides, "+trainer.enable_progress_bar=false"])
         parts = assemble(config)

@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,9 +44,7 @@ class Bare(nn.Module):
         super().__init__()
         size, layers = config.model.hidden_size, config.model.num_layers
         self.embedding = nn.Embedding(vocabulary, config.network.embedding_size)
-        self.lstm = nn.LSTM(
-            config.network.embedding_size, size, layers, batch_first=True, dropout=config.model.dropout
-        )
+        self.lstm = nn.LSTM(config.network.embedding_size, size, layers, batch_first=True, dropout=config.model.dropout)
         self.dropout = nn.Dropout(config.network.output_dropout)
         self.output = nn.Linear(size, vocabulary)
 

@@ -20,7 +20,9 @@ class Table(Decoder):
     def start(self, batch: int, encoded: Any = None) -> tuple[DecoderState, None]:
         return DecoderState(None), None
 
-    def forward(self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None) -> Decoded:
+    def forward(
+        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+    ) -> Decoded:
         return Decoded(self.logits[tokens], None, state)
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:

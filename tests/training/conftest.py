@@ -16,12 +16,23 @@ from unrolled.training.configuration import config_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SMALL = (
-    "data=text data.files=rhyme.txt data.batch_size=4 data.window=16 data.shift=false data.validation_streams=2 "
-    "data.windowed.length=16 data.windowed.count=8 data.windowed.batch_size=4 "
-    "model.hidden_size=12 network.embedding_size=6 trainer=cpu task.sample_length=20 callbacks.progress=null "
-    "+trainer.enable_progress_bar=false"
-).split()
+SMALL = [
+    "data=text",
+    "data.files=rhyme.txt",
+    "data.batch_size=4",
+    "data.window=16",
+    "data.shift=false",
+    "data.validation_streams=2",
+    "data.windowed.length=16",
+    "data.windowed.count=8",
+    "data.windowed.batch_size=4",
+    "model.hidden_size=12",
+    "network.embedding_size=6",
+    "trainer=cpu",
+    "task.sample_length=20",
+    "callbacks.progress=null",
+    "+trainer.enable_progress_bar=false",
+]
 
 Configure = Callable[..., DictConfig]
 

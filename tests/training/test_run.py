@@ -55,7 +55,16 @@ def test_every_file_that_a_run_writes_is_plain_data(folder: Path, configure: Con
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 def test_each_cell_learns_a_rhyme(configure: Configure, cell: str) -> None:
     overrides = [f"model={cell}", "model.hidden_size=48", "model.num_layers=1", "model.dropout=0", "optimizer.lr=2e-2"]
-    numbers = run(configure("run", *overrides, "network.output_dropout=0", "trainer.max_epochs=10", "callbacks.samples=null", "callbacks.curves=null"))
+    numbers = run(
+        configure(
+            "run",
+            *overrides,
+            "network.output_dropout=0",
+            "trainer.max_epochs=10",
+            "callbacks.samples=null",
+            "callbacks.curves=null",
+        )
+    )
 
     # Knowing only how often each character occurs costs 4.2 bits; the text's rule leaves a few free digits a line.
     assert numbers["test/bits_per_character"] < 1.0

@@ -23,7 +23,11 @@ WRONG = [
     ("optimizer=adamww", "optimizer=adamww", "did you mean optimizer=adamw"),
     ("scheduler=cosin", "scheduler=cosin", "did you mean scheduler=cosine"),
     ("trainer=dpp", "trainer=dpp", "did you mean trainer=ddp"),
-    ("experiment=char_lm/tiny_shakespear", "char_lm/tiny_shakespear", "did you mean experiment=char_lm/tiny_shakespeare"),
+    (
+        "experiment=char_lm/tiny_shakespear",
+        "char_lm/tiny_shakespear",
+        "did you mean experiment=char_lm/tiny_shakespeare",
+    ),
     ("callbacks/gradient_clip=valu", "callbacks/gradient_clip=valu", "did you mean callbacks/gradient_clip=value"),
     ("modle=gru", "modle", "did you mean model"),
     ("model.hiden_size=8", "hiden_size", "did you mean model.hidden_size"),

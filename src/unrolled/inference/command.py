@@ -38,10 +38,15 @@ def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sample.add_argument("--prompt", default="", help="what the text begins with (default: nothing)")
     sample.add_argument("--length", type=int, default=400, help="symbols to write (default: %(default)s)")
     sample.add_argument(
-        "--temperature", type=float, default=0.8, help="1: the model's own odds, 0: the likeliest (default: %(default)s)"
+        "--temperature",
+        type=float,
+        default=0.8,
+        help="1: the model's own odds, 0: the likeliest (default: %(default)s)",
     )
     sample.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest symbols only")
-    sample.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest with this probability together")
+    sample.add_argument(
+        "--top-p", type=float, metavar="P", help="draw among the likeliest with this probability together"
+    )
     sample.add_argument("--count", type=int, default=1, help="how many texts to write (default: %(default)s)")
     sample.add_argument("--seed", type=int, help="makes the text repeatable (default: another text each time)")
     sample.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")

@@ -19,12 +19,12 @@ WRONG_INPUT = 2  # exit status, as a shell's own commands have it
 
 
 def train() -> None:
-    """python train.py …"""
+    """Python train.py …"""
     _command("train", _train)
 
 
 def evaluate() -> None:
-    """python evaluate.py …"""
+    """Python evaluate.py …"""
     _command("evaluate", _evaluate)
 
 

@@ -55,7 +55,9 @@ def check_overrides(config_name: str, overrides: Sequence[str], config_dir: str 
         try:
             parsed.extend(parser.parse_overrides([text]))
         except HydraException:
-            raise ConfigurationError(f"{text}: not an override; write key=value, and quote values with spaces") from None
+            raise ConfigurationError(
+                f"{text}: not an override; write key=value, and quote values with spaces"
+            ) from None
     searched = [o for o in parsed if o.key_or_group.startswith("hydra.searchpath")]
     if config_dir is not None:
         if not Path(config_dir).is_dir():
@@ -139,7 +141,9 @@ def _check_key(override: Override, config: DictConfig) -> None:
             return  # handed on to another library as it is
         else:
             allowed = [str(k) for k in node if not str(k).startswith("_") and str(k) not in ("hydra", "sizes")]
-        raise ConfigurationError(_unknown(override, where, key, allowed, adds=where != "trainer" and "_target_" in node))
+        raise ConfigurationError(
+            _unknown(override, where, key, allowed, adds=where != "trainer" and "_target_" in node)
+        )
 
 
 def _unknown(override: Override, where: str, key: str, allowed: Sequence[str], *, adds: bool) -> str:

@@ -69,7 +69,9 @@ def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "lo
         metric: "loss" (nats per prediction), "bits_per_character", …: lower is better.
     """
     curves = _read(Path(csv_path))
-    small = [draw for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "learning_rate")) if _any(curves, wanted)]
+    small = [
+        draw for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "learning_rate")) if _any(curves, wanted)
+    ]
     figure = Figure(figsize=(8.0, 4.6 + 1.5 * len(small)), layout="constrained")
     FigureCanvasAgg(figure)
     rows: Any = figure.subplots(

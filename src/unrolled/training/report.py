@@ -15,8 +15,8 @@ from rich.text import Text
 
 from unrolled.recurrent import Recurrent
 from unrolled.training.data import SequenceData
-from unrolled.training.throughput import Throughput
 from unrolled.training.task import SequenceTask
+from unrolled.training.throughput import Throughput
 
 Row = tuple[str, str]
 

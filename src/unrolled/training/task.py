@@ -1,5 +1,6 @@
 """A training problem around a network: what every task shares."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,8 +89,7 @@ class SequenceTask(LightningModule, ABC):
         optimizer = self._optimizer([group for group in groups if group["params"]])
         if self._schedule is None:
             return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, num_steps)}
+        return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, self._num_steps())}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what makes the file a bundle, and this rank's share of what makes a resumed run exact."""
@@ -136,6 +136,23 @@ class SequenceTask(LightningModule, ABC):
         if self._random_states is not None:
             restore_random_states(self._random_states)
             self._random_states = None
+
+    def _num_steps(self) -> int | float:
+        """Optimizer steps of the whole run; infinite without an end.
+
+        Not Trainer.estimated_stepping_batches: it sets the loaders up before their places are restored, and a resumed
+        run would read its epoch from the beginning again (Lightning 2.6).
+        """
+        trainer = self.trainer
+        most = math.inf if trainer.max_steps == -1 else trainer.max_steps
+        if trainer.max_epochs is None or trainer.max_epochs == -1:
+            return most
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if data is None:
+            return trainer.estimated_stepping_batches
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+        taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return min(most, math.ceil(taken / trainer.accumulate_grad_batches) * trainer.max_epochs)
 
 
 def _refuse_unloadable(network: Mapping[str, Any]) -> None:
