@@ -1,6 +1,6 @@
 """Recurrent networks, unrolled through time: any cell, any depth, either direction, on torch alone.
 
-Names load on first use, so that `import unrolled` costs nothing and a command line can be checked before torch is there.
+Names load on first use, so that `import unrolled` costs nothing and a command line can be checked before torch is.
 """
 
 from importlib import import_module

@@ -124,7 +124,8 @@ class RecurrentDecoder(Decoder):
     def _tie(self, embedding_size: int) -> None:
         if embedding_size != self.core.output_size:
             raise ValueError(
-                f"tied=True needs embedding_size equal to the core's output, {self.core.output_size}, got {embedding_size}"
+                f"tied=True needs embedding_size equal to the core's output, {self.core.output_size}, "
+                f"got {embedding_size}"
             )
         self.output.weight = self.embedding.weight
         # The output layer's scale: an embedding's unit normal would give logits of the size of √hidden.

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_sample(commands: Any) -> None:
     sample = commands.add_parser(
         "sample",
         help="write text with a language model",

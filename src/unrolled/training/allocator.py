@@ -1,7 +1,6 @@
 """Memory that a training step frees is what the next one asks for: on glibc, ask the allocator to keep it."""
 
 import ctypes
-import ctypes.util
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h

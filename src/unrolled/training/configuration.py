@@ -1,3 +1,5 @@
+# pyright: reportPrivateUsage=false
+# OmegaConf tells missing values and interpolations apart from others by methods with an underscore alone.
 """Mistakes on the command line, found from the YAML files alone, before torch or lightning is imported.
 
 Hydra's own answer to a misspelt key is to propose `+key`, which then changes nothing. Here a key must exist in the
@@ -112,7 +114,7 @@ def _lines(overrides: Iterable[Override]) -> list[str]:
 
 
 def forced(override: Override) -> str:
-    """The override in the form that sets a key whether or not it stood in a file; `check_overrides` knows it is real."""
+    """The override in the form that sets a key whether or not it stood in a file; it has been checked."""
     line = override.input_line or ""
     return line if line.startswith("~") or line.startswith("++") else f"++{line.lstrip('+')}"
 
@@ -128,7 +130,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
         if not isinstance(node, DictConfig) or node._is_none():
             inner = "a list" if isinstance(node, ListConfig) else "a single value"
             raise ConfigurationError(f"{override.input_line}: {where} is {inner}, it has no {key!r}")
-        if key in node.keys():  # `in node` itself is false for a value that is still to be given
+        if key in list(node):  # `in node` itself is false for a value that is still to be given
             node = node._get_node(key)
             continue
         if where == "trainer":

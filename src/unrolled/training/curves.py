@@ -61,7 +61,8 @@ class Curves(Callback):
 def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "loss") -> None:
     """Draws training and validation `metric` over the steps; below, the gradient's norm and the learning rate.
 
-    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after, and learning_rate. What wasn't logged is left out. The picture appears whole or not at all, replacing the one before.
+    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after and learning_rate. What
+    wasn't logged is left out. The picture appears whole or not at all, replacing the one before.
 
     Args:
         csv_path: metrics.csv of a CSVLogger.

@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
     data: SequenceData
     trainer: Trainer
-    optimizer: Callable[[Iterable[Any]], Optimizer]
+    optimizer: Callable[[Iterable[Any]], Optimizer] | None  # None in an evaluation
     schedule: Schedule | None
 
 
@@ -90,15 +90,13 @@ def score(config: DictConfig) -> dict[str, float]:
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
-    task = _task_class(config)(
-        **_arguments(config.task), network=description, codec=parts.data.codec(), optimizer=torch.optim.SGD
-    )
+    task = _task_class(config)(**_arguments(config.task), network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
     parts.data.score_part(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
-        report.print_scores(config, parts.data, cast("Mapping[str, float]", numbers))
-    return cast("dict[str, float]", dict(numbers))
+        report.print_scores(config, parts.data, numbers)
+    return dict(numbers)
 
 
 def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> Parts:
@@ -114,7 +112,7 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
 
 
 def rehearse(config: DictConfig) -> None:
-    """Builds the network without memory, on sizes that are made up, so that a wrong value shows before data are read."""
+    """Builds the network without memory, on made-up sizes, so that a wrong value shows before data are read."""
     sizes = set(re.findall(r"\$\{sizes\.(\w+)\}", OmegaConf.to_yaml(config)))
     rehearsal = config.copy()
     rehearsal.sizes = dict.fromkeys(sizes, 8)
@@ -130,7 +128,7 @@ def rehearse(config: DictConfig) -> None:
 
 def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
     """The task around a network whose sizes the data have told."""
-    network = OmegaConf.to_container(config.network, resolve=True)
+    network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
     task = _task_class(config)(
         **_arguments(config.task),
         network=network,
@@ -221,4 +219,4 @@ def _trusted(config: DictConfig) -> tuple[str, ...]:
 def _test(parts: Parts, task: SequenceTask) -> dict[str, float]:
     best = getattr(parts.trainer.checkpoint_callback, "best_model_path", "") or None
     results = parts.trainer.test(task, datamodule=parts.data, ckpt_path=best, verbose=False, weights_only=True)
-    return cast("dict[str, float]", dict(results[0]) if results else {})
+    return dict(results[0]) if results else {}

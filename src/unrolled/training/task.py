@@ -28,7 +28,7 @@ class SequenceTask(LightningModule, ABC):
     Args:
         network: its plain description, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
         codec: between text and ids.
-        optimizer: a partial that takes parameter groups.
+        optimizer: a partial that takes parameter groups; None for a task that only scores.
         schedule: how the learning rate moves; None keeps it.
         l1: weight of Σ|w| in what is minimised, over weight matrices (biases are left alone).
         l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
@@ -43,7 +43,7 @@ class SequenceTask(LightningModule, ABC):
         self,
         network: Mapping[str, Any],
         codec: Codec,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
         l1: float = 0.0,
@@ -86,6 +86,8 @@ class SequenceTask(LightningModule, ABC):
         matrices = [p for p in self.network.parameters() if p.requires_grad and p.dim() > 1]
         vectors = [p for p in self.network.parameters() if p.requires_grad and p.dim() <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        if self._optimizer is None:
+            raise ValueError("this task was made to score, without an optimizer; give it one to train")
         optimizer = self._optimizer([group for group in groups if group["params"]])
         if self._schedule is None:
             return optimizer
@@ -115,7 +117,7 @@ class SequenceTask(LightningModule, ABC):
             return
         if resume["ranks"] != self.trainer.world_size:
             raise ValueError(
-                f"the checkpoint was written by {resume['ranks']} processes and this run has {self.trainer.world_size}; "
+                f"the checkpoint was written by {resume['ranks']} processes, this run has {self.trainer.world_size}; "
                 "resume with as many, or start from its weights alone: init_from=PATH"
             )
         if self.global_rank > 0:

@@ -101,7 +101,12 @@ class TextData(SequenceData):
             )
         self._batch_size, self._validation_streams = batch_size, validation_streams
         self._joined, self._window, self._seed = joined, window, seed
-        self._training = {"stride": stride, "random_length": random_length, "shift": shift, "seed": seed}
+        self._training: dict[str, Any] = {
+            "stride": stride,
+            "random_length": random_length,
+            "shift": shift,
+            "seed": seed,
+        }
         # Refuses what does not go together, before any text is read.
         StreamPlan([], rows=1, window=window, **self._training)
         self._windowed = _checked_windowed(windowed, joined)

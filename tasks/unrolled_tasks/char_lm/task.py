@@ -33,13 +33,13 @@ class CharLM(SequenceTask):
         temperature: of the samples.
     """
 
-    network: Decoder
+    network: Decoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and never assigned another
 
     def __init__(
         self,
         network: Mapping[str, Any],
         codec: Codec,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
         l1: float = 0.0,
@@ -53,7 +53,8 @@ class CharLM(SequenceTask):
         self.sample_length = sample_length
         self.temperature = temperature
         self.validation_loss = MeanMetric()
-        self.test_losses = torch.nn.ModuleDict({name: MeanMetric() for name in ("continuous", "windowed")})
+        self.test_continuous, self.test_windowed = MeanMetric(), MeanMetric()
+        self.test_losses = {"continuous": self.test_continuous, "windowed": self.test_windowed}
         # Sums of a whole test set: in float32 the last digits of a long text's mean would depend on the batch size.
         if not torch.backends.mps.is_available():
             for metric in (self.validation_loss, *self.test_losses.values()):
