@@ -101,7 +101,7 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
     command = FORBID + textwrap.dedent(
         """
         from unrolled.inference.command import main
-        sys.exit(main(["sample", "run/checkpoints/best.ckpt", "--prompt", "one", "--length", "20", "--seed", "1"]))
+        sys.exit(main(["sample", "run/checkpoints/last.ckpt", "--prompt", "one", "--length", "20", "--seed", "1"]))
         """
     )
     written = run(site, tmp_path, code=command)

@@ -29,6 +29,7 @@ SMALL = [
     "model.hidden_size=12",
     "network.embedding_size=6",
     "trainer=cpu",
+    "trainer.val_check_interval=1.0",
     "task.sample_length=20",
     "callbacks.progress=null",
     "+trainer.enable_progress_bar=false",

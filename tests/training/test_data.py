@@ -18,6 +18,12 @@ class Counted(SequenceData):
     def prepare(self) -> None:
         self.prepared += 1
 
+    def describe(self) -> str:
+        return "counted"
+
+    def score_part(self, part: str) -> None:
+        pass
+
     def sizes(self) -> dict[str, int]:
         return {"vocabulary": self.codec().size}
 
@@ -51,6 +57,6 @@ def test_lightnings_hooks_prepare() -> None:
 
 
 def test_a_data_set_must_say_what_it_is() -> None:
-    with pytest.raises(TypeError, match="codec, prepare, sizes"):
+    with pytest.raises(TypeError, match="codec, describe, prepare, score_part, sizes"):
         SequenceData()  # pyright: ignore[reportAbstractUsage]
     assert issubclass(DataError, ValueError)
