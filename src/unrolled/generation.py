@@ -55,9 +55,10 @@ def sample(
     lengths = torch.zeros_like(start)
     log_probability = torch.zeros(start.shape, device=start.device)
     for logits in _steps(decoder, state, memory, start, tokens, max_length):
+        log_probabilities = logits.float().log_softmax(-1)
         logits[:, list(forbidden)] = -torch.inf
         drawn = _draw(logits, temperature, top_k, top_p, generator)
-        chosen = logits.float().log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
         log_probability = log_probability + chosen.masked_fill(finished, 0.0)
         if stop is not None:
             drawn = drawn.masked_fill(finished, stop)

@@ -89,7 +89,8 @@ def encode_prompt(codec: Codec, prompt: str) -> list[int]:
     """Ids of a prompt; unknown symbols are an error here, since the network would answer to something else."""
     ids = codec.encode(prompt)
     if codec.unknown is not None and codec.unknown in ids:
-        strange = sorted({symbol for symbol in prompt if codec.unknown in codec.encode(symbol)})
+        pieces = prompt.split() if codec.unit == "word" else list(prompt)
+        strange = sorted({piece for piece in pieces if codec.unknown in codec.encode(piece)})
         raise ValueError(
             f"the prompt has what the network never saw in training: {', '.join(map(repr, strange[:5]))}; "
             f"it knows {codec.size} {codec.unit}s"

@@ -79,10 +79,13 @@ def _check(name: str, arguments: list[str]) -> None:
 def _freed(argument: str) -> str:
     """The override in the form that sets a key whether or not a file mentions it (`++`): it has been checked.
 
-    Any argument of Lightning's Trainer may be set without a plus, and a plus before a key that is there does no harm.
+    Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus, and a plus before a key that is
+    there does no harm.
     """
     key = argument.lstrip("+")
-    return f"++{key}" if argument.startswith("+") or argument.startswith("trainer.") else argument
+    path = key.partition("=")[0]
+    free = argument.startswith("+") or path.startswith("trainer.") or "_options." in path
+    return f"++{key}" if free else argument
 
 
 def _remove_unbegun_run() -> None:

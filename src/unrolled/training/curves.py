@@ -39,7 +39,8 @@ class Curves(Callback):
         self.metric = metric
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and _csv_logger(trainer) is None:
+        # A trial run of Lightning (fast_dev_run) has no loggers on purpose.
+        if stage == "fit" and _csv_logger(trainer) is None and not getattr(trainer, "fast_dev_run", False):
             raise ValueError("Curves reads what a CSVLogger writes, and there is none; add one or leave Curves out")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -62,8 +62,9 @@ def conclude(
     best = _shown(summary["checkpoint"])
     if best:
         rows.append(("  checkpoint", best))
-        rows.append(("next", f'python -m unrolled sample {best} --prompt "ROMEO:" --length 400'))
-        rows.append(("", f"python evaluate.py checkpoint={best}"))
+        prompt = '--prompt "ROMEO:" ' if task.codec.unknown not in task.codec.encode("ROMEO:") else ""
+        rows.append(("next", f"python -m unrolled sample {best} {prompt}--length 400"))
+        rows.append(("", f"python evaluate.py checkpoint={best} data=text data.files=FILE"))
         rows.append(("", f"tensorboard --logdir {_shown(folder)}"))
     _print(*rows)
 

@@ -151,7 +151,7 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for said in (
         "Experiment logs directory .* exists and is not empty",  # it is the run's folder, with Hydra's notes in it
-        "isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
+        ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
         "Starting from v1.9.0, `tensorboardX` has been removed",
     ):
         warnings.filterwarnings("ignore", message=said)
@@ -208,7 +208,7 @@ def _starting_point(config: DictConfig) -> dict[str, Any] | None:
     if path is None:
         return None
     content = read_checkpoint(path)
-    build(content[KEY]["codec"], trusted=_trusted(config))
+    build(content[KEY]["codec"], trusted=TRUSTED)  # refuses what is no codec; the network is the configuration's
     return content
 
 

@@ -35,7 +35,7 @@ class Cosine(Schedule):
         ValueError: shares outside [0, 1).
     """
 
-    def __init__(self, warmup: float = 0.02, floor: float = 0.0) -> None:
+    def __init__(self, warmup: float = 0.05, floor: float = 0.0) -> None:
         for name, share in {"warmup": warmup, "floor": floor}.items():
             if not 0.0 <= share < 1.0:
                 raise ValueError(f"{name}={share}: a share of 0 or more, and below 1")
@@ -58,12 +58,12 @@ class Cosine(Schedule):
 
 
 class Plateau(Schedule):
-    """Divides the learning rate when validation stops getting better.
+    """Multiplies the learning rate by `factor` when validation stops getting better.
 
     Args:
         monitor: the logged number to watch; smaller is better.
         factor: what the learning rate is multiplied with.
-        patience: validations without a gain before it is.
+        patience: epochs without a gain before it is.
     """
 
     def __init__(self, monitor: str = "validation/loss", factor: float = 0.5, patience: int = 1) -> None:
@@ -74,7 +74,7 @@ class Plateau(Schedule):
         self.patience = patience
 
     def build(self, optimizer: Optimizer, num_steps: int | float) -> dict[str, Any]:
-        """Stepped after each validation epoch."""
+        """Stepped after each epoch, on what its last validation logged."""
         scheduler = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
         return {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor, "name": "learning_rate"}
 

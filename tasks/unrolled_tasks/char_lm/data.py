@@ -49,7 +49,7 @@ class TextData(SequenceData):
         window: steps of truncated backpropagation.
         stride: new predictions in a window; None for all its steps.
         random_length: training windows are of random length around `window`.
-        shift: the first training window of an epoch is of random length.
+        shift: the first training window of an epoch is of random length; None: unless all are.
         joined: all documents of a part are one text; otherwise each begins with a new state.
         cut: fractions of the text for training, validation and test; by position in characters, or, not joined, in
             whole documents.
@@ -82,7 +82,7 @@ class TextData(SequenceData):
         window: int = 128,
         stride: int | None = None,
         random_length: bool = False,
-        shift: bool = False,
+        shift: bool | None = None,
         joined: bool = True,
         cut: Sequence[float] = (0.9, 0.05, 0.05),
         validation_streams: int = 32,
@@ -101,6 +101,7 @@ class TextData(SequenceData):
             )
         self._batch_size, self._validation_streams = batch_size, validation_streams
         self._joined, self._window, self._seed = joined, window, seed
+        shift = not random_length if shift is None else shift
         self._training: dict[str, Any] = {
             "stride": stride,
             "random_length": random_length,
@@ -251,11 +252,11 @@ class TextData(SequenceData):
 
     def _check_windowed(self) -> None:
         """Refuses at the start what would otherwise end a run at its last step."""
-        length = self._windowed.get("length", 0)
-        if "test" in self._tokens and len(self._tokens["test"]) <= length:
+        length, part = self._windowed.get("length", 0), self.scored_part
+        if part in self._tokens and len(self._tokens[part]) <= length:
             raise DataError(
-                f"windowed.length={length} needs a longer test text than {len(self._tokens['test'])} tokens; lower it, "
-                "or give the test more text"
+                f"windowed.length={length} needs a longer {part} text than {len(self._tokens[part])} tokens; lower it, "
+                f"or give the {part} part more text"
             )
 
 
