@@ -59,8 +59,9 @@ class RecurrentDecoder(Decoder):
         core: a partial `Recurrent`, to be completed with its input size; always read forwards.
         hidden_size: overrides the core's own.
         num_layers: overrides the core's own.
-        input_dropout: dropout on the embedded tokens, one mask for all steps (Gal & Ghahramani 2016).
-        output_dropout: the same on the core's outputs.
+        input_dropout: dropout on the embedded tokens.
+        output_dropout: dropout on the core's outputs.
+        variational_dropout: both with one mask for all steps of a pass (Gal & Ghahramani 2016), or a new one at each.
         tied: the output layer shares the embedding's weights (Press & Wolf 2017); the sizes must agree.
         summary_size: features of an `Encoded.summary` to start from, each leaf of the state through
             tanh(W s + b) (Cho et al. 2014, appendix A.1.2). None: a language model, which starts from the core's
@@ -80,15 +81,16 @@ class RecurrentDecoder(Decoder):
         num_layers: int | None = None,
         input_dropout: float = 0.0,
         output_dropout: float = 0.0,
+        variational_dropout: bool = True,
         tied: bool = False,
         summary_size: int | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.input_dropout = SequenceDropout(input_dropout, variational=True)
+        self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.core = complete(core, embedding_size, hidden_size=hidden_size, num_layers=num_layers)
-        self.output_dropout = SequenceDropout(output_dropout, variational=True)
+        self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
         self.output = nn.Linear(self.core.output_size, vocabulary_size)
         if tied:
             self._tie(embedding_size)
