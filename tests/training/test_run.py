@@ -192,3 +192,14 @@ def test_a_package_of_ones_own_joins_without_a_fork(
     assert refused.returncode == 2
     assert "mylab.cells.LeakyCell" in refused.stderr
     assert python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5").returncode == 0
+
+
+def test_a_sweep_leaves_a_folder_for_each_run(
+    folder: Path, python: Process, train_script: str, small: list[str]
+) -> None:
+    done = python(train_script, "-m", *small, "model=elman,gru", "trainer.max_steps=2")
+
+    assert done.returncode == 0, done.stderr
+    (sweep,) = folder.glob("outputs/sweeps/*/*")
+    parameters = [summary(sweep / run)["parameters"] for run in ("0", "1")]
+    assert parameters[1] > parameters[0]

@@ -95,9 +95,9 @@ def _remove_unbegun_run() -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for parent in list(folder.parents)[:3]:
-        if parent == Path.cwd() or any(parent.iterdir()):
+        if parent == Path.cwd() or any(path.name != "multirun.yaml" for path in parent.iterdir()):
             break
-        parent.rmdir()
+        shutil.rmtree(parent)  # empty, but for Hydra's note on a sweep of which no run began
 
 
 def _stop(error: Exception) -> None:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, cast
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
@@ -49,6 +51,7 @@ def run(config: DictConfig) -> dict[str, float]:
     start = _starting_point(config)
     parts = assemble(config, codec=start[KEY]["codec"] if start else None)
     rehearse(config)
+    _refuse_repeated_sweep(parts.trainer)
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
@@ -199,6 +202,17 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigurationError(f"trainer: {error}") from error
+
+
+def _refuse_repeated_sweep(trainer: Trainer) -> None:
+    """Lightning starts further processes with this one's command line: each would go through the whole sweep anew."""
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if sweeping and trainer.world_size > 1 and not getattr(environment, "creates_processes_externally", True):
+        raise ConfigurationError(
+            f"trainer: a sweep (-m) whose runs have {trainer.world_size} processes each; start the runs one by one, "
+            "for example: for model in elman gru lstm; do python train.py model=$model trainer=ddp; done"
+        )
 
 
 def _starting_point(config: DictConfig) -> dict[str, Any] | None:

@@ -1,0 +1,84 @@
+"""What the pages show is what happens: their snippets run, their commands exist."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from unrolled.training.configuration import check_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/README.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [code for language, code in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """(script, overrides) of each `python train.py …` and `python evaluate.py …` that a page shows."""
+    for block in blocks(page, "", "bash", "console", "text"):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"\bpython (train|evaluate)\.py(.*)", line)
+            if found and "hiden" not in line:  # the misspelt key whose answer is shown
+                words = shlex.split(found[2], comments=True)
+                yield found[1], [word for word in words if "=" in word and not word.startswith(("--", "-"))]
+
+
+COMMANDS = [(page, script, given) for page in PAGES for script, given in commands(page)]
+
+
+def test_there_are_pages_and_commands_to_look_at() -> None:
+    assert len(PAGES) >= 3
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [(script, given) for _, script, given in COMMANDS],
+    ids=[f"{page.parent.name}-{' '.join(given)}" for page, _, given in COMMANDS],
+)
+def test_every_command_on_a_page_exists(script: str, given: list[str]) -> None:
+    foreign = [word for word in given if "mylab" in word or "=leaky" in word or "=minimal" in word]
+    check_overrides(script, [word.replace("…", "") for word in given if word not in foreign])
+
+
+def test_the_first_snippet_runs_with_torch_alone(python: Process) -> None:
+    (snippet,) = [code for code in blocks(ROOT / "README.md", "python") if "bidirectional=True" in code]
+
+    done = python("-c", snippet)
+
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([3, 20, 128])" in done.stdout
+
+
+def test_the_cell_of_the_readme_trains_and_writes(folder: Path, python: Process, small: list[str]) -> None:
+    shown = [code for code in blocks(ROOT / "README.md", "python", "yaml") if code.startswith("# mylab/")]
+    for code in shown:
+        path = folder / code.partition("\n")[0].removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    (asked,) = [given for page, _, given in COMMANDS if page == ROOT / "README.md" and "model=leaky" in given]
+
+    done = python(
+        str(ROOT / "train.py"),
+        "--config-dir",
+        "mylab/conf",
+        *small,
+        *asked,
+        "trainer.max_epochs=1",
+        "trainer.max_steps=2",
+        "hydra.run.dir=run",
+    )
+
+    assert len(shown) == 2
+    assert done.returncode == 0, done.stderr
+    checkpoint = str(folder / "run" / "checkpoints" / "last.ckpt")
+    written = python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5")
+    assert written.returncode == 0, written.stderr
