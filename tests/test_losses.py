@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled import Loss, ShapeError, cross_entropy
+from unrolled import Loss, ShapeError, coverage_loss, cross_entropy
 
 
 @pytest.fixture
@@ -80,3 +80,34 @@ def test_axes_that_do_not_belong_together_are_refused(logits: Tensor, targets: T
         cross_entropy(logits, targets[:, :4])
     with pytest.raises(ShapeError, match=r"mask has the shape \(2, 5\)"):
         cross_entropy(logits, targets, MASK[:2])
+
+
+def test_looking_again_costs_what_was_already_covered(generator: torch.Generator) -> None:
+    weights = torch.rand(3, 5, 4, dtype=torch.float64, generator=generator).softmax(-1)
+
+    loss = coverage_loss(weights, MASK)
+
+    expected = 0.0
+    for row, length in enumerate([5, 2, 0]):
+        covered = torch.zeros(4).double()
+        for time in range(length):
+            expected += float(torch.minimum(weights[row, time], covered).sum())
+            covered = covered + weights[row, time]
+    assert loss.total.item() == pytest.approx(expected, abs=1e-14)
+    assert loss.count == 7
+    assert coverage_loss(weights).count == 15
+    assert coverage_loss(torch.eye(4).unsqueeze(0)).total == 0  # each place once
+
+
+def test_steps_that_do_not_count_cover_nothing_and_may_be_nan(generator: torch.Generator) -> None:
+    weights = torch.rand(3, 5, 4, generator=generator)
+    poisoned = weights.masked_fill(~MASK.unsqueeze(-1), torch.nan).requires_grad_()
+
+    loss = coverage_loss(poisoned, MASK)
+    loss.total.backward()
+
+    assert loss.total == coverage_loss(weights, MASK).total
+    assert poisoned.grad is not None
+    assert poisoned.grad.isfinite().all()
+    with pytest.raises(ShapeError, match=r"mask has the shape \(2, 5\)"):
+        coverage_loss(weights, MASK[:2])

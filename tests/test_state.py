@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unrolled import HiddenState, LSTMState, ShapeError
-from unrolled.state import detach, leaves, map_state, rebuild, select, where
+from unrolled.state import detach, leaves, map_state, rebuild, select, state_at, where
 
 
 @pytest.fixture
@@ -129,3 +129,15 @@ def test_detached_values_stay_and_their_history_goes() -> None:
 
     assert torch.equal(cut[0].h, h)
     assert not cut[0].h.requires_grad
+
+
+def test_each_row_gets_the_state_behind_its_own_last_step(state: Any) -> None:
+    states = [map_state(lambda leaf, step=step: leaf + step, state) for step in range(4)]
+    lengths = [3, 0, 1, 1]
+
+    picked = state_at(states, torch.tensor(lengths))
+
+    for row, length in enumerate(lengths):
+        alone = torch.tensor([row])
+        assert same(select(picked, alone), select(states[length], alone))
+    assert state_at(states, None) is states[-1]

@@ -8,29 +8,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unrolled.attention import AdditiveAttention as AdditiveAttention
+    from unrolled.attention import Attended as Attended
+    from unrolled.attention import Attention as Attention
+    from unrolled.attention import DotAttention as DotAttention
+    from unrolled.attention import LocationAttention as LocationAttention
+    from unrolled.attention import Memory as Memory
+    from unrolled.attention import MultiplicativeAttention as MultiplicativeAttention
+    from unrolled.attention import SummaryAttention as SummaryAttention
+    from unrolled.attention import WeighingAttention as WeighingAttention
     from unrolled.cells.base import Cell as Cell
     from unrolled.cells.base import RecurrentNoise as RecurrentNoise
     from unrolled.cells.elman import ElmanCell as ElmanCell
     from unrolled.cells.gru import GRUCell as GRUCell
     from unrolled.cells.lstm import LSTMCell as LSTMCell
+    from unrolled.cells.pointwise import PointwiseCell as PointwiseCell
     from unrolled.checkpoint import Bundle as Bundle
     from unrolled.checkpoint import build as build
     from unrolled.checkpoint import load_bundle as load_bundle
-    from unrolled.codecs import ByteCodec as ByteCodec
-    from unrolled.codecs import CharacterCodec as CharacterCodec
-    from unrolled.codecs import Codec as Codec
-    from unrolled.codecs import WordCodec as WordCodec
-    from unrolled.decoders import Decoded as Decoded
-    from unrolled.decoders import Decoder as Decoder
-    from unrolled.decoders import DecoderState as DecoderState
-    from unrolled.decoders import RecurrentDecoder as RecurrentDecoder
+    from unrolled.codecs.base import Codec as Codec
+    from unrolled.codecs.pair import PairCodec as PairCodec
+    from unrolled.codecs.subword import BPECodec as BPECodec
+    from unrolled.codecs.subword import UnigramCodec as UnigramCodec
+    from unrolled.codecs.text import ByteCodec as ByteCodec
+    from unrolled.codecs.text import CharacterCodec as CharacterCodec
+    from unrolled.codecs.text import WordCodec as WordCodec
+    from unrolled.decoders.attentive import AttentiveDecoder as AttentiveDecoder
+    from unrolled.decoders.base import Decoded as Decoded
+    from unrolled.decoders.base import Decoder as Decoder
+    from unrolled.decoders.base import DecoderState as DecoderState
+    from unrolled.decoders.recurrent import RecurrentDecoder as RecurrentDecoder
+    from unrolled.dropout import SequenceDropout as SequenceDropout
+    from unrolled.dropout import TokenDropout as TokenDropout
     from unrolled.encoders import Encoded as Encoded
     from unrolled.encoders import Encoder as Encoder
     from unrolled.encoders import RecurrentEncoder as RecurrentEncoder
-    from unrolled.generation import greedy as greedy
-    from unrolled.generation import sample as sample
+    from unrolled.generation.beam import Hypotheses as Hypotheses
+    from unrolled.generation.beam import beam_search as beam_search
+    from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
+    from unrolled.generation.sampling import greedy as greedy
+    from unrolled.generation.sampling import own_inputs as own_inputs
+    from unrolled.generation.sampling import sample as sample
     from unrolled.losses import Loss as Loss
+    from unrolled.losses import coverage_loss as coverage_loss
     from unrolled.losses import cross_entropy as cross_entropy
+    from unrolled.networks import EncoderDecoder as EncoderDecoder
     from unrolled.recurrent import Recurrent as Recurrent
     from unrolled.recurrent import unroll as unroll
     from unrolled.shapes import ShapeError as ShapeError
@@ -39,34 +61,56 @@ if TYPE_CHECKING:
     from unrolled.state import LSTMState as LSTMState
 
 _MODULE_OF = {
+    "AdditiveAttention": "unrolled.attention",
+    "Attended": "unrolled.attention",
+    "Attention": "unrolled.attention",
+    "AttentiveDecoder": "unrolled.decoders.attentive",
+    "BPECodec": "unrolled.codecs.subword",
     "Bundle": "unrolled.checkpoint",
-    "ByteCodec": "unrolled.codecs",
+    "ByteCodec": "unrolled.codecs.text",
     "Cell": "unrolled.cells.base",
-    "CharacterCodec": "unrolled.codecs",
-    "Codec": "unrolled.codecs",
-    "Decoded": "unrolled.decoders",
-    "Decoder": "unrolled.decoders",
-    "DecoderState": "unrolled.decoders",
+    "CharacterCodec": "unrolled.codecs.text",
+    "Codec": "unrolled.codecs.base",
+    "Decoded": "unrolled.decoders.base",
+    "Decoder": "unrolled.decoders.base",
+    "DecoderState": "unrolled.decoders.base",
+    "DotAttention": "unrolled.attention",
     "ElmanCell": "unrolled.cells.elman",
     "Encoded": "unrolled.encoders",
     "Encoder": "unrolled.encoders",
+    "EncoderDecoder": "unrolled.networks",
+    "EnsembleDecoder": "unrolled.generation.ensemble",
     "GRUCell": "unrolled.cells.gru",
     "HiddenState": "unrolled.state",
+    "Hypotheses": "unrolled.generation.beam",
     "LSTMCell": "unrolled.cells.lstm",
     "LSTMState": "unrolled.state",
+    "LocationAttention": "unrolled.attention",
     "Loss": "unrolled.losses",
+    "Memory": "unrolled.attention",
+    "MultiplicativeAttention": "unrolled.attention",
+    "PairCodec": "unrolled.codecs.pair",
+    "PointwiseCell": "unrolled.cells.pointwise",
     "Recurrent": "unrolled.recurrent",
-    "RecurrentDecoder": "unrolled.decoders",
+    "RecurrentDecoder": "unrolled.decoders.recurrent",
     "RecurrentEncoder": "unrolled.encoders",
     "RecurrentNoise": "unrolled.cells.base",
+    "SequenceDropout": "unrolled.dropout",
     "ShapeError": "unrolled.shapes",
-    "WordCodec": "unrolled.codecs",
+    "SummaryAttention": "unrolled.attention",
+    "TokenDropout": "unrolled.dropout",
+    "UnigramCodec": "unrolled.codecs.subword",
+    "WeighingAttention": "unrolled.attention",
+    "WordCodec": "unrolled.codecs.text",
+    "beam_search": "unrolled.generation.beam",
     "build": "unrolled.checkpoint",
+    "coverage_loss": "unrolled.losses",
     "cross_entropy": "unrolled.losses",
     "expect": "unrolled.shapes",
-    "greedy": "unrolled.generation",
+    "greedy": "unrolled.generation.sampling",
     "load_bundle": "unrolled.checkpoint",
-    "sample": "unrolled.generation",
+    "own_inputs": "unrolled.generation.sampling",
+    "sample": "unrolled.generation.sampling",
     "unroll": "unrolled.recurrent",
 }
 

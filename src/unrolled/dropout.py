@@ -1,5 +1,6 @@
 """Dropout on sequences, kept outside every kernel, so that a seed means the same on each device."""
 
+import torch
 from torch import Tensor, nn
 
 from unrolled.shapes import expect
@@ -18,8 +19,7 @@ class SequenceDropout(nn.Module):
 
     def __init__(self, probability: float, *, variational: bool = False) -> None:
         super().__init__()
-        if not 0.0 <= probability < 1.0:
-            raise ValueError(f"dropout is {probability}, expected a probability in [0, 1)")
+        _check(probability)
         self.probability = probability
         self.variational = variational
 
@@ -40,3 +40,41 @@ class SequenceDropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.probability}, variational={self.variational}"
+
+
+class TokenDropout(nn.Module):
+    """Zeroes whole tokens of (batch, time, features): word dropout (Bowman et al. 2016, section 3.1).
+
+    The others keep their size: a recurrent net reads one token at a step, so there is no sum to make up for.
+
+    Args:
+        probability: share of the tokens that is set to zero while training.
+
+    Raises:
+        ValueError: a probability outside [0, 1).
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        _check(probability)
+        self.probability = probability
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped in the present mode."""
+        return self.training and self.probability > 0.0
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(batch, time, features) -> the same shape."""
+        expect(values, "batch time features", name="values")
+        if not self.active:
+            return values
+        return values * (torch.rand_like(values[..., :1]) >= self.probability)
+
+    def extra_repr(self) -> str:
+        return f"{self.probability}"
+
+
+def _check(probability: float) -> None:
+    if not 0.0 <= probability < 1.0:
+        raise ValueError(f"dropout is {probability}, expected a probability in [0, 1)")

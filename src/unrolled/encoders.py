@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrolled.dropout import SequenceDropout
+from unrolled.dropout import SequenceDropout, TokenDropout
 from unrolled.recurrent import Recurrent
 from unrolled.sequences import last_valid
 from unrolled.shapes import expect
@@ -19,6 +19,7 @@ class Encoded(NamedTuple):
     values: Tensor  # (batch, source, features)
     lengths: Tensor | None  # (batch,), None when every row is full
     summary: Tensor  # (batch, features)
+    tokens: Tensor | None = None  # (batch, source): ids, where the source has any
 
 
 class Encoder(nn.Module, ABC):
@@ -60,7 +61,9 @@ class RecurrentEncoder(Encoder):
         hidden_size: overrides the core's own.
         num_layers: overrides the core's own.
         bidirectional: read in both directions.
-        input_dropout: dropout on the embedded tokens, one mask for all steps of a sequence.
+        token_dropout: share of the tokens whose embedding is zeroed as a whole.
+        input_dropout: dropout on the embedded tokens.
+        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
     """
 
     def __init__(
@@ -72,11 +75,14 @@ class RecurrentEncoder(Encoder):
         hidden_size: int | None = None,
         num_layers: int | None = None,
         bidirectional: bool = True,
+        token_dropout: float = 0.0,
         input_dropout: float = 0.0,
+        variational_dropout: bool = True,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.input_dropout = SequenceDropout(input_dropout, variational=True)
+        self.token_dropout = TokenDropout(token_dropout)
+        self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.core = complete(
             core, embedding_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
         )
@@ -85,8 +91,9 @@ class RecurrentEncoder(Encoder):
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Token ids (batch, source) -> Encoded with (batch, source, output_size) values."""
         expect(source, "batch source", name="source")
-        values, _ = self.core(self.input_dropout(self.embedding(source)), lengths=lengths)
-        return Encoded(values, lengths, self._summary(values, lengths))
+        embedded = self.input_dropout(self.token_dropout(self.embedding(source)))
+        values, _ = self.core(embedded, lengths=lengths)
+        return Encoded(values, lengths, self._summary(values, lengths), source)
 
     def _summary(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         batch, source, features = values.shape

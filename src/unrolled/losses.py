@@ -62,3 +62,28 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None, l
     if mask is not None:
         losses = losses.masked_fill(~mask.flatten(), 0.0)
     return Loss(losses.sum(), count)
+
+
+def coverage_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
+    """Σ_i min(a_ti, c_ti), c_t the sum of the weights before t: how much is looked at again.
+
+    See et al. 2017, "Get To The Point", eq. 12, summed over the steps that count.
+
+    Args:
+        weights: (batch, time, source), of attention at each step.
+        mask: (batch, time) bool, true where a step counts; all of them by default. Steps that don't count cover
+            nothing either.
+
+    Raises:
+        ShapeError: axes that don't belong together.
+    """
+    expect(weights, "batch time source", name="weights")
+    batch, time, _ = weights.shape
+    if mask is None:
+        count = torch.tensor(batch * time, device=weights.device)
+    else:
+        expect(mask, "batch time", batch=batch, time=time, name="mask")
+        count = mask.sum()
+        weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
+    covered = weights.cumsum(dim=1) - weights
+    return Loss(torch.minimum(weights, covered).sum(), count)

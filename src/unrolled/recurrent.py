@@ -232,14 +232,38 @@ class Recurrent(nn.Module):
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         noise = noise or self.noise(inputs.shape[0], like=inputs)
+        return self.advance(self._layers()[0][0].project(inputs), state, noise, inputs)
+
+    def advance(
+        self, projected: Tensor, state: tuple[Any, ...], noise: StackNoise, inputs: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """`step` without its checks, from what the first cell projects: for who has projected many steps at once.
+
+        Args:
+            projected: (batch, ...), from the first cell's `project`.
+            state: before the step.
+            noise: from `noise`, or one of `noises`.
+            inputs: (batch, input), which a residual first layer adds to its output; None leaves that out.
+        """
         values = inputs
         final: list[Any] = []
-        for (cell,), before, of_cell, mask in zip(self._layers(), state, *noise, strict=True):
-            dropped = values if mask is None else values * mask
-            output, after = cell.step(cell.project(dropped), before, of_cell)
+        for layer, ((cell,), before, of_cell, mask) in enumerate(zip(self._layers(), state, *noise, strict=True)):
+            if layer > 0 and values is not None:
+                projected = cell.project(values if mask is None else values * mask)
+            output, after = cell.step(projected, before, of_cell)
             final.append(after)
-            values = self._join(values, output)
-        return values, tuple(final)
+            values = output if values is None else self._join(values, output)
+        return cast(Tensor, values), tuple(final)
+
+    def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
+        """The noise of each step of one pass: as `noise`, but new between the layers where `forward` draws anew."""
+        noise = self.noise(batch, like=like)
+        if self.dropout.variational or not self.dropout.active:
+            return [noise] * time
+        shapes = (None if mask is None else mask.new_ones(batch, time, mask.shape[1]) for mask in noise.between)
+        masks = [None if ones is None else self.dropout(ones).unbind(1) for ones in shapes]
+        between = ([None if mask is None else mask[step] for mask in masks] for step in range(time))
+        return [noise._replace(between=tuple(of_step)) for of_step in between]
 
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
         """The noise of one pass, for `step`: every step that gets it drops the same."""

@@ -5,7 +5,7 @@ has batch on axis 0. From that one rule follow the reordering of hypotheses (`se
 (`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -133,3 +133,20 @@ def where(mask: Tensor, then: S, otherwise: S) -> S:
         return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
 
     return map_state(choose, then, otherwise)
+
+
+def state_at(states: Sequence[S], lengths: Tensor | None) -> S:
+    """The state behind each row's last valid step, from the states before the first step and behind each one.
+
+    Args:
+        states: time + 1 states, the initial one first.
+        lengths: (batch,) integers from 0 to time; None where every row is full.
+    """
+    if lengths is None:
+        return states[-1]
+
+    def pick(*leaf: Tensor) -> Tensor:
+        index = lengths.to(leaf[0].device, torch.int64)
+        return torch.stack(leaf)[index, torch.arange(len(index), device=index.device)]
+
+    return map_state(pick, *states)

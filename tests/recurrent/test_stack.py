@@ -200,6 +200,23 @@ def test_steps_that_share_their_noise_are_one_noisy_pass(inputs: Tensor) -> None
     assert noise.between[1].unique().tolist() == pytest.approx([0, 1 / 0.6])
 
 
+@pytest.mark.parametrize("variational", [True, False])
+def test_the_noise_of_each_step_is_new_between_the_layers_unless_it_is_variational(
+    variational: bool, inputs: Tensor
+) -> None:
+    cell = partial(LSTMCell, weight_drop=0.3)
+    network = Recurrent(cell, 3, 5, 2, dropout=0.4, variational_dropout=variational)
+
+    noises = network.noises(4, 6, like=torch.zeros(1))
+
+    masks = torch.stack([noise.between[1] for noise in noises], 1)
+    assert masks.unique().tolist() == pytest.approx([0, 1 / 0.6])
+    assert torch.equal(masks, masks[:, :1].expand_as(masks)) == variational
+    assert all(noise.cells[0].weight_hh is noises[0].cells[0].weight_hh for noise in noises)
+    assert all(noise.between[0] is None for noise in noises)
+    assert network.eval().noises(4, 2, like=inputs) == [((None, None), (None, None))] * 2
+
+
 def test_choices_say_what_each_layer_takes_and_why(inputs: Tensor) -> None:
     network = Recurrent(partial(LSTMCell, recurrent_dropout=0.5), 3, 5, 2)
 

@@ -14,12 +14,14 @@ S = TypeVar("S")
 class RecurrentNoise(NamedTuple):
     """Noise of one unroll, the same at each of its steps.
 
-    state_mask: (batch, hidden), multiplies h_{t-1} before the recurrent product; None for none.
+    state_mask: (batch, blocks × hidden), multiplies what enters the recurrent product, h_{t-1}; None for none.
     weight_hh: the recurrent weights with some of them dropped; None for the cell's own.
+    masks: (batch, hidden) each: what a cell wants besides, such as a mask on its candidate.
     """
 
     state_mask: Tensor | None
     weight_hh: Tensor | None
+    masks: tuple[Tensor, ...] = ()
 
 
 class Cell(nn.Module, ABC, Generic[S]):
@@ -82,7 +84,8 @@ class AffineCell(Cell[S]):
     """A cell whose gates are affine in the input and in h_{t-1}: one product of each per step.
 
     Parameters are named, shaped and ordered as in torch.nn's cells, so weights move both ways: weight_ih (gates ×
-    hidden, input), weight_hh (gates × hidden, hidden), bias_ih and bias_hh (gates × hidden).
+    hidden, input), weight_hh (gates × hidden, hidden), bias_ih and bias_hh (gates × hidden). All are drawn from
+    U(−1/√hidden, 1/√hidden), as there. Where nothing of the state enters a product, weight_hh and bias_hh are None.
 
     Two kinds of noise, in training mode only and drawn once per unroll: recurrent dropout puts one mask, the same at
     all steps, on h_{t-1} where it enters the product, while the carried state stays whole (Gal & Ghahramani 2016, "A
@@ -92,16 +95,31 @@ class AffineCell(Cell[S]):
     Args:
         input_size: features of an input.
         hidden_size: features of the state, and of the output.
-        gates: blocks of `hidden_size` rows in the weights.
+        gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
+        recurrent_gates: the same of weight_hh and bias_hh; as many as gates by default.
+        recurrent_blocks: tensors of the state that enter the recurrent product, side by side.
         recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
         weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
 
     Raises:
-        ValueError: a size below one, or a probability outside [0, 1).
+        ValueError: a size below one, a probability outside [0, 1), recurrent noise without a recurrent product.
     """
 
+    weight_ih: nn.Parameter
+    weight_hh: nn.Parameter
+    bias_ih: nn.Parameter
+    bias_hh: nn.Parameter
+
     def __init__(
-        self, input_size: int, hidden_size: int, *, gates: int, recurrent_dropout: float, weight_drop: float
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        gates: int,
+        recurrent_gates: int | None = None,
+        recurrent_blocks: int = 1,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size=hidden_size)
         for name, probability in (("recurrent_dropout", recurrent_dropout), ("weight_drop", weight_drop)):
@@ -109,10 +127,19 @@ class AffineCell(Cell[S]):
                 raise ValueError(f"{name} is {probability}, expected a probability in [0, 1)")
         self.recurrent_dropout = recurrent_dropout
         self.weight_drop = weight_drop
-        self.weight_ih = nn.Parameter(torch.empty(gates * hidden_size, input_size))
-        self.weight_hh = nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
-        self.bias_ih = nn.Parameter(torch.empty(gates * hidden_size))
-        self.bias_hh = nn.Parameter(torch.empty(gates * hidden_size))
+        rows = gates * hidden_size
+        recurrent_rows = (gates if recurrent_gates is None else recurrent_gates) * hidden_size
+        columns = recurrent_blocks * hidden_size
+        self.has_recurrent_product = recurrent_rows * columns > 0
+        if not self.has_recurrent_product and (recurrent_dropout > 0.0 or weight_drop > 0.0):
+            noise = f"recurrent_dropout={recurrent_dropout} and weight_drop={weight_drop}"
+            raise ValueError(f"{noise} have no recurrent product to act on in {type(self).__name__}; leave them at 0")
+        shapes = {"weight_ih": (rows, input_size), "weight_hh": (recurrent_rows, columns)}
+        shapes |= {"bias_ih": (rows,), "bias_hh": (recurrent_rows,)}
+        for name, shape in shapes.items():
+            exists = self.has_recurrent_product or not name.endswith("_hh")
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)) if exists else None)
+        AffineCell.reset_parameters(self)  # not a subclass's, whose own parameters don't exist yet
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden), as torch.nn does."""
@@ -126,7 +153,7 @@ class AffineCell(Cell[S]):
         return nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
 
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
-        """(batch, hidden) -> (batch, gates × hidden): what the gates take from h_{t-1}."""
+        """(batch, blocks × hidden) -> (batch, gates × hidden): what the gates take from the state."""
         weight = self.weight_hh
         if noise is not None:
             if noise.state_mask is not None:
@@ -142,7 +169,7 @@ class AffineCell(Cell[S]):
         dropout = nn.functional.dropout
         state_mask = weight = None
         if self.recurrent_dropout > 0.0:
-            state_mask = dropout(like.new_ones(batch, self.hidden_size), self.recurrent_dropout)
+            state_mask = dropout(like.new_ones(batch, self.weight_hh.shape[1]), self.recurrent_dropout)
         if self.weight_drop > 0.0:
             weight = dropout(self.weight_hh, self.weight_drop)
         return RecurrentNoise(state_mask, weight)

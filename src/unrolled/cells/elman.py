@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.pointwise import PointwiseCell
 from unrolled.state import HiddenState
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class ElmanCell(AffineCell[HiddenState]):
+class ElmanCell(PointwiseCell[HiddenState]):
     """One step of Elman's network.
 
     Parameters are named and shaped as torch.nn.RNNCell's, so weights move both ways, and are drawn as there, from
@@ -38,6 +38,8 @@ class ElmanCell(AffineCell[HiddenState]):
         ValueError: a size below one, a probability outside [0, 1), an unknown activation.
     """
 
+    gates = 1
+
     def __init__(
         self,
         input_size: int,
@@ -47,21 +49,16 @@ class ElmanCell(AffineCell[HiddenState]):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, gates=1, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.activation = activation
-        self.reset_parameters()
 
-    def initial_state(self, batch: int, *, like: Tensor) -> HiddenState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
-        return HiddenState(like.new_zeros(batch, self.hidden_size))
-
-    def step(
-        self, projected: Tensor, state: HiddenState, noise: RecurrentNoise | None = None
+    def pointwise(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
-        """(batch, hidden) and h_{t-1} -> h_t as output and as state."""
-        h = ACTIVATIONS[self.activation](projected + self.recur(state.h, noise))
+        """What the units take from the input and from h_{t-1} -> h_t as output and as state."""
+        h = ACTIVATIONS[self.activation](projected[0] + recurrent[0])
         return h, HiddenState(h)
 
     def extra_repr(self) -> str:

@@ -12,11 +12,11 @@ recurrent product, as torch.nn.GRU has it: one product per step instead of two.
 import torch
 from torch import Tensor
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.pointwise import PointwiseCell
 from unrolled.state import HiddenState
 
 
-class GRUCell(AffineCell[HiddenState]):
+class GRUCell(PointwiseCell[HiddenState]):
     """One step of a gated recurrent unit.
 
     Parameters are named, ordered (r, z, n) and shaped as torch.nn.GRUCell's, so weights move both ways, and are drawn
@@ -33,24 +33,14 @@ class GRUCell(AffineCell[HiddenState]):
         ValueError: a size below one, or a probability outside [0, 1).
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, *, recurrent_dropout: float = 0.0, weight_drop: float = 0.0
-    ) -> None:
-        super().__init__(input_size, hidden_size, gates=3, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
-        self.reset_parameters()
+    gates = 3
 
-    def initial_state(self, batch: int, *, like: Tensor) -> HiddenState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
-        return HiddenState(like.new_zeros(batch, self.hidden_size))
-
-    def step(
-        self, projected: Tensor, state: HiddenState, noise: RecurrentNoise | None = None
+    def pointwise(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
-        """(batch, 3 × hidden) and h_{t-1} -> h_t as output and as state."""
-        input_r, input_z, input_n = projected.chunk(3, dim=-1)
-        hidden_r, hidden_z, hidden_n = self.recur(state.h, noise).chunk(3, dim=-1)
-        r = torch.sigmoid(input_r + hidden_r)
-        z = torch.sigmoid(input_z + hidden_z)
-        n = torch.tanh(input_n + r * hidden_n)
+        """What the gates r, z, n take from the input and from h_{t-1} -> h_t as output and as state."""
+        r = torch.sigmoid(projected[0] + recurrent[0])
+        z = torch.sigmoid(projected[1] + recurrent[1])
+        n = torch.tanh(projected[2] + r * recurrent[2])
         h = n + z * (state.h - n)  # (1 − z) n + z h with one product less
         return h, HiddenState(h)

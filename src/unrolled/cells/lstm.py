@@ -14,11 +14,11 @@ and no peepholes, as torch.nn.LSTM has it.
 import torch
 from torch import Tensor
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.pointwise import PointwiseCell
 from unrolled.state import LSTMState
 
 
-class LSTMCell(AffineCell[LSTMState]):
+class LSTMCell(PointwiseCell[LSTMState]):
     """One step of a long short-term memory.
 
     Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, so weights move both ways. They are
@@ -37,6 +37,9 @@ class LSTMCell(AffineCell[LSTMState]):
         ValueError: a size below one, or a probability outside [0, 1).
     """
 
+    gates = 4
+    state_type = LSTMState
+
     def __init__(
         self,
         input_size: int,
@@ -46,27 +49,26 @@ class LSTMCell(AffineCell[LSTMState]):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
         self.forget_bias = forget_bias
-        self.reset_parameters()
+        self._set_forget_bias()
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
+        self._set_forget_bias()
+
+    def _set_forget_bias(self) -> None:
         forget = slice(self.hidden_size, 2 * self.hidden_size)
         with torch.no_grad():
             self.bias_ih[forget] = self.forget_bias
             self.bias_hh[forget] = 0.0
 
-    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`, h and c."""
-        return LSTMState(like.new_zeros(batch, self.hidden_size), like.new_zeros(batch, self.hidden_size))
-
-    def step(
-        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    def pointwise(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """(batch, 4 × hidden), h_{t-1} and c_{t-1} -> h_t as output, and both as state."""
-        i, f, g, o = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
+        """What the gates i, f, g, o take from the input and from h_{t-1} -> h_t as output, h_t and c_t as state."""
+        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, LSTMState(h, c)

@@ -2,9 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import torch
+
+    from unrolled.checkpoint import Bundle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m unrolled", description="Use a trained recurrent network.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
+    _add_translate(commands)
     return parser
 
 
@@ -49,35 +55,64 @@ def _add_sample(commands: Any) -> None:
         "--top-p", type=float, metavar="P", help="draw among the likeliest with this probability together"
     )
     sample.add_argument("--count", type=int, default=1, help="how many texts to write (default: %(default)s)")
-    sample.add_argument("--seed", type=int, help="makes the text repeatable (default: another text each time)")
-    sample.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")
-    sample.add_argument(
+    _add_common(sample)
+    sample.set_defaults(run=_sample)
+
+
+def _add_translate(commands: Any) -> None:
+    translate = commands.add_parser(
+        "translate",
+        help="translate lines of text",
+        description="Translate standard input line by line to standard output, in order; empty lines stay empty.",
+        epilog="example: python -m unrolled translate best.ckpt < in.txt > out.txt",
+    )
+    translate.add_argument(
+        "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="a .ckpt file; several decode as one"
+    )
+    translate.add_argument("--width", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
+    translate.add_argument(
+        "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
+    )
+    translate.add_argument(
+        "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
+    )
+    translate.add_argument("--no-repeat", type=int, default=0, metavar="N", help="write no N-gram twice")
+    translate.add_argument("--max-ratio", type=float, default=2.0, help="tokens at most, per source token …")
+    translate.add_argument("--max-extra", type=int, default=10, help="… and beyond (default: 2.0 and %(default)s)")
+    translate.add_argument("--min-ratio", type=float, default=0.0, help="tokens at least, per source token")
+    translate.add_argument("--groups", type=int, default=1, help="diverse beam search in so many groups")
+    translate.add_argument("--diversity", type=float, default=0.0, help="how much the groups shall differ")
+    translate.add_argument("--temperature", type=float, help="draw at random instead of searching")
+    translate.add_argument(
+        "--n-best", type=int, metavar="N", help="write N alternatives: line number, score and text, by tabs"
+    )
+    translate.add_argument(
+        "--ahead", type=int, default=512, help="lines read before the first answer; 1 to type (default: %(default)s)"
+    )
+    translate.add_argument("--batch-tokens", type=int, default=2048, help="translated at once (default: %(default)s)")
+    _add_common(translate)
+    translate.set_defaults(run=_translate)
+
+
+def _add_common(command: Any) -> None:
+    command.add_argument("--seed", type=int, help="makes what is drawn repeatable (default: another each time)")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")
+    command.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
         help="let the file name classes of this package too, for cells of your own (repeatable)",
     )
-    sample.set_defaults(run=_sample)
 
 
 def _sample(options: argparse.Namespace) -> None:
-    # Imported here, so that --help and a misspelt option answer before torch is loaded.
-    import torch
-
-    from unrolled.checkpoint import TRUSTED, load_bundle
     from unrolled.inference.sampling import sample_text
 
     if options.count < 1:
         raise ValueError(f"--count {options.count}: 1 or more")
-    try:
-        device = torch.device(options.device)
-        generator = torch.Generator(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
-    generator.seed() if options.seed is None else generator.manual_seed(options.seed)
-    trusted = (*TRUSTED, *(f"{package.rstrip('.')}." for package in options.trust))
-    bundle = load_bundle(options.checkpoint, trusted=trusted, device=device)
+    generator = _generator(options)
+    bundle = _load(options, options.checkpoint)
     for number in range(options.count):
         if number:
             print("\n" + "─" * 40 + "\n")
@@ -92,3 +127,52 @@ def _sample(options: argparse.Namespace) -> None:
                 generator=generator,
             )
         )
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from unrolled.inference.translation import alternatives
+    from unrolled.inference.writing import Search
+
+    named = {name: getattr(options, name) for name in Search._fields if name != "n_best"}
+    search = Search(**named, n_best=options.n_best or 1).checked()
+    generator = _generator(options)
+    bundles = [_load(options, path) for path in options.checkpoint]
+    lines = _utf8(sys.stdin, "standard input")
+    found = alternatives(
+        bundles, lines, options=search, batch_tokens=options.batch_tokens, ahead=options.ahead, generator=generator
+    )
+    for number, row in enumerate(found, start=1):
+        if options.n_best is None:
+            print(" ".join(row[0].text.splitlines()), flush=options.ahead == 1)
+        for candidate in row if options.n_best is not None else ():
+            print(number, f"{candidate.score:.4f}", " ".join(candidate.text.splitlines()), sep="\t")
+
+
+def _utf8(stream: TextIO, name: str) -> Iterator[str]:
+    """Lines of a stream, cut at line feeds alone, as wc counts them."""
+    for number, line in enumerate(stream.buffer, start=1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+# What follows imports when it is called, so that --help and a misspelt option answer before torch is loaded.
+
+
+def _generator(options: argparse.Namespace) -> "torch.Generator":
+    import torch
+
+    try:
+        generator = torch.Generator(torch.device(options.device))
+    except RuntimeError as error:
+        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
+    generator.seed() if options.seed is None else generator.manual_seed(options.seed)
+    return generator
+
+
+def _load(options: argparse.Namespace, path: Path) -> "Bundle":
+    from unrolled.checkpoint import TRUSTED, load_bundle
+
+    trusted = (*TRUSTED, *(f"{package.rstrip('.')}." for package in options.trust))
+    return load_bundle(path, trusted=trusted, device=options.device)

@@ -3,9 +3,9 @@
 import torch
 
 from unrolled.checkpoint import Bundle
-from unrolled.codecs import Codec
-from unrolled.decoders import Decoder
-from unrolled.generation import sample
+from unrolled.codecs.base import Codec
+from unrolled.decoders.base import Decoder
+from unrolled.generation.sampling import sample
 
 
 def sample_text(

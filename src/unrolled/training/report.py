@@ -15,6 +15,7 @@ from rich.text import Text
 
 from unrolled.recurrent import Recurrent
 from unrolled.training.data import SequenceData
+from unrolled.training.last import LastCheckpoint
 from unrolled.training.task import SequenceTask
 from unrolled.training.throughput import Throughput
 
@@ -54,24 +55,24 @@ def conclude(
     partial.replace(folder / "summary.json")
 
     names = {"config.yaml": "every choice", "metrics.csv": "numbers over time", "curves.png": "the same as a picture"}
-    names |= {"samples.md": "samples", "summary.json": "what is said here"}
+    names |= {"samples.md": "samples", **task.files, "summary.json": "what is said here"}
     rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    rows += list(task.notes.items())
     rows.append(("trained", f"{seconds:,.0f} seconds, {trainer.global_step:,} optimizer steps"))
     rows.append(("folder", _shown(folder)))
     rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
     best = _shown(summary["checkpoint"])
     if best:
         rows.append(("  checkpoint", best))
-        prompt = '--prompt "ROMEO:" ' if task.codec.unknown not in task.codec.encode("ROMEO:") else ""
-        rows.append(("next", f"python -m unrolled sample {best} {prompt}--length 400"))
-        rows.append(("", f"python evaluate.py checkpoint={best} data=text data.files=FILE"))
-        rows.append(("", f"tensorboard --logdir {_shown(folder)}"))
+        following = [*task.commands(best), f"tensorboard --logdir {_shown(folder)}"]
+        rows += [("" if number else "next", command) for number, command in enumerate(following)]
     _print(*rows)
 
 
-def print_scores(config: DictConfig, data: SequenceData, numbers: Mapping[str, float]) -> None:
+def print_scores(config: DictConfig, data: SequenceData, task: SequenceTask, numbers: Mapping[str, float]) -> None:
     """The numbers of an evaluation."""
     scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    scores += list(task.notes.items())
     _print(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
 
 
@@ -80,14 +81,16 @@ def _summary(
 ) -> dict[str, Any]:
     throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # pyright: ignore
     monitor = trainer.checkpoint_callback
+    last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
     return {
         **{name: float(value) for name, value in numbers.items()},
+        **task.notes,
         "parameters": _parameters(task),
         "seconds": round(seconds, 1),
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         f"{throughput.unit}s_per_second" if throughput else "units_per_second": throughput.rate if throughput else None,
-        "checkpoint": str(getattr(monitor, "best_model_path", "") or getattr(monitor, "last_model_path", "")),
+        "checkpoint": str(getattr(monitor, "best_model_path", "") or (last.path if last else "")),
         "best_validation": _number(getattr(monitor, "best_model_score", None)),
         "processes": trainer.world_size,
         "seed": int(config.seed),

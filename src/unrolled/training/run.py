@@ -98,7 +98,7 @@ def score(config: DictConfig) -> dict[str, float]:
     parts.data.score_part(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
-        report.print_scores(config, parts.data, numbers)
+        report.print_scores(config, parts.data, task, numbers)
     return dict(numbers)
 
 

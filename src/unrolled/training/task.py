@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -38,6 +38,7 @@ class SequenceTask(LightningModule, ABC):
     """
 
     network: nn.Module
+    files: ClassVar[Mapping[str, str]] = {}  # what a run leaves beyond every run's files: name and content
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class SequenceTask(LightningModule, ABC):
         self.codec = codec
         self.carrier = Carrier()
         self.info: dict[str, Any] = {}
+        self.notes: dict[str, str] = {}  # what must stand beside the numbers, such as how they were made
         self.begun = False  # what goes wrong before is the configuration's fault
         self._description = network
         self._optimizer = optimizer
@@ -67,6 +69,10 @@ class SequenceTask(LightningModule, ABC):
     @abstractmethod
     def loss(self, batch: Any, loader: str) -> Loss:
         """The summed loss of a batch and the number of its predictions; `loader` names whose state is carried."""
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """What to type next with the checkpoint of a finished run."""
+        return ()
 
     def penalty(self) -> Tensor | float:
         """What L1 and L2 regularisation add to the mean loss."""

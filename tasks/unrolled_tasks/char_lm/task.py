@@ -1,7 +1,7 @@
 """Language modelling over characters, bytes or words: predict the next symbol of a text that never ends."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,6 +79,14 @@ class CharLM(SequenceTask):
         self.carrier.put(loader, head.state)
         tail = self.network(batch.inputs[:, cut:], head.state, memory, (batch.lengths - cut).clamp(min=0))
         return torch.cat([head.logits, tail.logits], dim=1)
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """Let it write, or score it elsewhere."""
+        prompt = '--prompt "ROMEO:" ' if self.codec.unknown not in self.codec.encode("ROMEO:") else ""
+        return (
+            f"python -m unrolled sample {checkpoint} {prompt}--length 400",
+            f"python evaluate.py checkpoint={checkpoint} data=text data.files=FILE",
+        )
 
     def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
         """The window's share of the optimizer step's mean loss."""

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.decoders import Decoder, DecoderState
+from unrolled.decoders.base import Decoder, DecoderState
+from unrolled.generation.limits import forbid, forbid_repeats, per_row
 
 
 class Generated(NamedTuple):
@@ -24,10 +25,12 @@ def sample(
     *,
     start: Tensor,
     stop: int | None = None,
-    max_length: int,
+    max_length: int | Tensor,
+    min_length: int | Tensor = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    no_repeat: int = 0,
     forbidden: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Generated:
@@ -39,33 +42,41 @@ def sample(
         memory: what `Decoder.start` gave beside the state.
         start: (batch,) token ids to read first: the start symbol, or the last token of a prompt.
         stop: the token that ends a row; None: rows end at max_length only.
-        max_length: tokens to write at most.
+        max_length: tokens to write at most, for all rows or (batch,).
+        min_length: tokens to write before the stop symbol may come, likewise.
         temperature: divides the logits; 0 is the limit, the most probable token (greedy).
         top_k: keep the k most probable tokens only.
         top_p: keep the smallest set of tokens with at least this probability (Holtzman et al. 2020).
+        no_repeat: no n-gram of this size comes twice; 0 allows all.
         forbidden: tokens never to be written, such as the start symbol.
         generator: source of randomness, on the decoder's device; None: torch's own.
 
     Raises:
         ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], max_length below 0.
     """
-    _check(max_length, temperature, top_k, top_p)
+    _check(temperature, top_k, top_p, no_repeat)
+    most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     tokens: list[Tensor] = []
-    finished = torch.zeros_like(start, dtype=torch.bool)
+    finished = most == 0
     lengths = torch.zeros_like(start)
     log_probability = torch.zeros(start.shape, device=start.device)
-    for logits in _steps(decoder, state, memory, start, tokens, max_length):
+    longest = int(most.max()) if len(most) else 0
+    for logits in _steps(decoder, state, memory, start, tokens, longest):
         log_probabilities = logits.float().log_softmax(-1)
-        logits[:, list(forbidden)] = -torch.inf
+        logits = forbid(logits, forbidden)
+        if no_repeat and tokens:
+            logits = forbid_repeats(logits, torch.stack(tokens, dim=1), no_repeat)
+        if stop is not None:
+            logits[:, stop].masked_fill_(len(tokens) < least, -torch.inf)
         drawn = _draw(logits, temperature, top_k, top_p, generator)
         chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
         log_probability = log_probability + chosen.masked_fill(finished, 0.0)
-        if stop is not None:
-            drawn = drawn.masked_fill(finished, stop)
-            finished = finished | (drawn == stop)
-        lengths = lengths + (~finished).long()
+        drawn = drawn.masked_fill(finished, 0 if stop is None else stop)
+        ended = finished if stop is None else finished | (drawn == stop)
+        lengths = lengths + (~ended).long()
+        finished = ended | (lengths == most)
         tokens.append(drawn)
-        if stop is not None and bool(finished.all()):
+        if bool(finished.all()):
             break
     written = torch.stack(tokens, dim=1) if tokens else start.new_zeros(len(start), 0)
     return Generated(written, lengths, log_probability)
@@ -78,7 +89,7 @@ def greedy(
     *,
     start: Tensor,
     stop: int | None = None,
-    max_length: int,
+    max_length: int | Tensor,
     forbidden: Sequence[int] = (),
 ) -> Generated:
     """The most probable token at every step: `sample` at temperature 0."""
@@ -92,6 +103,46 @@ def greedy(
         temperature=0.0,
         forbidden=forbidden,
     )
+
+
+def own_inputs(
+    decoder: Decoder,
+    tokens: Tensor,
+    state: DecoderState,
+    memory: Any = None,
+    *,
+    probability: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Scheduled sampling (Bengio et al. 2015): some inputs replaced by what the decoder itself would have written.
+
+    The decoder runs step by step, without gradients, on what it is fed; from the second step on, each input is with
+    `probability` a draw from its own distribution instead of the given token. Train on the result with `forward`.
+
+    Args:
+        decoder: in the mode that it is trained in.
+        tokens: (batch, time) the inputs of teacher forcing.
+        state: where the decoder stands before them.
+        memory: what `Decoder.start` gave beside the state.
+        probability: from 0, which gives `tokens` back, to 1.
+        generator: source of randomness, on the decoder's device; None: torch's own.
+
+    Raises:
+        ValueError: a probability outside [0, 1].
+    """
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability is {probability}, expected 0 to 1")
+    if probability == 0.0:
+        return tokens
+    drawn = torch.rand(tokens.shape, device=tokens.device, generator=generator) < probability
+    fed = list(tokens.unbind(1))
+    with torch.no_grad():
+        for step in range(len(fed) - 1):
+            decoded = decoder.step(fed[step], state, memory)
+            state = decoded.state
+            own = torch.multinomial(decoded.logits.float().softmax(-1), 1, generator=generator)[:, 0]
+            fed[step + 1] = torch.where(drawn[:, step + 1], own, fed[step + 1])
+    return torch.stack(fed, dim=1)
 
 
 def _steps(
@@ -123,9 +174,9 @@ def _draw(
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 
-def _check(max_length: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if max_length < 0:
-        raise ValueError(f"max_length={max_length}: the number of tokens to write, 0 or more")
+def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat: int) -> None:
+    if no_repeat < 0:
+        raise ValueError(f"no_repeat={no_repeat}: the size of an n-gram that must not come twice, or 0")
     if not 0.0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature}: 0 (greedy) or more; 1 is the model's own distribution")
     if top_k is not None and top_k < 1:

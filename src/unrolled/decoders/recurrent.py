@@ -1,53 +1,15 @@
-"""From `Encoded` to tokens. Told nothing, a decoder is a language model."""
+"""A decoder without attention: embedding, recurrent net, output. Told nothing, it is a language model."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
 from unrolled.dropout import SequenceDropout
 from unrolled.encoders import Encoded, complete
 from unrolled.recurrent import Recurrent
 from unrolled.shapes import expect
-from unrolled.state import leaves, rebuild
-
-
-class DecoderState(NamedTuple):
-    """All that a decoder remembers between tokens. Every leaf has the batch on axis 0."""
-
-    core: Any
-    attention: Any = None
-    context: Tensor | None = None
-
-
-class Decoded(NamedTuple):
-    """What a decoder says of a piece of text, and where it stands after it."""
-
-    logits: Tensor  # (batch, time, vocabulary), or (batch, vocabulary) from `step`
-    weights: Tensor | None  # (batch, time, source): what attention looked at
-    state: DecoderState
-
-
-class Decoder(nn.Module, ABC):
-    """Reads a token, predicts the next. Logits at a step never depend on later tokens."""
-
-    vocabulary_size: int
-
-    @abstractmethod
-    def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Any]:
-        """The state before the first token, and the memory that `forward` and `step` want with it."""
-
-    @abstractmethod
-    def forward(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
-    ) -> Decoded:
-        """Tokens (batch, time) -> logits (batch, time, vocabulary)."""
-
-    @abstractmethod
-    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
-        """Tokens (batch,) -> logits (batch, vocabulary): what `forward` gives for this one step."""
 
 
 class RecurrentDecoder(Decoder):
@@ -93,8 +55,8 @@ class RecurrentDecoder(Decoder):
         self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
         self.output = nn.Linear(self.core.output_size, vocabulary_size)
         if tied:
-            self._tie(embedding_size)
-        self.bridge = None if summary_size is None else self._bridge(summary_size)
+            tie(self.output, self.embedding, "the core's output")
+        self.bridge = None if summary_size is None else Bridge(summary_size, self.core)
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, None]:
         """The initial state for `batch` rows; there is no memory, since nothing is attended to."""
@@ -106,7 +68,7 @@ class RecurrentDecoder(Decoder):
         if encoded is None:
             raise ValueError("this decoder starts from a source: give it `encoded`")
         expect(encoded.summary, "batch summary", batch=batch, name="encoded.summary")
-        return DecoderState(rebuild(initial, [torch.tanh(layer(encoded.summary)) for layer in self.bridge])), None
+        return DecoderState(self.bridge(encoded.summary, initial)), None
 
     def forward(
         self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
@@ -122,17 +84,3 @@ class RecurrentDecoder(Decoder):
         expect(tokens, "batch", name="tokens")
         outputs, core = self.core.step(self.embedding(tokens), state.core)
         return Decoded(self.output(outputs), None, state._replace(core=core))
-
-    def _tie(self, embedding_size: int) -> None:
-        if embedding_size != self.core.output_size:
-            raise ValueError(
-                f"tied=True needs embedding_size equal to the core's output, {self.core.output_size}, "
-                f"got {embedding_size}"
-            )
-        self.output.weight = self.embedding.weight
-        # The output layer's scale: an embedding's unit normal would give logits of the size of √hidden.
-        nn.init.uniform_(self.embedding.weight, -(embedding_size**-0.5), embedding_size**-0.5)
-
-    def _bridge(self, summary_size: int) -> nn.ModuleList:
-        initial = leaves(self.core.initial_state(1, like=self.output.weight))
-        return nn.ModuleList(nn.Linear(summary_size, leaf.shape[-1]) for leaf in initial)

@@ -1,75 +1,13 @@
-"""Codecs: text <-> ids, built from plain data and written back to it.
+"""Alphabets of characters, bytes and words, made from a text by counting."""
 
-A codec travels inside a checkpoint as a plain dict, so that a trained network reads and writes text wherever it is
-loaded. Nothing here needs torch.
-"""
-
-import inspect
 import re
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-_MODULE = "unrolled.codecs"
-_UNKNOWN = 1
+from unrolled.codecs.base import UNKNOWN, Codec, numbered
 
-
-class Codec(ABC):
-    """A fixed alphabet: text to ids and back.
-
-    Attributes:
-        unit: what one id stands for: "character", "byte" or "word".
-        size: number of ids; every id lies in 0 … size − 1.
-        start: id that a model reads before the first symbol and never writes; it decodes to nothing.
-        unknown: id that stands for whatever the alphabet lacks, or None where nothing can be lacking.
-    """
-
-    unit: str
-    size: int
-    start: int
-    unknown: int | None
-
-    @classmethod
-    @abstractmethod
-    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
-        """The alphabet of these texts; memory is bounded by the alphabet.
-
-        Args:
-            texts: each a string, or its pieces, cut anywhere.
-
-        Raises:
-            ValueError: the texts are empty.
-        """
-
-    @abstractmethod
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        """Ids of a text that comes in pieces, cut anywhere: together they are `encode` of the joined text."""
-
-    @abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of these ids.
-
-        Raises:
-            ValueError: an id outside 0 … size − 1.
-        """
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `codec_from_dict` builds this codec again."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of this text, without `start`."""
-        return [index for ids in self.encode_pieces([text]) for index in ids]
-
-    def _checked(self, ids: Iterable[int]) -> Iterator[int]:
-        for index in map(int, ids):
-            if not 0 <= index < self.size:
-                raise ValueError(
-                    f"id {index} is outside this codec's 0 … {self.size - 1}: was the text encoded by another codec?"
-                )
-            yield index
+_MODULE = "unrolled.codecs"  # where a checkpoint finds these classes, wherever they are defined
 
 
 class CharacterCodec(Codec):
@@ -86,10 +24,10 @@ class CharacterCodec(Codec):
 
     unit = "character"
     start = 0
-    unknown = _UNKNOWN
+    unknown = UNKNOWN
 
     def __init__(self, characters: str) -> None:
-        self._ids = _numbered("characters", characters)
+        self._ids = numbered("characters", characters)
         self._symbols = ["", "\N{REPLACEMENT CHARACTER}", *characters]
         self.characters = characters
         self.size = len(self._symbols)
@@ -106,7 +44,7 @@ class CharacterCodec(Codec):
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids = self._ids
-        return ([ids.get(character, _UNKNOWN) for character in piece] for piece in pieces)
+        return ([ids.get(character, UNKNOWN) for character in piece] for piece in pieces)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self._symbols[index] for index in self._checked(ids))
@@ -156,14 +94,14 @@ class WordCodec(Codec):
 
     unit = "word"
     start = 0
-    unknown = _UNKNOWN
+    unknown = UNKNOWN
 
     # Every token is one character or a run that ends where the kind of character ends: only the last token of a piece
     # can go on in the next piece.
     _TOKEN = re.compile(r"\w+|[^\S\n]+|\n|[^\w\s]")
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._ids = _numbered("words", words)
+        self._ids = numbered("words", words)
         self._symbols = ["", "<unknown>", *words]
         self.words = list(words)
         self.size = len(self._symbols)
@@ -208,7 +146,7 @@ class WordCodec(Codec):
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids: list[int] = []
         for token in self._tokens(pieces):
-            ids.append(self._ids.get(token, _UNKNOWN))
+            ids.append(self._ids.get(token, UNKNOWN))
             if len(ids) == 65536:
                 yield ids
                 ids = []
@@ -224,37 +162,8 @@ class WordCodec(Codec):
 CODECS: dict[str, type[CharacterCodec] | type[ByteCodec] | type[WordCodec]] = {
     codec.unit: codec for codec in (CharacterCodec, ByteCodec, WordCodec)
 }
-
-
-def codec_from_dict(plain: Mapping[str, Any]) -> Codec:
-    """The codec that wrote this dict (`to_dict`). Only classes of this module are built: the dict may come from a file.
-
-    Raises:
-        ValueError: no `_target_`, one that is no codec of this module, or arguments that the codec does not take.
-    """
-    targets: dict[str, Callable[..., Codec]] = {f"{_MODULE}.{codec.__name__}": codec for codec in CODECS.values()}
-    target = plain.get("_target_")
-    if target not in targets:
-        near = get_close_matches(str(target), targets, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"a codec's _target_ is one of {', '.join(targets)}, got {target!r}{hint}")
-    arguments = {name: value for name, value in plain.items() if name != "_target_"}
-    expected = set(inspect.signature(targets[target]).parameters)
-    if set(arguments) != expected:
-        raise ValueError(f"{target} takes {sorted(expected) or 'nothing'}, got {sorted(arguments) or 'nothing'}")
-    return targets[target](**arguments)
+"""The codecs that a text trains by itself, by their units."""
 
 
 def _pieces(text: str | Iterable[str]) -> Iterable[str]:
     return [text] if isinstance(text, str) else text
-
-
-def _numbered(name: str, symbols: Sequence[str]) -> dict[str, int]:
-    """Ids from 2 on: 0 and 1 are <start> and <unknown>."""
-    if not symbols:
-        raise ValueError(f"a codec needs at least one of its {name}, got none")
-    ids = {symbol: index for index, symbol in enumerate(symbols, start=2)}
-    if len(ids) != len(symbols):
-        twice = next(symbol for symbol, count in Counter(symbols).items() if count > 1)
-        raise ValueError(f"each of a codec's {name} is given once, got {twice!r} twice")
-    return ids

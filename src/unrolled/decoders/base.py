@@ -1,0 +1,81 @@
+"""What a decoder is: it reads a token, predicts the next, and hands its memory on as a value."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.encoders import Encoded
+from unrolled.recurrent import Recurrent
+from unrolled.shapes import expect
+from unrolled.state import leaves, rebuild
+
+
+class DecoderState(NamedTuple):
+    """All that a decoder remembers between tokens. Every leaf has the batch on axis 0."""
+
+    core: Any
+    attention: Any = None
+    context: Tensor | None = None
+
+
+class Decoded(NamedTuple):
+    """What a decoder says of a piece of text, and where it stands after it."""
+
+    logits: Tensor  # (batch, time, vocabulary), or (batch, vocabulary) from `step`
+    weights: Tensor | None  # (batch, time, source): what attention looked at
+    state: DecoderState
+
+
+class Decoder(nn.Module, ABC):
+    """Reads a token, predicts the next. Logits at a step never depend on later tokens."""
+
+    vocabulary_size: int
+
+    @abstractmethod
+    def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Any]:
+        """The state before the first token, and the memory that `forward` and `step` want with it."""
+
+    @abstractmethod
+    def forward(
+        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+    ) -> Decoded:
+        """Tokens (batch, time) -> logits (batch, time, vocabulary)."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
+        """Tokens (batch,) -> logits (batch, vocabulary): what `forward` gives for this one step."""
+
+
+class Bridge(nn.ModuleList):
+    """From the summary of a source to a core's first state, each leaf tanh(W s + b) (Cho et al. 2014, appendix A.1.2).
+
+    Args:
+        summary_size: features of the summary.
+        core: whose state it makes.
+    """
+
+    def __init__(self, summary_size: int, core: Recurrent) -> None:
+        initial = leaves(core.initial_state(1, like=next(core.parameters())))
+        super().__init__(nn.Linear(summary_size, leaf.shape[-1]) for leaf in initial)
+
+    def forward(self, summary: Tensor, initial: Any) -> Any:
+        """Summary (batch, summary) and a state to be like -> a state of the same structure and precision."""
+        expect(summary, "batch summary", name="encoded.summary")
+        pairs = zip(self, leaves(initial), strict=True)
+        return rebuild(initial, [torch.tanh(layer(summary)).to(leaf.dtype) for layer, leaf in pairs])
+
+
+def tie(output: nn.Linear, embedding: nn.Embedding, width: str) -> None:
+    """Let an output layer share an embedding's weights (Press & Wolf 2017).
+
+    Raises:
+        ValueError: an embedding as wide as something else than the output layer's input, which `width` names.
+    """
+    size = embedding.embedding_dim
+    if size != output.in_features:
+        raise ValueError(f"tied=True needs embedding_size equal to {width}, {output.in_features}, got {size}")
+    output.weight = embedding.weight
+    # The output layer's scale: an embedding's unit normal would give logits of the size of √hidden.
+    nn.init.uniform_(embedding.weight, -(size**-0.5), size**-0.5)

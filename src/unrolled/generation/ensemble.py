@@ -1,0 +1,75 @@
+"""Several decoders that write as one."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.decoders.base import Decoded, Decoder, DecoderState
+from unrolled.encoders import Encoded
+
+
+class EnsembleDecoder(Decoder):
+    """The mean of several decoders' distributions, as the log probabilities that a search takes for logits.
+
+    Its state and memory are tuples with one entry for each decoder; its attention is the mean of those that have some.
+
+    Args:
+        decoders: with equal vocabularies.
+        geometric: the mean of log probabilities instead of probabilities.
+
+    Raises:
+        ValueError: no decoder, or vocabularies of different sizes.
+    """
+
+    def __init__(self, decoders: Sequence[Decoder], *, geometric: bool = False) -> None:
+        super().__init__()
+        sizes = sorted({decoder.vocabulary_size for decoder in decoders})
+        if len(sizes) != 1:
+            raise ValueError(f"an ensemble has one vocabulary, got {sizes if sizes else 'no decoder'}")
+        self.decoders = nn.ModuleList(decoders)
+        self.vocabulary_size = sizes[0]
+        self.geometric = geometric
+
+    def start(self, batch: int, encoded: Encoded | Sequence[Encoded] | None = None) -> tuple[DecoderState, Any]:
+        """States and memories of all decoders.
+
+        Args:
+            batch: rows.
+            encoded: one source, or one for each decoder as its own encoder gives it.
+
+        Raises:
+            ValueError: another number of sources than of decoders.
+        """
+        several = [encoded] * len(self.decoders) if encoded is None or isinstance(encoded, Encoded) else list(encoded)
+        if len(several) != len(self.decoders):
+            raise ValueError(f"{len(several)} sources for {len(self.decoders)} decoders")
+        started = [decoder.start(batch, source) for decoder, source in zip(self._members(), several, strict=True)]
+        return DecoderState(tuple(state for state, _ in started)), tuple(memory for _, memory in started)
+
+    def forward(
+        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+    ) -> Decoded:
+        """Tokens (batch, time) -> log probabilities (batch, time, vocabulary)."""
+        members = zip(self._members(), state.core, self._memories(memory), strict=True)
+        return self._mean([decoder(tokens, own, remembered, lengths) for decoder, own, remembered in members])
+
+    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
+        """Tokens (batch,) -> log probabilities (batch, vocabulary)."""
+        members = zip(self._members(), state.core, self._memories(memory), strict=True)
+        return self._mean([decoder.step(tokens, own, remembered) for decoder, own, remembered in members])
+
+    def _members(self) -> list[Decoder]:
+        return list(self.decoders)  # pyright: ignore[reportReturnType]  # a ModuleList forgets of what
+
+    def _memories(self, memory: Any) -> Sequence[Any]:
+        return [None] * len(self.decoders) if memory is None else memory
+
+    def _mean(self, decoded: Sequence[Decoded]) -> Decoded:
+        scores = torch.stack([one.logits.float().log_softmax(-1) for one in decoded])
+        mean = scores.mean(0).log_softmax(-1) if self.geometric else scores.logsumexp(0) - math.log(len(decoded))
+        attended = [one.weights for one in decoded if one.weights is not None]
+        weights = torch.stack(attended).mean(0) if attended else None
+        return Decoded(mean, weights, DecoderState(tuple(one.state for one in decoded)))

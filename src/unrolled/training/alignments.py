@@ -1,0 +1,92 @@
+"""What each written word looked at, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+_MOST = 60  # symbols on an axis that can still be read
+
+
+class Alignment(NamedTuple):
+    """Attention over a source while a text was written.
+
+    Attributes:
+        source: its symbols.
+        text: the symbols written, the end included.
+        weights: (text, source) from 0 to 1.
+    """
+
+    source: Sequence[str]
+    text: Sequence[str]
+    weights: Tensor
+
+
+class _Aligner(Protocol):
+    def alignments(self, count: int) -> list[Alignment]: ...
+
+
+class Alignments(Callback):
+    """Draws a heat map for a few validation examples after every validation: as PNG files and in TensorBoard.
+
+    Calls `task.alignments(count) -> list[Alignment]` in process 0 alone, without gradients; a task whose network has no
+    attention gives none.
+
+    Args:
+        folder: the run's folder; pictures go to `alignments/` in it, those of the last validation replace older ones.
+        count: examples.
+
+    Raises:
+        ValueError: a count below 1; at the start of training: a module without `alignments`.
+    """
+
+    def __init__(self, folder: str | Path, *, count: int = 4) -> None:
+        if count < 1:
+            raise ValueError(f"count={count}: 1 or more, or leave the callback out: callbacks.alignments=null")
+        self.folder = Path(folder) / "alignments"
+        self.count = count
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not callable(getattr(pl_module, "alignments", None)):
+            raise ValueError(
+                f"Alignments needs {type(pl_module).__name__}.alignments(count), which it doesn't have; leave it out"
+            )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        with torch.no_grad():
+            found = cast("_Aligner", pl_module).alignments(self.count)
+        for number, alignment in enumerate(found, start=1):
+            figure = draw_alignment(alignment)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.folder / f".{number}.png"
+            figure.savefig(partial, dpi=120, format="png")
+            partial.replace(self.folder / f"{number}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(f"alignment/{number}", figure, trainer.global_step)
+
+
+def draw_alignment(alignment: Alignment) -> Figure:
+    """A heat map: written symbols from top to bottom, source symbols from left to right, dark where attention lay."""
+    source, text = list(alignment.source[:_MOST]), list(alignment.text[:_MOST])
+    weights = alignment.weights[: len(text), : len(source)].float().cpu().numpy()
+    figure = Figure(figsize=(2.2 + 0.34 * len(source), 1.8 + 0.28 * len(text)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    picture = axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set_xticks(range(len(source)), source, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(text)), text)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_xlabel("source")
+    axes.set_ylabel("written")
+    figure.colorbar(picture, ax=axes, label="attention", shrink=0.8)
+    return figure

@@ -1,0 +1,338 @@
+"""Sentence pairs for translation: from any source, encoded once, in batches of similar length."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unrolled.codecs import Codec, PairCodec, codec_from_dict
+from unrolled.codecs.text import CharacterCodec, WordCodec
+from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data import DataError, SequenceData
+from unrolled.training.subwords import train_subwords
+from unrolled.training.tokens import Tokens, write_tokens
+from unrolled_tasks.translation.sources import PARTS, Pair, file_pairs, hub_pairs, phrase_pairs
+
+_VERSION = 1  # raise it when the same options lead to other tokens
+_UNITS = ("subword", "character", "word")
+
+
+class PairBatch(NamedTuple):
+    """Sentences of similar length and their translations; texts and kinds are there when they are scored."""
+
+    source: Tensor  # (batch, source) int64
+    source_lengths: Tensor  # (batch,)
+    inputs: Tensor  # (batch, target) int64: the start symbol, then the translation
+    targets: Tensor  # (batch, target) int64: the translation, then the stop symbol
+    lengths: Tensor  # (batch,) tokens of the translation and its stop symbol
+    examples: Tensor  # (batch,) numbers of the pairs within their part
+    scale: float  # turns the summed loss into this batch's share of the step's mean
+    source_text: tuple[str, ...] = ()
+    target_text: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+
+class TranslationData(SequenceData):
+    """Pairs of sentences.
+
+    Exactly one of `phrases`, `files` and `dataset` says where they come from. Codecs are made from the training part
+    alone. Training pairs with an empty side or with more than `max_length` tokens on a side are left out and counted.
+
+    Args:
+        source: locale, column or key of what is read.
+        target: of what is written.
+        phrases: how many phrases of CLDR, in the locales `source` and `target`.
+        files: a table (.jsonl, .csv, .tsv, .parquet, also .gz) with the columns `source` and `target`, or two text
+            files, a sentence a line.
+        validation_files: as `files`.
+        test_files: as `files`.
+        dataset: a data set for `datasets.load_dataset`.
+        dataset_options: for it; `splits` names its parts.
+        unit: what is read and written: "subword", "character" or "word".
+        subwords: how they are found: "bpe" or "unigram".
+        vocabulary_size: of subwords and words.
+        joint: one vocabulary for both languages.
+        lowercase: all text in lower case.
+        batch_tokens: rows × longest of a process's batch, padding included.
+        max_length: tokens of a side of a training pair.
+        cut: fractions for parts that have no pairs of their own.
+        codec_from: the codec of a trained network, instead of one made from these pairs.
+        cache: folder for encoded text; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
+        seed: decides what is random.
+
+    Raises:
+        DataError: no source or several, or options without sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str = "en",
+        target: str = "de",
+        phrases: int | None = None,
+        files: str | Sequence[str] | None = None,
+        validation_files: str | Sequence[str] | None = None,
+        test_files: str | Sequence[str] | None = None,
+        dataset: str | None = None,
+        dataset_options: Mapping[str, Any] | None = None,
+        unit: str = "subword",
+        subwords: str = "bpe",
+        vocabulary_size: int = 8000,
+        joint: bool = False,
+        lowercase: bool = False,
+        batch_tokens: int = 2048,
+        max_length: int = 128,
+        cut: Sequence[float] = (0.94, 0.03, 0.03),
+        codec_from: Mapping[str, Any] | None = None,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        origins = {"phrases": phrases, "files": files, "dataset": dataset}
+        chosen = [name for name, value in origins.items() if value is not None]
+        if len(chosen) != 1:
+            raise DataError(f"pairs come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given")
+        if unit not in _UNITS or subwords not in ("bpe", "unigram"):
+            raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
+        if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
+            raise DataError(
+                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
+                "are 1 or more"
+            )
+        if len(cut) != 3 or min(cut) < 0 or abs(sum(cut) - 1) > 1e-6:
+            raise DataError(f"cut={list(cut)}: fractions for training, validation and test that add up to 1")
+        self._options: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "phrases": phrases,
+            "files": {"train": files, "validation": validation_files, "test": test_files},
+            "dataset": dataset,
+            "dataset_options": dict(dataset_options or {}),
+            "cut": list(cut),
+            "seed": seed,
+        }
+        self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
+        self._given_codec = None if codec_from is None else _pair_codec(codec_from)
+        self._batch_tokens, self._seed = batch_tokens, seed
+        self._cache = Path(cache or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
+        self._asked_part = "test"
+        self._codec: PairCodec | None = None
+        self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
+        self._texts: dict[str, list[Pair]] = {}
+        self._dropped = {"empty": 0, "long": 0}
+
+    def prepare(self) -> None:
+        """See `SequenceData.prepare`."""
+        if self._codec is not None:
+            return
+        folder = self._cache / f"pairs-{self._key()}"
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                partial = folder.with_name(f".{folder.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                try:
+                    self._encode(partial)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
+                partial.replace(folder)
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["parts"]}
+        self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
+        self._dropped = about["dropped"]
+        self._codec = _pair_codec(about["codec"])
+
+    def sizes(self) -> dict[str, int]:
+        codec = self.codec()
+        return {"source_vocabulary": codec.source.size, "target_vocabulary": codec.target.size}
+
+    def codec(self) -> PairCodec:
+        if self._codec is None:
+            raise RuntimeError("the pairs are not encoded yet: call prepare() first")
+        return self._codec
+
+    @property
+    def scored_part(self) -> str:
+        """What a test reads: the part that was asked for, or the validation pairs where there are no test pairs."""
+        return self._asked_part if self._asked_part in self._tokens else "validation"
+
+    def score_part(self, part: str) -> None:
+        """See `SequenceData.score_part`."""
+        if part not in self._tokens:
+            raise DataError(f"there are no {part} pairs; there are {', '.join(self._tokens)}")
+        self._asked_part = part
+
+    def describe(self) -> str:
+        """See `SequenceData.describe`."""
+        codec, sizes = self.codec(), self.sizes()
+        counts = ", ".join(f"{part} {len(pair[0].lengths):,}" for part, pair in self._tokens.items())
+        left_out = ", ".join(f"{count:,} {why}" for why, count in self._dropped.items() if count)
+        return (
+            f"{self._options['source']} to {self._options['target']}: {counts} pairs; vocabularies of "
+            f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
+            + (f"; left out of training: {left_out}" if left_out else "")
+            + f"; scored: {self.scored_part}"
+        )
+
+    def train_dataloader(self) -> BucketLoader[PairBatch]:
+        """One process's batches of the training pairs."""
+        if "train" not in self._tokens:
+            raise DataError("there are no training pairs")
+        return self._loader("train", shuffle=True, accumulate=self.accumulate, limit=self.limit)
+
+    def val_dataloader(self) -> BucketLoader[PairBatch] | list[Any]:
+        """The validation pairs, from long to short; nothing if there are none."""
+        return self._loader("validation", restart=True) if "validation" in self._tokens else []
+
+    def test_dataloader(self) -> BucketLoader[PairBatch] | list[Any]:
+        """The pairs to be scored."""
+        return self._loader(self.scored_part, restart=True) if self.scored_part in self._tokens else []
+
+    def _loader(self, part: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[PairBatch]:
+        source, target = self._tokens[part]
+        plan = BucketPlan(
+            list(zip(source.lengths.tolist(), (target.lengths + 1).tolist(), strict=True)),
+            batch_tokens=self._batch_tokens,
+            ranks=self.ranks,
+            counts=target.lengths + 1,
+            shuffle=shuffle,
+            seed=self._seed,
+        )
+
+        def collate(rows: Ints, scale: float) -> PairBatch:
+            return self._batch(part, rows, scale, scored=not shuffle)
+
+        return BucketLoader(plan, collate, rank=self.rank, **options)
+
+    def _batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
+        codec = self.codec()
+        sides = [[_document(tokens, row) for row in rows.tolist()] for tokens in self._tokens[part]]
+        border = torch.tensor([codec.start])
+        texts = self._scored_texts(part, rows, sides) if scored else []
+        return PairBatch(
+            source=pad_sequence(sides[0], batch_first=True),
+            source_lengths=torch.tensor([len(row) for row in sides[0]]),
+            inputs=pad_sequence([torch.cat([border, row]) for row in sides[1]], batch_first=True),
+            targets=pad_sequence([torch.cat([row, border]) for row in sides[1]], batch_first=True),
+            lengths=torch.tensor([len(row) + 1 for row in sides[1]]),
+            examples=torch.as_tensor(rows),
+            scale=scale,
+            source_text=tuple(pair.source for pair in texts),
+            target_text=tuple(pair.target for pair in texts),
+            kinds=tuple(pair.kind for pair in texts),
+        )
+
+    def _scored_texts(self, part: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
+        if part in self._texts:
+            return [self._texts[part][row] for row in rows.tolist()]
+        codec = self.codec()  # the texts of training pairs are not kept: as their tokens spell them
+        pairs = zip(sides[0], sides[1], strict=True)
+        return [Pair(codec.source.decode(source.tolist()), codec.decode(target.tolist())) for source, target in pairs]
+
+    def _key(self) -> str:
+        """Differs whenever the tokens do."""
+        files: list[Any] = []
+        for given in self._options["files"].values():
+            for name in [given] if isinstance(given, str) else given or []:
+                path = Path(name).resolve()
+                about = path.stat() if path.is_file() else None
+                files.append((str(path), about and about.st_size, about and about.st_mtime_ns))
+        codec = self._given_codec.to_dict() if self._given_codec else self._coding
+        about = json.dumps([_VERSION, self._options, files, codec, self._coding[-1]], sort_keys=True, default=list)
+        return hashlib.sha256(about.encode()).hexdigest()[:24]
+
+    def _pairs(self) -> dict[str, list[Pair]]:
+        options = self._options
+        languages = options["source"], options["target"]
+        if options["phrases"] is not None:
+            return phrase_pairs(*languages, options["phrases"], options["seed"], options["cut"])
+        if options["dataset"] is not None:
+            parts = hub_pairs(options["dataset"], options["dataset_options"], *languages)
+        else:
+            parts = file_pairs(options["files"], *languages)
+        return _cut(parts, options["cut"])
+
+    def _encode(self, folder: Path) -> None:
+        lowercase, max_length = self._coding[4:]
+        parts = {
+            part: [Pair(p.source.lower(), p.target.lower(), p.kind) for p in pairs] if lowercase else pairs
+            for part, pairs in self._pairs().items()
+        }
+        for part, pairs in parts.items():
+            if part != "train":
+                _expect_both_sides(part, pairs)
+        full = [pair for pair in parts.get("train", []) if pair.source and pair.target]
+        dropped = {"empty": len(parts.get("train", [])) - len(full), "long": 0}
+        codec = self._given_codec or self._trained_codec(full)
+        kept = [p for p in full if max(len(codec.encode(p.source)), len(codec.target.encode(p.target))) <= max_length]
+        dropped["long"] = len(full) - len(kept)
+        if "train" in parts:
+            if not kept:
+                raise DataError(
+                    f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} "
+                    f"more than max_length={max_length} tokens"
+                )
+            parts["train"] = kept
+        for part, pairs in parts.items():
+            write_tokens(folder / f"{part}.source", codec.source, (pair.source for pair in pairs))
+            write_tokens(folder / f"{part}.target", codec.target, (pair.target for pair in pairs))
+        texts = {part: pairs for part, pairs in parts.items() if part != "train"}
+        about = {"parts": list(parts), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
+        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+
+    def _trained_codec(self, pairs: Sequence[Pair]) -> PairCodec:
+        joint, lowercase = self._coding[3:5]
+        if not pairs:
+            raise DataError("a codec is made from training pairs, and there are none with text on both sides")
+        sides = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
+        try:
+            if joint:
+                codec = self._trained([*sides[0], *sides[1]])
+                return PairCodec(codec, codec, lowercase)
+            return PairCodec(self._trained(sides[0]), self._trained(sides[1]), lowercase)
+        except ValueError as error:
+            raise DataError(f"training pairs: {error}") from error
+
+    def _trained(self, texts: Sequence[str]) -> Codec:
+        unit, subwords, size = self._coding[:3]
+        if unit == "subword":
+            return train_subwords(texts, size, kind=subwords)
+        return CharacterCodec.train(texts) if unit == "character" else WordCodec.train(texts, max_size=size)
+
+
+def _document(tokens: Tokens, row: int) -> Tensor:
+    return tokens.read(int(tokens.documents[row]), int(tokens.documents[row + 1]))
+
+
+def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
+    codec = codec_from_dict(plain)
+    if not isinstance(codec, PairCodec):
+        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a translator has a PairCodec")
+    return codec
+
+
+def _expect_both_sides(part: str, pairs: Sequence[Pair]) -> None:
+    empty = [number for number, pair in enumerate(pairs, start=1) if not (pair.source and pair.target)]
+    if empty:
+        raise DataError(f"{part} pair {empty[0]} has an empty side ({len(empty)} in all); take them out")
+
+
+def _cut(parts: dict[str, list[Pair]], cut: Sequence[float]) -> dict[str, list[Pair]]:
+    """Parts without pairs of their own are taken from the end of the training pairs."""
+    parts = dict(parts)
+    whole = parts.get("train", [])
+    for part, share in zip(PARTS[:0:-1], list(cut)[:0:-1], strict=True):
+        size = round(len(whole) * share)
+        if part not in parts and size and len(parts["train"]) > size:
+            parts[part], parts["train"] = parts["train"][-size:], parts["train"][:-size]
+    return {part: parts[part] for part in PARTS if parts.get(part)}

@@ -1,0 +1,77 @@
+"""Translation: the encoder reads a sentence, the decoder writes it in another language."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unrolled import DecoderState, EncoderDecoder, PairCodec
+from unrolled.training.writing import WritingTask, Written
+from unrolled_tasks.translation.data import PairBatch
+from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
+
+_WORST = 30
+
+
+class Translation(WritingTask):
+    """A sentence in, its translation out (Bahdanau et al. 2015); arguments are those of `WritingTask`."""
+
+    codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]
+    network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
+
+    files: ClassVar[Mapping[str, str]] = {
+        **WritingTask.files,
+        "translations.md": "scores by length and kind, and the worst translations",
+        "alignments": "what each word looked at",
+    }
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """Translate, or score it on other pairs."""
+        return (
+            f"python -m unrolled translate {checkpoint} < in.txt > out.txt",
+            f"python evaluate.py task=translation checkpoint={checkpoint} data=pairs data.files=FILE",
+        )
+
+    def start(self, batch: PairBatch) -> tuple[DecoderState, Any]:
+        """Reads the sources."""
+        return self.network.start(batch.source, batch.source_lengths)
+
+    def source_lengths(self, batch: PairBatch) -> Tensor:
+        """Tokens of the sources."""
+        return batch.source_lengths
+
+    def describe(self, batch: PairBatch, row: int) -> tuple[str, tuple[str, ...], str]:
+        """The sentence, its translation by people, and the kind of phrase that it is."""
+        kind = batch.kinds[row] if batch.kinds else ""
+        return batch.source_text[row], (batch.target_text[row],), kind
+
+    def source_symbols(self, batch: PairBatch, row: int) -> list[str]:
+        """The source's tokens, for the axis of an alignment."""
+        return self.codec.source.symbols(batch.source[row, : int(batch.source_lengths[row])].tolist())
+
+    def scores(self, written: Sequence[Written]) -> dict[str, float]:
+        """BLEU, lower-cased BLEU, chrF and the share of exact matches, in percent."""
+        numbers, signatures = corpus_scores(written)
+        self.notes.update({f"signature {name}": said for name, said in signatures.items()})
+        return numbers
+
+    def report(self, written: Sequence[Written], folder: Path) -> None:
+        """written.txt, and translations.md: scores by length and kind, and the worst sentences."""
+        super().report(written, folder)
+        lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
+        lines += _table(("words in the source", "sentences", "BLEU"), by_length(written))
+        if kinds := by_kind(written):
+            lines += _table(("kind", "phrases", "BLEU", "exact %"), kinds)
+        worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]
+        cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
+        lines += ["The worst by chrF:", "", *_table(("chrF", "source", "reference", "written"), cells)]
+        (folder / "translations.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    def row(cells: Sequence[Any]) -> str:
+        said = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in said)} |"
+
+    return [row(head), f"|{'---|' * len(head)}", *(row(cells) for cells in rows), ""]

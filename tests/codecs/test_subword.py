@@ -1,0 +1,94 @@
+"""Subwords: spelled as the library that learnt them spells, given back as they were."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from unrolled.codecs import BPECodec, CharacterCodec, PairCodec, SubwordCodec, UnigramCodec, codec_from_dict
+from unrolled.codecs.subword import words
+from unrolled.training.subwords import train_subwords
+
+TEXTS = [
+    "A little girl climbs into a wooden playhouse, singing.",
+    "Ein kleines Mädchen klettert in ein Spielhaus aus Holz.",
+    "Two men (one old, one young) are climbing; the girl's singing, singing!",
+    "Zwei Männer klettern – und das Mädchen singt und singt.",
+] * 3
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def codec(request: pytest.FixtureRequest) -> SubwordCodec:
+    return train_subwords(TEXTS, 90, kind=request.param)
+
+
+def reference(codec: SubwordCodec) -> Tokenizer:
+    """The same model in the library's own hands."""
+    vocabulary = ["<start>", "<unknown>", *codec.pieces]
+    if isinstance(codec, BPECodec):
+        ids = {piece: index for index, piece in enumerate(vocabulary)}
+        return Tokenizer(models.BPE(ids, codec.merges, unk_token="<unknown>"))
+    assert isinstance(codec, UnigramCodec)
+    scored = [("<start>", 0.0), ("<unknown>", 0.0), *zip(codec.pieces, codec.scores, strict=True)]
+    return Tokenizer(models.Unigram(scored, 1, False))
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(text=st.text(alphabet="aeginst lr,.(-)Mäß\n\té😀x", max_size=40))
+def test_words_are_spelled_as_the_library_spells_them(codec: SubwordCodec, text: str) -> None:
+    library = reference(codec)
+    expected = [index for word in words(text) for index in library.encode(word).ids]
+
+    assert codec.encode(text) == expected
+
+
+@settings(deadline=None, derandomize=True)
+@given(chosen=st.lists(st.sampled_from(" ".join(TEXTS).split()), max_size=8))
+def test_a_text_comes_back_as_it_was(codec: SubwordCodec, chosen: list[str]) -> None:
+    text = " ".join(chosen)
+
+    assert codec.decode(codec.encode(text)) == text
+    assert codec.decode([codec.start, *codec.encode(f"  {text} \n")]) == text
+
+
+def test_a_codec_is_plain_data_and_comes_back(codec: SubwordCodec) -> None:
+    plain = json.loads(json.dumps(codec.to_dict()))
+
+    again = codec_from_dict(plain)
+
+    assert again.to_dict() == codec.to_dict()
+    assert again.encode(TEXTS[0]) == codec.encode(TEXTS[0])
+    assert codec.size <= 90
+    assert len(codec.encode(TEXTS[0])) < len(TEXTS[0]) / 1.5
+
+
+def test_training_again_gives_the_same_pieces(codec: SubwordCodec) -> None:
+    again = train_subwords(TEXTS, 90, kind="bpe" if isinstance(codec, BPECodec) else "unigram")
+
+    assert sorted(again.pieces) == sorted(codec.pieces)
+    if isinstance(codec, BPECodec):
+        assert again.to_dict() == codec.to_dict()
+
+
+def test_a_vocabulary_below_the_alphabet_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"vocabulary_size=10 is too small: the text has \d\d different"):
+        train_subwords(TEXTS, 10)
+    with pytest.raises(ValueError, match="empty"):
+        train_subwords(["", " "], 10)
+    with pytest.raises(ValueError, match="subwords='wordpiece'"):
+        train_subwords(TEXTS, 90, kind="wordpiece")
+
+
+def test_a_pair_reads_with_one_codec_and_writes_with_the_other() -> None:
+    source, target = CharacterCodec("abc"), CharacterCodec("xyz!")
+    pair = PairCodec(source, target, lowercase=True)
+
+    assert pair.encode("AB") == source.encode("ab")
+    assert pair.decode(target.encode("zy!")) == "zy!"
+    assert (pair.size, pair.unit, pair.start, pair.unknown) == (6, "character", 0, 1)
+    again = codec_from_dict(pair.to_dict())
+    assert again.to_dict() == pair.to_dict()
+    with pytest.raises(ValueError, match="target is a str"):
+        PairCodec(source, "xyz")  # type: ignore[arg-type]

@@ -1,0 +1,171 @@
+"""Sentence pairs from anywhere: read as they are, dealt to parts, refused with the remedy."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unrolled.training.data import DataError
+from unrolled_tasks.translation.data import PairBatch, TranslationData
+from unrolled_tasks.translation.phrases import KINDS, part_of, phrases
+
+ROWS = [{"en": f"the {word} number {n}", "de": f"die {word} Nummer {n}"} for n in range(20) for word in ("old", "new")]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    return tmp_path
+
+
+def write(name: str) -> Any:
+    """The rows in the format that the name says."""
+    path = Path(name)
+    lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    if name.endswith(".jsonl.gz"):
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    elif name.endswith(".jsonl"):
+        path.write_text("\n".join(lines))
+    elif name.endswith(".tsv"):
+        path.write_text("\n".join(["en\tde", *(f"{row['en']}\t{row['de']}" for row in ROWS)]))
+    elif name.endswith(".parquet"):
+        import datasets
+
+        datasets.Dataset.from_list(ROWS).to_parquet(name)
+    else:
+        for side in ("en", "de"):
+            Path(f"{name}.{side}").write_text("".join(f"{row[side]}\n" for row in ROWS))
+        return [f"{name}.en", f"{name}.de"]
+    return name
+
+
+def data(**options: Any) -> TranslationData:
+    made = TranslationData(**{"unit": "character", "cut": [0.8, 0.1, 0.1], "batch_tokens": 200, **options})
+    made.prepare()
+    return made
+
+
+def texts(codec: Any, ids: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+    return [codec.decode(row[:length].tolist()) for row, length in zip(ids, lengths.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.tsv", "t.parquet", "t"])
+def test_pairs_come_from_every_kind_of_file(name: str) -> None:
+    made = data(files=write(name))
+
+    batches: list[PairBatch] = [*made.train_dataloader(), *made.val_dataloader(), *made.test_dataloader()]
+    read = {
+        pair
+        for batch in batches
+        for pair in zip(
+            texts(made.codec().source, batch.source, batch.source_lengths),
+            texts(made.codec(), batch.targets, batch.lengths),
+            strict=True,
+        )
+    }
+    assert read == {(row["en"], row["de"]) for row in ROWS}
+    assert len(made.val_dataloader()) > 0
+    assert len(made.test_dataloader()) > 0
+    first = batches[0]
+    assert (first.inputs[:, 0] == made.codec().start).all()
+    torch.testing.assert_close(first.inputs[:, 1:][first.inputs[:, 1:] > 1], first.targets[first.targets > 1])
+
+
+def test_a_direction_is_one_option_and_a_nested_column_is_read(place: Path) -> None:
+    rows = [{"id": n, "translation": {"en": f"yes {n}", "de": f"ja {n}"}} for n in range(30)]
+    (place / "n.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    made = data(files="n.jsonl", source="de", target="en")
+
+    (batch,) = made.test_dataloader()
+    assert all(text.startswith("ja ") for text in batch.source_text)
+    assert all(text.startswith("yes ") for text in batch.target_text)
+
+
+def test_over_long_and_empty_training_pairs_are_left_out_and_counted(place: Path) -> None:
+    rows = [*ROWS, {"en": "long " * 40, "de": "lang"}, {"en": "", "de": "leer"}, {"en": "none", "de": "  "}]
+    (place / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    made = data(files="r.jsonl", validation_files=write("t.jsonl"), test_files="t.jsonl", max_length=60)
+
+    assert "train 40," in made.describe()
+    assert "2 empty, 1 long" in made.describe()
+
+
+def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
+    made = data(files=write("t.jsonl"), unit="subword", vocabulary_size=60, joint=True)
+    codec = made.codec()
+
+    assert codec.source.to_dict() == codec.target.to_dict()
+    again = data(files="t.jsonl", codec_from=json.loads(json.dumps(codec.to_dict())))
+    assert again.codec().to_dict() == codec.to_dict()
+    assert made.sizes() == {"source_vocabulary": codec.size, "target_vocabulary": codec.size}
+
+
+def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
+    made = data(files=write("t.jsonl"), validation_files="t.jsonl")
+
+    scored = torch.cat([batch.examples for batch in made.val_dataloader()])
+
+    assert sorted(scored.tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "one of phrases, files, dataset"),
+        ({"files": "t.jsonl", "phrases": 9}, "phrases and files"),
+        ({"files": "t.jsom"}, r"no file t.jsom.*did you mean t.jsonl"),
+        ({"files": "t.jsonl", "target": "dee"}, r"no column 'dee'; did you mean de\?"),
+        ({"files": ["t.en", "short.de"]}, "t.en has 40 lines and short.de has 1: from line 2 on"),
+        ({"files": ["t.en", "latin.de"]}, "latin.de, line 2: not UTF-8"),
+        ({"files": "t.xml"}, "pairs come from .jsonl"),
+        ({"files": "t.jsonl", "unit": "subword", "vocabulary_size": 9}, "vocabulary_size=9 is too small"),
+        ({"files": "t.jsonl", "unit": "letter"}, "unit='letter' is one of subword"),
+        ({"files": "t.jsonl", "batch_tokens": 0}, "batch_tokens=0"),
+        ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
+        ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
+        ({"files": "t.jsonl", "test_files": "hole.jsonl"}, "test pair 1 has an empty side"),
+        ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.codecs.ByteCodec"}}, "a ByteCodec; a translator"),
+        ({"phrases": 9, "source": "enn"}, "locale 'enn' is not in CLDR"),
+        ({"phrases": 9, "target": "en"}, "both 'en'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_remedy(place: Path, options: dict[str, Any], message: str) -> None:
+    write("t.jsonl")
+    write("t")
+    (place / "short.de").write_text("eine\n")
+    (place / "latin.de").write_bytes("ja\nschön\n".encode("latin-1"))
+    (place / "t.xml").write_text("<x/>")
+    (place / "hole.jsonl").write_text('{"en": "a", "de": ""}\n')
+
+    with pytest.raises(DataError, match=message):
+        data(**options)
+
+
+def test_phrases_are_real_repeatable_and_never_in_two_parts() -> None:
+    made = phrases("en", "de", 800, seed=1)
+
+    assert made == phrases("en", "de", 800, seed=1)
+    assert made != phrases("en", "de", 800, seed=2)
+    assert {phrase.kind for phrase in made} == set(KINDS)
+    assert all(phrase.source and phrase.target for phrase in made)
+    assert len({phrase.source.lower() for phrase in made}) == len(made)
+    known = {phrase.source: phrase.target for phrase in phrases("en", "fr", 4000)}
+    assert known["Germany"] == "Allemagne"
+    shares = (0.8, 0.1, 0.1)
+    parts = [part_of(phrase, shares) for phrase in made]
+    assert 0.7 < parts.count("train") / len(parts) < 0.9
+    assert parts == [part_of(phrase._replace(source=phrase.source.upper()), shares) for phrase in made]
+
+
+def test_phrases_exist_beyond_two_languages() -> None:
+    made = phrases("ja", "pt_BR", 160)
+
+    assert {phrase.kind for phrase in made} == set(KINDS)
+    assert any("年" in phrase.source for phrase in made)

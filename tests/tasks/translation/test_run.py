@@ -1,0 +1,197 @@
+"""Translation from the command line to a text: learnt, searched, resumed, shared between processes."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from unrolled import load_bundle
+from unrolled.inference import Search, alternatives, translate
+from unrolled.training.run import run, score
+
+Configure = Callable[..., DictConfig]
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+TINY = [
+    "task=translation",
+    "data=pairs",
+    "data.files=pairs.jsonl",
+    "data.unit=character",
+    "data.cut=[0.8,0.1,0.1]",
+    "data.batch_tokens=120",
+    "model=gru",
+    "model.hidden_size=24",
+    "model.num_layers=1",
+    "model.dropout=0",
+    "network.encoder.embedding_size=12",
+    "network.decoder.embedding_size=12",
+    "attention=multiplicative",
+    "optimizer.lr=1e-2",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "callbacks.progress=null",
+    "callbacks.curves=null",
+    "+trainer.enable_progress_bar=false",
+]
+STILL = ["network.encoder.input_dropout=0", "network.decoder.input_dropout=0", "network.decoder.output_dropout=0"]
+
+
+@pytest.fixture
+def pairs(folder: Path) -> Path:
+    """Words and the same words backwards: the order has to be learnt, and attention can."""
+    words = ["".join(chr(97 + (n * k) % 5) for k in range(1, 2 + n % 4)) for n in range(1, 40)]
+    rows = [{"en": word, "de": word[::-1]} for word in dict.fromkeys(words)]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows * 4))
+    return folder
+
+
+@pytest.fixture
+def trained(pairs: Path, configure: Configure) -> Path:
+    run(configure("run", *TINY, "callbacks.alignments.count=2", small=False))
+    return pairs / "run" / "checkpoints" / "best.ckpt"
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("model", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("attention", ["none", "additive", "multiplicative", "dot", "location"])
+def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, model: str, attention: str) -> None:
+    sizes = ["model.hidden_size=12", "network.encoder.hidden_size=6"] if attention == "dot" else []
+    options = [f"model={model}", f"attention={attention}", "trainer.max_steps=3", "+trainer.limit_val_batches=1"]
+
+    numbers = run(configure("run", *TINY, *options, *sizes, small=False))
+
+    assert numbers["test/loss"] < 4
+    assert (pairs / "run" / "alignments").exists() == (attention != "none")
+
+
+def test_it_learns_to_write_backwards(pairs: Path, configure: Configure) -> None:
+    more = [
+        "data.test_files=pairs.jsonl",
+        "trainer.max_epochs=60",
+        "callbacks.samples=null",
+        "callbacks.alignments=null",
+    ]
+    numbers = run(configure("run", *TINY, *STILL, *more, small=False))
+
+    assert numbers["test/exact"] > 90
+    assert numbers["test/perplexity"] < 1.5
+
+
+def test_copying_coverage_word_dropout_and_own_inputs_go_together(pairs: Path, configure: Configure) -> None:
+    options = [
+        "data.joint=true",
+        "network.shared_embedding=true",
+        "network.decoder.copy=true",
+        "attention=additive",
+        "attention.coverage=true",
+        "task.coverage=0.5",
+        "task.own_inputs=0.4",
+        "network.encoder.token_dropout=0.1",
+        "network.decoder.token_dropout=0.1",
+    ]
+
+    numbers = run(configure("run", *TINY, *options, small=False))
+
+    assert numbers["test/loss"] < 4
+
+
+def test_a_run_leaves_scores_texts_and_pictures(trained: Path, capsys: Any) -> None:
+    folder = trained.parents[1]
+    summary = json.loads((folder / "summary.json").read_text())
+
+    assert "tok:13a" in summary["signature bleu"]
+    assert "case:lc" in summary["signature bleu_lowercase"]
+    assert sorted(path.name for path in (folder / "alignments").iterdir()) == ["1.png", "2.png"]
+    assert len((folder / "written.txt").read_text().splitlines()) > 3
+    assert "| chrF | source | reference | written |" in (folder / "translations.md").read_text()
+    assert "should be" in (folder / "samples.md").read_text()
+    assert torch.load(trained, weights_only=True)["unrolled"]["format"] == 1
+
+
+def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path, configure: Configure) -> None:
+    asked = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "split=train", "trainer=cpu"]
+    numbers = score(configure("score", f"checkpoint={trained}", *asked, name="evaluate", small=False))
+
+    assert 0 <= numbers["test/bleu"] <= 100
+
+
+def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configure) -> None:
+    common = [*TINY, "trainer.max_epochs=3", "trainer.val_check_interval=2", "test=false"]
+    run(configure("whole", *common, "scheduler=none", small=False))
+    run(configure("begun", *common, "scheduler=none", "trainer.max_steps=6", small=False))
+    checkpoint = pairs / "begun" / "checkpoints" / "last.ckpt"
+    place = torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert place["position"] > 0  # it is within an epoch indeed
+
+    run(configure("resumed", *common, "scheduler=none", f"resume={checkpoint}", small=False))
+
+    expected = weights(pairs / "whole" / "checkpoints" / "last.ckpt")
+    for name, value in weights(pairs / "resumed" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+def test_two_processes_equal_one_with_their_joint_batch(pairs: Path, python: Process, train_script: str) -> None:
+    common = [*TINY, *STILL, "trainer.max_steps=4", "trainer.accelerator=cpu", "callbacks/gradient_clip=norm"]
+    one = python(train_script, *common, "data.batch_tokens=240", "hydra.run.dir=one")
+    two = python(train_script, *common, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
+
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    expected = weights(pairs / "one" / "checkpoints" / "last.ckpt")
+    for name, value in weights(pairs / "two" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    scores = [json.loads((pairs / run / "summary.json").read_text())["test/bleu"] for run in ("one", "two")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+    assert (pairs / "one" / "written.txt").read_text() == (pairs / "two" / "written.txt").read_text()
+
+
+def test_lines_are_translated_in_order_and_none_is_lost(trained: Path, pairs: Path, python: Process) -> None:
+    lines = ["ab", "", "abc " * 200, "  ", "b", *["abcd"] * 30]
+    (pairs / "in.txt").write_text("".join(f"{line}\n" for line in lines))
+    bundle = load_bundle(trained)
+
+    written = list(translate(bundle, lines, ahead=7, batch_tokens=50))
+
+    assert len(written) == len(lines)
+    assert written[1] == written[3] == ""
+    assert written == [next(translate(bundle, [line])) for line in lines]
+    assert list(translate([bundle, bundle], lines[:3])) == written[:3]
+    done = python("-m", "unrolled", "translate", str(trained), stdin=(pairs / "in.txt").read_text())
+    assert done.stdout.split("\n")[:-1] == written
+    best = python("-m", "unrolled", "translate", str(trained), "--n-best", "2", stdin="ab\n\n").stdout
+    assert [line.split("\t")[0] for line in best.splitlines()] == ["1", "1", "2"]
+
+
+def test_a_wrong_command_says_what_is_wrong(trained: Path, pairs: Path, python: Process) -> None:
+    for arguments, message in (
+        (["translate", "nothing.ckpt"], "no such file"),
+        (["translate", str(trained), "--width", "0"], "width=0"),
+        (["translate", str(trained), "--device", "abacus"], "--device abacus"),
+        (["sample", str(trained)], "only a decoder writes text"),
+    ):
+        done = python("-m", "unrolled", *arguments, stdin="ab\n")
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_alternatives_are_ordered_and_bad_options_refused(trained: Path) -> None:
+    bundle = load_bundle(trained)
+
+    (rows,) = alternatives(bundle, ["abcd"], options=Search(n_best=3))
+
+    assert len({row.text for row in rows}) == len(rows) == 3
+    assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+    with pytest.raises(ValueError, match="min_ratio=9"):
+        list(translate(bundle, ["a"], options=Search(min_ratio=9)))
+    with pytest.raises(ValueError, match="no checkpoint"):
+        list(translate([], ["a"]))

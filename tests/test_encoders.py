@@ -1,0 +1,55 @@
+"""Encoders: what they hand on, and what they drop."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from unrolled import GRUCell, Recurrent, RecurrentEncoder
+
+
+def encoder(**options: Any) -> RecurrentEncoder:
+    torch.manual_seed(0)
+    return RecurrentEncoder(7, 4, partial(Recurrent, GRUCell, hidden_size=6), **options).double()
+
+
+def test_the_ids_of_the_source_are_handed_on(generator: torch.Generator) -> None:
+    source = torch.randint(7, (3, 5), generator=generator)
+
+    assert encoder()(source, torch.tensor([5, 0, 2])).tokens is source
+
+
+@pytest.mark.parametrize("variational", [True, False])
+def test_input_dropout_is_one_mask_for_all_steps_or_one_for_each(variational: bool) -> None:
+    network = encoder(input_dropout=0.5, variational_dropout=variational)
+    seen: list[torch.Tensor] = []
+    network.core.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    network(torch.full((3, 9), 2))
+
+    dropped = seen[0] == 0
+    assert 0 < dropped.double().mean() < 1
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped)) == variational
+
+
+def test_dropped_tokens_are_read_as_zeros() -> None:
+    network = encoder(token_dropout=0.5)
+    seen: list[torch.Tensor] = []
+    network.core.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    network(torch.full((3, 9), 2))
+    network.eval()(torch.full((3, 9), 2))
+
+    missing = (seen[0] == 0).all(-1)
+    assert 0 < missing.double().mean() < 1
+    assert torch.equal(seen[0][~missing], seen[1][~missing])
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_the_shortest_sources_are_encoded(length: int) -> None:
+    encoded = encoder()(torch.zeros(2, length, dtype=torch.long))
+
+    assert encoded.values.shape == (2, length, 12)
+    assert encoded.summary.shape == (2, 12)
+    assert bool(encoded.summary.any()) == bool(length)
