@@ -249,10 +249,11 @@ class Masked(LSTMCell):
 
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell, Doubled, Masked])
 @pytest.mark.parametrize("core", [{}, {"residual": True}])
+@pytest.mark.parametrize("readout_size", [4, 1])  # beside an embedding of 5, 1 makes the core's input as wide as itself
 def test_the_core_reads_the_token_and_the_last_readout(
-    cell: Any, core: dict[str, Any], encoded: Encoded, tokens: Tensor
+    cell: Any, core: dict[str, Any], readout_size: int, encoded: Encoded, tokens: Tensor
 ) -> None:
-    decoder = make("additive", cell, core)
+    decoder = make("additive", cell, core, readout_size=readout_size)
     state, memory = decoder.start(4, encoded)
     expected = []
 
@@ -280,6 +281,15 @@ def test_the_first_state_is_made_from_the_summary(encoded: Encoded) -> None:
     assert not state.context.any()
     with pytest.raises(ValueError, match="give it `encoded`"):
         decoder.start(4)
+
+
+def test_the_first_state_keeps_its_precision_under_autocast(encoded: Encoded) -> None:
+    encoded = encoded._replace(values=encoded.values.float(), summary=encoded.summary.float())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        state, _ = make("coverage").float().start(4, encoded)
+
+    assert {leaf.dtype for leaf in leaves(state)} == {torch.float32}
 
 
 @pytest.mark.parametrize(("attention", "mode"), CASES)

@@ -200,6 +200,17 @@ def test_steps_that_share_their_noise_are_one_noisy_pass(inputs: Tensor) -> None
     assert noise.between[1].unique().tolist() == pytest.approx([0, 1 / 0.6])
 
 
+def test_a_step_drops_what_its_noise_says_between_the_layers(inputs: Tensor) -> None:
+    network = Recurrent(LSTMCell, 3, 5, 2, dropout=0.4).double()
+    nothing = torch.zeros(4, 5).double()
+    noise = network.noise(4, like=inputs)._replace(between=(None, nothing))
+
+    output, _ = network.step(inputs[:, 0], network.initial_state(4, like=inputs), noise)
+
+    expected, _ = network.cells[1](nothing)
+    assert torch.equal(output, expected)
+
+
 @pytest.mark.parametrize("variational", [True, False])
 def test_the_noise_of_each_step_is_new_between_the_layers_unless_it_is_variational(
     variational: bool, inputs: Tensor

@@ -209,7 +209,7 @@ class AttentiveDecoder(Decoder):
         Where the projection is known to be affine, the tokens' share of it is computed here, for all steps at once.
         """
         cell: Any = self.core.cells[0]
-        needs_inputs = self.core.residual
+        needs_inputs = self.core.residual and cell.input_size == cell.output_size
         if not self.input_feeding:
             every = cell.project(embedded).unbind(1)
             return lambda step, _: (every[step], embedded[:, step] if needs_inputs else None)
@@ -245,12 +245,11 @@ class AttentiveDecoder(Decoder):
         return torch.tanh(self.readout(torch.cat([query, context], dim=-1)))
 
     def _decoded(self, embedded: Tensor, steps: _Steps, memory: Memory, lengths: Tensor | None) -> Decoded:
-        """Logits of all steps in one product. Behind the end of a text, the readout and the weights are zero."""
+        """Logits of all steps in one product. Behind the end of a text the weights are zero."""
         queries, contexts, readouts, weights, state = steps
-        if lengths is not None:
-            padding = ~mask_from_lengths(lengths.to(readouts.device), readouts.shape[1]).unsqueeze(-1)
-            readouts = readouts.masked_fill(padding, 0.0)
-            weights = None if weights is None else weights.masked_fill(padding, 0.0)
+        if lengths is not None and weights is not None:
+            valid = mask_from_lengths(lengths.to(weights.device), weights.shape[1])
+            weights = weights.masked_fill(~valid.unsqueeze(-1), 0.0)
         logits = self.output(readouts)
         if self.mixture is not None and weights is not None:
             features = torch.cat([contexts, queries, embedded], dim=-1)
