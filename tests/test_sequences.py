@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unrolled import ShapeError
-from unrolled.sequences import last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
+from unrolled.sequences import all_full, last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
 
 laws = settings(deadline=None, derandomize=True, max_examples=30)
 ragged = st.lists(st.integers(0, 6), min_size=1, max_size=5)
@@ -68,3 +68,14 @@ def test_a_mask_with_a_gap_has_no_lengths() -> None:
 def test_lengths_of_another_batch_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"lengths has the shape \(3,\), expected \(batch=2\)"):
         reverse_valid(torch.zeros(2, 4, 1), torch.tensor([1, 2, 3]))
+
+
+def test_full_rows_are_seen_and_lengths_that_cannot_be_are_refused() -> None:
+    assert all_full(torch.tensor([4, 4]), 2, 4)
+    assert not all_full(torch.tensor([4, 0]), 2, 4)
+    with pytest.raises(ValueError, match="lengths go from 0 to 5, expected 0 to 4"):
+        all_full(torch.tensor([5, 0]), 2, 4)
+    with pytest.raises(ValueError, match=r"lengths are torch.float32, expected integers"):
+        all_full(torch.tensor([1.0, 2.0]), 2, 4)
+    with pytest.raises(ShapeError, match="lengths has the shape"):
+        all_full(torch.tensor([4, 4, 4]), 2, 4)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unrolled.backends import BACKENDS, Choice, check_name, choose
 from unrolled.cells.base import Cell
 from unrolled.dropout import SequenceDropout
-from unrolled.sequences import mask_from_lengths, reverse_valid
+from unrolled.sequences import all_full, mask_from_lengths, reverse_valid
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves, rebuild
 
@@ -83,15 +83,8 @@ def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
     if lengths is None:
         return None
     batch, time = inputs.shape[:2]
-    expect(lengths, "batch", batch=batch, name="lengths")
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise ValueError(f"lengths are {lengths.dtype}, expected integers")
-    if lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
-        shortest, longest = (int(extreme) for extreme in lengths.aminmax())
-        if shortest < 0 or longest > time:
-            raise ValueError(f"lengths go from {shortest} to {longest}, expected 0 to {time}, the time of the inputs")
-        if shortest == time:
-            return None
+    if all_full(lengths, batch, time):
+        return None
     lengths = lengths.to(inputs.device, torch.int64)
     return _Ragged(lengths, ~mask_from_lengths(lengths, time).unsqueeze(-1))
 

@@ -9,6 +9,25 @@ from torch import Tensor
 from unrolled.shapes import expect
 
 
+def all_full(lengths: Tensor, batch: int, time: int) -> bool:
+    """Check lengths (batch,), and say whether they leave no padding where that costs nothing to see, on the CPU.
+
+    Raises:
+        ShapeError: lengths of another shape.
+        ValueError: lengths that are not integers from 0 to time; elsewhere than on the CPU the range is not checked,
+            since that would wait for the device.
+    """
+    expect(lengths, "batch", batch=batch, name="lengths")
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths are {lengths.dtype}, expected integers")
+    if lengths.device.type != "cpu" or batch == 0 or torch.compiler.is_compiling():
+        return False
+    shortest, longest = (int(extreme) for extreme in lengths.aminmax())
+    if shortest < 0 or longest > time:
+        raise ValueError(f"lengths go from {shortest} to {longest}, expected 0 to {time}, the time of the inputs")
+    return shortest == time
+
+
 def mask_from_lengths(lengths: Tensor, time: int) -> Tensor:
     """(batch,) -> (batch, time): true where a step is valid."""
     expect(lengths, "batch", name="lengths")

@@ -349,3 +349,13 @@ def test_finding_out_a_size_draws_no_weights() -> None:
 def test_what_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize("input_feeding", [True, False])
+def test_lengths_that_the_tokens_cannot_have_are_named(input_feeding: bool, encoded: Encoded, tokens: Tensor) -> None:
+    decoder = make(input_feeding=input_feeding)
+
+    with pytest.raises(ValueError, match="lengths go from 1 to 8, expected 0 to 7"):
+        decoder(tokens, *decoder.start(4, encoded), torch.tensor([8, 1, 2, 3]))
+    with pytest.raises(ValueError, match="lengths go from 1 to 6, expected 0 to 5"):
+        decoder.start(4, encoded._replace(lengths=torch.tensor([6, 1, 2, 3])))

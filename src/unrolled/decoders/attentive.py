@@ -24,7 +24,7 @@ from unrolled.decoders.copying import CopyMixture
 from unrolled.dropout import SequenceDropout, TokenDropout
 from unrolled.encoders import Encoded, complete
 from unrolled.recurrent import Recurrent, StackNoise
-from unrolled.sequences import mask_from_lengths
+from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import state_at
 
@@ -143,6 +143,8 @@ class AttentiveDecoder(Decoder):
         """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
         expect(tokens, "batch time", name="tokens")
         batch, time = tokens.shape
+        if lengths is not None and all_full(lengths, batch, time):
+            lengths = None
         if time == 0:
             weights = memory.values.new_zeros(batch, 0, memory.values.shape[1]) if self.attention.weighs else None
             return Decoded(self.output.weight.new_zeros(batch, 0, self.vocabulary_size), weights, state)
