@@ -219,8 +219,8 @@ class TanhAttention(WeighingAttention):
         ValueError: a size below one.
     """
 
-    # One step needs what was remembered at the last; and (batch, time, source, attention) numbers leave the cache of a
-    # CPU, so that all at once take twice the time even where nothing is remembered.
+    # One step needs what was remembered at the last; and where nothing is remembered, all at once would hold (batch,
+    # time, source, attention) numbers together.
     at_once = False
     remembers = False  # whether scores depend on earlier weights
 
