@@ -1,11 +1,15 @@
 """Data sets that are known before the networks that learn from them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.trainer import Trainer
 
 from unrolled.codecs import Codec
+
+PARTS = ("train", "validation", "test")
 
 
 class DataError(ValueError):
@@ -80,3 +84,10 @@ class SequenceData(LightningDataModule, ABC):
     @property
     def _attached(self) -> Trainer | None:
         return self.trainer
+
+
+def plain(value: Any) -> Any:
+    """Configuration nodes as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

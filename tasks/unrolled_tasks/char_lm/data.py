@@ -4,23 +4,21 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_only
 
 from unrolled.codecs import CODECS, Codec, codec_from_dict
-from unrolled.training.data import DataError, SequenceData
+from unrolled.training.cache import cache_folder, made_once
+from unrolled.training.data import DataError, SequenceData, plain
+from unrolled.training.files import nearest
 from unrolled.training.plans import StreamPlan
 from unrolled.training.streams import RandomWindows, StreamLoader
 from unrolled.training.tokens import Tokens, codec_hash, write_tokens
 from unrolled_tasks.char_lm.parts import cut_into_parts
-from unrolled_tasks.char_lm.sources import plain, source_of
+from unrolled_tasks.char_lm.sources import source_of
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # goes into the name of the encoded text: raise it when the same options lead to other tokens
@@ -111,7 +109,7 @@ class TextData(SequenceData):
         # Refuses what does not go together, before any text is read.
         StreamPlan([], rows=1, window=window, **self._training)
         self._windowed = _checked_windowed(windowed, joined)
-        self._cache = Path(cache or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
+        self._cache = cache_folder(cache)
         self._asked_part = "test"
         self._codec: Codec | None = None
         self._tokens: dict[str, Tokens] = {}
@@ -120,20 +118,7 @@ class TextData(SequenceData):
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = self._cache / f"text-{self._key()}"
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                # Encoded beside its place and moved there when it is whole. Behind the lock, a leftover has no owner.
-                partial_folder = folder.with_name(f".{folder.name}.partial")
-                shutil.rmtree(partial_folder, ignore_errors=True)
-                partial_folder.mkdir()
-                try:
-                    self._encode(partial_folder)
-                except BaseException:
-                    shutil.rmtree(partial_folder, ignore_errors=True)
-                    raise
-                partial_folder.replace(folder)
+        folder = made_once(self._cache / f"text-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text())
         self._tokens = {part: Tokens(folder / part) for part in about["parts"]}
         self._codec = codec_from_dict(about["codec"])
@@ -287,10 +272,7 @@ def _lower(batch_size: int, window: int) -> str:
 
 def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str, Any]:
     if unit not in CODECS:
-        near = get_close_matches(str(unit), CODECS, n=1)
-        raise DataError(
-            f"unit is one of {', '.join(CODECS)}, got {unit!r}" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise DataError(f"unit is one of {', '.join(CODECS)}, got {unit!r}{nearest(str(unit), CODECS)}")
     if unit != "word" and (min_count != 1 or max_words is not None):
         raise DataError(f"min_count and max_words go with unit=word, got unit={unit}")
     if min_count < 1 or (max_words is not None and max_words < 1):

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from unrolled.training.data import DataError
-from unrolled_tasks.char_lm.sources import PARTS, Source
+from unrolled.training.data import PARTS, DataError
+from unrolled_tasks.char_lm.sources import Source
 
 Documents = Iterator[Iterable[str]]
 

@@ -1,19 +1,14 @@
 """Where text comes from: files, a data set of the Hugging Face hub, Shakespeare. Read in pieces, never as a whole."""
 
-import codecs
-import glob
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from unrolled.training.data import DataError
+from unrolled.training.data import PARTS, DataError, plain
+from unrolled.training.files import find_files, nearest, read_text, stamps
+from unrolled.training.hub import HubSplits
 from unrolled_tasks.char_lm import shakespeare
-
-PARTS = ("train", "validation", "test")
-_PIECE = 1 << 20  # bytes read at a time
 
 
 class Source(ABC):
@@ -34,7 +29,7 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """Text files in UTF-8, one document each; line ends are read as a line feed.
+    """Text files in UTF-8, also compressed (.gz, .bz2, .xz), one document each; line ends are read as a line feed.
 
     Args:
         train: paths, folders (searched for .txt, also below) or glob patterns, one or several; a file met twice is read
@@ -61,10 +56,7 @@ class FileSource(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         """Raises DataError as `documents` does."""
-        return {
-            part: [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._paths(part)]
-            for part in self.parts
-        }
+        return {part: stamps(self._paths(part)) for part in self.parts}
 
     def documents(self, part: str) -> Iterator[Iterable[str]]:
         """As for every source.
@@ -75,11 +67,7 @@ class FileSource(Source):
         return map(read_text, self._paths(part))
 
     def _paths(self, part: str) -> list[Path]:
-        patterns = self._patterns[part]
-        patterns = [patterns] if isinstance(patterns, str | Path) else list(patterns)
-        if not patterns:
-            raise DataError(f"no {part} files: the list is empty")
-        return list(dict.fromkeys(path.resolve() for pattern in patterns for path in _matches(str(pattern))))
+        return find_files(self._patterns[part], f"{part} files")
 
 
 class HubSource(Source):
@@ -97,68 +85,37 @@ class HubSource(Source):
 
     def __init__(self, dataset: str, options: Mapping[str, Any]) -> None:
         options = dict(options)
-        self._dataset = dataset
         self._column = options.pop("column", "text")
         self._separator = options.pop("separator", "\n")
-        self._names: dict[str, str] | None = options.pop("splits", None)
-        self._options = options
-        self._loaded: dict[str, Any] | None = None
-        if self._names is not None and (set(self._names) - set(PARTS) or "train" not in self._names):
-            raise DataError(f"splits names the data set's train, validation and test parts, got {self._names}")
+        self._splits = HubSplits(dataset, options)
 
     def __str__(self) -> str:
-        return f"data set {self._dataset}"
+        return str(self._splits)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return tuple(self._splits())
+        return tuple(self._splits.parts())
 
     def fingerprint(self) -> dict[str, Any]:
-        rows = {part: (split._fingerprint, len(split)) for part, split in self._splits().items()}
-        return {"rows": rows, "column": self._column, "separator": self._separator}
+        for split in self._splits.parts().values():
+            self._text_of(split)
+        return {**self._splits.fingerprint(), "column": self._column, "separator": self._separator}
 
     def documents(self, part: str) -> Iterator[Iterable[str]]:
-        for row in self._splits()[part]:
+        for row in self._text_of(self._splits.parts()[part]):
             text = row[self._column] or ""
             yield (text if text.endswith(self._separator) else text + self._separator,)
-
-    def _splits(self) -> dict[str, Any]:
-        if self._loaded is None:
-            splits = self._load()
-            self._loaded = {part: self._text_of(splits[name]) for part, name in self._chosen(splits).items()}
-        return self._loaded
-
-    def _load(self) -> dict[str, Any]:
-        import datasets
-
-        try:
-            return datasets.load_dataset(self._dataset, **self._options)  # pyright: ignore[reportReturnType]
-        except Exception as error:  # a builder may raise anything, a bare StopIteration for an empty pattern
-            raise DataError(
-                f"cannot load data set {self._dataset!r} with {self._options or 'no options'}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    def _chosen(self, splits: Mapping[str, Any]) -> dict[str, str]:
-        names = self._names or {part: part for part in PARTS if part in splits or part == "train"}
-        for part, name in names.items():
-            if name not in splits:
-                raise DataError(
-                    f"data set {self._dataset!r} has no split {name!r}{_nearest(name, splits)}; "
-                    f"it has {', '.join(splits)}. Name it by dataset_options.splits.{part}"
-                )
-        return names
 
     def _text_of(self, split: Any) -> Any:
         """The split with its text alone, read from disk row by row."""
         column, features = self._column, split.features
         if column not in features:
             raise DataError(
-                f"data set {self._dataset!r} has no column {column!r}{_nearest(column, features)}; "
+                f"{self} has no column {column!r}{nearest(column, features)}; "
                 f"it has {', '.join(features)}. Name it by dataset_options.column"
             )
         if getattr(features[column], "dtype", None) not in ("string", "large_string"):
-            raise DataError(f"column {column!r} of data set {self._dataset!r} holds no text but {features[column]}")
+            raise DataError(f"column {column!r} of {self} holds no text but {features[column]}")
         return split.select_columns([column])
 
 
@@ -200,67 +157,3 @@ def source_of(
     if files is not None:
         return FileSource(files, validation_files, test_files)
     return ShakespeareSource() if dataset is None else HubSource(dataset, plain(dataset_options or {}))
-
-
-def plain(value: Any) -> Any:
-    """Configuration nodes as dicts and lists."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def read_text(path: Path) -> Iterator[str]:
-    """The pieces of a file in UTF-8, without a byte order mark and with all line ends as a line feed.
-
-    Raises:
-        DataError: bytes that are no UTF-8; names the first one's place.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    offset, begun = 0, False
-    with path.open("rb") as file:
-        while True:
-            block = file.read(_PIECE)
-            held = len(decoder.getstate()[0])  # the beginning of a character that the block before has cut
-            try:
-                text = lines.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                place = offset - held + error.start
-                value = error.object[error.start]
-                raise DataError(
-                    f"{path} is not UTF-8: byte {place} is 0x{value:02x} ({error.reason}); convert the file, "
-                    "for example with: iconv -f latin1 -t utf-8"
-                ) from error
-            yield text if begun else text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-            begun = begun or bool(text)
-            if not block:
-                return
-            offset += len(block)
-
-
-def _matches(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        found = sorted(below for below in path.rglob("*.txt") if below.is_file())
-        if not found:
-            raise DataError(f"folder {pattern} holds no .txt file; give a pattern such as {pattern.rstrip('/')}/*.md")
-        return found
-    if path.is_file():
-        return [path]
-    if glob.has_magic(pattern):
-        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-        found = sorted(below for below in map(Path, names) if below.is_file())
-        if not found:
-            raise DataError(f"no file matches {pattern} (looked from {Path.cwd()})")
-        return found
-    raise DataError(f"no file or folder {pattern} (looked from {Path.cwd()}){_nearest_path(path)}")
-
-
-def _nearest_path(path: Path) -> str:
-    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    return _nearest(path.name, siblings)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -2,26 +2,24 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unrolled.codecs import Codec, PairCodec, codec_from_dict
 from unrolled.codecs.text import CharacterCodec, WordCodec
 from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
-from unrolled.training.data import DataError, SequenceData
+from unrolled.training.cache import cache_folder, made_once
+from unrolled.training.data import PARTS, DataError, SequenceData
 from unrolled.training.subwords import train_subwords
 from unrolled.training.tokens import Tokens, write_tokens
-from unrolled_tasks.translation.sources import PARTS, Pair, file_pairs, hub_pairs, phrase_pairs
+from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 
-_VERSION = 1  # raise it when the same options lead to other tokens
+_VERSION = 2  # raise it when the same options lead to other tokens
 _UNITS = ("subword", "character", "word")
 
 
@@ -50,8 +48,8 @@ class TranslationData(SequenceData):
         source: locale, column or key of what is read.
         target: of what is written.
         phrases: how many phrases of CLDR, in the locales `source` and `target`.
-        files: a table (.jsonl, .csv, .tsv, .parquet, also .gz) with the columns `source` and `target`, or two text
-            files, a sentence a line.
+        files: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
+            or two text files, a sentence a line; see `TableSource` and `TextPairSource`.
         validation_files: as `files`.
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`.
@@ -75,8 +73,8 @@ class TranslationData(SequenceData):
     def __init__(
         self,
         *,
-        source: str = "en",
-        target: str = "de",
+        source: str | int = "en",
+        target: str | int = "de",
         phrases: int | None = None,
         files: str | Sequence[str] | None = None,
         validation_files: str | Sequence[str] | None = None,
@@ -109,20 +107,17 @@ class TranslationData(SequenceData):
             )
         if len(cut) != 3 or min(cut) < 0 or abs(sum(cut) - 1) > 1e-6:
             raise DataError(f"cut={list(cut)}: fractions for training, validation and test that add up to 1")
-        self._options: dict[str, Any] = {
-            "source": source,
-            "target": target,
-            "phrases": phrases,
-            "files": {"train": files, "validation": validation_files, "test": test_files},
-            "dataset": dataset,
-            "dataset_options": dict(dataset_options or {}),
-            "cut": list(cut),
-            "seed": seed,
-        }
+        self._languages, self._cut = (source, target), list(cut)
+        if phrases is not None:
+            self._source: Source = PhraseSource(str(source), str(target), phrases, seed, cut)
+        elif dataset is not None:
+            self._source = HubSource(dataset, dataset_options or {}, source, target)
+        else:
+            self._source = source_of_files(files or [], validation_files, test_files, source, target)
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given_codec = None if codec_from is None else _pair_codec(codec_from)
         self._batch_tokens, self._seed = batch_tokens, seed
-        self._cache = Path(cache or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
+        self._cache = cache_folder(cache)
         self._asked_part = "test"
         self._codec: PairCodec | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
@@ -133,19 +128,7 @@ class TranslationData(SequenceData):
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = self._cache / f"pairs-{self._key()}"
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                partial = folder.with_name(f".{folder.name}.partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                try:
-                    self._encode(partial)
-                except BaseException:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    raise
-                partial.replace(folder)
+        folder = made_once(self._cache / f"pairs-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["parts"]}
         self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
@@ -178,7 +161,7 @@ class TranslationData(SequenceData):
         counts = ", ".join(f"{part} {len(pair[0].lengths):,}" for part, pair in self._tokens.items())
         left_out = ", ".join(f"{count:,} {why}" for why, count in self._dropped.items() if count)
         return (
-            f"{self._options['source']} to {self._options['target']}: {counts} pairs; vocabularies of "
+            f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
             + (f"; left out of training: {left_out}" if left_out else "")
             + f"; scored: {self.scored_part}"
@@ -241,26 +224,19 @@ class TranslationData(SequenceData):
 
     def _key(self) -> str:
         """Differs whenever the tokens do."""
-        files: list[Any] = []
-        for given in self._options["files"].values():
-            for name in [given] if isinstance(given, str) else given or []:
-                path = Path(name).resolve()
-                about = path.stat() if path.is_file() else None
-                files.append((str(path), about and about.st_size, about and about.st_mtime_ns))
-        codec = self._given_codec.to_dict() if self._given_codec else self._coding
-        about = json.dumps([_VERSION, self._options, files, codec, self._coding[-1]], sort_keys=True, default=list)
-        return hashlib.sha256(about.encode()).hexdigest()[:24]
+        about = {
+            "version": _VERSION,
+            "source": type(self._source).__name__,
+            "pairs": self._source.fingerprint(),
+            "cut": self._cut,
+            "codec": self._given_codec.to_dict() if self._given_codec else self._coding,
+            "max_length": self._coding[-1],
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def _pairs(self) -> dict[str, list[Pair]]:
-        options = self._options
-        languages = options["source"], options["target"]
-        if options["phrases"] is not None:
-            return phrase_pairs(*languages, options["phrases"], options["seed"], options["cut"])
-        if options["dataset"] is not None:
-            parts = hub_pairs(options["dataset"], options["dataset_options"], *languages)
-        else:
-            parts = file_pairs(options["files"], *languages)
-        return _cut(parts, options["cut"])
+        parts = {part: list(self._source.pairs(part)) for part in self._source.parts}
+        return parts if isinstance(self._source, PhraseSource) else _cut(parts, self._cut)
 
     def _encode(self, folder: Path) -> None:
         lowercase, max_length = self._coding[4:]

@@ -1,141 +1,320 @@
-"""Where sentence pairs come from: CLDR phrases, local files, a data set of the Hugging Face hub."""
+"""Where sentence pairs come from: CLDR phrases, tables, pairs of text files, data sets of the Hugging Face hub."""
 
+import csv
+import importlib.metadata
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.data import DataError
+from unrolled.training.data import PARTS, DataError
+from unrolled.training.files import find_files, nearest, read_lines, stamps, suffix_of
+from unrolled.training.hub import HubSplits
 from unrolled_tasks.translation.phrases import part_of, phrases
 
-PARTS = ("train", "validation", "test")
-_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-Files = str | Sequence[str]
+TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
+Column = str | int
+Patterns = str | Sequence[str]
 
 
 class Pair(NamedTuple):
-    """A sentence and its translation."""
+    """A sentence and its translation, single-spaced; a side is empty where the source has nothing there.
+
+    Attributes:
+        source: what is translated.
+        target: into what.
+        kind: a class of phrases, for separate scores; empty where there are none.
+        place: where it stands, for messages.
+    """
 
     source: str
     target: str
     kind: str = ""
+    place: str = ""
 
 
-def phrase_pairs(source: str, target: str, count: int, seed: int, cut: Sequence[float]) -> dict[str, list[Pair]]:
-    """CLDR phrases, dealt to the parts by the source phrase."""
-    shares = (cut[0], cut[1], cut[2])
-    parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
-    for phrase in phrases(source, target, count, seed):
-        parts[part_of(phrase, shares)].append(Pair(phrase.source, phrase.target, phrase.kind))
-    return {part: pairs for part, pairs in parts.items() if pairs}
+class Source(ABC):
+    """Pairs for training, and maybe others for validation and test."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """The parts with pairs of their own: "train" and any other of PARTS."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain data that differ whenever the pairs do."""
+
+    @abstractmethod
+    def pairs(self, part: str) -> Iterator[Pair]:
+        """A part's pairs, in a fixed order."""
 
 
-def file_pairs(files: Mapping[str, Files | None], source: str, target: str) -> dict[str, list[Pair]]:
-    """Pairs of each part: from one table with named columns, or from two text files with a sentence a line.
+class PhraseSource(Source):
+    """Phrases of CLDR, dealt to the parts by the source phrase.
+
+    Args:
+        source: locale to translate from.
+        target: locale to translate to.
+        count: phrases at most.
+        seed: decides which.
+        cut: fractions for training, validation and test.
+    """
+
+    def __init__(self, source: str, target: str, count: int, seed: int, cut: Sequence[float]) -> None:
+        self._options = (source, target, count, seed)
+        self._cut = (cut[0], cut[1], cut[2])
+
+    def __str__(self) -> str:
+        return f"phrases in {self._options[0]} and {self._options[1]}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(part for part, share in zip(PARTS, self._cut, strict=True) if share > 0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        packages = [importlib.metadata.version(name) for name in ("babel", "num2words")]
+        return {"options": self._options, "cut": self._cut, "packages": packages}
+
+    def pairs(self, part: str) -> Iterator[Pair]:
+        for phrase in phrases(*self._options):
+            if part_of(phrase, self._cut) == part:
+                yield Pair(phrase.source, phrase.target, phrase.kind)
+
+
+class TableSource(Source):
+    """Files with a pair in each row: .jsonl (.json, .ndjson), .tsv, .csv or .parquet; all but the last also compressed.
+
+    A row of JSON holds both sides by the names of their columns, directly or within "translation". The first line of
+    .tsv and .csv names the columns; a column that is given as a number, from 0, means a file without such a line. In
+    .tsv there is no quoting.
+
+    Args:
+        files: for each part, paths, folders or glob patterns, one or several.
+        source: column to translate from.
+        target: column to translate to.
+    """
+
+    def __init__(self, files: Mapping[str, Patterns], source: Column, target: Column) -> None:
+        self._files, self._columns = dict(files), (source, target)
+
+    def __str__(self) -> str:
+        return ", ".join(str(patterns) for patterns in self._files.values())
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"columns": self._columns, **{part: stamps(self._paths(part)) for part in self.parts}}
+
+    def pairs(self, part: str) -> Iterator[Pair]:
+        """As for every source.
+
+        Raises:
+            DataError: a file that is not there, cannot be read or lacks a column.
+        """
+        for path in self._paths(part):
+            for place, row in _rows(path, named=not isinstance(self._columns[0], int)):
+                yield pair_of(row, *self._columns, place)
+
+    def _paths(self, part: str) -> list[Path]:
+        return find_files(self._files[part], f"{part} files", suffixes=TABLES)
+
+
+class TextPairSource(Source):
+    """Two text files, the n-th lines of which are translations of one another.
+
+    Args:
+        files: for each part, the file (or pattern of files) to translate from and that to translate to.
+    """
+
+    def __init__(self, files: Mapping[str, Sequence[str]]) -> None:
+        self._files = {part: tuple(sides) for part, sides in files.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(" and ".join(sides) for sides in self._files.values())
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {part: [stamps(paths) for paths in self._paths(part)] for part in self.parts}
+
+    def pairs(self, part: str) -> Iterator[Pair]:
+        """As for every source.
+
+        Raises:
+            DataError: a file that is not there or cannot be read, or files of unequal length.
+        """
+        for paths in zip(*self._paths(part), strict=True):
+            for number, (source, target) in enumerate(zip_longest(*map(read_lines, paths)), start=1):
+                if source is None or target is None:
+                    counts = " and ".join(f"{path} has {sum(1 for _ in read_lines(path))}" for path in paths)
+                    raise DataError(f"{counts} lines; a line of the one has to be the translation of that of the other")
+                yield Pair(single_spaced(source), single_spaced(target), place=f"{paths[0]}, line {number}")
+
+    def _paths(self, part: str) -> list[list[Path]]:
+        found = [find_files(side, f"{part} files") for side in self._files[part]]
+        if len(found[0]) != len(found[1]):
+            raise DataError(f"{' and '.join(self._files[part])} match {len(found[0])} and {len(found[1])} files")
+        return found
+
+
+class HubSource(Source):
+    """A data set that `datasets` loads, with a column for each language or a column "translation" that holds both.
+
+    Args:
+        dataset: see `HubSplits`.
+        options: see `HubSplits`.
+        source: column, or key of "translation", to translate from.
+        target: column or key to translate to.
+    """
+
+    def __init__(self, dataset: str, options: Mapping[str, Any], source: Column, target: Column) -> None:
+        self._splits, self._columns = HubSplits(dataset, options), (str(source), str(target))
+
+    def __str__(self) -> str:
+        return str(self._splits)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._splits.parts())
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"columns": self._columns, **self._splits.fingerprint()}
+
+    def pairs(self, part: str) -> Iterator[Pair]:
+        """As for every source.
+
+        Raises:
+            DataError: there are no such columns.
+        """
+        split = self._splits.parts()[part]
+        if split.features:  # unknown of some that are streamed
+            wanted = [name for name in (*self._columns, "translation") if name in split.features]
+            split = split.select_columns(wanted) if wanted else split
+        for number, row in enumerate(split, start=1):
+            yield pair_of(row, *self._columns, f"{self}, {part} row {number}")
+
+
+def source_of_files(
+    files: Patterns, validation: Patterns | None, test: Patterns | None, source: Column, target: Column
+) -> TableSource | TextPairSource:
+    """What reads these files: two paths that are no tables are a pair of text files.
 
     Raises:
-        DataError: files that are missing, of an unknown kind, undecodable, or of unequal length.
+        DataError: neither tables nor a pair, or files that are not there.
     """
-    return {part: list(_read(given, source, target)) for part, given in files.items() if given is not None}
+    given = {part: each for part, each in zip(PARTS, (files, validation, test), strict=True) if each is not None}
+    listed = {part: [each] if isinstance(each, str) else list(each) for part, each in given.items()}
+    tables = [_is_table(name) for names in listed.values() for name in names]
+    if all(tables):
+        return TableSource(given, source, target)
+    for part, names in listed.items():
+        if any(tables) or len(names) != 2:
+            find_files(names)  # a name that is not there may be a misspelt one of a table
+            raise DataError(
+                f"{part} files {', '.join(names)}: pairs come from tables ({', '.join(TABLES)}) or from two text "
+                "files, as [train.en, train.de]"
+            )
+    return TextPairSource(listed)
 
 
-def hub_pairs(dataset: str, options: Mapping[str, Any], source: str, target: str) -> dict[str, list[Pair]]:
-    """Pairs of a set that `datasets.load_dataset` finds; `splits` in the options names its parts.
+def pair_of(row: Mapping[Any, Any], source: Column, target: Column, place: str) -> Pair:
+    """The pair in a row, both columns in it or in its "translation".
 
     Raises:
-        DataError: a set that cannot be loaded, or lacks a split or a column.
+        DataError: a column is missing or holds no text.
     """
-    options = dict(options)
-    names: Mapping[str, str] = options.pop("splits", None) or {}
-    splits = _load(dataset, options)
-    chosen = {part: names.get(part, part) for part in PARTS if part in names or part in splits}
-    for part, name in chosen.items():
-        if name not in splits:
+    inner = row.get("translation")
+    if source not in row and isinstance(inner, Mapping):
+        row = inner
+    sides: list[str] = []
+    for side, name in (("source", source), ("target", target)):
+        if name not in row:
+            there = ", ".join(map(str, row)) or "none"
             raise DataError(
-                f"data set {dataset!r} has no split {name!r}; it has {', '.join(splits)}. "
-                f"Name it by dataset_options.splits.{part}"
+                f"{place}: no column {name!r}{nearest(str(name), row)}; there is {there}. Name it by data.{side}"
             )
-    return {part: list(_rows(splits[name], source, target, dataset)) for part, name in chosen.items()}
+        text = row[name]
+        if not isinstance(text, str | None):
+            raise DataError(f"{place}: column {name!r} holds no text but {text!r:.80}")
+        sides.append(single_spaced(text or ""))
+    return Pair(*sides, place=place)
 
 
-def _read(files: Files, source: str, target: str) -> Iterator[Pair]:
-    if not isinstance(files, str) and len(files) == 2 and not any(_builder(Path(name)) for name in files):
-        return _two_texts(Path(files[0]), Path(files[1]))
-    tables = [files] if isinstance(files, str) else list(files)
-    return (pair for name in tables for pair in _table(Path(name), source, target))
+def single_spaced(text: str) -> str:
+    """The text without blanks at its ends, and with a plain space for every run of blanks of whatever width."""
+    return " ".join(text.split())
 
 
-def _two_texts(source: Path, target: Path) -> Iterator[Pair]:
-    sides = _lines(source), _lines(target)
-    if len(sides[0]) != len(sides[1]):
-        raise DataError(
-            f"{source} has {len(sides[0])} lines and {target} has {len(sides[1])}: from line "
-            f"{min(map(len, sides)) + 1} on one has no partner"
-        )
-    return (Pair(*pair) for pair in zip(*sides, strict=True))
+def _is_table(name: str) -> bool:
+    return suffix_of(Path(name)) in TABLES or Path(name).expanduser().is_dir()
 
 
-def _lines(path: Path) -> list[str]:
-    _expect_file(path)
-    lines: list[str] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                lines.append(line.decode().strip())
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason}, byte {error.start})") from None
-    return lines
+def _rows(path: Path, *, named: bool) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    kind = suffix_of(path)
+    if kind == ".parquet":
+        rows = _parquet_rows(path)
+    elif kind in (".tsv", ".csv"):
+        rows = _separated_rows(path, kind, named)
+    elif kind in TABLES:
+        rows = _json_rows(path)
+    else:
+        raise DataError(f"{path} is no table; tables are {', '.join(TABLES)}")
+    return ((f"{path}, {'row' if kind == '.parquet' else 'line'} {number}", row) for number, row in rows)
 
 
-def _builder(path: Path) -> str | None:
-    suffixes = path.suffixes[:-1] if path.suffix == ".gz" else path.suffixes
-    return _BUILDERS.get(suffixes[-1]) if suffixes else None
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number} is no JSON: {error}; each line has to be an object") from error
+        if not isinstance(row, Mapping):
+            raise DataError(f"{path}, line {number} is no object, but {line:.80}; each line has to be one")
+        yield number, row
 
 
-def _table(path: Path, source: str, target: str) -> Iterator[Pair]:
-    _expect_file(path)
-    builder = _builder(path)
-    if builder is None:
-        raise DataError(
-            f"{path}: pairs come from {', '.join(_BUILDERS)} (also .gz), or from two text files: "
-            "data.files=[train.en,train.de]"
-        )
-    options: dict[str, Any] = {"data_files": str(path)}
-    if ".tsv" in path.suffixes:
-        options |= {"sep": "\t", "quoting": 3}  # as it is: quotation marks are text
-    return _rows(_load(builder, options)["train"], source, target, str(path))
+def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, Mapping[Any, str]]]:
+    if kind == ".tsv":
+        rows = ((number, line.split("\t")) for number, line in enumerate(read_lines(path), start=1) if line)
+    else:
+        reader = csv.reader(line + "\n" for line in read_lines(path))
+        rows = ((reader.line_num, row) for row in reader if row)
+    header: list[str] | None = None
+    try:
+        for number, fields in rows:
+            if named and header is None:
+                header = fields
+            elif header is not None and len(header) != len(fields):
+                raise DataError(
+                    f"{path}, line {number} has {len(fields)} columns, the first line {len(header)}: "
+                    f"{', '.join(header):.80}; the first line has to name the columns, or give data.source and "
+                    "data.target as numbers"
+                )
+            else:
+                yield number, dict(zip(header, fields, strict=True)) if header else dict(enumerate(fields))
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV: {error}") from error
 
 
-def _rows(split: Any, source: str, target: str, name: str) -> Iterator[Pair]:
-    features = split.features
-    nested = "translation" in features and source not in features
-    columns = list(features["translation"].keys() if nested else features)
-    for column in (source, target):
-        if column not in columns:
-            near = get_close_matches(column, columns, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise DataError(
-                f"{name} has no column {column!r}{hint} It has {', '.join(columns)}; name them by data.source and "
-                "data.target"
-            )
-    for row in split.select_columns(["translation"] if nested else [source, target]):
-        sides = row["translation"] if nested else row
-        yield Pair(" ".join(str(sides[source] or "").split()), " ".join(str(sides[target] or "").split()))
-
-
-def _load(name: str, options: Mapping[str, Any]) -> Any:
-    import datasets
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import pyarrow
+    from pyarrow import parquet
 
     try:
-        return datasets.load_dataset(name, **options)
-    except Exception as error:  # a builder may raise anything
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"cannot load {options.get('data_files', name)!r}: {said}") from error
-
-
-def _expect_file(path: Path) -> None:
-    if not path.is_file():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = get_close_matches(path.name, beside, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise DataError(f"no file {path} (looked from {Path.cwd()}){hint}")
+        with parquet.ParquetFile(path) as table:
+            number = 0
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is no Parquet file: {error}") from error

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from unrolled.codecs import ByteCodec, CharacterCodec
+from unrolled.training import files as text_files
 from unrolled.training.data import DataError
 from unrolled.training.streams import StreamLoader
-from unrolled_tasks.char_lm import TextData, sources
+from unrolled_tasks.char_lm import TextData
 
 ALPHABET = "abcdefghij klmno\n"
 
@@ -135,10 +136,10 @@ def test_folders_patterns_and_lists_are_read_sorted_and_once(write: Callable[...
 def test_line_ends_and_byte_order_marks_are_made_alike(
     write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_PIECE", 1)
+    monkeypatch.setattr(text_files, "_PIECE", 1)
     path = write("a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\n\xc3\xa9\xe2\x82\xac\r")
 
-    assert "".join(sources.read_text(Path(path))) == "one\ntwo\nthree\né€\n"
+    assert "".join(text_files.read_text(Path(path))) == "one\ntwo\nthree\né€\n"
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 100])
@@ -149,7 +150,7 @@ def test_line_ends_and_byte_order_marks_are_made_alike(
 def test_undecodable_bytes_are_named_with_their_place(
     write: Callable[..., str], monkeypatch: pytest.MonkeyPatch, piece: int, content: bytes, place: int, value: str
 ) -> None:
-    monkeypatch.setattr(sources, "_PIECE", piece)
+    monkeypatch.setattr(text_files, "_PIECE", piece)
     path = write("latin.txt", content)
 
     with pytest.raises(DataError, match=rf"latin\.txt is not UTF-8: byte {place} is {value} .*iconv"):
@@ -292,7 +293,7 @@ def test_processes_that_prepare_at_once_encode_once(write: Callable[..., str], m
 
 
 def test_memory_does_not_grow_with_the_text(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_PIECE", 1 << 14)
+    monkeypatch.setattr(text_files, "_PIECE", 1 << 14)
 
     def peak(size: int) -> int:
         path = write(f"{size}.txt", text_of(1000) * (size // 1000))

@@ -1,0 +1,47 @@
+"""A prepared folder: whole or not there, made once however many ask."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from unrolled.training.cache import cache_folder, made_once
+
+
+def test_a_folder_is_made_once_by_all_who_ask(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        time.sleep(0.05)
+        (folder / "data").write_text("whole")
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: (made_once(tmp_path / "cache" / "x", make) / "data").read_text(), range(4)))
+
+    assert found == ["whole"] * 4
+    assert len(made) == 1
+
+
+def test_after_an_error_nothing_is_there_and_the_next_one_makes_it(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "data").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made_once(tmp_path / "x", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
+
+    (tmp_path / ".x.partial").mkdir()  # as a killed process leaves it
+    (tmp_path / ".x.partial" / "rest").touch()
+    made_once(tmp_path / "x", lambda folder: (folder / "data").touch())
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["data"]
+
+
+def test_the_given_folder_comes_before_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNROLLED_CACHE", "/from/environment")
+    assert cache_folder("~/mine") == Path.home() / "mine"
+    assert cache_folder(None) == Path("/from/environment")
+    monkeypatch.delenv("UNROLLED_CACHE")
+    assert cache_folder(None) == Path.home() / ".cache" / "unrolled"
