@@ -39,9 +39,11 @@ def run(site: Path, folder: Path, *arguments: str, code: str | None = None) -> s
 FORBID = """
 import sys
 
+FORBIDDEN = "lightning pytorch_lightning hydra omegaconf torchmetrics datasets tokenizers sacrebleu babel".split()
+
 class Forbid:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("lightning", "pytorch_lightning", "hydra", "omegaconf", "torchmetrics", "datasets"):
+        if name.split(".")[0] in FORBIDDEN:
             raise ModuleNotFoundError(f"{name} is not installed here", name=name)
 
 sys.meta_path.insert(0, Forbid())
@@ -109,3 +111,36 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
     assert written.returncode == 0, written.stderr
     assert written.stdout.startswith("one")
     assert len(written.stdout.rstrip("\n")) <= len("one") + 20
+
+
+def test_a_translator_trained_here_translates_there_with_torch_alone(site: Path, tmp_path: Path) -> None:
+    rows = "".join(f'{{"en": "the old number {n}", "de": "die alte Nummer {n}"}}\n' for n in range(40))
+    (tmp_path / "pairs.jsonl").write_text(rows)
+    code = "from unrolled.training.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
+    (tmp_path / "mytrain.py").write_text(code)
+    options = "task=translation data=pairs data.files=pairs.jsonl data.vocabulary_size=60 model.hidden_size=8"
+    options += " network.encoder.embedding_size=8 network.decoder.embedding_size=8 trainer=cpu trainer.max_steps=2"
+
+    trained = run(site, tmp_path, "mytrain.py", *options.split(), "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    command = FORBID + textwrap.dedent(
+        """
+        from unrolled import load_bundle
+        from unrolled.inference import translate
+        print(len(list(translate(load_bundle("run/checkpoints/last.ckpt"), ["the old number 3", "", "7"]))))
+        """
+    )
+    translated = run(site, tmp_path, code=command)
+
+    assert translated.stdout.strip() == "3", translated.stderr
+    missing = textwrap.dedent(
+        """
+        import sys
+        sys.modules["sacrebleu"] = None
+        """
+    )
+    refused = run(
+        site, tmp_path, code=missing + code.replace("'train.py'", "'train.py'; sys.argv[1:] = ['task=translation']")
+    )
+    assert refused.returncode == 2
+    assert "pip install 'unrolled[text]'" in refused.stderr

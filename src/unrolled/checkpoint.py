@@ -109,7 +109,9 @@ def _import(name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
                 continue  # this much of the name is no module; a shorter piece may be
-            raise CheckpointError(f"{name}: importing it needs {error.name}, which is not installed") from None
+            raise CheckpointError(
+                f"{name}: importing it needs {error.name}, which is not installed ({error})"
+            ) from None
         try:
             return functools.reduce(getattr, parts[cut:], found)
         except AttributeError as error:

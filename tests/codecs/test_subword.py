@@ -91,4 +91,4 @@ def test_a_pair_reads_with_one_codec_and_writes_with_the_other() -> None:
     again = codec_from_dict(pair.to_dict())
     assert again.to_dict() == pair.to_dict()
     with pytest.raises(ValueError, match="target is a str"):
-        PairCodec(source, "xyz")  # type: ignore[arg-type]
+        PairCodec(source, "xyz")  # type: ignore[arg-type]  # as a file might have it

@@ -1,6 +1,7 @@
 """Decoders and encoders: what they may know, and that stepping is the same as reading at once."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from unrolled.state import leaves
 CELLS = [ElmanCell, GRUCell, LSTMCell]
 
 
-def decoder(cell: type = LSTMCell, **options: object) -> RecurrentDecoder:
+def decoder(cell: type = LSTMCell, **options: Any) -> RecurrentDecoder:
     torch.manual_seed(0)
     core = partial(Recurrent, cell, hidden_size=8, num_layers=2)
-    return RecurrentDecoder(11, 5, core, **options).double().eval()  # type: ignore[arg-type]
+    return RecurrentDecoder(11, 5, core, **options).double().eval()
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import Decoded, Decoder, DecoderState, greedy, sample
+from unrolled import Decoded, Decoder, DecoderState, greedy, own_inputs, sample
 
 
 class Table(Decoder):
@@ -113,3 +113,62 @@ def test_all_rows_finished_end_the_search(table: Table) -> None:
 def test_bad_options_are_named(table: Table, generator: torch.Generator, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw(table, generator, **options)
+
+
+def test_each_row_has_its_own_least_and_greatest_length(table: Table, generator: torch.Generator) -> None:
+    most, least = torch.tensor([6, 3, 0, 6] * 50), torch.tensor([2, 3, 0, 6] * 50)
+    start = torch.zeros(200, dtype=torch.long)
+
+    table.logits = (table.logits.exp() + 0.05).log()  # so that there is always something to write
+    drawn = sample(
+        table, *table.start(200), start=start, stop=3, max_length=most, min_length=least, generator=generator
+    )
+
+    assert ((drawn.lengths >= least) & (drawn.lengths <= most)).all()
+    assert len(set(drawn.lengths[::4].tolist())) > 2
+    behind = torch.arange(drawn.tokens.shape[1]) >= drawn.lengths[:, None]
+    assert ((drawn.tokens == 3) == behind).all()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_repeat_rules_out_what_was_written(table: Table, generator: torch.Generator, size: int) -> None:
+    table.logits = (table.logits.exp() + 0.05).log()
+    start = torch.zeros(500, dtype=torch.long)
+    options: dict[str, Any] = {"start": start, "max_length": 4, "generator": generator}
+
+    free = sample(table, *table.start(500), **options).tokens
+    held = sample(table, *table.start(500), **options, no_repeat=size).tokens
+
+    def repeats(row: list[int]) -> bool:
+        grams = [tuple(row[at : at + size]) for at in range(len(row) - size + 1)]
+        return len(grams) > len(set(grams))
+
+    assert any(map(repeats, free.tolist()))
+    assert not any(map(repeats, held.tolist()))
+
+
+def test_own_inputs_follow_what_was_fed(table: Table, generator: torch.Generator) -> None:
+    certain = Table(torch.eye(4).roll(1, dims=1) + 1e-9)  # 0 -> 1 -> 2 -> 3 -> 0
+    given = torch.full((400, 4), 0)
+
+    def fed(decoder: Table, probability: float) -> Tensor:
+        return own_inputs(decoder, given, *decoder.start(400), probability=probability, generator=generator)
+
+    assert fed(certain, 0.0) is given
+    assert fed(certain, 1.0).tolist() == [[0, 1, 2, 3]] * 400
+    mixed = fed(certain, 0.5)
+    assert (mixed[:, 0] == 0).all()
+    replaced = mixed[:, 1:] != 0
+    # A replaced input is what follows the one before it, whether that was given or replaced.
+    assert (mixed[:, 1:][replaced] == ((mixed[:, :-1] + 1) % 4)[replaced]).all()
+    assert 0.4 < float(replaced[:, 0].float().mean()) < 0.6
+    torch.testing.assert_close(shares(fed(table, 1.0)[:, 1]), torch.tensor([0.1, 0.4, 0.3, 0.2]), atol=0.08, rtol=0)
+    with pytest.raises(ValueError, match=r"probability is 1\.5"):
+        fed(table, 1.5)
+
+
+def test_a_row_that_may_write_nothing_is_an_error_with_a_remedy(table: Table) -> None:
+    start = torch.tensor([0, 2])  # from 2 only 3 can follow
+
+    with pytest.raises(ValueError, match="row 1: no token is allowed any more; lower min_length or no_repeat"):
+        sample(table, *table.start(2), start=start, stop=3, max_length=4, min_length=2)

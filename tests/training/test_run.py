@@ -194,6 +194,23 @@ def test_a_package_of_ones_own_joins_without_a_fork(
     assert python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5").returncode == 0
 
 
+def test_the_last_checkpoint_is_the_last_whether_or_not_it_is_the_best(folder: Path, configure: Configure) -> None:
+    run(configure("run", "trainer.max_epochs=3", "monitor.mode=max", "optimizer.lr=1e-2", "test=false"))
+
+    steps = [
+        torch.load(folder / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    ]
+    assert steps[0] < steps[1] == summary(folder / "run")["steps"]
+
+
+def test_a_run_that_writes_no_checkpoint_names_none(folder: Path, configure: Configure, capsys: Any) -> None:
+    run(configure("run", "debug=one_batch"))
+
+    assert summary(folder / "run")["checkpoint"] == ""
+    assert "next" not in capsys.readouterr().out
+
+
 def test_a_sweep_leaves_a_folder_for_each_run(
     folder: Path, python: Process, train_script: str, small: list[str]
 ) -> None:

@@ -123,6 +123,7 @@ class AttentiveDecoder(Decoder):
             )
         features_size = self.attention.value_size + query_size + embedding_size
         self.mixture = CopyMixture(features_size) if copy else None
+        self.attends = self.attention.weighs
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Memory]:
         """The state before the first token, made from the summary, and the source prepared for attention."""

@@ -32,6 +32,7 @@ class Decoder(nn.Module, ABC):
     """Reads a token, predicts the next. Logits at a step never depend on later tokens."""
 
     vocabulary_size: int
+    attends: bool = False  # whether `Decoded.weights` say how much was looked at each place of the source
 
     @abstractmethod
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Any]:

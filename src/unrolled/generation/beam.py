@@ -19,9 +19,7 @@ class Hypotheses(NamedTuple):
     lengths: Tensor  # (batch, n_best): tokens before the stop symbol
     scores: Tensor  # (batch, n_best): by which they are ordered; −∞ where a row has fewer
     log_probability: Tensor  # (batch, n_best): nats, of all tokens and the stop symbol
-    weights: (
-        Tensor | None
-    )  # (batch, n_best, length + 1, source): what was attended to at each step, the stop's included
+    weights: Tensor | None  # (batch, n_best, length + 1, source): attention at each step, the stop's included
 
 
 class _Options(NamedTuple):
@@ -82,7 +80,15 @@ def beam_search(
         ValueError: an option outside its range, a coverage penalty without attention.
     """
     options = _Options(stop, width, groups, diversity, length_penalty, coverage_penalty, n_best, no_repeat, forbidden)
-    _check(options)
+    check_options(
+        width=width,
+        n_best=n_best,
+        groups=groups,
+        diversity=diversity,
+        length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
+        no_repeat=no_repeat,
+    )
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     if bool((least > most).any()):
         raise ValueError("min_length is above max_length, so no text could end")
@@ -93,15 +99,29 @@ def beam_search(
     return beam.best()
 
 
-def _check(options: _Options) -> None:
-    if options.width < 1 or not 1 <= options.n_best <= options.width:
-        raise ValueError(f"width={options.width} and n_best={options.n_best}: 1 or more, n_best at most the width")
-    if options.groups < 1 or options.width % options.groups:
-        raise ValueError(f"groups={options.groups}: a divisor of width={options.width}")
-    if min(options.diversity, options.length_penalty, options.coverage_penalty) < 0 or options.no_repeat < 0:
+def check_options(
+    *,
+    width: int,
+    n_best: int,
+    groups: int,
+    diversity: float,
+    length_penalty: float,
+    coverage_penalty: float,
+    no_repeat: int,
+) -> None:
+    """Looks at what `beam_search` can refuse before there is anything to search.
+
+    Raises:
+        ValueError: an option outside its range.
+    """
+    if width < 1 or not 1 <= n_best <= width:
+        raise ValueError(f"width={width} and n_best={n_best}: 1 or more, n_best at most the width")
+    if groups < 1 or width % groups:
+        raise ValueError(f"groups={groups}: a divisor of width={width}")
+    if min(diversity, length_penalty, coverage_penalty) < 0 or no_repeat < 0:
         raise ValueError(
-            f"diversity={options.diversity}, length_penalty={options.length_penalty}, "
-            f"coverage_penalty={options.coverage_penalty} and no_repeat={options.no_repeat} are 0 or more"
+            f"diversity={diversity}, length_penalty={length_penalty}, coverage_penalty={coverage_penalty} and "
+            f"no_repeat={no_repeat} are 0 or more"
         )
 
 
@@ -261,7 +281,7 @@ class _Beam:
     def _promising(self) -> Tensor:
         """(open,) rows with an open hypothesis that could still beat those that would be given back."""
         options = self.options
-        bound = self.log_probability.max(1).values / _length_norm(self.most + 1, options.length_penalty)
+        bound = self.log_probability.max(1).values / _length_norm(self.most, options.length_penalty)
         ended = self.finished.scores[self.rows]
         worst = ended.topk(options.n_best, dim=1).values[:, -1]
         return bound > worst

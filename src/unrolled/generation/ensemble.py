@@ -31,6 +31,7 @@ class EnsembleDecoder(Decoder):
             raise ValueError(f"an ensemble has one vocabulary, got {sizes if sizes else 'no decoder'}")
         self.decoders = nn.ModuleList(decoders)
         self.vocabulary_size = sizes[0]
+        self.attends = any(decoder.attends for decoder in decoders)
         self.geometric = geometric
 
     def start(self, batch: int, encoded: Encoded | Sequence[Encoded] | None = None) -> tuple[DecoderState, Any]:

@@ -52,7 +52,8 @@ def sample(
         generator: source of randomness, on the decoder's device; None: torch's own.
 
     Raises:
-        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], max_length below 0.
+        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a length below 0, or a row for which
+            the options leave no token.
     """
     _check(temperature, top_k, top_p, no_repeat)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
@@ -68,6 +69,7 @@ def sample(
             logits = forbid_repeats(logits, torch.stack(tokens, dim=1), no_repeat)
         if stop is not None:
             logits[:, stop].masked_fill_(len(tokens) < least, -torch.inf)
+        logits = _some_allowed(logits, finished)
         drawn = _draw(logits, temperature, top_k, top_p, generator)
         chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
         log_probability = log_probability + chosen.masked_fill(finished, 0.0)
@@ -155,6 +157,17 @@ def _steps(
             decoded = decoder.step(latest, state, memory)
         yield decoded.logits.clone()
         state, latest = decoded.state, tokens[-1]
+
+
+def _some_allowed(logits: Tensor, finished: Tensor) -> Tensor:
+    """Logits (batch, vocabulary) to draw from; what a finished row draws never matters."""
+    logits = logits.masked_fill(finished.unsqueeze(1), 0.0)
+    blocked = (logits == -torch.inf).all(-1)
+    if bool(blocked.any()):
+        raise ValueError(
+            f"row {int(blocked.int().argmax())}: no token is allowed any more; lower min_length or no_repeat"
+        )
+    return logits
 
 
 def _draw(

@@ -130,7 +130,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from unrolled.inference.translation import alternatives
+    from unrolled.inference.translation import alternatives, translate
     from unrolled.inference.writing import Search
 
     named = {name: getattr(options, name) for name in Search._fields if name != "n_best"}
@@ -138,13 +138,13 @@ def _translate(options: argparse.Namespace) -> None:
     generator = _generator(options)
     bundles = [_load(options, path) for path in options.checkpoint]
     lines = _utf8(sys.stdin, "standard input")
-    found = alternatives(
-        bundles, lines, options=search, batch_tokens=options.batch_tokens, ahead=options.ahead, generator=generator
-    )
-    for number, row in enumerate(found, start=1):
-        if options.n_best is None:
-            print(" ".join(row[0].text.splitlines()), flush=options.ahead == 1)
-        for candidate in row if options.n_best is not None else ():
+    how: dict[str, Any] = {"batch_tokens": options.batch_tokens, "ahead": options.ahead, "generator": generator}
+    if options.n_best is None:
+        for text in translate(bundles, lines, options=search, **how):
+            print(" ".join(text.splitlines()), flush=options.ahead == 1)
+        return
+    for number, row in enumerate(alternatives(bundles, lines, options=search, **how), start=1):
+        for candidate in row:
             print(number, f"{candidate.score:.4f}", " ".join(candidate.text.splitlines()), sep="\t")
 
 

@@ -35,12 +35,13 @@ def translate(
         generator: source of randomness for options.temperature.
 
     Raises:
-        ValueError: networks that do not translate, or whose codecs differ; options that no search takes.
+        ValueError: networks that do not translate, or whose codecs differ; options that no search takes, or that no
+            text can satisfy.
     """
     found = alternatives(
         bundles, lines, options=options._replace(n_best=1), batch_tokens=batch_tokens, ahead=ahead, generator=generator
     )
-    return (row[0].text for row in found)
+    return (_best(number, row).text for number, row in enumerate(found, start=1))
 
 
 def alternatives(
@@ -62,6 +63,12 @@ def alternatives(
     if batch_tokens < 1 or ahead < 1:
         raise ValueError(f"batch_tokens={batch_tokens} and ahead={ahead} are 1 or more")
     return _stream(networks, codec, iter(lines), options, batch_tokens, ahead, generator)
+
+
+def _best(number: int, row: Sequence[Candidate]) -> Candidate:
+    if not row:
+        raise ValueError(f"line {number}: no text is allowed; lower no_repeat or min_ratio")
+    return row[0]
 
 
 def begin(

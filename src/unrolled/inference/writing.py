@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrolled.codecs.base import Codec
 from unrolled.decoders.base import Decoder, DecoderState
-from unrolled.generation.beam import Hypotheses, beam_search
+from unrolled.generation.beam import Hypotheses, beam_search, check_options
 from unrolled.generation.sampling import sample
 
 
@@ -45,9 +45,17 @@ class Search(NamedTuple):
         """The same options.
 
         Raises:
-            ValueError: what the searches cannot refuse themselves: ratios and an allowance below 0, a random search for
-                several alternatives.
+            ValueError: an option outside its range, or a random search for several alternatives.
         """
+        check_options(
+            width=self.width,
+            n_best=self.n_best,
+            groups=self.groups,
+            diversity=self.diversity,
+            length_penalty=self.length_penalty,
+            coverage_penalty=self.coverage_penalty,
+            no_repeat=self.no_repeat,
+        )
         if self.max_ratio < 0 or self.max_extra < 0 or self.max_ratio + self.max_extra == 0:
             raise ValueError(
                 f"max_ratio={self.max_ratio}, max_extra={self.max_extra}: tokens per source token and beyond, "
@@ -55,6 +63,8 @@ class Search(NamedTuple):
             )
         if self.min_ratio < 0 or self.min_ratio > self.max_ratio:
             raise ValueError(f"min_ratio={self.min_ratio}: from 0 to max_ratio, which is {self.max_ratio}")
+        if self.temperature is not None and not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: 0 or more; 1 is the model's own distribution")
         if self.temperature is not None and self.n_best > 1:
             raise ValueError(f"n_best={self.n_best} with a temperature: texts drawn at random come one by one")
         return self

@@ -17,6 +17,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str | Path) -> None:
+        self.dirpath = dirpath  # as ModelCheckpoint names it: where each process puts its own part
         self.path = Path(dirpath) / "last.ckpt"
         self._saved = False
 

@@ -90,7 +90,9 @@ def _summary(
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         f"{throughput.unit}s_per_second" if throughput else "units_per_second": throughput.rate if throughput else None,
-        "checkpoint": str(getattr(monitor, "best_model_path", "") or (last.path if last else "")),
+        "checkpoint": str(
+            getattr(monitor, "best_model_path", "") or (last.path if last and last.path.is_file() else "")
+        ),
         "best_validation": _number(getattr(monitor, "best_model_score", None)),
         "processes": trainer.world_size,
         "seed": int(config.seed),
@@ -110,12 +112,21 @@ def _parameters(task: SequenceTask) -> int:
 
 def _backends(task: SequenceTask) -> list[str]:
     """What runs the network's layers and why, layers with the same answer in one line."""
-    core = getattr(task.network, "core", None)
-    if not isinstance(core, Recurrent):
-        return []
+    cores = {name: module for name, module in task.network.named_modules() if isinstance(module, Recurrent)}
+    said: list[str] = []
+    for name, core in cores.items():
+        owner = name.rpartition(".")[0]
+        answers = _choices(core, fed=bool(getattr(task.network.get_submodule(owner), "input_feeding", False)))
+        place = f"{owner}: " if len(cores) > 1 else ""
+        said += [f"{place}{answers.count(answer)} × {answer}" for answer in dict.fromkeys(answers)]
+    return said
+
+
+def _choices(core: Recurrent, *, fed: bool) -> list[str]:
+    if fed:
+        return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
     like = next(core.parameters())
-    answers = [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 2, core.input_size))]
-    return [f"{answers.count(answer)} × {answer}" for answer in dict.fromkeys(answers)]
+    return [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 2, core.input_size))]
 
 
 def _shown(path: str | Path) -> str:

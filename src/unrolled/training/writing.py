@@ -22,7 +22,7 @@ from unrolled.training.alignments import Alignment
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 
-_ALIGNED = 16  # alignments kept of a validation
+_ALIGNED = 16  # examples, the first of the part, whose alignments are kept of a validation
 
 
 class Teaching(Protocol):
@@ -73,7 +73,7 @@ class WritingTask(SequenceTask):
         shown: examples whose texts are shown after every validation.
 
     Raises:
-        ValueError: a probability outside [0, 1), an unknown search option.
+        ValueError: a probability outside [0, 1), an unknown or impossible search option, coverage without attention.
     """
 
     files: ClassVar[Mapping[str, str]] = {"written.txt": "what it wrote for each test example"}
@@ -104,11 +104,18 @@ class WritingTask(SequenceTask):
             )
         self.label_smoothing, self.coverage, self.own_inputs = label_smoothing, coverage, own_inputs
         self.search = _search(search or {})
-        self.validation_search = self.search._replace(width=validation_width, n_best=1, groups=1, coverage_penalty=0.0)
+        if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
+            raise ValueError(
+                f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} weigh what was "
+                "attended to, and this network has no attention; leave them at 0, or choose attention=additive"
+            )
+        self.validation_search = self.search._replace(
+            width=validation_width, n_best=1, groups=1, coverage_penalty=0.0, temperature=None
+        )
         self.shown = shown
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
         self.written: list[Written] = []
-        self._alignments: list[Alignment] = []
+        self._alignments: dict[int, Alignment] = {}  # by example
 
     @abstractmethod
     def start(self, batch: Any) -> tuple[DecoderState, Any]:
@@ -138,7 +145,7 @@ class WritingTask(SequenceTask):
         return getattr(self.codec, "target", self.codec)
 
     def loss(self, batch: Teaching, loader: str) -> Loss:
-        """Summed nats of the references' tokens; smoothed, and with the coverage loss, in training."""
+        """Summed nats of the references' tokens, without smoothing or coverage."""
         return self._loss(batch, self._taught(batch, batch.inputs, *self.start(batch)), smoothing=0.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -183,7 +190,7 @@ class WritingTask(SequenceTask):
 
     def alignments(self, count: int) -> list[Alignment]:
         """What the network attended to while it wrote about the first examples; none without attention."""
-        return self._alignments[:count]
+        return [self._alignments[example] for example in sorted(self._alignments)[:count]]
 
     def _taught(self, batch: Teaching, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
         return self.decoder(inputs, state, memory, batch.lengths)
@@ -219,15 +226,15 @@ class WritingTask(SequenceTask):
     def _keep_alignments(self, batch: Any, found: Hypotheses) -> None:
         if found.weights is None:
             return
-        for row in range(len(batch.examples)):
-            symbols = self.source_symbols(batch, row)
-            if symbols is None or len(self._alignments) >= _ALIGNED:
-                return
+        for row, example in enumerate(batch.examples.tolist()):
+            symbols = self.source_symbols(batch, row) if example < _ALIGNED else None
+            if symbols is None:
+                continue
             length = int(found.lengths[row, 0])
             ids = found.tokens[row, 0, :length].tolist()
             text = [*self.target_codec.symbols(ids), "■"]
             weights = found.weights[row, 0, : length + 1, : len(symbols)]
-            self._alignments.append(Alignment(symbols, text[: len(weights)], weights.clone()))
+            self._alignments[example] = Alignment(symbols, text[: len(weights)], weights.clone())
 
     def _conclude(self, part: str) -> list[Written]:
         """Logs a part's numbers; gives back its texts, those of all processes, in the order of the examples."""
@@ -238,7 +245,7 @@ class WritingTask(SequenceTask):
         self.mean_loss.reset()
         self.accuracy.reset()
         written, self.written = sorted(_of_all_processes(self.written)), []
-        self._alignments = []
+        self._alignments = {}
         # Every process scores all texts: numbers that are equal everywhere need no broadcast.
         for name, value in self.scores(written).items():
             shown = part == "validation" and name in self.trainer_monitor

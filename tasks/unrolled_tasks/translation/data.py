@@ -19,7 +19,7 @@ from unrolled.training.subwords import train_subwords
 from unrolled.training.tokens import Tokens, write_tokens
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 
-_VERSION = 2  # raise it when the same options lead to other tokens
+_VERSION = 3  # raise it when the same options lead to other tokens
 _UNITS = ("subword", "character", "word")
 
 
@@ -236,7 +236,9 @@ class TranslationData(SequenceData):
 
     def _pairs(self) -> dict[str, list[Pair]]:
         parts = {part: list(self._source.pairs(part)) for part in self._source.parts}
-        return parts if isinstance(self._source, PhraseSource) else _cut(parts, self._cut)
+        if not isinstance(self._source, PhraseSource):
+            parts = _cut(parts, self._cut)
+        return {part: parts[part] for part in PARTS if parts.get(part)}
 
     def _encode(self, folder: Path) -> None:
         lowercase, max_length = self._coding[4:]
@@ -298,17 +300,19 @@ def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
 
 
 def _expect_both_sides(part: str, pairs: Sequence[Pair]) -> None:
-    empty = [number for number, pair in enumerate(pairs, start=1) if not (pair.source and pair.target)]
+    empty = [(number, pair) for number, pair in enumerate(pairs, start=1) if not (pair.source and pair.target)]
     if empty:
-        raise DataError(f"{part} pair {empty[0]} has an empty side ({len(empty)} in all); take them out")
+        number, pair = empty[0]
+        place = f" ({pair.place})" if pair.place else ""
+        raise DataError(f"{part} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
 
 
 def _cut(parts: dict[str, list[Pair]], cut: Sequence[float]) -> dict[str, list[Pair]]:
     """Parts without pairs of their own are taken from the end of the training pairs."""
     parts = dict(parts)
-    whole = parts.get("train", [])
+    whole = len(parts["train"])
     for part, share in zip(PARTS[:0:-1], list(cut)[:0:-1], strict=True):
-        size = round(len(whole) * share)
-        if part not in parts and size and len(parts["train"]) > size:
-            parts[part], parts["train"] = parts["train"][-size:], parts["train"][:-size]
-    return {part: parts[part] for part in PARTS if parts.get(part)}
+        if part not in parts:
+            left = max(0, len(parts["train"]) - round(whole * share))
+            parts["train"], parts[part] = parts["train"][:left], parts["train"][left:]
+    return parts

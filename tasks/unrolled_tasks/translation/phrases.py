@@ -8,10 +8,10 @@ and languages are finite lists: an unseen name can only be guessed from its spel
 import datetime
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unrolled.training.data import DataError
 
@@ -23,7 +23,13 @@ _UNITS = (
     *("temperature-celsius", "speed-kilometer-per-hour", "digital-megabyte", "energy-kilowatt-hour"),
     *("area-square-kilometer", "power-watt"),
 )
+_NUM2WORDS = {"nb": "no"}  # languages that num2words calls by another code
+_MISSPELT = ("am",)  # languages whose numbers num2words 0.5 fails to spell
 _CURRENCIES = ["EUR", "USD", "GBP", "JPY", "CHF", "SEK", "CNY", "INR", "BRL", "CAD", "AUD", "PLN", "TRY", "ZAR"]
+
+
+Writer = Callable[[Any], str | None]  # one phrase: Babel's locale -> how it is written there
+Maker = Callable[[random.Random], Writer]  # draws one
 
 
 class Phrase(NamedTuple):
@@ -46,14 +52,16 @@ def phrases(source: str, target: str, count: int, seed: int = 0) -> list[Phrase]
     Raises:
         DataError: a locale that CLDR lacks, twice the same, or a missing package.
     """
-    makers = _makers(source, target)
+    pair = (_locale(source), _locale(target))
+    if str(pair[0]) == str(pair[1]):
+        raise DataError(f"source and target are both {source!r}; choose two locales, such as data.target=fr")
     seen: set[str] = set()
     found: list[Phrase] = []
-    for kind, make in makers.items():
+    for kind, make in _makers(pair).items():
         generator = random.Random(f"{seed} {kind}")
         wanted = -(-count // len(KINDS))
-        made = islice(_distinct(kind, make, generator, seen, wanted * _TRIES), wanted)
-        found.extend(made)
+        drawn = (make(generator) for _ in range(wanted * _TRIES))
+        found.extend(islice(_distinct(kind, drawn, pair, seen), wanted))
     random.Random(seed).shuffle(found)
     return found[:count]
 
@@ -70,11 +78,9 @@ def part_of(phrase: Phrase, shares: tuple[float, float, float]) -> str:
     return "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"
 
 
-def _distinct(
-    kind: str, make: Callable[[random.Random], tuple[str, str]], generator: random.Random, seen: set[str], tries: int
-) -> Iterator[Phrase]:
-    for _ in range(tries):
-        source, target = (_plain(side) for side in make(generator))
+def _distinct(kind: str, drawn: Iterable[Writer], pair: tuple[Any, Any], seen: set[str]) -> Iterator[Phrase]:
+    for write in drawn:
+        source, target = (_plain(write(locale) or "") for locale in pair)
         if source and target and source.lower() not in seen:
             seen.add(source.lower())
             yield Phrase(kind, source, target)
@@ -85,92 +91,106 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _makers(source: str, target: str) -> dict[str, Callable[[random.Random], tuple[str, str]]]:
+def _locale(name: str) -> Any:
     try:
-        from babel import Locale, UnknownLocaleError, dates, localedata, numbers, units
+        from babel import Locale, UnknownLocaleError, localedata
     except ModuleNotFoundError:
         raise DataError("the phrases come from Babel: pip install 'unrolled[text]'") from None
+    try:
+        return Locale.parse(name.replace("-", "_"))
+    except (UnknownLocaleError, ValueError):
+        near = get_close_matches(name, localedata.locale_identifiers(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise DataError(f"locale {name!r} is not in CLDR{hint} Examples: en, de, fr, pt_BR, zh_Hant") from None
 
-    def locale(name: str) -> Locale:
-        try:
-            return Locale.parse(name)
-        except (UnknownLocaleError, ValueError):
-            near = get_close_matches(name, localedata.locale_identifiers(), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise DataError(f"locale {name!r} is not in CLDR{hint} Examples: en, de, fr, pt_BR, zh_Hant") from None
 
-    pair = (locale(source), locale(target))
-    if str(pair[0]) == str(pair[1]):
-        raise DataError(f"source and target are both {source!r}; choose two locales, such as data.target=fr")
-
-    def both(write: Callable[[Locale], str | None]) -> tuple[str, str]:
-        return write(pair[0]) or "", write(pair[1]) or ""
-
-    def date(generator: random.Random) -> tuple[str, str]:
-        day = datetime.date(1900, 1, 1) + datetime.timedelta(days=generator.randrange(55_000))
-        width = generator.choice(("short", "medium", "long", "full"))
-        return both(lambda one: dates.format_date(day, width, locale=one))
-
-    def time(generator: random.Random) -> tuple[str, str]:
-        moment = datetime.datetime(2000, 1, 1) + datetime.timedelta(
-            days=generator.randrange(9000), seconds=generator.randrange(86_400)
-        )
-        if generator.random() < 0.3:
-            return both(lambda one: dates.format_time(moment, "medium", locale=one))
-        width = generator.choice(("short", "medium"))
-        return both(lambda one: dates.format_datetime(moment, width, locale=one))
-
-    def number(generator: random.Random) -> tuple[str, str]:
-        value = generator.randrange(10 ** generator.randint(1, 9)) / 10 ** generator.randint(0, 3)
-        if generator.random() < 0.3:
-            return both(lambda one: numbers.format_percent(value / 100, "#,##0.##%", locale=one))
-        return both(lambda one: numbers.format_decimal(value, locale=one))
-
-    def unit(generator: random.Random) -> tuple[str, str]:
-        value, name = round(generator.randrange(10_000) / generator.choice((1, 1, 10)), 1), generator.choice(_UNITS)
-        width = generator.choice(("long", "long", "short"))
-        return both(lambda one: units.format_unit(value, name, width, locale=one))
-
-    def currency(generator: random.Random) -> tuple[str, str]:
-        value, name = generator.randrange(1_000_000) / 100, generator.choice(_CURRENCIES)
-        form = generator.choice(("standard", "name"))
-        return both(lambda one: numbers.format_currency(value, name, locale=one, format_type=form))
-
-    def shared(names: str, generator: random.Random) -> tuple[str, str]:
-        sides: list[dict[str, str]] = [dict(getattr(one, names)) for one in pair]
-        code = generator.choice(sorted(sides[0].keys() & sides[1].keys()))
-        return sides[0][code], sides[1][code]
-
-    def territory(generator: random.Random) -> tuple[str, str]:
-        return shared("territories", generator)
-
-    def language(generator: random.Random) -> tuple[str, str]:
-        return shared("languages", generator)
-
-    makers = {
-        "date": date,
-        "time": time,
-        "number": number,
-        "unit": unit,
-        "currency": currency,
-        "territory": territory,
-        "language": language,
+def _makers(pair: tuple[Any, Any]) -> dict[str, Maker]:
+    """What draws phrases of each kind that both languages have."""
+    makers: dict[str, Maker | None] = {
+        "date": _date,
+        "time": _time,
+        "number": _number,
+        "unit": _unit,
+        "currency": _currency,
+        "territory": _name(pair, "territories"),
+        "language": _name(pair, "languages"),
+        "spelled": _spelled(pair),
     }
-    spelled = _spelled(pair[0].language, pair[1].language)
-    return makers if spelled is None else {**makers, "spelled": spelled}
+    return {kind: make for kind, make in makers.items() if make is not None}
 
 
-def _spelled(source: str, target: str) -> Callable[[random.Random], tuple[str, str]] | None:
-    """Numbers in words; None where num2words lacks a language."""
+def _date(generator: random.Random) -> Writer:
+    from babel.dates import format_date
+
+    day = datetime.date(1900, 1, 1) + datetime.timedelta(days=generator.randrange(55_000))
+    width = generator.choice(("short", "medium", "long", "full"))
+    return lambda locale: format_date(day, width, locale=locale)
+
+
+def _time(generator: random.Random) -> Writer:
+    from babel.dates import format_datetime, format_time
+
+    passed = datetime.timedelta(days=generator.randrange(9000), seconds=generator.randrange(86_400))
+    moment = datetime.datetime(2000, 1, 1) + passed
+    if generator.random() < 0.3:
+        return lambda locale: format_time(moment, "medium", locale=locale)
+    width = generator.choice(("short", "medium"))
+    return lambda locale: format_datetime(moment, width, locale=locale)
+
+
+def _number(generator: random.Random) -> Writer:
+    from babel.numbers import format_decimal, format_percent
+
+    value = generator.randrange(10 ** generator.randint(1, 9)) / 10 ** generator.randint(0, 3)
+    if generator.random() < 0.3:
+        return lambda locale: format_percent(round(value / 100, 4), locale=locale, decimal_quantization=False)
+    return lambda locale: format_decimal(value, locale=locale)
+
+
+def _unit(generator: random.Random) -> Writer:
+    from babel.units import format_unit
+
+    value, name = round(generator.randrange(10_000) / generator.choice((1, 1, 10)), 1), generator.choice(_UNITS)
+    width = generator.choice(("long", "long", "short"))
+    return lambda locale: format_unit(value, name, width, locale=locale)
+
+
+def _currency(generator: random.Random) -> Writer:
+    from babel.numbers import format_currency
+
+    value, name = generator.randrange(1_000_000) / 100, generator.choice(_CURRENCIES)
+    form = generator.choice(("standard", "name"))
+    return lambda locale: format_currency(value, name, locale=locale, format_type=form)
+
+
+def _name(pair: tuple[Any, Any], names: str) -> Maker | None:
+    """Names that both locales have: "territories" or "languages"; None without any."""
+    codes = sorted(set(getattr(pair[0], names)) & set(getattr(pair[1], names)))
+
+    def draw(generator: random.Random) -> Writer:
+        code = generator.choice(codes)
+        return lambda locale: getattr(locale, names)[code]
+
+    return draw if codes else None
+
+
+def _spelled(pair: tuple[Any, Any]) -> Maker | None:
+    """Numbers in words; None where num2words lacks one of the languages."""
     try:
         from num2words import CONVERTER_CLASSES, num2words
     except ModuleNotFoundError:
         raise DataError("spelled-out numbers come from num2words: pip install 'unrolled[text]'") from None
-    if source not in CONVERTER_CLASSES or target not in CONVERTER_CLASSES:
+
+    def language(locale: Any) -> str | None:
+        known = (str(locale), locale.language, _NUM2WORDS.get(locale.language, ""))
+        return next((name for name in known if name in CONVERTER_CLASSES and name not in _MISSPELT), None)
+
+    languages = {str(locale): name for locale in pair if (name := language(locale))}
+    if len(languages) < len(pair):
         return None
 
-    def spelled(generator: random.Random) -> tuple[str, str]:
+    def draw(generator: random.Random) -> Writer:
         value = generator.randrange(10 ** generator.randint(1, 6))
-        return num2words(value, lang=source), num2words(value, lang=target)
+        return lambda locale: num2words(value, lang=languages[str(locale)])
 
-    return spelled
+    return draw

@@ -3,10 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-
 from unrolled.training.writing import Written
+
+try:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+except ModuleNotFoundError:
+    raise ModuleNotFoundError("for translation: pip install 'unrolled[text]'", name="sacrebleu") from None
 
 
 def corpus_scores(written: Sequence[Written]) -> tuple[dict[str, float], dict[str, str]]:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from unrolled.training.data import PARTS, DataError
 from unrolled.training.files import find_files, nearest, read_lines, stamps, suffix_of
 from unrolled.training.hub import HubSplits
-from unrolled_tasks.translation.phrases import part_of, phrases
+from unrolled_tasks.translation.phrases import Phrase, part_of, phrases
 
 TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 Column = str | int
@@ -75,13 +76,20 @@ class PhraseSource(Source):
         return tuple(part for part, share in zip(PARTS, self._cut, strict=True) if share > 0)
 
     def fingerprint(self) -> dict[str, Any]:
-        packages = [importlib.metadata.version(name) for name in ("babel", "num2words")]
+        try:
+            packages = [importlib.metadata.version(name) for name in ("babel", "num2words")]
+        except importlib.metadata.PackageNotFoundError as error:
+            raise DataError(f"phrases need {error.name}: pip install 'unrolled[text]'") from None
         return {"options": self._options, "cut": self._cut, "packages": packages}
 
     def pairs(self, part: str) -> Iterator[Pair]:
-        for phrase in phrases(*self._options):
+        for phrase in self._phrases:
             if part_of(phrase, self._cut) == part:
                 yield Pair(phrase.source, phrase.target, phrase.kind)
+
+    @cached_property
+    def _phrases(self) -> list[Phrase]:
+        return phrases(*self._options)
 
 
 class TableSource(Source):

@@ -17,7 +17,7 @@ _WORST = 30
 class Translation(WritingTask):
     """A sentence in, its translation out (Bahdanau et al. 2015); arguments are those of `WritingTask`."""
 
-    codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]
+    codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {

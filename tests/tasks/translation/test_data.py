@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.jsonl", "batch_tokens": 0}, "batch_tokens=0"),
         ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
-        ({"files": "t.jsonl", "test_files": "hole.jsonl"}, "test pair 1 has an empty side"),
+        ({"files": "t.jsonl", "test_files": "hole.jsonl"}, r"test pair 1 \(.*hole.jsonl, line 1\) has an empty side"),
         ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.codecs.ByteCodec"}}, "a ByteCodec; a translator"),
         ({"phrases": 9, "source": "enn"}, "locale 'enn' is not in CLDR"),
         ({"phrases": 9, "target": "en"}, "both 'en'"),
@@ -162,6 +164,37 @@ def test_phrases_are_real_repeatable_and_never_in_two_parts() -> None:
     parts = [part_of(phrase, shares) for phrase in made]
     assert 0.7 < parts.count("train") / len(parts) < 0.9
     assert parts == [part_of(phrase._replace(source=phrase.source.upper()), shares) for phrase in made]
+
+
+@pytest.mark.parametrize("missing", ["babel", "num2words", "tokenizers"])
+def test_a_missing_package_is_named_with_its_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    options = {"files": write("t.jsonl"), "unit": "subword"} if missing == "tokenizers" else {"phrases": 40}
+
+    with pytest.raises(DataError, match=r"pip install 'unrolled\[text\]'"):
+        data(**options)
+
+
+def test_a_part_that_would_be_empty_is_none() -> None:
+    made = data(phrases=24, cut=[0.98, 0.01, 0.01])
+
+    assert made.val_dataloader() == []
+    assert "validation" not in made.describe().split(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "written"),
+    [("tr", "number", r"^%[\d.,]+$"), ("pt-BR", "spelled", r"^[a-zê, ]+$"), ("nb", "spelled", r"^[a-zæøå ,-]+$")],
+)
+def test_each_language_writes_its_own_way(target: str, kind: str, written: str) -> None:
+    made = [phrase.target for phrase in phrases("en", target, 400) if phrase.kind == kind]
+
+    assert any(re.match(written, text) for text in made)
+
+
+def test_a_language_without_names_or_spelling_goes_without() -> None:
+    assert "territory" not in {phrase.kind for phrase in phrases("en", "ba", 80)}
+    assert "spelled" not in {phrase.kind for phrase in phrases("en", "am", 80)}
 
 
 def test_phrases_exist_beyond_two_languages() -> None:

@@ -72,6 +72,34 @@ def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, mode
     assert (pairs / "run" / "alignments").exists() == (attention != "none")
 
 
+def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Configure, capsys: Any) -> None:
+    run(configure("run", *TINY, "trainer.max_steps=1", "test=false", small=False))
+
+    said = capsys.readouterr().out
+    assert "encoder: 1 × fused" in said
+    assert "decoder: 1 × step by step: input feeding" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["attention=none", "task.coverage=0.5"], "no attention"),
+        (["attention=none", "task.search.coverage_penalty=0.5"], "no attention"),
+        (["task.search.n_best=9"], "n_best=9"),
+        (["task.search.temperature=-1"], "temperature=-1"),
+        (["task.label_smoothing=1"], "label_smoothing is 1"),
+        (["attention=dot"], "MultiplicativeAttention takes any sizes"),
+        (["data.files=none.jsonl"], "no file or folder none.jsonl"),
+    ],
+)
+def test_what_cannot_end_well_does_not_begin(
+    pairs: Path, configure: Configure, options: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(configure("run", *TINY, *options, small=False))
+    assert not (pairs / "run").exists()
+
+
 def test_it_learns_to_write_backwards(pairs: Path, configure: Configure) -> None:
     more = [
         "data.test_files=pairs.jsonl",
@@ -121,6 +149,9 @@ def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path,
     numbers = score(configure("score", f"checkpoint={trained}", *asked, name="evaluate", small=False))
 
     assert 0 <= numbers["test/bleu"] <= 100
+    whole = configure("whole", f"checkpoint={trained}", *asked[:3], "data.cut=[0,0,1]", name="evaluate", small=False)
+    score(whole)
+    assert len((pairs / "whole" / "written.txt").read_text().splitlines()) == 80  # all of them
 
 
 def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configure) -> None:
@@ -191,6 +222,8 @@ def test_alternatives_are_ordered_and_bad_options_refused(trained: Path) -> None
 
     assert len({row.text for row in rows}) == len(rows) == 3
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+    with pytest.raises(ValueError, match="line 1: no text is allowed"):
+        list(translate(bundle, ["abcd" * 9], options=Search(no_repeat=1, min_ratio=1.0)))
     with pytest.raises(ValueError, match="min_ratio=9"):
         list(translate(bundle, ["a"], options=Search(min_ratio=9)))
     with pytest.raises(ValueError, match="no checkpoint"):
