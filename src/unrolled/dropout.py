@@ -6,7 +6,22 @@ from torch import Tensor, nn
 from unrolled.shapes import expect
 
 
-class SequenceDropout(nn.Module):
+class _Dropout(nn.Module):
+    """What both have: a probability, and a mode in which nothing is dropped."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0.0 <= probability < 1.0:
+            raise ValueError(f"dropout is {probability}, expected a probability in [0, 1)")
+        self.probability = probability
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped in the present mode."""
+        return self.training and self.probability > 0.0
+
+
+class SequenceDropout(_Dropout):
     """Dropout on (batch, time, features).
 
     Args:
@@ -18,15 +33,8 @@ class SequenceDropout(nn.Module):
     """
 
     def __init__(self, probability: float, *, variational: bool = False) -> None:
-        super().__init__()
-        _check(probability)
-        self.probability = probability
+        super().__init__(probability)
         self.variational = variational
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is dropped in the present mode."""
-        return self.training and self.probability > 0.0
 
     def forward(self, values: Tensor) -> Tensor:
         """(batch, time, features) -> the same shape."""
@@ -42,7 +50,7 @@ class SequenceDropout(nn.Module):
         return f"{self.probability}, variational={self.variational}"
 
 
-class TokenDropout(nn.Module):
+class TokenDropout(_Dropout):
     """Zeroes whole tokens of (batch, time, features): word dropout (Bowman et al. 2016, section 3.1).
 
     The others keep their size: a recurrent net reads one token at a step, so there is no sum to make up for.
@@ -54,16 +62,6 @@ class TokenDropout(nn.Module):
         ValueError: a probability outside [0, 1).
     """
 
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        _check(probability)
-        self.probability = probability
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is dropped in the present mode."""
-        return self.training and self.probability > 0.0
-
     def forward(self, values: Tensor) -> Tensor:
         """(batch, time, features) -> the same shape."""
         expect(values, "batch time features", name="values")
@@ -73,8 +71,3 @@ class TokenDropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.probability}"
-
-
-def _check(probability: float) -> None:
-    if not 0.0 <= probability < 1.0:
-        raise ValueError(f"dropout is {probability}, expected a probability in [0, 1)")

@@ -21,8 +21,9 @@ class Counted(SequenceData):
     def describe(self) -> str:
         return "counted"
 
-    def score_part(self, part: str) -> None:
-        pass
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("train", "validation")
 
     def sizes(self) -> dict[str, int]:
         return {"vocabulary": self.codec().size}
@@ -57,6 +58,16 @@ def test_lightnings_hooks_prepare() -> None:
 
 
 def test_a_data_set_must_say_what_it_is() -> None:
-    with pytest.raises(TypeError, match="codec, describe, prepare, score_part, sizes"):
+    with pytest.raises(TypeError, match="codec, describe, parts, prepare, sizes"):
         SequenceData()  # pyright: ignore[reportAbstractUsage]
     assert issubclass(DataError, ValueError)
+
+
+def test_the_part_that_was_asked_for_is_scored_if_there_is_one() -> None:
+    data = Counted()
+
+    assert data.scored_part == "validation"  # there are no test data
+    data.score_part("train")
+    assert data.scored_part == "train"
+    with pytest.raises(DataError, match="there is no test part, only train, validation"):
+        data.score_part("test")

@@ -19,9 +19,12 @@ class DataError(ValueError):
 class SequenceData(LightningDataModule, ABC):
     """A data set: prepared first, then asked for its sizes, then read.
 
-    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec` and Lightning's loaders.
+    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec`, `parts`, `describe` and
+    Lightning's loaders.
     Loaders deal their batches to processes themselves (`use_distributed_sampler=False`).
     """
+
+    _asked_part = "test"
 
     @abstractmethod
     def prepare(self) -> None:
@@ -45,13 +48,25 @@ class SequenceData(LightningDataModule, ABC):
     def describe(self) -> str:
         """One line on what there is of it, and what a test scores; after `prepare`."""
 
+    @property
     @abstractmethod
+    def parts(self) -> Sequence[str]:
+        """Those of PARTS that there are; after `prepare`."""
+
+    @property
+    def scored_part(self) -> str:
+        """What the test loaders read: the part that was asked for, or the validation part where there is no test."""
+        return self._asked_part if self._asked_part in self.parts else "validation"
+
     def score_part(self, part: str) -> None:
         """Makes the test loaders read another part: "train", "validation" or "test"; after `prepare`.
 
         Raises:
             DataError: there is no such part.
         """
+        if part not in self.parts:
+            raise DataError(f"there is no {part} part, only {', '.join(self.parts)}; give it data of its own, or a cut")
+        self._asked_part = part
 
     def prepare_data(self) -> None:
         """Lightning's hook, for use without `unrolled.training.run`."""

@@ -110,7 +110,6 @@ class TextData(SequenceData):
         StreamPlan([], rows=1, window=window, **self._training)
         self._windowed = _checked_windowed(windowed, joined)
         self._cache = cache_folder(cache)
-        self._asked_part = "test"
         self._codec: Codec | None = None
         self._tokens: dict[str, Tokens] = {}
 
@@ -137,15 +136,9 @@ class TextData(SequenceData):
         return self._codec
 
     @property
-    def scored_part(self) -> str:
-        """What a test reads: the part that was asked for, or the validation text where there is no test text."""
-        return self._asked_part if self._asked_part in self._tokens else "validation"
-
-    def score_part(self, part: str) -> None:
-        """See `SequenceData.score_part`."""
-        if part not in self._tokens:
-            raise DataError(f"there is no {part} text: cut={list(self._cut)}; there is {', '.join(self._tokens)}")
-        self._asked_part = part
+    def parts(self) -> Sequence[str]:
+        """See `SequenceData.parts`."""
+        return tuple(self._tokens)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""

@@ -118,7 +118,6 @@ class TranslationData(SequenceData):
         self._given_codec = None if codec_from is None else _pair_codec(codec_from)
         self._batch_tokens, self._seed = batch_tokens, seed
         self._cache = cache_folder(cache)
-        self._asked_part = "test"
         self._codec: PairCodec | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
         self._texts: dict[str, list[Pair]] = {}
@@ -145,15 +144,9 @@ class TranslationData(SequenceData):
         return self._codec
 
     @property
-    def scored_part(self) -> str:
-        """What a test reads: the part that was asked for, or the validation pairs where there are no test pairs."""
-        return self._asked_part if self._asked_part in self._tokens else "validation"
-
-    def score_part(self, part: str) -> None:
-        """See `SequenceData.score_part`."""
-        if part not in self._tokens:
-            raise DataError(f"there are no {part} pairs; there are {', '.join(self._tokens)}")
-        self._asked_part = part
+    def parts(self) -> Sequence[str]:
+        """See `SequenceData.parts`."""
+        return tuple(self._tokens)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""

@@ -62,7 +62,7 @@ class Translation(WritingTask):
         lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
         lines += _table(("words in the source", "sentences", "BLEU"), by_length(written))
         if kinds := by_kind(written):
-            lines += _table(("kind", "phrases", "BLEU", "exact %"), kinds)
+            lines += _table(("kind", "phrases", "chrF", "exact %"), kinds)
         worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]
         cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
         lines += ["The worst by chrF:", "", *_table(("chrF", "source", "reference", "written"), cells)]
