@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unrolled import AdditiveAttention, AttentiveDecoder, Encoded, GRUCell, Recurrent, RecurrentDecoder, greedy
 from unrolled.decoders.base import Decoder, DecoderState
 from unrolled.generation import EnsembleDecoder, Hypotheses, beam_search
+from unrolled.generation.beam import _Beam  # its bound is compared with none
 from unrolled.state import select
 
 STOP = 0
@@ -111,6 +112,33 @@ def test_coverage_counts_as_in_the_paper_for_rows_of_several_lengths() -> None:
         expected = every_text(decoder, select(state, one), select(memory, one), 3, 0.5, 0.8)[:5]
         assert texts(found, row) == [text for _, text in expected]
         assert found.scores[row].tolist() == pytest.approx([score for score, _ in expected])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_stopping_early_loses_no_winner(monkeypatch: pytest.MonkeyPatch, alpha: float) -> None:
+    steps: list[int] = []
+    found: list[Hypotheses] = []
+    for patient in (False, True):
+        if patient:
+            monkeypatch.setattr(_Beam, "_promising", lambda beam: beam.log_probability.isfinite().any(1))
+        for seed in range(12):
+            decoder = language_model(seed, vocabulary=6)
+            for parameter in decoder.parameters():
+                parameter.data *= 0.5  # near ties: a long text may still win
+            taken = iter(range(10**6))
+            step = decoder.step
+            monkeypatch.setattr(decoder, "step", lambda *given, step=step, taken=taken: (next(taken), step(*given))[1])
+            state, memory = decoder.start(3)
+            start = torch.tensor([0, 1, 2])
+            options: dict[str, Any] = {"width": 3, "n_best": 2, "max_length": 12, "length_penalty": alpha}
+            found.append(beam_search(decoder, state, memory, start=start, stop=STOP, **options))
+            steps.append(next(taken))
+
+    for early, late in zip(found[:12], found[12:], strict=True):
+        assert early.lengths.tolist() == late.lengths.tolist()
+        torch.testing.assert_close(early.scores, late.scores)
+    saved = sum(steps[12:]) - sum(steps[:12])
+    assert saved > 0 if alpha <= 1 else saved >= 0  # a strong penalty leaves long texts a chance to the end
 
 
 @pytest.mark.parametrize("seed", range(6))

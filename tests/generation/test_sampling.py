@@ -1,12 +1,13 @@
 """Sampling against distributions that can be worked out by hand."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unrolled import Decoded, Decoder, DecoderState, greedy, own_inputs, sample
+from unrolled import Decoded, Decoder, DecoderState, GRUCell, Recurrent, RecurrentDecoder, greedy, own_inputs, sample
 
 
 class Table(Decoder):
@@ -165,6 +166,21 @@ def test_own_inputs_follow_what_was_fed(table: Table, generator: torch.Generator
     torch.testing.assert_close(shares(fed(table, 1.0)[:, 1]), torch.tensor([0.1, 0.4, 0.3, 0.2]), atol=0.08, rtol=0)
     with pytest.raises(ValueError, match=r"probability is 1\.5"):
         fed(table, 1.5)
+
+
+def test_own_inputs_carry_the_state_on(generator: torch.Generator) -> None:
+    decoder = RecurrentDecoder(9, 6, partial(Recurrent, GRUCell, hidden_size=8)).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    decoder.output.weight.data *= 1000.0  # so sure of itself that a draw is the likeliest token
+    start = torch.arange(9)
+    given = start.unsqueeze(1).repeat(1, 8)
+
+    fed = own_inputs(decoder, given, *decoder.start(9), probability=1.0, generator=generator)
+
+    expected = greedy(decoder, *decoder.start(9), start=start, max_length=7)
+    assert fed[:, 1:].tolist() == expected.tokens.tolist()
+    assert fed[:, 1:].unique().numel() > 2
 
 
 def test_a_row_that_may_write_nothing_is_an_error_with_a_remedy(table: Table) -> None:
