@@ -1,10 +1,11 @@
 """The rooms of the package: imports go downward, the core needs torch alone, names are what they promise."""
 
 import ast
-import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def imports(path: Path) -> Iterator[str]:
 
 
 INSIDE = [path for path in FILES if path != SOURCE / "__init__.py"]
+
+
+def test_the_configuration_is_part_of_the_package_and_its_neighbours_are_not() -> None:
+    assert (files("unrolled.conf") / "train.yaml").is_file()
+    # What a checkpoint may name begins with "unrolled.": nothing but the package itself may answer to that.
+    assert list(unrolled.__path__) == [str(SOURCE)]
+    for neighbour in ("tests", "tasks", "benchmarks", "train"):
+        assert importlib.util.find_spec(f"unrolled.{neighbour}") is None
 
 
 def test_there_is_something_to_look_at() -> None:

@@ -34,9 +34,9 @@ class ConfigurationError(ValueError):
 
 def config_folder() -> Path:
     """Where the YAML files lie: in the package when installed, at the top level of a working copy."""
-    for base in unrolled.__path__:
-        if (Path(base) / "conf" / "train.yaml").is_file():
-            return Path(base) / "conf"
+    spec = find_spec(f"{unrolled.__name__}.conf")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent
     raise ConfigurationError("unrolled's configuration files are missing from this installation; install it again")
 
 
