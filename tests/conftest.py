@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from unrolled import (
+    Cell,
+    ElmanCell,
+    FullGateLSTMCell,
+    GRUCell,
+    IndRNNCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    ProjectedLSTMCell,
+    ResetFirstGRUCell,
+)
+from unrolled.backends import BACKENDS
 from unrolled.training.configuration import config_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +50,50 @@ SMALL = [
     "+trainer.enable_progress_bar=false",
 ]
 
+MakeCell = Callable[..., Cell[Any]]
+
+# What the laws that all cells keep are tested on. A cell whose activation has a kink says so by its name.
+EVERY_CELL: dict[str, MakeCell] = {
+    "lstm": LSTMCell,
+    "lstm_zoneout": lambda *sizes: LSTMCell(*sizes, zoneout=0.2, zoneout_c=0.4).eval(),
+    "gru": GRUCell,
+    "gru_zoneout": lambda *sizes: GRUCell(*sizes, zoneout=0.2).eval(),
+    "reset_first_gru": ResetFirstGRUCell,
+    "elman": ElmanCell,
+    "elman_relu": partial(ElmanCell, activation="relu"),
+    "elman_logistic": partial(ElmanCell, activation="logistic"),
+    "peephole_lstm": PeepholeLSTMCell,
+    "coupled_lstm": partial(PeepholeLSTMCell, coupled=True, input_activation="softsign"),
+    "lstm_without_input_gate": partial(PeepholeLSTMCell, missing_gate="input"),
+    "lstm_without_forget_gate": partial(PeepholeLSTMCell, missing_gate="forget"),
+    "lstm_without_output_gate": partial(PeepholeLSTMCell, missing_gate="output"),
+    "lstm_without_activations": partial(
+        PeepholeLSTMCell, input_activation="identity", output_activation="identity", peepholes=False
+    ),
+    "full_gate_lstm": FullGateLSTMCell,
+    "layer_norm_lstm": LayerNormLSTMCell,
+    "projected_lstm": partial(ProjectedLSTMCell, projection_size=3),
+    "indrnn": partial(IndRNNCell, activation="tanh"),
+    "indrnn_relu": IndRNNCell,
+}
+
 Configure = Callable[..., DictConfig]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`make_cell` is every cell; `running` is every cell with every backend that runs it."""
+    if "make_cell" in metafunc.fixturenames:
+        metafunc.parametrize("make_cell", EVERY_CELL.values(), ids=list(EVERY_CELL))
+    if "running" in metafunc.fixturenames:
+        inputs = torch.zeros(2, 3, 3, dtype=torch.float64)
+        pairs = [
+            (make, backend)
+            for make in EVERY_CELL.items()
+            for backend in BACKENDS
+            if BACKENDS[backend].refuses(make[1](3, 5).double(), inputs) is None
+        ]
+        ids = [f"{name}-{backend}" for (name, _), backend in pairs]
+        metafunc.parametrize("running", [(make, backend) for (_, make), backend in pairs], ids=ids)
 
 
 @pytest.fixture

@@ -22,9 +22,16 @@ if TYPE_CHECKING:
     from unrolled.cells.base import Cell as Cell
     from unrolled.cells.base import RecurrentNoise as RecurrentNoise
     from unrolled.cells.elman import ElmanCell as ElmanCell
+    from unrolled.cells.full_gate_lstm import FullGateLSTMCell as FullGateLSTMCell
     from unrolled.cells.gru import GRUCell as GRUCell
+    from unrolled.cells.indrnn import IndRNNCell as IndRNNCell
+    from unrolled.cells.layer_norm_lstm import LayerNormLSTMCell as LayerNormLSTMCell
     from unrolled.cells.lstm import LSTMCell as LSTMCell
+    from unrolled.cells.noisy import NoisyCell as NoisyCell
+    from unrolled.cells.peephole_lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from unrolled.cells.pointwise import PointwiseCell as PointwiseCell
+    from unrolled.cells.projected_lstm import ProjectedLSTMCell as ProjectedLSTMCell
+    from unrolled.cells.reset_first_gru import ResetFirstGRUCell as ResetFirstGRUCell
     from unrolled.checkpoint import Bundle as Bundle
     from unrolled.checkpoint import build as build
     from unrolled.checkpoint import load_bundle as load_bundle
@@ -82,21 +89,28 @@ _MODULE_OF = {
     "Encoder": "unrolled.encoders",
     "EncoderDecoder": "unrolled.networks",
     "EnsembleDecoder": "unrolled.generation.ensemble",
+    "FullGateLSTMCell": "unrolled.cells.full_gate_lstm",
     "GRUCell": "unrolled.cells.gru",
     "HiddenState": "unrolled.state",
     "Hypotheses": "unrolled.generation.beam",
+    "IndRNNCell": "unrolled.cells.indrnn",
     "LSTMCell": "unrolled.cells.lstm",
     "LSTMState": "unrolled.state",
+    "LayerNormLSTMCell": "unrolled.cells.layer_norm_lstm",
     "LocationAttention": "unrolled.attention",
     "Loss": "unrolled.losses",
     "Memory": "unrolled.attention",
     "MultiplicativeAttention": "unrolled.attention",
+    "NoisyCell": "unrolled.cells.noisy",
     "PairCodec": "unrolled.codecs.pair",
+    "PeepholeLSTMCell": "unrolled.cells.peephole_lstm",
     "PointwiseCell": "unrolled.cells.pointwise",
+    "ProjectedLSTMCell": "unrolled.cells.projected_lstm",
     "Recurrent": "unrolled.recurrent",
     "RecurrentDecoder": "unrolled.decoders.recurrent",
     "RecurrentEncoder": "unrolled.encoders",
     "RecurrentNoise": "unrolled.cells.base",
+    "ResetFirstGRUCell": "unrolled.cells.reset_first_gru",
     "SequenceDropout": "unrolled.dropout",
     "ShapeError": "unrolled.shapes",
     "SummaryAttention": "unrolled.attention",

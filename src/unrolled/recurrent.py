@@ -167,14 +167,23 @@ class Recurrent(nn.Module):
         self.initial = nn.ParameterList()
         if learned_initial_state:
             like = next(self.cells.parameters())
-            self.initial.extend(nn.Parameter(leaf[0].clone()) for leaf in leaves(self._cells_state(1, like)))
+            first = zip(leaves(self._cells_state(1, like)), self.learnable(), strict=True)
+            self.initial.extend(nn.Parameter(leaf[0].clone()) for leaf, learned in first if learned)
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
         """The state before the first step, on the device and in the dtype of `like`."""
         state = self._cells_state(batch, like)
         if len(self.initial) == 0:
             return state
-        return rebuild(state, [leaf.to(like).expand(batch, *leaf.shape) for leaf in self.initial])
+        learned = iter(self.initial)
+        own = zip(leaves(state), self.learnable(), strict=True)
+        return rebuild(state, [next(learned).to(like).expand_as(leaf) if free else leaf for leaf, free in own])
+
+    def learnable(self) -> list[bool]:
+        """For each tensor of a state, in the order of `leaves`, whether it may be learned: clocks may not."""
+        like = torch.empty(0)
+        cells = [cell for layer in self._layers() for cell in layer]
+        return [n not in cell.clocks for cell in cells for n in range(len(leaves(cell.initial_state(1, like=like))))]
 
     def _cells_state(self, batch: int, like: Tensor) -> tuple[Any, ...]:
         states = [[cell.initial_state(batch, like=like) for cell in layer] for layer in self._layers()]

@@ -1,12 +1,89 @@
 """What all cells with torch's layout keep."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
-from unrolled import ElmanCell, GRUCell, LSTMCell, ShapeError
+from unrolled import (
+    Cell,
+    ElmanCell,
+    FullGateLSTMCell,
+    GRUCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    ProjectedLSTMCell,
+    ResetFirstGRUCell,
+    ShapeError,
+    unroll,
+)
 from unrolled.cells.base import AffineCell
+from unrolled.state import leaves, map_state
 
-CELLS = [ElmanCell, GRUCell, LSTMCell]
+# Those with a recurrent product, and so with noise on it.
+CELLS = [
+    ElmanCell,
+    GRUCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    FullGateLSTMCell,
+    LayerNormLSTMCell,
+    ProjectedLSTMCell,
+    ResetFirstGRUCell,
+]
+
+
+def test_gradients_of_all_parameters_are_exact(make_cell: Callable[..., Cell], generator: torch.Generator) -> None:
+    cell = make_cell(3, 4).double()
+    inputs = torch.randn(2, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    lengths = torch.tensor([3, 2])
+    names = [name for name, _ in cell.named_parameters()]
+
+    def run(inputs: torch.Tensor, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(names, parameters, strict=True))
+        run = _Unrolled(cell)
+        outputs, state = torch.func.functional_call(run, {f"cell.{n}": p for n, p in given.items()}, (inputs, lengths))
+        return outputs, *(leaf for leaf in leaves(state) if leaf.requires_grad)
+
+    assert torch.autograd.gradcheck(run, (inputs, *cell.parameters()))
+
+
+class _Unrolled(nn.Module):
+    """`unroll` as a module, whose parameters can be given."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        return unroll(self.cell, inputs, lengths=lengths, backend="loop")
+
+
+def test_a_cell_is_drawn_anew_by_reset_parameters(make_cell: Callable[..., Cell]) -> None:
+    torch.manual_seed(0)
+    cell = make_cell(3, 4)
+    first = {name: value.clone() for name, value in cell.named_parameters()}
+    assert all(value.isfinite().all() for value in first.values())
+
+    torch.manual_seed(1)
+    cell.reset_parameters()
+
+    weights = [name for name, value in cell.named_parameters() if value.dim() == 2]
+    assert weights
+    assert not any(torch.equal(first[name], cell.get_parameter(name)) for name in weights)
+
+
+def test_a_copy_of_the_weights_is_the_same_cell(make_cell: Callable[..., Cell], generator: torch.Generator) -> None:
+    cell, copy = make_cell(3, 4).double(), make_cell(3, 4).double()
+    inputs = torch.randn(2, 6, 3, dtype=torch.float64, generator=generator)
+    assert not torch.equal(unroll(cell, inputs)[0], unroll(copy, inputs)[0])
+
+    copy.load_state_dict(cell.state_dict())
+
+    torch.testing.assert_close(unroll(copy, inputs), unroll(cell, inputs), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("make", CELLS)
@@ -37,11 +114,13 @@ def test_weights_are_drawn_as_torch_draws_them(make: type[AffineCell]) -> None:
 
 @pytest.mark.parametrize("make", CELLS)
 def test_the_initial_state_is_zero_in_the_dtype_asked_for(make: type[AffineCell]) -> None:
-    state = make(3, 4).initial_state(2, like=torch.zeros(1, dtype=torch.float64))
+    cell = make(3, 4)
 
-    for leaf in state:
+    state = cell.initial_state(2, like=torch.zeros(1, dtype=torch.float64))
+
+    assert state.h.shape == (2, cell.output_size)
+    for leaf in leaves(state):
         assert leaf.dtype == torch.float64
-        assert leaf.shape == (2, 4)
         assert not leaf.any()
 
 
@@ -73,26 +152,28 @@ def test_noise_keeps_expectations(make: type[AffineCell]) -> None:
     assert noise.state_mask.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert noise.state_mask.mean().item() == pytest.approx(1, abs=0.02)
     kept = noise.weight_hh != 0
-    assert torch.equal(noise.weight_hh[kept], 2 * cell.weight_hh[kept])
-    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.02)
+    weight = cell.recurrent_weight()
+    assert torch.equal(noise.weight_hh[kept], 2 * weight[kept])
+    assert kept.sum().item() / (weight != 0).sum().item() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("make", CELLS)
 def test_recurrent_dropout_acts_on_the_product_and_not_on_the_carried_state(make: type[AffineCell]) -> None:
     torch.manual_seed(0)
     cell = make(3, 4, recurrent_dropout=0.5).double()
-    state = type(cell.initial_state(2, like=cell.weight_hh))(
-        *(torch.randn(2, 4, dtype=torch.float64) for _ in range(2 if make is LSTMCell else 1))
-    )
+    state = map_state(torch.randn_like, cell.initial_state(2, like=cell.weight_hh))
     inputs = torch.randn(2, 3, dtype=torch.float64)
     noise = cell.noise(2, like=inputs)
     assert noise is not None
-    assert noise.state_mask is not None
+    mask = noise.state_mask
+    assert mask is not None
 
     output, _ = cell.step(cell.project(inputs), state, noise)
 
-    # The same by hand: a copy whose product alone sees the masked state.
-    seen = torch.nn.functional.linear(state.h * noise.state_mask, cell.weight_hh, cell.bias_hh)
-    cell.recur = lambda h, noise: seen  # pyright: ignore[reportAttributeAccessIssue]
+    # The same by hand: a product that alone sees the masked state.
+    factors = cell.recurrent_factors
+    cell.recurrent_factors = lambda h, noise: factors(h * mask, None)  # pyright: ignore
     expected, _ = cell.step(cell.project(inputs), state)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-15)
+    cell.recurrent_factors = factors
+    assert not torch.allclose(output, cell.step(cell.project(inputs), state)[0])

@@ -42,8 +42,11 @@ class FusedBackend(Backend):
         known = cast(_Known, cell)
         if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
             return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {known.activation}"
-        if known.training and known.recurrent_dropout > 0.0:
-            return f"the fused kernels cannot drop units between steps (recurrent_dropout={known.recurrent_dropout})"
+        for name in ("recurrent_dropout", "candidate_dropout"):
+            if known.training and getattr(known, name) > 0.0:
+                return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
+        if known.zones:
+            return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
         return None
 
     def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:

@@ -1,7 +1,7 @@
 """What a recurrent cell is, and what the cells with torch's parameter layout share."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Cell(nn.Module, ABC, Generic[S]):
     A new cell needs `initial_state`, `project` and `step`; `unroll` and `Recurrent` then run it over sequences, in
     either direction, in any depth, padded or not.
 
+    Class attributes:
+        clocks: places among `leaves(state)` of what only counts steps: it is never learned, nor set from a summary.
+
     Args:
         input_size: features of an input.
         hidden_size: units of the state.
@@ -38,6 +41,8 @@ class Cell(nn.Module, ABC, Generic[S]):
     Raises:
         ValueError: a size below one.
     """
+
+    clocks: ClassVar[tuple[int, ...]] = ()
 
     def __init__(self, input_size: int, hidden_size: int, *, output_size: int) -> None:
         super().__init__()
@@ -94,10 +99,12 @@ class AffineCell(Cell[S]):
 
     Args:
         input_size: features of an input.
-        hidden_size: features of the state, and of the output.
+        hidden_size: features of a gate.
         gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
         recurrent_gates: the same of weight_hh and bias_hh; as many as gates by default.
         recurrent_blocks: tensors of the state that enter the recurrent product, side by side.
+        output_size: features of the output, and of each tensor that enters the recurrent product; hidden_size by
+            default.
         recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
         weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
 
@@ -118,10 +125,11 @@ class AffineCell(Cell[S]):
         gates: int,
         recurrent_gates: int | None = None,
         recurrent_blocks: int = 1,
+        output_size: int | None = None,
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, output_size=hidden_size)
+        super().__init__(input_size, hidden_size, output_size=hidden_size if output_size is None else output_size)
         for name, probability in (("recurrent_dropout", recurrent_dropout), ("weight_drop", weight_drop)):
             if not 0.0 <= probability < 1.0:
                 raise ValueError(f"{name} is {probability}, expected a probability in [0, 1)")
@@ -129,7 +137,7 @@ class AffineCell(Cell[S]):
         self.weight_drop = weight_drop
         rows = gates * hidden_size
         recurrent_rows = (gates if recurrent_gates is None else recurrent_gates) * hidden_size
-        columns = recurrent_blocks * hidden_size
+        columns = recurrent_blocks * self.output_size
         self.has_recurrent_product = recurrent_rows * columns > 0
         if not self.has_recurrent_product and (recurrent_dropout > 0.0 or weight_drop > 0.0):
             noise = f"recurrent_dropout={recurrent_dropout} and weight_drop={weight_drop}"
@@ -152,27 +160,33 @@ class AffineCell(Cell[S]):
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
 
+    def recurrent_weight(self) -> Tensor:
+        """What the recurrent product takes: weight_hh, unless a cell makes it of more than that."""
+        return self.weight_hh
+
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
         """(batch, blocks × hidden) -> (batch, gates × hidden): what the gates take from the state."""
-        weight = self.weight_hh
-        if noise is not None:
-            if noise.state_mask is not None:
-                h = h * noise.state_mask
-            if noise.weight_hh is not None:
-                weight = noise.weight_hh
-        return nn.functional.linear(h, weight, self.bias_hh)
+        return nn.functional.linear(*self.recurrent_factors(h, noise), self.bias_hh)
+
+    def recurrent_factors(self, h: Tensor, noise: RecurrentNoise | None) -> tuple[Tensor, Tensor]:
+        """What enters the recurrent product, h_{t-1} and the weights, with noise on both."""
+        weight = None if noise is None else noise.weight_hh
+        if noise is not None and noise.state_mask is not None:
+            h = h * noise.state_mask
+        return h, self.recurrent_weight() if weight is None else weight
 
     def noise(self, batch: int, *, like: Tensor) -> RecurrentNoise | None:
         """The masks of one unroll, scaled so that expectations stay; None without noise or in evaluation mode."""
         if not self.training or (self.recurrent_dropout == 0.0 and self.weight_drop == 0.0):
             return None
         dropout = nn.functional.dropout
-        state_mask = weight = None
+        state_mask = dropped = None
+        weight = self.recurrent_weight()
         if self.recurrent_dropout > 0.0:
-            state_mask = dropout(like.new_ones(batch, self.weight_hh.shape[1]), self.recurrent_dropout)
+            state_mask = dropout(like.new_ones(batch, weight.shape[1]), self.recurrent_dropout)
         if self.weight_drop > 0.0:
-            weight = dropout(self.weight_hh, self.weight_drop)
-        return RecurrentNoise(state_mask, weight)
+            dropped = dropout(weight, self.weight_drop)
+        return RecurrentNoise(state_mask, dropped)
 
     def extra_repr(self) -> str:
         options = {"recurrent_dropout": self.recurrent_dropout, "weight_drop": self.weight_drop}

@@ -5,23 +5,14 @@ r"""Elman's recurrent network.
 Elman 1990, "Finding Structure in Time", Cognitive Science 14; there with the logistic function as f.
 """
 
-from collections.abc import Callable
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from unrolled.cells.pointwise import PointwiseCell
+from unrolled.cells.activations import activation as named
+from unrolled.cells.noisy import NoisyCell
 from unrolled.state import HiddenState
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "logistic": torch.sigmoid,
-    "relu": torch.relu,
-    "softsign": nn.functional.softsign,
-}
 
-
-class ElmanCell(PointwiseCell[HiddenState]):
+class ElmanCell(NoisyCell[HiddenState]):
     """One step of Elman's network.
 
     Parameters are named and shaped as torch.nn.RNNCell's, so weights move both ways, and are drawn as there, from
@@ -30,7 +21,9 @@ class ElmanCell(PointwiseCell[HiddenState]):
     Args:
         input_size: features of an input.
         hidden_size: features of the state, and of the output.
-        activation: "tanh", "logistic", "relu" or "softsign".
+        activation: f, by name: "tanh", "logistic", "relu", "softsign", … (`unrolled.cells.activations`).
+        candidate_dropout: probability of an element of f's value to be dropped at a step.
+        zoneout: probability of an element of h to keep its value at a step.
         recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
         weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
 
@@ -46,20 +39,29 @@ class ElmanCell(PointwiseCell[HiddenState]):
         hidden_size: int,
         *,
         activation: str = "tanh",
+        candidate_dropout: float = 0.0,
+        zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            candidate_dropout=candidate_dropout,
+            zoneout=(zoneout,),
+            recurrent_dropout=recurrent_dropout,
+            weight_drop=weight_drop,
+        )
         self.activation = activation
+        self._activate = named(activation)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
         """What the units take from the input and from h_{t-1} -> h_t as output and as state."""
-        h = ACTIVATIONS[self.activation](projected[0] + recurrent[0])
-        return h, HiddenState(h)
+        h = self.dropped(self._activate(projected[0] + recurrent[0]), projected)
+        new = self.zoned(HiddenState(h), state, projected)
+        return new.h, new
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, activation={self.activation}"

@@ -14,11 +14,11 @@ and no peepholes, as torch.nn.LSTM has it.
 import torch
 from torch import Tensor
 
-from unrolled.cells.pointwise import PointwiseCell
+from unrolled.cells.noisy import NoisyCell
 from unrolled.state import LSTMState
 
 
-class LSTMCell(PointwiseCell[LSTMState]):
+class LSTMCell(NoisyCell[LSTMState]):
     """One step of a long short-term memory.
 
     Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, so weights move both ways. They are
@@ -30,6 +30,9 @@ class LSTMCell(PointwiseCell[LSTMState]):
         hidden_size: features of the state, and of the output.
         forget_bias: the forget gate's bias at the start. 1 lets the cell remember from the first step on (Jozefowicz et
             al. 2015, "An Empirical Exploration of Recurrent Network Architectures", section 2.2).
+        candidate_dropout: probability of an element of g_t to be dropped at a step.
+        zoneout: probability of an element of h to keep its value at a step.
+        zoneout_c: the same of c.
         recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
         weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
 
@@ -46,10 +49,20 @@ class LSTMCell(PointwiseCell[LSTMState]):
         hidden_size: int,
         *,
         forget_bias: float = 1.0,
+        candidate_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_c: float = 0.0,
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        super().__init__(
+            input_size,
+            hidden_size,
+            candidate_dropout=candidate_dropout,
+            zoneout=(zoneout, zoneout_c),
+            recurrent_dropout=recurrent_dropout,
+            weight_drop=weight_drop,
+        )
         self.forget_bias = forget_bias
         self._set_forget_bias()
 
@@ -68,7 +81,9 @@ class LSTMCell(PointwiseCell[LSTMState]):
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
         """What the gates i, f, g, o take from the input and from h_{t-1} -> h_t as output, h_t and c_t as state."""
-        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=False))  # masks may stand behind
+        g = self.dropped(torch.tanh(g), projected)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * g
         h = torch.sigmoid(o) * torch.tanh(c)
-        return h, LSTMState(h, c)
+        new = self.zoned(LSTMState(h, c), state, projected)
+        return new.h, new

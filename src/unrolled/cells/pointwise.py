@@ -30,10 +30,10 @@ class PointwiseCell(AffineCell[S]):
     """A cell whose step is one recurrent product and pointwise maths.
 
     A new one sets `gates`, sets `state_type` unless it carries h alone, and writes `pointwise`. Parameters of its own
-    are (hidden,) each, used in `pointwise` as `self.name`; a cell that has some creates them behind
-    `super().__init__(...)`, with their first values.
+    are (hidden,) each, used in `pointwise` as `self.name`, and so are constants, which are buffers; a cell that has
+    some creates them behind `super().__init__(...)`, with their first values.
 
-    Class attributes:
+    Attributes, of the class or set before `super().__init__(...)`:
         gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
         recurrent_gates: the same of weight_hh and bias_hh; None for as many as gates.
         state_type: a named tuple of tensors (batch, hidden).
@@ -48,8 +48,8 @@ class PointwiseCell(AffineCell[S]):
         ValueError: a size below one, a probability outside [0, 1), recurrent noise without a recurrent product.
     """
 
-    gates: ClassVar[int]
-    recurrent_gates: ClassVar[int | None] = None
+    gates: int
+    recurrent_gates: int | None = None
     state_type: ClassVar[type[Any]] = HiddenState
 
     def __init__(

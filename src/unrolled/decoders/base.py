@@ -52,6 +52,8 @@ class Decoder(nn.Module, ABC):
 class Bridge(nn.ModuleList):
     """From the summary of a source to a core's first state, each leaf tanh(W s + b) (Cho et al. 2014, appendix A.1.2).
 
+    A leaf that only counts steps stays as it is.
+
     Args:
         summary_size: features of the summary.
         core: whose state it makes.
@@ -59,13 +61,18 @@ class Bridge(nn.ModuleList):
 
     def __init__(self, summary_size: int, core: Recurrent) -> None:
         initial = leaves(core.initial_state(1, like=next(core.parameters())))
-        super().__init__(nn.Linear(summary_size, leaf.shape[-1]) for leaf in initial)
+        self.learnable = core.learnable()
+        pairs = zip(initial, self.learnable, strict=True)
+        super().__init__(nn.Linear(summary_size, leaf.shape[-1]) for leaf, learned in pairs if learned)
 
     def forward(self, summary: Tensor, initial: Any) -> Any:
         """Summary (batch, summary) and a state to be like -> a state of the same structure and precision."""
         expect(summary, "batch summary", name="encoded.summary")
-        pairs = zip(self, leaves(initial), strict=True)
-        return rebuild(initial, [torch.tanh(layer(summary)).to(leaf.dtype) for layer, leaf in pairs])
+        layers = iter(self)
+        pairs = zip(leaves(initial), self.learnable, strict=True)
+        return rebuild(
+            initial, [torch.tanh(next(layers)(summary)).to(leaf.dtype) if learned else leaf for leaf, learned in pairs]
+        )
 
 
 def tie(output: nn.Linear, embedding: nn.Embedding, width: str) -> None:

@@ -1,0 +1,37 @@
+"""Activations by name: functions of single elements, for every cell that takes one."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def identity(x: Tensor) -> Tensor:
+    """X itself: no activation."""
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "logistic": torch.sigmoid,
+    "relu": torch.relu,
+    "softsign": nn.functional.softsign,
+    "softplus": nn.functional.softplus,
+    "hard_logistic": nn.functional.hardsigmoid,  # max(0, min(1, x/6 + 1/2))
+    "identity": identity,
+}
+
+
+def activation(name: str, argument: str = "activation") -> Callable[[Tensor], Tensor]:
+    """The function of a name.
+
+    Args:
+        name: one of `ACTIVATIONS`.
+        argument: what the message calls it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"{argument} is {name!r}, expected one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

@@ -1,0 +1,99 @@
+r"""Long short-term memory whose gates see one another's last values.
+
+    i_t = σ(… + R_ii i_{t-1} + R_fi f_{t-1} + R_oi o_{t-1})
+    f_t = σ(… + R_if i_{t-1} + R_ff f_{t-1} + R_of o_{t-1})
+    o_t = σ(… + R_io i_{t-1} + R_fo f_{t-1} + R_oo o_{t-1})
+
+where the dots, g_t, c_t and h_t are those of `PeepholeLSTMCell`. Full gate recurrence (FGR) of Greff et al. 2017,
+"LSTM: A Search Space Odyssey", section 3; the form of Hochreiter & Schmidhuber 1997.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells.pointwise import PointwiseCell
+
+
+class FullGateState(NamedTuple):
+    """h, c and the gates i, f, o of the last step, (batch, hidden) each."""
+
+    h: Tensor
+    c: Tensor
+    i: Tensor
+    f: Tensor
+    o: Tensor
+
+
+class FullGateLSTMCell(PointwiseCell[FullGateState]):
+    """One step of a long short-term memory with peepholes and full gate recurrence.
+
+    Parameters are those of `PeepholeLSTMCell`, with weight_gates (3 × hidden, 3 × hidden) besides: nine blocks, a row
+    of them for each of i, f, o, a column for each of i_{t-1}, f_{t-1}, o_{t-1}.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: features of each tensor of the state, and of the output.
+        forget_bias: the forget gate's bias at the start.
+        recurrent_dropout: probability of a unit of h_{t-1}, i_{t-1}, f_{t-1} or o_{t-1} to be dropped for a whole
+            unroll where it enters the product.
+        weight_drop: probability of a recurrent weight to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size below one, or a probability outside [0, 1).
+    """
+
+    peephole_i: nn.Parameter
+    peephole_f: nn.Parameter
+    peephole_o: nn.Parameter
+
+    gates = 4
+    state_type = FullGateState
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        self.forget_bias = forget_bias
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.weight_gates = nn.Parameter(torch.empty(3 * hidden_size, 3 * hidden_size))
+        for gate in "ifo":
+            self.register_parameter(f"peephole_{gate}", nn.Parameter(torch.empty(hidden_size)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
+        super().reset_parameters()
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            self.bias_ih[forget] = self.forget_bias
+            self.bias_hh[forget] = 0.0
+
+    def recurrent_inputs(self, state: FullGateState) -> tuple[Tensor, ...]:
+        """h_{t-1}, i_{t-1}, f_{t-1}, o_{t-1}."""
+        return state.h, state.i, state.f, state.o
+
+    def recurrent_weight(self) -> Tensor:
+        """(4 × hidden, 4 × hidden): weight_hh beside weight_gates; the candidate g doesn't see the gates."""
+        before, behind = self.weight_gates.split([2 * self.hidden_size, self.hidden_size])
+        gates = torch.cat([before, torch.zeros_like(behind), behind])
+        return torch.cat([self.weight_hh, gates], dim=1)
+
+    def pointwise(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: FullGateState
+    ) -> tuple[Tensor, FullGateState]:
+        """What i, f, g, o take from the input and from the last step -> h_t as output, and all five as state."""
+        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
+        i = torch.sigmoid(i + self.peephole_i * state.c)
+        f = torch.sigmoid(f + self.peephole_f * state.c)
+        c = f * state.c + i * torch.tanh(g)
+        o = torch.sigmoid(o + self.peephole_o * c)
+        h = o * torch.tanh(c)
+        return h, FullGateState(h, c, i, f, o)

@@ -1,0 +1,88 @@
+r"""Long short-term memory with layer normalisation.
+
+    (i, f, g, o) = LN(W x_t; α₁, β₁) + LN(U h_{t-1}; α₂, β₂)
+    c_t = σ(f) ⊙ c_{t-1} + σ(i) ⊙ tanh(g)
+    h_t = σ(o) ⊙ tanh(LN(c_t; α₃, β₃))
+
+    LN(z; α, β) = α ⊙ (z − mean(z)) / √(var(z) + ε) + β
+
+Ba, Kiros & Hinton 2016, "Layer Normalization", supplementary material on the LSTM: one mean and one variance for
+all four gates together. Its b is a third bias beside β₁ and β₂, and left out.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.shapes import expect
+from unrolled.state import LSTMState
+
+
+class LayerNormLSTMCell(AffineCell[LSTMState]):
+    """One step of a layer-normalised long short-term memory.
+
+    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's; bias_ih and bias_hh are β₁ and β₂.
+    Besides, gain_ih and gain_hh (4 × hidden,) are α₁ and α₂, gain_c and bias_c (hidden,) are α₃ and β₃. Weights are
+    drawn from U(−1/√hidden, 1/√hidden), gains begin at 1 and biases at 0, but for the forget gate's.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: features of the state, and of the output.
+        forget_bias: the forget gate's bias at the start.
+        epsilon: ε, which keeps a division by a variance of zero away.
+        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
+        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size below one, or a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        forget_bias: float = 1.0,
+        epsilon: float = 1e-5,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        self.forget_bias = forget_bias
+        self.epsilon = epsilon
+        self.gain_ih = nn.Parameter(torch.empty(4 * hidden_size))
+        self.gain_hh = nn.Parameter(torch.empty(4 * hidden_size))
+        self.gain_c = nn.Parameter(torch.empty(hidden_size))
+        self.bias_c = nn.Parameter(torch.empty(hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from U(−1/√hidden, 1/√hidden); gains 1, biases 0, the forget gate's as asked for."""
+        super().reset_parameters()
+        for name, parameter in self.named_parameters(recurse=False):
+            if not name.startswith("weight"):
+                nn.init.constant_(parameter, float(name.startswith("gain")))
+        with torch.no_grad():
+            self.bias_ih[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
+
+    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
+        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
+        return LSTMState(*(like.new_zeros(batch, self.hidden_size) for _ in range(2)))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """(..., input) -> (..., 4 × hidden): LN(W x), for all steps at once."""
+        expect(inputs, "... input", input=self.input_size, name="inputs")
+        return self._normalized(nn.functional.linear(inputs, self.weight_ih), self.gain_ih, self.bias_ih)
+
+    def step(
+        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """(batch, 4 × hidden) and a state -> h_t (batch, hidden) as output, h_t and c_t as state."""
+        product = nn.functional.linear(*self.recurrent_factors(state.h, noise))
+        i, f, g, o = (projected + self._normalized(product, self.gain_hh, self.bias_hh)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(self._normalized(c, self.gain_c, self.bias_c))
+        return h, LSTMState(h, c)
+
+    def _normalized(self, values: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        return nn.functional.layer_norm(values, gain.shape, gain, bias, self.epsilon)

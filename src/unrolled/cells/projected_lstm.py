@@ -1,0 +1,82 @@
+r"""Long short-term memory with a recurrent projection.
+
+    (i, f, g, o) = W x_t + b + U r_{t-1} + d
+    c_t = σ(f) ⊙ c_{t-1} + σ(i) ⊙ tanh(g)
+    r_t = P (σ(o) ⊙ tanh(c_t))
+
+Sak, Senior & Beaufays 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic
+Modeling", eq. 7-14, without the peepholes and the projection that is not fed back, as torch.nn.LSTM has it under
+proj_size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.state import LSTMState
+
+
+class ProjectedLSTMCell(AffineCell[LSTMState]):
+    """One step of a long short-term memory whose output, and what it feeds back, is a projection of its units.
+
+    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTM's with proj_size: weight_hh is (4 × hidden,
+    projection), weight_hr (projection, hidden).
+
+    Args:
+        input_size: features of an input.
+        hidden_size: units of the cell, features of c.
+        projection_size: features of the output, and of h in the state; half of hidden_size by default.
+        forget_bias: the forget gate's bias at the start.
+        recurrent_dropout: probability of a feature of r_{t-1} to be dropped for a whole unroll.
+        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size below one, a projection that is not smaller than hidden_size, a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        projection_size: int | None = None,
+        forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        size = (hidden_size + 1) // 2 if projection_size is None else projection_size
+        if projection_size is not None and not 1 <= projection_size < hidden_size:
+            raise ValueError(f"projection_size is {projection_size}, expected 1 to {hidden_size - 1}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            gates=4,
+            output_size=size,
+            recurrent_dropout=recurrent_dropout,
+            weight_drop=weight_drop,
+        )
+        self.projection_size = size
+        self.forget_bias = forget_bias
+        self.weight_hr = nn.Parameter(torch.empty(size, hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
+        super().reset_parameters()
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            self.bias_ih[forget] = self.forget_bias
+            self.bias_hh[forget] = 0.0
+
+    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
+        """Zeros: h (batch, projection) and c (batch, hidden), on the device and in the dtype of `like`."""
+        return LSTMState(like.new_zeros(batch, self.projection_size), like.new_zeros(batch, self.hidden_size))
+
+    def step(
+        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """(batch, 4 × hidden) and a state -> r_t (batch, projection) as output, r_t and c_t as state."""
+        i, f, g, o = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        r = nn.functional.linear(torch.sigmoid(o) * torch.tanh(c), self.weight_hr)
+        return r, LSTMState(r, c)

@@ -1,0 +1,56 @@
+"""Every model is one word in every task: it is built from its file, trains, and comes back from its checkpoint."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from unrolled import load_bundle
+from unrolled.training.configuration import config_folder
+from unrolled.training.run import run
+
+MODELS = sorted(path.stem for path in (Path(config_folder()) / "model").glob("*.yaml"))
+STEP = ["trainer.max_steps=1", "+trainer.limit_val_batches=1", "test=false", "callbacks.curves=null"]
+TASKS = {
+    "char_lm": [],
+    "translation": [
+        "task=translation",
+        "data=pairs",
+        "data.files=pairs.jsonl",
+        "data.unit=character",
+        "data.cut=[0.8,0.1,0.1]",
+        "data.batch_tokens=120",
+        "model.hidden_size=12",
+        "network.encoder.embedding_size=6",
+        "network.decoder.embedding_size=6",
+        "trainer=cpu",
+        "callbacks.alignments=null",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+    ],
+}
+
+
+def test_there_are_models_to_look_at() -> None:
+    assert len(MODELS) > 9
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_model_trains_in_every_task(
+    folder: Path, configure: Callable[..., DictConfig], task: str, model: str
+) -> None:
+    pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+
+    run(configure("run", *TASKS[task], *STEP, f"model={model}", small=task == "char_lm"))
+
+    # Adam knows a parameter from its first gradient on: all of them had one.
+    checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
+    known = torch.load(checkpoint, weights_only=True)["optimizer_states"][0]["state"]
+    network = load_bundle(checkpoint).network
+    assert len(known) == len(list(network.parameters()))
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
