@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from unrolled.checkpoint import build as build
     from unrolled.checkpoint import load_bundle as load_bundle
     from unrolled.codecs.base import Codec as Codec
+    from unrolled.codecs.image import CaptionCodec as CaptionCodec
     from unrolled.codecs.pair import PairCodec as PairCodec
+    from unrolled.codecs.spaced import SpacedCodec as SpacedCodec
     from unrolled.codecs.subword import BPECodec as BPECodec
     from unrolled.codecs.subword import UnigramCodec as UnigramCodec
     from unrolled.codecs.text import ByteCodec as ByteCodec
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
     from unrolled.decoders.base import Decoded as Decoded
     from unrolled.decoders.base import Decoder as Decoder
     from unrolled.decoders.base import DecoderState as DecoderState
+    from unrolled.decoders.orders import LookAfter as LookAfter
+    from unrolled.decoders.orders import LookBefore as LookBefore
+    from unrolled.decoders.orders import LookBetween as LookBetween
+    from unrolled.decoders.orders import Order as Order
     from unrolled.decoders.recurrent import RecurrentDecoder as RecurrentDecoder
     from unrolled.dropout import SequenceDropout as SequenceDropout
     from unrolled.dropout import TokenDropout as TokenDropout
@@ -61,6 +67,7 @@ if TYPE_CHECKING:
     from unrolled.losses import Loss as Loss
     from unrolled.losses import coverage_loss as coverage_loss
     from unrolled.losses import cross_entropy as cross_entropy
+    from unrolled.losses import doubly_stochastic_loss as doubly_stochastic_loss
     from unrolled.networks import EncoderDecoder as EncoderDecoder
     from unrolled.recurrent import Recurrent as Recurrent
     from unrolled.recurrent import unroll as unroll
@@ -68,6 +75,13 @@ if TYPE_CHECKING:
     from unrolled.shapes import expect as expect
     from unrolled.state import HiddenState as HiddenState
     from unrolled.state import LSTMState as LSTMState
+    from unrolled.vision.encoder import ImageEncoder as ImageEncoder
+    from unrolled.vision.images import ImageTransform as ImageTransform
+    from unrolled.vision.trunks import EfficientNetLiteTrunk as EfficientNetLiteTrunk
+    from unrolled.vision.trunks import SmallTrunk as SmallTrunk
+    from unrolled.vision.trunks import TimmTrunk as TimmTrunk
+    from unrolled.vision.trunks import TorchvisionTrunk as TorchvisionTrunk
+    from unrolled.vision.trunks import Trunk as Trunk
 
 _MODULE_OF = {
     "AdditiveAttention": "unrolled.attention",
@@ -77,6 +91,7 @@ _MODULE_OF = {
     "BPECodec": "unrolled.codecs.subword",
     "Bundle": "unrolled.checkpoint",
     "ByteCodec": "unrolled.codecs.text",
+    "CaptionCodec": "unrolled.codecs.image",
     "Cell": "unrolled.cells.base",
     "CharacterCodec": "unrolled.codecs.text",
     "Codec": "unrolled.codecs.base",
@@ -84,6 +99,7 @@ _MODULE_OF = {
     "Decoder": "unrolled.decoders.base",
     "DecoderState": "unrolled.decoders.base",
     "DotAttention": "unrolled.attention",
+    "EfficientNetLiteTrunk": "unrolled.vision.trunks",
     "ElmanCell": "unrolled.cells.elman",
     "Encoded": "unrolled.encoders",
     "Encoder": "unrolled.encoders",
@@ -93,15 +109,21 @@ _MODULE_OF = {
     "GRUCell": "unrolled.cells.gru",
     "HiddenState": "unrolled.state",
     "Hypotheses": "unrolled.generation.beam",
+    "ImageEncoder": "unrolled.vision.encoder",
+    "ImageTransform": "unrolled.vision.images",
     "IndRNNCell": "unrolled.cells.indrnn",
     "LSTMCell": "unrolled.cells.lstm",
     "LSTMState": "unrolled.state",
     "LayerNormLSTMCell": "unrolled.cells.layer_norm_lstm",
     "LocationAttention": "unrolled.attention",
+    "LookAfter": "unrolled.decoders.orders",
+    "LookBefore": "unrolled.decoders.orders",
+    "LookBetween": "unrolled.decoders.orders",
     "Loss": "unrolled.losses",
     "Memory": "unrolled.attention",
     "MultiplicativeAttention": "unrolled.attention",
     "NoisyCell": "unrolled.cells.noisy",
+    "Order": "unrolled.decoders.orders",
     "PairCodec": "unrolled.codecs.pair",
     "PeepholeLSTMCell": "unrolled.cells.peephole_lstm",
     "PointwiseCell": "unrolled.cells.pointwise",
@@ -113,8 +135,13 @@ _MODULE_OF = {
     "ResetFirstGRUCell": "unrolled.cells.reset_first_gru",
     "SequenceDropout": "unrolled.dropout",
     "ShapeError": "unrolled.shapes",
+    "SmallTrunk": "unrolled.vision.trunks",
+    "SpacedCodec": "unrolled.codecs.spaced",
     "SummaryAttention": "unrolled.attention",
+    "TimmTrunk": "unrolled.vision.trunks",
     "TokenDropout": "unrolled.dropout",
+    "TorchvisionTrunk": "unrolled.vision.trunks",
+    "Trunk": "unrolled.vision.trunks",
     "UnigramCodec": "unrolled.codecs.subword",
     "WeighingAttention": "unrolled.attention",
     "WordCodec": "unrolled.codecs.text",
@@ -122,6 +149,7 @@ _MODULE_OF = {
     "build": "unrolled.checkpoint",
     "coverage_loss": "unrolled.losses",
     "cross_entropy": "unrolled.losses",
+    "doubly_stochastic_loss": "unrolled.losses",
     "expect": "unrolled.shapes",
     "greedy": "unrolled.generation.sampling",
     "load_bundle": "unrolled.checkpoint",

@@ -87,3 +87,23 @@ def coverage_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
         weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
     covered = weights.cumsum(dim=1) - weights
     return Loss(torch.minimum(weights, covered).sum(), count)
+
+
+def doubly_stochastic_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
+    """Σ_i (1 − Σ_t a_ti)²: over a whole text, every place of the source is to be looked at about as much.
+
+    Xu et al. 2015, "Show, Attend and Tell", eq. 14, summed over the texts; the count is that of the texts.
+
+    Args:
+        weights: (batch, time, source), of attention at each step.
+        mask: (batch, time) bool, true where a step counts; all of them by default.
+
+    Raises:
+        ShapeError: axes that don't belong together.
+    """
+    expect(weights, "batch time source", name="weights")
+    batch, time, _ = weights.shape
+    if mask is not None:
+        expect(mask, "batch time", batch=batch, time=time, name="mask")
+        weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
+    return Loss((1.0 - weights.sum(dim=1)).square().sum(), torch.tensor(batch, device=weights.device))

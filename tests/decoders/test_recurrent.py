@@ -56,7 +56,7 @@ def test_steps_are_one_pass(cell: type, generator: torch.Generator) -> None:
 
 def test_a_state_from_a_summary_depends_on_it(generator: torch.Generator) -> None:
     encoder = RecurrentEncoder(7, 4, partial(Recurrent, GRUCell, hidden_size=6)).double().eval()
-    network = decoder(summary_size=encoder.output_size)
+    network = decoder(source_size=encoder.output_size)
     source = torch.randint(7, (2, 5), generator=generator)
 
     encoded = encoder(source, torch.tensor([5, 3]))

@@ -10,7 +10,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from unrolled.codecs.base import Codec as Codec
+from unrolled.codecs.image import CaptionCodec as CaptionCodec
 from unrolled.codecs.pair import PairCodec as PairCodec
+from unrolled.codecs.spaced import SpacedCodec as SpacedCodec
 from unrolled.codecs.subword import BPECodec as BPECodec
 from unrolled.codecs.subword import SubwordCodec as SubwordCodec
 from unrolled.codecs.subword import UnigramCodec as UnigramCodec
@@ -23,16 +25,18 @@ __all__ = [
     "CODECS",
     "BPECodec",
     "ByteCodec",
+    "CaptionCodec",
     "CharacterCodec",
     "Codec",
     "PairCodec",
+    "SpacedCodec",
     "SubwordCodec",
     "UnigramCodec",
     "WordCodec",
     "codec_from_dict",
 ]
 
-_BUILT = (CharacterCodec, ByteCodec, WordCodec, BPECodec, UnigramCodec, PairCodec)
+_BUILT = (CharacterCodec, ByteCodec, WordCodec, BPECodec, UnigramCodec, SpacedCodec, PairCodec, CaptionCodec)
 
 
 def codec_from_dict(plain: Mapping[str, Any]) -> Codec:
@@ -55,4 +59,4 @@ def codec_from_dict(plain: Mapping[str, Any]) -> Codec:
 
 
 def _built(value: Any) -> Any:
-    return codec_from_dict(value) if isinstance(value, Mapping) else value
+    return codec_from_dict(value) if isinstance(value, Mapping) and "_target_" in value else value

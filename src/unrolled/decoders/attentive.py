@@ -21,9 +21,10 @@ from unrolled.attention import Attention, Memory
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
 from unrolled.decoders.copying import CopyMixture
+from unrolled.decoders.orders import LookAfter, Order, Sizes
 from unrolled.dropout import SequenceDropout, TokenDropout
 from unrolled.encoders import Encoded, complete
-from unrolled.recurrent import Recurrent, StackNoise
+from unrolled.recurrent import Recurrent
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import state_at
@@ -34,7 +35,7 @@ class DecoderNoise(NamedTuple):
 
     embedded: Tensor | None  # (batch, time, embedding)
     readout: Tensor | None  # (batch, time, readout)
-    core: list[StackNoise]  # one for each step
+    core: list[Any]  # one for each step, as the order of the decoder wants it
 
     def at(self, step: int) -> "DecoderNoise":
         """The noise of one step."""
@@ -73,10 +74,13 @@ class AttentiveDecoder(Decoder):
         tied: the output layer shares the embedding's weights (Press & Wolf 2017).
         copy: a prediction may point at a word of the source (See et al. 2017): the logits are then log probabilities.
             Source and target must share one vocabulary.
+        order: a partial `Order`: when the core reads and when it looks. By default it looks after it has read,
+            `LookAfter`; `LookBefore` and `LookBetween` are those of captioning.
 
     Raises:
-        ValueError: tied with an embedding as wide as something else than the readout; copying with an attention that
-            has no weights; what the core and the attention refuse.
+        ValueError: another order without input feeding, which knows no other way; tied with an embedding as wide as
+            something else than the readout; copying with an attention that has no weights; what the core and the
+            attention refuse.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class AttentiveDecoder(Decoder):
         readout_size: int | None = None,
         tied: bool = False,
         copy: bool = False,
+        order: Callable[..., Order] | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
@@ -109,8 +114,12 @@ class AttentiveDecoder(Decoder):
         finish = partial(complete, core, hidden_size=hidden_size, num_layers=num_layers)
         if readout_size is None:
             readout_size = embedding_size if tied else _output_size(finish)
-        self.core = finish(embedding_size + readout_size * input_feeding)
-        query_size = self.core.output_size
+        query_size = _output_size(finish)
+        sizes = Sizes(source_size, query_size, readout_size)
+        if order is not None and not input_feeding:
+            raise ValueError("input_feeding=False goes with the order LookAfter alone; leave order out")
+        self.order = LookAfter(sizes, finish, feeding=input_feeding) if order is None else order(sizes, finish)
+        self.core = finish(embedding_size + self.order.fed_size)
         self.attention = attention(source_size=source_size, query_size=query_size)
         self.readout = nn.Linear(query_size + self.attention.value_size, readout_size)
         self.output = nn.Linear(readout_size, vocabulary_size)
@@ -135,8 +144,8 @@ class AttentiveDecoder(Decoder):
         weight = self.output.weight
         memory = self.attention.prepare(encoded)
         core = self.bridge(encoded.summary, self.core.initial_state(batch, like=weight))
-        fed = weight.new_zeros(batch, self.readout.out_features) if self.input_feeding else None
-        return DecoderState(core, self.attention.start(memory), fed), memory
+        kept = self.order.first(encoded, weight)
+        return DecoderState(self.order.start(core, encoded), self.attention.start(memory), kept), memory
 
     def forward(
         self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
@@ -152,7 +161,7 @@ class AttentiveDecoder(Decoder):
         noise = self._masks(batch, time)
         embedded = _times(self.embedding(tokens), noise.embedded)
         if self.input_feeding:
-            noise = noise._replace(core=self.core.noises(batch, time, like=embedded))
+            noise = noise._replace(core=self.order.noises(self.core, batch, time, embedded))
             steps = self._feed(embedded, state, memory, lengths, noise)
         else:
             steps = self._at_once(embedded, state, memory, lengths, noise)
@@ -171,7 +180,7 @@ class AttentiveDecoder(Decoder):
 
     def noise(self, batch: int, time: int) -> DecoderNoise:
         """The noise of one pass, for `step`: who steps through a text hands it `noise.at(0)`, `noise.at(1)`, …"""
-        return self._masks(batch, time)._replace(core=self.core.noises(batch, time, like=self.output.weight))
+        return self._masks(batch, time)._replace(core=self.order.noises(self.core, batch, time, self.output.weight))
 
     def _masks(self, batch: int, time: int) -> DecoderNoise:
         embedded = readout = None
@@ -193,11 +202,11 @@ class AttentiveDecoder(Decoder):
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         looked: list[Tensor] = []
         for step, (mask, of_core) in enumerate(zip(masks, noise.core, strict=True)):
-            projected, inputs = project(step, state.context)
-            query, core = self.core.advance(projected, state.core, of_core, inputs)
-            context, weights, attention = self.attention(query, memory, state.attention)
+            query, (context, weights, attention), core = self.order.advance(
+                self.core, self.attention, partial(project, step), state, memory, of_core
+            )
             readout = _times(self._read_out(query, context), mask)
-            state = DecoderState(core, attention, readout if self.input_feeding else None)
+            state = DecoderState(core, attention, self.order.following(state.context, query, readout))
             states.append(state)
             found.append((query, context, readout))
             if weights is not None:
@@ -207,7 +216,7 @@ class AttentiveDecoder(Decoder):
         return _Steps(queries, contexts, readouts, weights, state_at(states, lengths))
 
     def _projection(self, embedded: Tensor) -> Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """What the core's first cell projects at a step, given the last readout; and its inputs where they are needed.
+        """What the core's first cell projects at a step, given what is fed; and its inputs where they are needed.
 
         Where the projection is known to be affine, the tokens' share of it is computed here, for all steps at once.
         """

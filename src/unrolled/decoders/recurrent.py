@@ -25,12 +25,14 @@ class RecurrentDecoder(Decoder):
         output_dropout: dropout on the core's outputs.
         variational_dropout: both with one mask for all steps of a pass (Gal & Ghahramani 2016), or a new one at each.
         tied: the output layer shares the embedding's weights (Press & Wolf 2017); the sizes must agree.
-        summary_size: features of an `Encoded.summary` to start from, each leaf of the state through
-            tanh(W s + b) (Cho et al. 2014, appendix A.1.2). None: a language model, which starts from the core's
-            own initial state.
+        source_size: features of an `Encoded.summary` to start from. None: a language model, which starts from the
+            core's own initial state.
+        source_as: what the summary becomes. "state": each leaf of the first state, through tanh(W s + b) (Cho et al.
+            2014, appendix A.1.2). "input": W s + b is read like a token before the first one (Vinyals et al. 2015,
+            "Show and Tell", eq. 10-12).
 
     Raises:
-        ValueError: tied with an embedding as wide as something else than the core's output.
+        ValueError: tied with an embedding as wide as something else than the core's output; an unknown source_as.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class RecurrentDecoder(Decoder):
         output_dropout: float = 0.0,
         variational_dropout: bool = True,
         tied: bool = False,
-        summary_size: int | None = None,
+        source_size: int | None = None,
+        source_as: str = "state",
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
@@ -56,19 +59,27 @@ class RecurrentDecoder(Decoder):
         self.output = nn.Linear(self.core.output_size, vocabulary_size)
         if tied:
             tie(self.output, self.embedding, "the core's output")
-        self.bridge = None if summary_size is None else Bridge(summary_size, self.core)
+        if source_as not in ("state", "input"):
+            raise ValueError(f"source_as={source_as!r}: state or input")
+        as_state = source_size is not None and source_as == "state"
+        as_input = source_size is not None and source_as == "input"
+        self.bridge = Bridge(source_size, self.core) if as_state else None
+        self.first = nn.Linear(source_size, embedding_size) if as_input else None
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, None]:
         """The initial state for `batch` rows; there is no memory, since nothing is attended to."""
         initial = self.core.initial_state(batch, like=self.output.weight)
-        if self.bridge is None:
+        if self.bridge is None and self.first is None:
             if encoded is not None:
-                raise ValueError("this decoder was built without summary_size, so it cannot start from a source")
+                raise ValueError("this decoder was built without source_size, so it cannot start from a source")
             return DecoderState(initial), None
         if encoded is None:
             raise ValueError("this decoder starts from a source: give it `encoded`")
         expect(encoded.summary, "batch summary", batch=batch, name="encoded.summary")
-        return DecoderState(self.bridge(encoded.summary, initial)), None
+        if self.first is None:
+            return DecoderState(self.bridge(encoded.summary, initial)), None
+        _, core = self.core(self.first(encoded.summary).unsqueeze(1), initial)
+        return DecoderState(core), None
 
     def forward(
         self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None

@@ -11,11 +11,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unrolled.codecs import Codec, PairCodec, codec_from_dict
-from unrolled.codecs.text import CharacterCodec, WordCodec
-from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.data import PARTS, DataError, SequenceData
-from unrolled.training.subwords import train_subwords
+from unrolled.training.data import DataError
+from unrolled.training.texts import (
+    Examples,
+    WritingData,
+    check_cut,
+    cut_parts,
+    documents,
+    left_out,
+    only_one,
+    taught,
+    trained_codec,
+)
 from unrolled.training.tokens import Tokens, write_tokens
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 
@@ -38,7 +47,7 @@ class PairBatch(NamedTuple):
     kinds: tuple[str, ...] = ()
 
 
-class TranslationData(SequenceData):
+class TranslationData(WritingData[PairBatch]):
     """Pairs of sentences.
 
     Exactly one of `phrases`, `files` and `dataset` says where they come from. Codecs are made from the training part
@@ -94,10 +103,7 @@ class TranslationData(SequenceData):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        origins = {"phrases": phrases, "files": files, "dataset": dataset}
-        chosen = [name for name, value in origins.items() if value is not None]
-        if len(chosen) != 1:
-            raise DataError(f"pairs come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given")
+        only_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
         if unit not in _UNITS or subwords not in ("bpe", "unigram"):
             raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
         if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
@@ -105,8 +111,7 @@ class TranslationData(SequenceData):
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
                 "are 1 or more"
             )
-        if len(cut) != 3 or min(cut) < 0 or abs(sum(cut) - 1) > 1e-6:
-            raise DataError(f"cut={list(cut)}: fractions for training, validation and test that add up to 1")
+        check_cut(cut)
         self._languages, self._cut = (source, target), list(cut)
         if phrases is not None:
             self._source: Source = PhraseSource(str(source), str(target), phrases, seed, cut)
@@ -116,7 +121,7 @@ class TranslationData(SequenceData):
             self._source = source_of_files(files or [], validation_files, test_files, source, target)
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given_codec = None if codec_from is None else _pair_codec(codec_from)
-        self._batch_tokens, self._seed = batch_tokens, seed
+        self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
         self._codec: PairCodec | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
@@ -152,55 +157,27 @@ class TranslationData(SequenceData):
         """See `SequenceData.describe`."""
         codec, sizes = self.codec(), self.sizes()
         counts = ", ".join(f"{part} {len(pair[0].lengths):,}" for part, pair in self._tokens.items())
-        left_out = ", ".join(f"{count:,} {why}" for why, count in self._dropped.items() if count)
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
-            + (f"; left out of training: {left_out}" if left_out else "")
+            + left_out(self._dropped)
             + f"; scored: {self.scored_part}"
         )
 
-    def train_dataloader(self) -> BucketLoader[PairBatch]:
-        """One process's batches of the training pairs."""
-        if "train" not in self._tokens:
-            raise DataError("there are no training pairs")
-        return self._loader("train", shuffle=True, accumulate=self.accumulate, limit=self.limit)
-
-    def val_dataloader(self) -> BucketLoader[PairBatch] | list[Any]:
-        """The validation pairs, from long to short; nothing if there are none."""
-        return self._loader("validation", restart=True) if "validation" in self._tokens else []
-
-    def test_dataloader(self) -> BucketLoader[PairBatch] | list[Any]:
-        """The pairs to be scored."""
-        return self._loader(self.scored_part, restart=True) if self.scored_part in self._tokens else []
-
-    def _loader(self, part: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[PairBatch]:
+    def examples(self, part: str, *, scored: bool) -> Examples:
+        """The pairs of a part."""
         source, target = self._tokens[part]
-        plan = BucketPlan(
-            list(zip(source.lengths.tolist(), (target.lengths + 1).tolist(), strict=True)),
-            batch_tokens=self._batch_tokens,
-            ranks=self.ranks,
-            counts=target.lengths + 1,
-            shuffle=shuffle,
-            seed=self._seed,
-        )
+        sides = zip(source.lengths.tolist(), (target.lengths + 1).tolist(), strict=True)
+        return Examples(list(sides), target.lengths + 1)
 
-        def collate(rows: Ints, scale: float) -> PairBatch:
-            return self._batch(part, rows, scale, scored=not shuffle)
-
-        return BucketLoader(plan, collate, rank=self.rank, **options)
-
-    def _batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
-        codec = self.codec()
-        sides = [[_document(tokens, row) for row in rows.tolist()] for tokens in self._tokens[part]]
-        border = torch.tensor([codec.start])
+    def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
+        """These pairs, with their texts where they are scored."""
+        sides = [documents(tokens, rows) for tokens in self._tokens[part]]
         texts = self._scored_texts(part, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
             source_lengths=torch.tensor([len(row) for row in sides[0]]),
-            inputs=pad_sequence([torch.cat([border, row]) for row in sides[1]], batch_first=True),
-            targets=pad_sequence([torch.cat([row, border]) for row in sides[1]], batch_first=True),
-            lengths=torch.tensor([len(row) + 1 for row in sides[1]]),
+            **taught(sides[1], self.codec().start)._asdict(),
             examples=torch.as_tensor(rows),
             scale=scale,
             source_text=tuple(pair.source for pair in texts),
@@ -229,9 +206,7 @@ class TranslationData(SequenceData):
 
     def _pairs(self) -> dict[str, list[Pair]]:
         parts = {part: list(self._source.pairs(part)) for part in self._source.parts}
-        if not isinstance(self._source, PhraseSource):
-            parts = _cut(parts, self._cut)
-        return {part: parts[part] for part in PARTS if parts.get(part)}
+        return cut_parts(parts, (1, 0, 0) if isinstance(self._source, PhraseSource) else self._cut)
 
     def _encode(self, folder: Path) -> None:
         lowercase, max_length = self._coding[4:]
@@ -276,13 +251,7 @@ class TranslationData(SequenceData):
 
     def _trained(self, texts: Sequence[str]) -> Codec:
         unit, subwords, size = self._coding[:3]
-        if unit == "subword":
-            return train_subwords(texts, size, kind=subwords)
-        return CharacterCodec.train(texts) if unit == "character" else WordCodec.train(texts, max_size=size)
-
-
-def _document(tokens: Tokens, row: int) -> Tensor:
-    return tokens.read(int(tokens.documents[row]), int(tokens.documents[row + 1]))
+        return trained_codec(texts, unit, size=size, subwords=subwords)
 
 
 def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
@@ -298,14 +267,3 @@ def _expect_both_sides(part: str, pairs: Sequence[Pair]) -> None:
         number, pair = empty[0]
         place = f" ({pair.place})" if pair.place else ""
         raise DataError(f"{part} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
-
-
-def _cut(parts: dict[str, list[Pair]], cut: Sequence[float]) -> dict[str, list[Pair]]:
-    """Parts without pairs of their own are taken from the end of the training pairs."""
-    parts = dict(parts)
-    whole = len(parts["train"])
-    for part, share in zip(PARTS[:0:-1], list(cut)[:0:-1], strict=True):
-        if part not in parts:
-            left = max(0, len(parts["train"]) - round(whole * share))
-            parts["train"], parts[part] = parts["train"][:left], parts["train"][left:]
-    return parts

@@ -6,7 +6,6 @@ and languages are finite lists: an unseen name can only be guessed from its spel
 """
 
 import datetime
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from unrolled.training.data import DataError
+from unrolled.training.texts import share_of
 
 KINDS = ("date", "time", "number", "unit", "currency", "spelled", "territory", "language")
 _TRIES = 40  # draws for each phrase that is wanted, before a kind counts as exhausted
@@ -73,9 +73,7 @@ def part_of(phrase: Phrase, shares: tuple[float, float, float]) -> str:
         phrase: any.
         shares: of training, validation and test; they add up to one.
     """
-    digest = hashlib.sha256(phrase.source.lower().encode()).digest()
-    place = int.from_bytes(digest[:8]) / 2**64
-    return "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"
+    return share_of(phrase.source.lower(), shares)
 
 
 def _distinct(kind: str, drawn: Iterable[Writer], pair: tuple[Any, Any], seen: set[str]) -> Iterator[Phrase]:

