@@ -40,7 +40,7 @@ def unroll(
         state: before the first step; `cell.initial_state` by default.
         lengths: (batch,) integers from 0 to time, on any device; all of time by default.
         reverse: read from the last valid step to the first.
-        backend: "auto", "fused" or "loop". Results are the same.
+        backend: "auto", "compiled", "fused" or "loop". Results are the same.
 
     Returns:
         The outputs (batch, time, output), zero in the padding, and the state behind each sequence's last step (in
@@ -70,12 +70,14 @@ def _run(
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
     lengths = None if ragged is None else ragged.lengths
-    if reverse:
+    backend_ = BACKENDS[choice.backend]
+    turned = reverse and not backend_.reverses
+    if turned:
         inputs = reverse_valid(inputs, lengths)
-    outputs, state = BACKENDS[choice.backend].run(cell, inputs, state, lengths)
-    if ragged is not None:
+    outputs, state = backend_.run(cell, inputs, state, lengths, reverse and backend_.reverses)
+    if ragged is not None and not backend_.clears_padding:
         outputs = outputs.masked_fill(ragged.padding, 0.0)
-    return reverse_valid(outputs, lengths) if reverse else outputs, state
+    return reverse_valid(outputs, lengths) if turned else outputs, state
 
 
 def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
@@ -125,7 +127,7 @@ class Recurrent(nn.Module):
             (Wu et al. 2016, "Google's Neural Machine Translation System", eq. 6).
         bidirectional: run each layer in both directions and join their outputs.
         learned_initial_state: the state before the first step is a parameter, which begins at the cell's own.
-        backend: "auto", "fused" or "loop"; see `choices`.
+        backend: "auto", "compiled", "fused" or "loop"; see `choices`.
 
     Raises:
         ValueError: a size or number below one, a probability outside [0, 1), an unknown backend.

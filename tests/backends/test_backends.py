@@ -66,12 +66,22 @@ def test_recurrent_dropout_drops_the_same_at_all_steps(make: Any, inputs: Tensor
     assert not torch.equal(seen[0], seen[7])
 
 
-@pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell, partial(LSTMCell, weight_drop=0.5)])
-def test_auto_takes_the_fused_kernel_where_it_can_and_says_so(make: Any, inputs: Tensor) -> None:
+@pytest.mark.parametrize("make", [LSTMCell, partial(LSTMCell, weight_drop=0.5)])
+def test_auto_takes_the_fused_kernel_where_it_is_the_fastest_and_says_so(make: Any, inputs: Tensor) -> None:
     choice = choose("auto", make(3, 5), inputs)
 
     assert choice.backend == "fused"
-    assert "one kernel for all steps" in choice.reason
+    assert "one kernel for all steps of LSTMCell" in choice.reason
+
+
+@pytest.mark.parametrize(
+    "make", [GRUCell, ElmanCell, partial(ElmanCell, activation="softsign"), partial(LSTMCell, recurrent_dropout=0.5)]
+)
+def test_auto_compiles_what_has_no_fast_kernel_on_a_cpu_and_says_so(make: Any, inputs: Tensor) -> None:
+    choice = choose("auto", make(3, 5).double(), inputs)
+
+    assert choice.backend == "compiled"
+    assert "compiled for this machine" in choice.reason
 
 
 class DoubledLSTMCell(LSTMCell):
@@ -92,14 +102,21 @@ class DoubledLSTMCell(LSTMCell):
         (GRUCell(3, 5, recurrent_dropout=0.25, weight_drop=0.5), "recurrent_dropout=0.25"),
     ],
 )
-def test_auto_takes_the_loop_for_what_the_kernel_lacks_and_says_why(cell: Cell, reason: str, inputs: Tensor) -> None:
-    choice = choose("auto", cell, inputs)
+def test_the_fused_kernel_refuses_what_it_lacks_and_says_why(cell: Cell, reason: str, inputs: Tensor) -> None:
+    refusal = BACKENDS["fused"].refuses(cell, inputs)
 
-    assert choice.backend == "loop"
-    assert reason in choice.reason
-    message = f"the backend 'fused' cannot run this cell: {choice.reason}; take 'auto' or 'loop'"
+    assert refusal is not None
+    assert reason in refusal
+    message = f"the backend 'fused' cannot run this cell: {refusal}; take 'auto' or 'loop'"
     with pytest.raises(ValueError, match=re.escape(message)):
         unroll(cell.double(), inputs, backend="fused")
+
+
+def test_auto_takes_the_loop_where_all_others_refuse_and_says_why(inputs: Tensor) -> None:
+    choice = choose("auto", DoubledLSTMCell(3, 5).double(), inputs)
+
+    assert choice.backend == "loop"
+    assert "not DoubledLSTMCell; DoubledLSTMCell has a step of its own" in choice.reason
 
 
 def test_a_subclass_is_never_silently_replaced(inputs: Tensor) -> None:
@@ -114,13 +131,15 @@ def test_a_parametrised_cell_is_a_cell_of_its_own(inputs: Tensor) -> None:
     # given a cell whose weight is computed anew at each use
     cell = nn.utils.parametrizations.spectral_norm(LSTMCell(3, 5).double(), "weight_hh").eval()
 
-    assert choose("auto", cell, inputs).backend == "loop"  # pyright: ignore[reportArgumentType]
+    assert choose("auto", cell, inputs).backend == "compiled"  # pyright: ignore[reportArgumentType]
+    outputs = [unroll(cell, inputs, backend=backend)[0] for backend in ("loop", "compiled")]  # pyright: ignore
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-14)
 
 
 def test_recurrent_dropout_is_no_obstacle_in_evaluation_mode(inputs: Tensor) -> None:
-    cell = LSTMCell(3, 5, recurrent_dropout=0.5)
+    cell = LSTMCell(3, 5, recurrent_dropout=0.5).double()
 
-    assert choose("auto", cell.train(), inputs).backend == "loop"
+    assert choose("auto", cell.train(), inputs).backend == "compiled"
     assert choose("auto", cell.eval(), inputs).backend == "fused"
 
 
@@ -133,7 +152,7 @@ def test_what_auto_names_is_what_runs(inputs: Tensor, monkeypatch: pytest.Monkey
     for cell in (LSTMCell(3, 5), DoubledLSTMCell(3, 5), ElmanCell(3, 5, activation="logistic")):
         unroll(cell.double(), inputs)
 
-    assert ran == ["fused", "loop", "loop"]
+    assert ran == ["fused", "loop", "compiled"]
 
 
 @pytest.mark.parametrize("where", ["unroll", "network"])
@@ -147,7 +166,7 @@ def test_an_unknown_backend_is_answered_with_the_nearest(where: str, inputs: Ten
 
 
 @pytest.mark.parametrize("make", [LSTMCell, GRUCell, ElmanCell])
-@pytest.mark.parametrize("backend", ["loop", "fused"])
+@pytest.mark.parametrize("backend", ["loop", "fused", "compiled"])
 def test_mixed_precision_comes_close_to_single(make: Any, backend: str, generator: torch.Generator) -> None:
     cell = make(3, 5)
     inputs = torch.randn(4, 7, 3, generator=generator)

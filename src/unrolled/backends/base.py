@@ -11,18 +11,22 @@ from unrolled.cells.base import Cell
 class Backend(ABC):
     """A way to run a cell through time. It is not mathematics: same parameters, same results as `LoopBackend`.
 
-    It sees one direction only, and inputs whose padding is already zero; what it leaves in the padding of the outputs
-    never matters, since `unroll` clears it.
+    It sees inputs whose padding is already zero. Unless it says that it can, it reads only forwards, `unroll` turns its
+    inputs and outputs round, and what it leaves in the padding of the outputs never matters, since `unroll` clears it.
     """
 
     name: str
+    reverses: bool = False  # reads backwards by itself
+    clears_padding: bool = False  # gives back zeros there
 
     @abstractmethod
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
         """Why it cannot run this cell, with its options and in its mode, on these inputs; None where it can."""
 
     @abstractmethod
-    def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def run(
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+    ) -> tuple[Tensor, Any]:
         """Run a cell over at least one step.
 
         Args:
@@ -30,6 +34,7 @@ class Backend(ABC):
             inputs: (batch, time, input), zero in the padding.
             state: before the first step.
             lengths: (batch,) int64 on the device of the inputs, 0 to time; None where nothing is padded.
+            reverse: read from each row's last valid step to its first; never asked of a backend without `reverses`.
 
         Returns:
             The outputs (batch, time, output) and the state behind each row's last valid step.

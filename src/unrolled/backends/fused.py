@@ -49,7 +49,9 @@ class FusedBackend(Backend):
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
         return None
 
-    def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def run(
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+    ) -> tuple[Tensor, Any]:
         known = cast(_Known, cell)
         noise = known.noise(inputs.shape[0], like=inputs)
         dropped = None if noise is None else noise.weight_hh

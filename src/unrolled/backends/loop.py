@@ -20,7 +20,9 @@ class LoopBackend(Backend):
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> None:
         return None
 
-    def run(self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def run(
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+    ) -> tuple[Tensor, Any]:
         batch, time = inputs.shape[:2]
         noise = cell.noise(batch, like=inputs)
         projected = cell.project(inputs).unbind(1)

@@ -1,0 +1,276 @@
+"""A cell's compiled step beside the compiled loop over time, callable on tensors.
+
+The C side takes raw pointers, so everything is checked here: dtype, shape, device, and that memory is contiguous.
+"""
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrolled.backends.compiled.building import load
+from unrolled.backends.compiled.printing import source
+from unrolled.backends.compiled.program import Program
+from unrolled.backends.compiled.saving import Plan, plan
+
+_NUMBERS = [
+    "batch",
+    "time",
+    "input",
+    "hidden",
+    "reverse",
+    "threads",
+    "projected",
+    "recurrent",
+    "fed",
+    "states",
+    "saved",
+    "own",
+    "noise",
+    "apart",
+    "shown",
+]
+_POINTERS = [
+    "fed_fields",
+    "fed_saved",
+    "gradient_sources",
+    "lengths",
+    "pointwise",
+    "inputs",
+    "weight_ih",
+    "bias_ih",
+    "weight_hh",
+    "bias_hh",
+    "initial",
+    "state_mask",
+    "noises",
+    "own_values",
+    "outputs",
+    "saved_values",
+    "final",
+    "output_gradient",
+    "final_gradient",
+    "projected_gradient",
+    "apart_gradient",
+    "input_gradient",
+    "weight_ih_gradient",
+    "bias_ih_gradient",
+    "weight_hh_gradient",
+    "bias_hh_gradient",
+    "initial_gradient",
+    "own_gradient",
+]
+
+
+class _Layer(ctypes.Structure):
+    """`Layer` of engine.cpp."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [(name, ctypes.c_void_p) for name in _POINTERS]
+
+
+class Run(NamedTuple):
+    """What a layer is run on. H hidden, P projected blocks, R recurrent blocks, K blocks that enter the product.
+
+    inputs: (batch, time, input), or (batch, time, P × H) without weight_ih.
+    weight_ih, bias_ih: (P × H, input), (P × H); or None.
+    weight_hh, bias_hh: (R × H, K × H), (R × H); or None.
+    initial: (batch, H) for each field of the state.
+    own: (own, H).
+    noise: (batch, H) each.
+    state_mask: (batch, K × H), or None.
+    lengths: (batch,) int64, or None.
+    """
+
+    inputs: Tensor
+    weight_ih: Tensor | None
+    bias_ih: Tensor | None
+    weight_hh: Tensor | None
+    bias_hh: Tensor | None
+    initial: Sequence[Tensor]
+    own: Tensor | None
+    noise: Sequence[Tensor]
+    state_mask: Tensor | None
+    lengths: Tensor | None
+    reverse: bool
+
+
+class Kernel:
+    """The compiled layer of a program in one dtype.
+
+    Raises:
+        CompilerError: no library can be made on this machine.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype) -> None:
+        self.program = program
+        self.plan: Plan = plan(program)
+        self.dtype = dtype
+        text = source(program, self.plan)
+        self.key = hashlib.sha256(f"{dtype} {program.layout} {text}".encode()).hexdigest()[:32]
+        engine, lanes = _engine(dtype), load("cell", text, dtype)
+        self._forward, self._backward = engine.forward, engine.backward
+        self._steps = {name: ctypes.cast(getattr(lanes, name), ctypes.c_void_p).value for name in _FUNCTIONS}
+
+    def forward(self, run: Run, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The outputs (batch, time, H), what the way back needs, and the state behind each row's last step."""
+        batch, time, hidden = self._check(run)
+        outputs = run.inputs.new_empty(batch, time, hidden)
+        saved = run.inputs.new_empty(batch, time, len(self.plan.saved) * hidden if keep else 0)
+        final = [torch.empty_like(leaf, memory_format=torch.contiguous_format) for leaf in run.initial]
+        if batch == 0:
+            return outputs, saved, final
+        layer = self._layer(run)
+        layer.set(outputs=outputs, final=final, pointwise=self._steps["keep" if keep else "infer"])
+        if keep:
+            layer.set(saved_values=saved)
+        layer.call(self._forward)
+        return outputs, saved, final
+
+    def backward(
+        self,
+        run: Run,
+        outputs: Tensor,
+        saved: Tensor,
+        output_gradient: Tensor | None,
+        final_gradients: Sequence[Tensor],
+        *,
+        want_inputs: bool,
+        want_weights: bool,
+    ) -> dict[str, Any]:
+        """Gradients by the names of `Run`'s fields, for one forward pass that kept what is needed."""
+        batch, time, hidden = self._check(run)
+        self._expect("outputs", outputs, (batch, time, hidden))
+        self._expect("saved", saved, (batch, time, len(self.plan.saved) * hidden))
+        if output_gradient is not None:
+            self._expect("the gradient of the outputs", output_gradient, (batch, time, hidden))
+        for gradient in final_gradients:
+            self._expect("the gradient of a state", gradient, (batch, hidden))
+        new = run.inputs.new_empty if batch > 0 else run.inputs.new_zeros
+        layout = self.program.layout
+        projected = new(batch, time, layout.projected * hidden)
+        found: dict[str, Any] = {"initial": [new(batch, hidden) for _ in run.initial]}
+        found["own"] = new(len(layout.own), hidden)
+        if run.weight_ih is None or run.bias_ih is None:
+            found["inputs"] = projected
+        else:
+            if want_inputs:
+                found["inputs"] = new(run.inputs.shape)
+            if want_weights:
+                found |= {"weight_ih": new(run.weight_ih.shape), "bias_ih": new(run.bias_ih.shape)}
+        if want_weights and run.weight_hh is not None and run.bias_hh is not None:
+            found |= {"weight_hh": new(run.weight_hh.shape), "bias_hh": new(run.bias_hh.shape)}
+        if batch == 0:
+            return found
+        layer = self._layer(run)
+        layer.set(outputs=outputs, saved_values=saved, output_gradient=output_gradient)
+        layer.set(final_gradient=list(final_gradients), projected_gradient=projected)
+        layer.set(apart_gradient=new(batch, time, len(self.plan.apart) * hidden), pointwise=self._steps["back"])
+        layer.set(input_gradient=found.get("inputs") if run.weight_ih is not None else None)
+        layer.set(**{f"{name}_gradient": found.get(name) for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")})
+        layer.set(initial_gradient=found["initial"], own_gradient=found["own"])
+        layer.call(self._backward)
+        return found
+
+    def _layer(self, run: Run) -> "_Call":
+        layout, plan = self.program.layout, self.plan
+        batch, time, width = run.inputs.shape
+        sources = [-1 - plan.apart.index(block) if where is None else where for block, where in enumerate(plan.sources)]
+        layer = _Call()
+        layer.set(batch=batch, time=time, input=width, hidden=run.initial[0].shape[1], reverse=int(run.reverse))
+        layer.set(threads=max(1, min(torch.get_num_threads(), batch)), projected=layout.projected)
+        layer.set(recurrent=layout.recurrent, fed=len(layout.fed), states=layout.states, saved=len(plan.saved))
+        layer.set(own=len(layout.own), noise=layout.noise, apart=len(plan.apart))
+        layer.set(shown=-1 if plan.shown is None else plan.shown)
+        layer.set(fed_fields=_integers(layout.fed), gradient_sources=_integers(sources))
+        layer.set(fed_saved=_integers([-1 if block is None else block for block in plan.fed_saved]))
+        layer.set(lengths=run.lengths, inputs=run.inputs, initial=list(run.initial), noises=list(run.noise))
+        layer.set(weight_ih=run.weight_ih, bias_ih=run.bias_ih, weight_hh=run.weight_hh, bias_hh=run.bias_hh)
+        layer.set(state_mask=run.state_mask, own_values=run.own)
+        return layer
+
+    def _check(self, run: Run) -> tuple[int, int, int]:
+        layout = self.program.layout
+        batch, time, width = run.inputs.shape
+        hidden = run.initial[0].shape[1] if run.initial else 0
+        blocks, fed = layout.projected * hidden, len(layout.fed) * hidden
+        rows = layout.recurrent * hidden
+        if run.weight_ih is None and width != blocks:
+            raise ValueError(f"inputs are {width} wide, expected {blocks}")
+        shapes: list[tuple[str, Tensor | None, tuple[int, ...], bool]] = [
+            ("inputs", run.inputs, (batch, time, width), True),
+            ("weight_ih", run.weight_ih, (blocks, width), False),
+            ("bias_ih", run.bias_ih, (blocks,), run.weight_ih is not None),
+            ("weight_hh", run.weight_hh, (rows, fed), rows > 0),
+            ("bias_hh", run.bias_hh, (rows,), rows > 0),
+            ("state_mask", run.state_mask, (batch, fed), False),
+            ("own parameters", run.own, (len(layout.own), hidden), len(layout.own) > 0),
+            *(("state", leaf, (batch, hidden), True) for leaf in run.initial),
+            *(("noise", mask, (batch, hidden), True) for mask in run.noise),
+        ]
+        for name, tensor, shape, needed in shapes:
+            if tensor is not None:
+                self._expect(name, tensor, shape)
+            elif needed:
+                raise ValueError(f"{name} is missing")
+        if (len(run.initial), len(run.noise)) != (layout.states, layout.noise):
+            counts = f"{len(run.initial)} states and {len(run.noise)} masks"
+            raise ValueError(f"{counts} are given, expected {layout.states} and {layout.noise}")
+        if run.lengths is not None:
+            self._expect("lengths", run.lengths, (batch,), torch.int64)
+            if batch > 0 and not 0 <= int(run.lengths.min()) <= int(run.lengths.max()) <= time:
+                raise ValueError(f"lengths are not all within 0 and {time}")
+        return batch, time, hidden
+
+    def _expect(self, name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+        dtype = dtype or self.dtype
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+            found = f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device.type}"
+            raise ValueError(f"{name}: {found}, expected {shape} {dtype} on cpu")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} is not contiguous")
+
+
+_FUNCTIONS = ("infer", "keep", "back")
+
+
+@cache
+def _engine(dtype: torch.dtype) -> ctypes.CDLL:
+    native = resources.files("unrolled.backends.compiled") / "native"
+    return load("engine", (native / "engine.cpp").read_text(), dtype)
+
+
+def _integers(numbers: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
+
+
+class _Call:
+    """A `Layer` being filled, with all that it points to kept alive until the call is over."""
+
+    def __init__(self) -> None:
+        self.layer = _Layer()
+        self.alive: list[Any] = []
+
+    def set(self, **values: Any) -> None:
+        """Numbers, tensors, lists of tensors, arrays, addresses; None is a null pointer."""
+        for name, value in values.items():
+            self.alive.append(value)
+            if isinstance(value, Tensor):
+                value = value.data_ptr() if value.numel() > 0 else ctypes.addressof(_NOTHING)
+            elif isinstance(value, list):
+                value = (ctypes.c_void_p * max(1, len(value)))(*(leaf.data_ptr() for leaf in value))
+                self.alive.append(value)
+            if isinstance(value, ctypes.Array):
+                value = ctypes.addressof(value)
+            setattr(self.layer, name, value)
+
+    def call(self, function: Any) -> None:
+        if function(ctypes.byref(self.layer)) != 0:
+            raise MemoryError("not enough memory for the compiled layer")
+
+
+_NOTHING = (ctypes.c_double * 1)()  # a valid address for what is empty but there
