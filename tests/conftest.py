@@ -16,12 +16,17 @@ from omegaconf import DictConfig
 
 from unrolled import (
     Cell,
+    ClockworkCell,
     ElmanCell,
     FullGateLSTMCell,
+    GatedFeedbackCell,
     GRUCell,
     IndRNNCell,
+    JordanCell,
     LayerNormLSTMCell,
     LSTMCell,
+    MogrifierLSTMCell,
+    MultiplicativeLSTMCell,
     PeepholeLSTMCell,
     ProjectedLSTMCell,
     ResetFirstGRUCell,
@@ -75,6 +80,13 @@ EVERY_CELL: dict[str, MakeCell] = {
     "projected_lstm": partial(ProjectedLSTMCell, projection_size=3),
     "indrnn": partial(IndRNNCell, activation="tanh"),
     "indrnn_relu": IndRNNCell,
+    "jordan": partial(JordanCell, output_units=4, memory=0.5),
+    "clockwork": partial(ClockworkCell, periods=(1, 2, 3)),
+    "multiplicative_lstm": MultiplicativeLSTMCell,
+    "mogrifier_lstm": MogrifierLSTMCell,
+    "gated_feedback_lstm": partial(GatedFeedbackCell, feedback_layers=2),
+    "gated_feedback_gru": partial(GatedFeedbackCell, feedback_layers=2, unit="gru"),
+    "gated_feedback_tanh": partial(GatedFeedbackCell, feedback_layers=2, unit="tanh"),
 }
 
 Configure = Callable[..., DictConfig]

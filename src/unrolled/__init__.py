@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from unrolled.attention import WeighingAttention as WeighingAttention
     from unrolled.cells.base import Cell as Cell
     from unrolled.cells.base import RecurrentNoise as RecurrentNoise
+    from unrolled.cells.clockwork import ClockworkCell as ClockworkCell
     from unrolled.cells.elman import ElmanCell as ElmanCell
     from unrolled.cells.full_gate_lstm import FullGateLSTMCell as FullGateLSTMCell
+    from unrolled.cells.gated_feedback import GatedFeedbackCell as GatedFeedbackCell
     from unrolled.cells.gru import GRUCell as GRUCell
     from unrolled.cells.indrnn import IndRNNCell as IndRNNCell
+    from unrolled.cells.jordan import JordanCell as JordanCell
     from unrolled.cells.layer_norm_lstm import LayerNormLSTMCell as LayerNormLSTMCell
     from unrolled.cells.lstm import LSTMCell as LSTMCell
+    from unrolled.cells.mogrifier_lstm import MogrifierLSTMCell as MogrifierLSTMCell
+    from unrolled.cells.multiplicative_lstm import MultiplicativeLSTMCell as MultiplicativeLSTMCell
     from unrolled.cells.noisy import NoisyCell as NoisyCell
     from unrolled.cells.peephole_lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from unrolled.cells.pointwise import PointwiseCell as PointwiseCell
@@ -94,6 +99,7 @@ _MODULE_OF = {
     "CaptionCodec": "unrolled.codecs.image",
     "Cell": "unrolled.cells.base",
     "CharacterCodec": "unrolled.codecs.text",
+    "ClockworkCell": "unrolled.cells.clockwork",
     "Codec": "unrolled.codecs.base",
     "Decoded": "unrolled.decoders.base",
     "Decoder": "unrolled.decoders.base",
@@ -107,11 +113,13 @@ _MODULE_OF = {
     "EnsembleDecoder": "unrolled.generation.ensemble",
     "FullGateLSTMCell": "unrolled.cells.full_gate_lstm",
     "GRUCell": "unrolled.cells.gru",
+    "GatedFeedbackCell": "unrolled.cells.gated_feedback",
     "HiddenState": "unrolled.state",
     "Hypotheses": "unrolled.generation.beam",
     "ImageEncoder": "unrolled.vision.encoder",
     "ImageTransform": "unrolled.vision.images",
     "IndRNNCell": "unrolled.cells.indrnn",
+    "JordanCell": "unrolled.cells.jordan",
     "LSTMCell": "unrolled.cells.lstm",
     "LSTMState": "unrolled.state",
     "LayerNormLSTMCell": "unrolled.cells.layer_norm_lstm",
@@ -121,7 +129,9 @@ _MODULE_OF = {
     "LookBetween": "unrolled.decoders.orders",
     "Loss": "unrolled.losses",
     "Memory": "unrolled.attention",
+    "MogrifierLSTMCell": "unrolled.cells.mogrifier_lstm",
     "MultiplicativeAttention": "unrolled.attention",
+    "MultiplicativeLSTMCell": "unrolled.cells.multiplicative_lstm",
     "NoisyCell": "unrolled.cells.noisy",
     "Order": "unrolled.decoders.orders",
     "PairCodec": "unrolled.codecs.pair",

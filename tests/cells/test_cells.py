@@ -9,11 +9,15 @@ from torch import nn
 
 from unrolled import (
     Cell,
+    ClockworkCell,
     ElmanCell,
     FullGateLSTMCell,
     GRUCell,
+    JordanCell,
     LayerNormLSTMCell,
     LSTMCell,
+    MogrifierLSTMCell,
+    MultiplicativeLSTMCell,
     PeepholeLSTMCell,
     ProjectedLSTMCell,
     ResetFirstGRUCell,
@@ -33,6 +37,10 @@ CELLS = [
     LayerNormLSTMCell,
     ProjectedLSTMCell,
     ResetFirstGRUCell,
+    JordanCell,
+    ClockworkCell,
+    MultiplicativeLSTMCell,
+    MogrifierLSTMCell,
 ]
 
 

@@ -1,0 +1,106 @@
+r"""Mogrifier LSTM: input and state shape each other before they meet in the gates.
+
+    x ← 2σ(Q_k h) ⊙ x    in round k = 1, 3, 5, …
+    h ← 2σ(R_k x) ⊙ h    in round k = 2, 4, 6, …
+
+and then the LSTM's step on x, h and c_{t-1}. Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM", eq. 1-2 and section 2.2.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.shapes import expect
+from unrolled.state import LSTMState
+
+
+class MogrifierLSTMCell(AffineCell[LSTMState]):
+    """One step of a mogrifier LSTM.
+
+    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's. Besides, for each round k there is
+    weight_round_k, (input, hidden) in odd rounds and (hidden, input) in even ones, or with a rank its two factors
+    weight_left_k (·, rank) and weight_right_k (rank, ·). All are drawn from U(−1/√hidden, 1/√hidden), but for the
+    forget gate's bias. Nothing can be projected for all steps at once, since the state shapes the input.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: features of the state, and of the output.
+        rounds: how often one of the two shapes the other; without any it is the LSTM. The paper takes 5.
+        rank: of the matrices of the rounds; None for full rank.
+        forget_bias: the forget gate's bias at the start.
+        recurrent_dropout: probability of a unit of h to be dropped for a whole unroll, behind the rounds.
+        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+
+    Raises:
+        ValueError: a size or rank below one, fewer rounds than none, a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rounds: int = 5,
+        rank: int | None = None,
+        forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        if rounds < 0:
+            raise ValueError(f"rounds is {rounds}, expected 0 or more")
+        if rank is not None and rank < 1:
+            raise ValueError(f"rank is {rank}, expected 1 or more, or None for full rank")
+        self.rounds = rounds
+        self.rank = rank
+        self.forget_bias = forget_bias
+        for number in range(1, rounds + 1):
+            to, of = (input_size, hidden_size) if number % 2 else (hidden_size, input_size)
+            if rank is None:
+                self.register_parameter(f"weight_round_{number}", nn.Parameter(torch.empty(to, of)))
+            else:
+                self.register_parameter(f"weight_left_{number}", nn.Parameter(torch.empty(to, rank)))
+                self.register_parameter(f"weight_right_{number}", nn.Parameter(torch.empty(rank, of)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
+        super().reset_parameters()
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            self.bias_ih[forget] = self.forget_bias
+            self.bias_hh[forget] = 0.0
+
+    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
+        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
+        return LSTMState(*(like.new_zeros(batch, self.hidden_size) for _ in range(2)))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """(..., input) -> the same: each step needs the input itself."""
+        expect(inputs, "... input", input=self.input_size, name="inputs")
+        return inputs
+
+    def step(
+        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """(batch, input) and a state -> h_t (batch, hidden) as output, h_t and c_t as state."""
+        x, h = projected, state.h
+        for number in range(1, self.rounds + 1):
+            if number % 2:
+                x = 2.0 * torch.sigmoid(self._shape(number, h)) * x
+            else:
+                h = 2.0 * torch.sigmoid(self._shape(number, x)) * h
+        i, f, g, o = (linear(x, self.weight_ih, self.bias_ih) + self.recur(h, noise)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, LSTMState(h, c)
+
+    def _shape(self, number: int, values: Tensor) -> Tensor:
+        """Q_k h or R_k x."""
+        if self.rank is None:
+            return linear(values, getattr(self, f"weight_round_{number}"))
+        return linear(linear(values, getattr(self, f"weight_right_{number}")), getattr(self, f"weight_left_{number}"))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rounds={self.rounds}, rank={self.rank}"
