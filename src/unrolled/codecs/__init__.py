@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from unrolled.codecs.base import Codec as Codec
+from unrolled.codecs.labels import LabelCodec as LabelCodec
+from unrolled.codecs.labels import NumberCodec as NumberCodec
 from unrolled.codecs.pair import PairCodec as PairCodec
 from unrolled.codecs.subword import BPECodec as BPECodec
 from unrolled.codecs.subword import SubwordCodec as SubwordCodec
@@ -17,6 +19,7 @@ from unrolled.codecs.subword import UnigramCodec as UnigramCodec
 from unrolled.codecs.text import CODECS as CODECS
 from unrolled.codecs.text import ByteCodec as ByteCodec
 from unrolled.codecs.text import CharacterCodec as CharacterCodec
+from unrolled.codecs.text import SentenceCodec as SentenceCodec
 from unrolled.codecs.text import WordCodec as WordCodec
 
 __all__ = [
@@ -25,14 +28,17 @@ __all__ = [
     "ByteCodec",
     "CharacterCodec",
     "Codec",
+    "LabelCodec",
+    "NumberCodec",
     "PairCodec",
+    "SentenceCodec",
     "SubwordCodec",
     "UnigramCodec",
     "WordCodec",
     "codec_from_dict",
 ]
 
-_BUILT = (CharacterCodec, ByteCodec, WordCodec, BPECodec, UnigramCodec, PairCodec)
+_BUILT = (CharacterCodec, ByteCodec, WordCodec, SentenceCodec, BPECodec, UnigramCodec, PairCodec)
 
 
 def codec_from_dict(plain: Mapping[str, Any]) -> Codec:

@@ -1,8 +1,6 @@
 """Where sentence pairs come from: CLDR phrases, tables, pairs of text files, data sets of the Hugging Face hub."""
 
-import csv
 import importlib.metadata
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,9 +11,9 @@ from typing import Any, NamedTuple
 from unrolled.training.data import PARTS, DataError
 from unrolled.training.files import find_files, nearest, read_lines, stamps, suffix_of
 from unrolled.training.hub import HubSplits
+from unrolled.training.tables import TABLES, table_rows
 from unrolled_tasks.translation.phrases import Phrase, part_of, phrases
 
-TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 Column = str | int
 Patterns = str | Sequence[str]
 
@@ -125,7 +123,7 @@ class TableSource(Source):
             DataError: a file that is not there, cannot be read or lacks a column.
         """
         for path in self._paths(part):
-            for place, row in _rows(path, named=not isinstance(self._columns[0], int)):
+            for place, row in table_rows(path, named=not isinstance(self._columns[0], int)):
                 yield pair_of(row, *self._columns, place)
 
     def _paths(self, part: str) -> list[Path]:
@@ -262,67 +260,3 @@ def single_spaced(text: str) -> str:
 
 def _is_table(name: str) -> bool:
     return suffix_of(Path(name)) in TABLES or Path(name).expanduser().is_dir()
-
-
-def _rows(path: Path, *, named: bool) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    kind = suffix_of(path)
-    if kind == ".parquet":
-        rows = _parquet_rows(path)
-    elif kind in (".tsv", ".csv"):
-        rows = _separated_rows(path, kind, named)
-    elif kind in TABLES:
-        rows = _json_rows(path)
-    else:
-        raise DataError(f"{path} is no table; tables are {', '.join(TABLES)}")
-    return ((f"{path}, {'row' if kind == '.parquet' else 'line'} {number}", row) for number, row in rows)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number} is no JSON: {error}; each line has to be an object") from error
-        if not isinstance(row, Mapping):
-            raise DataError(f"{path}, line {number} is no object, but {line:.80}; each line has to be one")
-        yield number, row
-
-
-def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, Mapping[Any, str]]]:
-    if kind == ".tsv":
-        rows = ((number, line.split("\t")) for number, line in enumerate(read_lines(path), start=1) if line)
-    else:
-        reader = csv.reader(line + "\n" for line in read_lines(path))
-        rows = ((reader.line_num, row) for row in reader if row)
-    header: list[str] | None = None
-    try:
-        for number, fields in rows:
-            if named and header is None:
-                header = fields
-            elif header is not None and len(header) != len(fields):
-                raise DataError(
-                    f"{path}, line {number} has {len(fields)} columns, the first line {len(header)}: "
-                    f"{', '.join(header):.80}; the first line has to name the columns, or give data.source and "
-                    "data.target as numbers"
-                )
-            else:
-                yield number, dict(zip(header, fields, strict=True)) if header else dict(enumerate(fields))
-    except csv.Error as error:
-        raise DataError(f"{path} is no CSV: {error}") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as table:
-            number = 0
-            for batch in table.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is no Parquet file: {error}") from error
