@@ -147,6 +147,8 @@ class ClassificationData(SequenceData):
         self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
         self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
         self._given_codec = None if codec_from is None else _answer_codec(codec_from)
+        if self._given_codec is not None:
+            self.medium.restore(self._given_codec.source)
         self._codec: LabelCodec | NumberCodec | None = None
         self._parts: dict[str, _Part] = {}
         self._skipped: list[str] = []

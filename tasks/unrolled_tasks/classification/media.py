@@ -50,6 +50,10 @@ class Medium(ABC):
     def fit(self, sources: Sequence[Any]) -> Codec | Reader:
         """The codec or reader for these sources, which are the training part's."""
 
+    def restore(self, reader: Any) -> None:
+        """Takes over what a trained network's reader has fixed, before anything is opened."""
+        return
+
     @abstractmethod
     def read(self, source: Any, reader: Any) -> Tensor:
         """What the network reads of a source: (time,) ids or (time, features)."""
