@@ -20,9 +20,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
     {"losses", "dropout", "cells", "initialization"},
-    {"backends", "recurrent"},
-    {"encoders", "attention", "vision", "audio", "decoders"},
-    {"networks", "generation", "inspection"},
+    {"backends", "feedforward", "recurrent"},
+    {"encoders", "attention", "vision", "audio", "decoders", "pooling", "readers"},
+    {"classifier", "networks", "generation", "inspection"},
     {"checkpoint"},
     {"inference", "__main__"},
     {"training"},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unrolled.attention import MultiplicativeAttention as MultiplicativeAttention
     from unrolled.attention import SummaryAttention as SummaryAttention
     from unrolled.attention import WeighingAttention as WeighingAttention
+    from unrolled.audio import AudioFeatures as AudioFeatures
     from unrolled.cells.base import Cell as Cell
     from unrolled.cells.base import RecurrentNoise as RecurrentNoise
     from unrolled.cells.clockwork import ClockworkCell as ClockworkCell
@@ -40,14 +41,18 @@ if TYPE_CHECKING:
     from unrolled.checkpoint import Bundle as Bundle
     from unrolled.checkpoint import build as build
     from unrolled.checkpoint import load_bundle as load_bundle
+    from unrolled.classifier import SequenceClassifier as SequenceClassifier
     from unrolled.codecs.base import Codec as Codec
     from unrolled.codecs.image import CaptionCodec as CaptionCodec
+    from unrolled.codecs.labels import LabelCodec as LabelCodec
+    from unrolled.codecs.labels import NumberCodec as NumberCodec
     from unrolled.codecs.pair import PairCodec as PairCodec
     from unrolled.codecs.spaced import SpacedCodec as SpacedCodec
     from unrolled.codecs.subword import BPECodec as BPECodec
     from unrolled.codecs.subword import UnigramCodec as UnigramCodec
     from unrolled.codecs.text import ByteCodec as ByteCodec
     from unrolled.codecs.text import CharacterCodec as CharacterCodec
+    from unrolled.codecs.text import SentenceCodec as SentenceCodec
     from unrolled.codecs.text import WordCodec as WordCodec
     from unrolled.decoders.attentive import AttentiveDecoder as AttentiveDecoder
     from unrolled.decoders.base import Decoded as Decoded
@@ -58,11 +63,14 @@ if TYPE_CHECKING:
     from unrolled.decoders.orders import LookBetween as LookBetween
     from unrolled.decoders.orders import Order as Order
     from unrolled.decoders.recurrent import RecurrentDecoder as RecurrentDecoder
+    from unrolled.dropout import EmbeddingDropout as EmbeddingDropout
     from unrolled.dropout import SequenceDropout as SequenceDropout
     from unrolled.dropout import TokenDropout as TokenDropout
     from unrolled.encoders import Encoded as Encoded
     from unrolled.encoders import Encoder as Encoder
+    from unrolled.encoders import FeatureEncoder as FeatureEncoder
     from unrolled.encoders import RecurrentEncoder as RecurrentEncoder
+    from unrolled.feedforward import FeedForward as FeedForward
     from unrolled.generation.beam import Hypotheses as Hypotheses
     from unrolled.generation.beam import beam_search as beam_search
     from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
@@ -74,6 +82,13 @@ if TYPE_CHECKING:
     from unrolled.losses import cross_entropy as cross_entropy
     from unrolled.losses import doubly_stochastic_loss as doubly_stochastic_loss
     from unrolled.networks import EncoderDecoder as EncoderDecoder
+    from unrolled.pooling import AttentionPooling as AttentionPooling
+    from unrolled.pooling import LastPooling as LastPooling
+    from unrolled.pooling import MaxPooling as MaxPooling
+    from unrolled.pooling import MeanPooling as MeanPooling
+    from unrolled.pooling import Pooling as Pooling
+    from unrolled.readers import PictureReader as PictureReader
+    from unrolled.readers import SeriesReader as SeriesReader
     from unrolled.recurrent import Recurrent as Recurrent
     from unrolled.recurrent import unroll as unroll
     from unrolled.shapes import ShapeError as ShapeError
@@ -92,7 +107,9 @@ _MODULE_OF = {
     "AdditiveAttention": "unrolled.attention",
     "Attended": "unrolled.attention",
     "Attention": "unrolled.attention",
+    "AttentionPooling": "unrolled.pooling",
     "AttentiveDecoder": "unrolled.decoders.attentive",
+    "AudioFeatures": "unrolled.audio",
     "BPECodec": "unrolled.codecs.subword",
     "Bundle": "unrolled.checkpoint",
     "ByteCodec": "unrolled.codecs.text",
@@ -107,10 +124,13 @@ _MODULE_OF = {
     "DotAttention": "unrolled.attention",
     "EfficientNetLiteTrunk": "unrolled.vision.trunks",
     "ElmanCell": "unrolled.cells.elman",
+    "EmbeddingDropout": "unrolled.dropout",
     "Encoded": "unrolled.encoders",
     "Encoder": "unrolled.encoders",
     "EncoderDecoder": "unrolled.networks",
     "EnsembleDecoder": "unrolled.generation.ensemble",
+    "FeatureEncoder": "unrolled.encoders",
+    "FeedForward": "unrolled.feedforward",
     "FullGateLSTMCell": "unrolled.cells.full_gate_lstm",
     "GRUCell": "unrolled.cells.gru",
     "GatedFeedbackCell": "unrolled.cells.gated_feedback",
@@ -122,28 +142,38 @@ _MODULE_OF = {
     "JordanCell": "unrolled.cells.jordan",
     "LSTMCell": "unrolled.cells.lstm",
     "LSTMState": "unrolled.state",
+    "LabelCodec": "unrolled.codecs.labels",
+    "LastPooling": "unrolled.pooling",
     "LayerNormLSTMCell": "unrolled.cells.layer_norm_lstm",
     "LocationAttention": "unrolled.attention",
     "LookAfter": "unrolled.decoders.orders",
     "LookBefore": "unrolled.decoders.orders",
     "LookBetween": "unrolled.decoders.orders",
     "Loss": "unrolled.losses",
+    "MaxPooling": "unrolled.pooling",
+    "MeanPooling": "unrolled.pooling",
     "Memory": "unrolled.attention",
     "MogrifierLSTMCell": "unrolled.cells.mogrifier_lstm",
     "MultiplicativeAttention": "unrolled.attention",
     "MultiplicativeLSTMCell": "unrolled.cells.multiplicative_lstm",
     "NoisyCell": "unrolled.cells.noisy",
+    "NumberCodec": "unrolled.codecs.labels",
     "Order": "unrolled.decoders.orders",
     "PairCodec": "unrolled.codecs.pair",
     "PeepholeLSTMCell": "unrolled.cells.peephole_lstm",
+    "PictureReader": "unrolled.readers",
     "PointwiseCell": "unrolled.cells.pointwise",
+    "Pooling": "unrolled.pooling",
     "ProjectedLSTMCell": "unrolled.cells.projected_lstm",
     "Recurrent": "unrolled.recurrent",
     "RecurrentDecoder": "unrolled.decoders.recurrent",
     "RecurrentEncoder": "unrolled.encoders",
     "RecurrentNoise": "unrolled.cells.base",
     "ResetFirstGRUCell": "unrolled.cells.reset_first_gru",
+    "SentenceCodec": "unrolled.codecs.text",
+    "SequenceClassifier": "unrolled.classifier",
     "SequenceDropout": "unrolled.dropout",
+    "SeriesReader": "unrolled.readers",
     "ShapeError": "unrolled.shapes",
     "SmallTrunk": "unrolled.vision.trunks",
     "SpacedCodec": "unrolled.codecs.spaced",

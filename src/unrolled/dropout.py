@@ -71,3 +71,27 @@ class TokenDropout(_Dropout):
 
     def extra_repr(self) -> str:
         return f"{self.probability}"
+
+
+class EmbeddingDropout(_Dropout):
+    """Zeroes words of the vocabulary for a whole pass, wherever they stand (Gal & Ghahramani 2016, section 4.2).
+
+    The others grow by 1 / (1 − probability), as Merity et al. 2018, section 4.3, have it.
+
+    Args:
+        probability: share of the vocabulary that is dropped while training.
+
+    Raises:
+        ValueError: a probability outside [0, 1).
+    """
+
+    def forward(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
+        """Ids (batch, time) -> (batch, time, features)."""
+        embedded = embedding(ids)
+        if not self.active:
+            return embedded
+        kept = nn.functional.dropout(embedded.new_ones(embedding.num_embeddings), self.probability)
+        return embedded * kept[ids].unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        return f"{self.probability}"

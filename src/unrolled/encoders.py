@@ -2,15 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.dropout import SequenceDropout, TokenDropout
+from unrolled.dropout import EmbeddingDropout, SequenceDropout, TokenDropout
+from unrolled.feedforward import FeedForward
 from unrolled.recurrent import Recurrent
-from unrolled.sequences import last_valid
+from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
+
+Core = Recurrent | FeedForward
+C = TypeVar("C", bound=Core)
 
 
 class Encoded(NamedTuple):
@@ -33,14 +37,14 @@ class Encoder(nn.Module, ABC):
 
 
 def complete(
-    core: Callable[..., Recurrent],
+    core: Callable[..., C],
     input_size: int,
     *,
     hidden_size: int | None,
     num_layers: int | None,
     bidirectional: bool = False,
-) -> Recurrent:
-    """Finishes a partial `Recurrent` (Hydra's `core: ${model}`) with what only its user knows.
+) -> C:
+    """Finishes a partial `Recurrent` or `FeedForward` (Hydra's `core: ${model}`) with what only its user knows.
 
     Sizes that are None stay as the model has them. Direction is the user's to say, never the model's.
     """
@@ -49,51 +53,37 @@ def complete(
     return core(input_size=input_size, bidirectional=bidirectional, **given)
 
 
-class RecurrentEncoder(Encoder):
-    """Tokens through an embedding and a recurrent net.
+class SteppedEncoder(Encoder, ABC):
+    """Each step of a source embedded by itself, then read in order by a core.
 
     The summary is what each direction has read in full: forwards at the last valid step, backwards at the first.
-
-    Args:
-        vocabulary_size: number of token ids.
-        embedding_size: features of a token.
-        core: a partial `Recurrent`, to be completed with input size and direction.
-        hidden_size: overrides the core's own.
-        num_layers: overrides the core's own.
-        bidirectional: read in both directions.
-        token_dropout: share of the tokens whose embedding is zeroed as a whole.
-        input_dropout: dropout on the embedded tokens.
-        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        embedding_size: int,
-        core: Callable[..., Recurrent],
-        *,
-        hidden_size: int | None = None,
-        num_layers: int | None = None,
-        bidirectional: bool = True,
-        token_dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        variational_dropout: bool = True,
-    ) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.token_dropout = TokenDropout(token_dropout)
-        self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
-        self.core = complete(
-            core, embedding_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
-        )
-        self.output_size = self.core.output_size
+    core: Core
+
+    @abstractmethod
+    def embed(self, source: Tensor) -> Tensor:
+        """Steps of a source, batch first -> (batch, time, features), each from its own step alone."""
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Token ids (batch, source) -> Encoded with (batch, source, output_size) values."""
-        expect(source, "batch source", name="source")
-        embedded = self.input_dropout(self.token_dropout(self.embedding(source)))
-        values, _ = self.core(embedded, lengths=lengths)
-        return Encoded(values, lengths, self._summary(values, lengths), source)
+        """A source, batch first -> Encoded with (batch, time, output_size) values."""
+        values, _ = self.core(self.embed(source), lengths=lengths)
+        return Encoded(values, lengths, self._summary(values, lengths), self._tokens(source))
+
+    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
+        """The core's state before the first step."""
+        return self.core.initial_state(batch, like=like)
+
+    def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """One step of a source, (batch,) or (batch, features) -> (batch, output_size) and the next state.
+
+        Raises:
+            ValueError: two directions, which know no next step.
+        """
+        return self.core.step(self.embed(source.unsqueeze(1)).squeeze(1), state)
+
+    def _tokens(self, source: Tensor) -> Tensor | None:
+        return None
 
     def _summary(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         batch, source, features = values.shape
@@ -106,3 +96,109 @@ class RecurrentEncoder(Encoder):
         half = features // 2
         first = values[:, 0] if source else nothing
         return torch.cat([final[:, :half], first[:, half:]], dim=-1)
+
+
+class RecurrentEncoder(SteppedEncoder):
+    """Tokens through an embedding and a recurrent net.
+
+    Args:
+        vocabulary_size: number of token ids.
+        embedding_size: features of a token.
+        core: a partial `Recurrent`, to be completed with input size and direction.
+        hidden_size: overrides the core's own.
+        num_layers: overrides the core's own.
+        bidirectional: read in both directions.
+        token_dropout: share of the tokens whose embedding is zeroed as a whole.
+        embedding_dropout: share of the vocabulary that is zeroed, wherever it stands, for a whole pass.
+        input_dropout: dropout on the embedded tokens.
+        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        core: Callable[..., Core],
+        *,
+        hidden_size: int | None = None,
+        num_layers: int | None = None,
+        bidirectional: bool = True,
+        token_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        variational_dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding_dropout = EmbeddingDropout(embedding_dropout)
+        self.token_dropout = TokenDropout(token_dropout)
+        self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
+        self.core = complete(
+            core, embedding_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
+        )
+        self.output_size = self.core.output_size
+
+    def embed(self, source: Tensor) -> Tensor:
+        """Token ids (batch, source) -> (batch, source, embedding)."""
+        expect(source, "batch source", name="source")
+        embedded = self.embedding_dropout(self.embedding, source)
+        return self.input_dropout(self.token_dropout(embedded))
+
+    def _tokens(self, source: Tensor) -> Tensor | None:
+        return source
+
+
+class FeatureEncoder(SteppedEncoder):
+    """Frames of numbers through a recurrent net: spectra, sensors, rows or patches of a picture.
+
+    Args:
+        input_size: features of a frame.
+        core: a partial `Recurrent`, to be completed with input size and direction.
+        hidden_size: overrides the core's own.
+        num_layers: overrides the core's own.
+        bidirectional: read in both directions.
+        filters: learnt filters, with ReLU, that each frame passes first; on overlapping patches they are a small
+            convolution whose places are read in order. None for none.
+        input_dropout: dropout on what the core reads.
+        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
+
+    Raises:
+        ValueError: a size below one, a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        core: Callable[..., Core],
+        *,
+        hidden_size: int | None = None,
+        num_layers: int | None = None,
+        bidirectional: bool = True,
+        filters: int | None = None,
+        input_dropout: float = 0.0,
+        variational_dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        if input_size < 1 or (filters is not None and filters < 1):
+            raise ValueError(f"input_size={input_size} and filters={filters} are 1 or more")
+        self.input_size = input_size
+        self.filters = None if filters is None else nn.Linear(input_size, filters)
+        self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
+        self.core = complete(
+            core, filters or input_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
+        )
+        self.output_size = self.core.output_size
+
+    def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
+        """Frames (batch, time, features) -> Encoded; what lies in the padding never matters, not even NaN."""
+        if lengths is not None and self.filters is not None:  # else the core sees to it
+            padding = ~mask_from_lengths(lengths.to(source.device), source.shape[1]).unsqueeze(-1)
+            source = source.masked_fill(padding, 0.0)
+        return super().forward(source, lengths)
+
+    def embed(self, source: Tensor) -> Tensor:
+        """Frames (batch, time, features) -> (batch, time, what the core reads)."""
+        expect(source, "batch time features", features=self.input_size, name="source")
+        if self.filters is not None:
+            source = torch.relu(self.filters(source))
+        return self.input_dropout(source)

@@ -27,7 +27,13 @@ class Loss(NamedTuple):
         return Loss(self.total + other.total, self.count + other.count)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Loss:
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    mask: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+) -> Loss:
     """Cross-entropy in nats, summed over the predictions that count.
 
     What stands where the mask is false never matters, neither to the sum nor to the gradient: any target, any logits.
@@ -37,12 +43,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None, l
         targets: (batch, time) int64.
         mask: (batch, time) bool, true where a prediction counts; all of them by default.
         label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
+        weights: (classes,) what a prediction of each class weighs in the sum; it counts as one all the same.
 
     Raises:
         ShapeError: axes that don't belong together.
     """
     expect(logits, "batch time classes", name="logits")
-    batch, time, _ = logits.shape
+    batch, time, classes = logits.shape
+    if weights is not None:
+        expect(weights, "classes", classes=classes, name="weights")
     expect(targets, "batch time", batch=batch, time=time, name="targets")
     if mask is None:
         count = torch.tensor(targets.numel(), device=targets.device)
@@ -55,6 +64,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None, l
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1),
         targets.flatten(),
+        weight=weights,
         ignore_index=_NO_TARGET,
         reduction="none",
         label_smoothing=label_smoothing,
@@ -107,3 +117,40 @@ def doubly_stochastic_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
         expect(mask, "batch time", batch=batch, time=time, name="mask")
         weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
     return Loss((1.0 - weights.sum(dim=1)).square().sum(), torch.tensor(batch, device=weights.device))
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Loss:
+    """Cross-entropy of independent yes-or-no answers in nats, summed over answers and counted by rows.
+
+    Args:
+        logits: (batch, answers), not normalised.
+        targets: (batch, answers), the probability of a yes, from 0 to 1.
+        weights: (answers,) what each answer weighs.
+
+    Raises:
+        ShapeError: axes that don't belong together.
+    """
+    _expect_alike(logits, targets)
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets.to(logits), weight=weights, reduction="none"
+    )
+    return Loss(losses.sum(), torch.tensor(len(logits), device=logits.device))
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Loss:
+    """Half the squared distance, summed over rows and counted by them.
+
+    Args:
+        outputs: (batch, numbers).
+        targets: (batch, numbers).
+
+    Raises:
+        ShapeError: axes that don't belong together.
+    """
+    _expect_alike(outputs, targets)
+    return Loss(0.5 * (outputs - targets.to(outputs)).square().sum(), torch.tensor(len(outputs), device=outputs.device))
+
+
+def _expect_alike(outputs: Tensor, targets: Tensor) -> None:
+    expect(outputs, "batch outputs", name="outputs")
+    expect(targets, "batch outputs", batch=outputs.shape[0], outputs=outputs.shape[1], name="targets")

@@ -11,6 +11,8 @@ from typing import Any
 
 from unrolled.codecs.base import Codec as Codec
 from unrolled.codecs.image import CaptionCodec as CaptionCodec
+from unrolled.codecs.labels import LabelCodec as LabelCodec
+from unrolled.codecs.labels import NumberCodec as NumberCodec
 from unrolled.codecs.pair import PairCodec as PairCodec
 from unrolled.codecs.spaced import SpacedCodec as SpacedCodec
 from unrolled.codecs.subword import BPECodec as BPECodec
@@ -19,6 +21,7 @@ from unrolled.codecs.subword import UnigramCodec as UnigramCodec
 from unrolled.codecs.text import CODECS as CODECS
 from unrolled.codecs.text import ByteCodec as ByteCodec
 from unrolled.codecs.text import CharacterCodec as CharacterCodec
+from unrolled.codecs.text import SentenceCodec as SentenceCodec
 from unrolled.codecs.text import WordCodec as WordCodec
 
 __all__ = [
@@ -28,7 +31,10 @@ __all__ = [
     "CaptionCodec",
     "CharacterCodec",
     "Codec",
+    "LabelCodec",
+    "NumberCodec",
     "PairCodec",
+    "SentenceCodec",
     "SpacedCodec",
     "SubwordCodec",
     "UnigramCodec",
@@ -36,7 +42,17 @@ __all__ = [
     "codec_from_dict",
 ]
 
-_BUILT = (CharacterCodec, ByteCodec, WordCodec, BPECodec, UnigramCodec, SpacedCodec, PairCodec, CaptionCodec)
+_BUILT = (
+    CharacterCodec,
+    ByteCodec,
+    WordCodec,
+    SentenceCodec,
+    BPECodec,
+    UnigramCodec,
+    SpacedCodec,
+    PairCodec,
+    CaptionCodec,
+)
 
 
 def codec_from_dict(plain: Mapping[str, Any]) -> Codec:

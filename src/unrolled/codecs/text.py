@@ -159,6 +159,31 @@ class WordCodec(Codec):
         return {"_target_": f"{_MODULE}.WordCodec", "words": list(self.words)}
 
 
+class SentenceCodec(WordCodec):
+    """One id per word or sign, none for the blanks between them: what is read and never written back as it was.
+
+    A word keeps its apostrophes and hyphens. Decoding puts a blank between two symbols.
+    """
+
+    _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
+
+    @classmethod
+    def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
+        held = ""
+        for piece in pieces:
+            held += piece
+            cut = max(held.rfind(" "), held.rfind("\n")) + 1  # no symbol goes on behind a blank
+            yield from cls._TOKEN.findall(held[:cut])
+            held = held[cut:]
+        yield from cls._TOKEN.findall(held)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(self._symbols[index] for index in self._checked(ids))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"_target_": f"{_MODULE}.SentenceCodec", "words": list(self.words)}
+
+
 CODECS: dict[str, type[CharacterCodec] | type[ByteCodec] | type[WordCodec]] = {
     codec.unit: codec for codec in (CharacterCodec, ByteCodec, WordCodec)
 }

@@ -145,6 +145,7 @@ class BucketLoader(Generic[B]):
             raise ValueError(f"rank={rank} lies in 0 … {plan.ranks - 1} and accumulate={accumulate} is 1 or more")
         self.plan, self.collate, self.rank, self.accumulate = plan, collate, rank, accumulate
         self.epoch = 0
+        self.reading = 0  # the epoch of the batch that is being collated
         self._position = 0
         self._restart = restart
         taken = limit if isinstance(limit, int) else len(self) if limit is None else int(len(self) * limit)
@@ -181,6 +182,7 @@ class BucketLoader(Generic[B]):
             # Moved before the batch is given out: whoever saves while working on it has seen it.
             last = index + 1 == self._taken
             self.epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
+            self.reading = epoch
             yield self.collate(self.plan.of_rank(batches[index], self.rank), self._scale(batches, index))
 
     def _scale(self, batches: list[Ints], index: int) -> float:

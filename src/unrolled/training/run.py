@@ -60,6 +60,8 @@ def run(config: DictConfig) -> dict[str, float]:
     initialize(task.network, config.initialization)
     if start:
         load_weights(task.network, start, config.resume or config.init_from)
+    else:
+        task.begin()
     torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
 
     folder = Path(config.run_dir)

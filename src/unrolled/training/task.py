@@ -74,6 +74,9 @@ class SequenceTask(LightningModule, ABC):
         """What to type next with the checkpoint of a finished run."""
         return ()
 
+    def begin(self) -> None:
+        """What happens once to fresh weights, before training; not where they come from a checkpoint."""
+
     def penalty(self) -> Tensor | float:
         """What L1 and L2 regularisation add to the mean loss."""
         if self._l1 == 0 and self._l2 == 0:

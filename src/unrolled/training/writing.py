@@ -19,6 +19,7 @@ from unrolled.inference.writing import Search, candidates, search
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.alignments import Alignment
+from unrolled.training.gathering import of_all_processes
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 
@@ -244,7 +245,7 @@ class WritingTask(SequenceTask):
         self.log(f"{part}/accuracy", self.accuracy.compute())
         self.mean_loss.reset()
         self.accuracy.reset()
-        written, self.written = sorted(_of_all_processes(self.written)), []
+        written, self.written = sorted(of_all_processes(self.written)), []
         self._alignments = {}
         # Every process scores all texts: numbers that are equal everywhere need no broadcast.
         for name, value in self.scores(written).items():
@@ -263,15 +264,6 @@ def _search(options: Mapping[str, Any]) -> Search:
     if unknown:
         raise ValueError(f"search has no {unknown[0]!r}; it takes {', '.join(Search._fields)}")
     return Search(**options).checked()
-
-
-def _of_all_processes(written: list[Written]) -> list[Written]:
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return list(written)
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, [tuple(item) for item in written])
-    return [Written(*item) for items in gathered for item in items]
 
 
 def _beside(item: Written) -> list[str]:

@@ -1,0 +1,134 @@
+"""Recordings changed at random in training, so that a net learns what stays: speed, pitch, voice, noise, gaps."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unrolled.audio import AudioFeatures, resample
+
+_GRID = 20  # speeds are twentieths, so that few filters do for all
+
+
+class Augmentation:
+    """What may happen to a recording, each by itself; 0 leaves a thing out.
+
+    Everything is drawn from one seed for each recording, so it is the same on one process as on several.
+
+    Args:
+        speed: s of a factor from 1 − s to 1 + s on speed and pitch together, in steps of 0.05 (Ko et al. 2015).
+        warp: w of a factor from 1 − w to 1 + w on the frequencies of the bands, as another vocal tract would have
+            (Jaitly & Hinton 2013).
+        stretch: s of a factor from 1 − s to 1 + s on the length alone: frames are interpolated.
+        shift: seconds of silence at most in front of a recording, or cut off it.
+        noise: probability that noise is added.
+        least_snr: of the noise, in decibels below the recording.
+        most_snr: likewise.
+        gain: decibels at most, louder or softer.
+        tilt: decibels at most by which the highest band is raised over the lowest, or lowered: another microphone.
+        band_masks: runs of bands that are blanked (Park et al. 2019, SpecAugment).
+        band_width: bands at most in each.
+        time_masks: runs of frames that are blanked.
+        time_width: share of the frames at most in each.
+
+    Raises:
+        ValueError: a value below 0, or a factor that could reach 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        speed: float = 0.0,
+        warp: float = 0.0,
+        stretch: float = 0.0,
+        shift: float = 0.0,
+        noise: float = 0.0,
+        least_snr: float = 5.0,
+        most_snr: float = 30.0,
+        gain: float = 0.0,
+        tilt: float = 0.0,
+        band_masks: int = 0,
+        band_width: int = 8,
+        time_masks: int = 0,
+        time_width: float = 0.15,
+    ) -> None:
+        shares = {"speed": speed, "warp": warp, "stretch": stretch, "noise": noise, "time_width": time_width}
+        amounts = {"shift": shift, "gain": gain, "tilt": tilt, "band_masks": band_masks, "time_masks": time_masks}
+        for name, value in {**shares, **amounts, "band_width": band_width}.items():
+            if value < 0 or (name in shares and name != "noise" and value >= 1) or (name == "noise" and value > 1):
+                raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
+        if least_snr > most_snr:
+            raise ValueError(f"augmentation: least_snr={least_snr} is above most_snr={most_snr}")
+        self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
+        self.noise, self.least_snr, self.most_snr, self.gain, self.tilt = noise, least_snr, most_snr, gain, tilt
+        self.band_masks, self.band_width = band_masks, band_width
+        self.time_masks, self.time_width = time_masks, time_width
+
+    def __call__(self, recordings: Sequence[Tensor], features: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:
+        """Samples (samples,) -> frames (time, features) of changed recordings, each by its own seed."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        changed = [self._sound(r, features.rate, g) for r, g in zip(recordings, generators, strict=True)]
+        lengths = torch.tensor([len(samples) for samples in changed])
+        samples = torch.nn.utils.rnn.pad_sequence(changed, batch_first=True)
+        warps = [1 + self.warp * _between(g) for g in generators] if self.warp else None
+        values, counts = features.features(samples, lengths, warps)
+        rows = zip(values, counts.tolist(), generators, strict=True)
+        return [self._frames(row[:count], features, g) for row, count, g in rows]
+
+    def _sound(self, samples: Tensor, rate: int, generator: torch.Generator) -> Tensor:
+        if self.speed:
+            steps = round(_GRID * (1 + self.speed * _between(generator)))
+            samples = resample(samples, max(1, steps), _GRID)
+        if self.shift:
+            moved = round(self.shift * rate * _between(generator))
+            kept = samples[max(0, -moved) :] if len(samples) + moved > 1 else samples
+            samples = torch.nn.functional.pad(kept, (max(0, moved), 0))
+        if self.noise and _uniform(generator) < self.noise:
+            samples = samples + self._noise(samples, generator)
+        if self.gain:
+            samples = samples * 10 ** (self.gain * _between(generator) / 20)
+        return samples
+
+    def _noise(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise between white and pink, so many decibels below the recording's own power."""
+        white = torch.fft.rfft(torch.randn(len(samples), generator=generator))
+        bins = torch.arange(1, len(white) + 1, dtype=torch.float32)
+        noise = torch.fft.irfft(white * bins ** (-0.5 * _uniform(generator)), len(samples))
+        decibels = self.least_snr + (self.most_snr - self.least_snr) * _uniform(generator)
+        power = samples.square().mean() * 10 ** (-decibels / 10)
+        return noise * (power / noise.square().mean().clamp(min=1e-12)).sqrt()
+
+    def _frames(self, frames: Tensor, features: AudioFeatures, generator: torch.Generator) -> Tensor:
+        if self.stretch and len(frames) > 1:
+            length = max(1, round(len(frames) * (1 + self.stretch * _between(generator))))
+            frames = torch.nn.functional.interpolate(frames.T[None], length, mode="linear", align_corners=True)[0].T
+        if self.tilt and features.kind == "log_mel":
+            slope = torch.linspace(-0.5, 0.5, features.num_mels) * self.tilt * _between(generator) / 4.343
+            slope = slope if features.normalise in ("none", "mean") else slope / 3  # in units of a usual deviation
+            frames = torch.cat([frames[:, : features.num_mels] + slope, frames[:, features.num_mels :]], dim=1)
+        if self.band_masks or self.time_masks:
+            frames = self._masked(frames, features.base_size, generator)
+        return frames
+
+    def _masked(self, frames: Tensor, bands: int, generator: torch.Generator) -> Tensor:
+        frames = frames.clone()
+        mean = frames.mean(0)
+        for _ in range(self.time_masks):
+            width = int(len(frames) * self.time_width * _uniform(generator))
+            start = int((len(frames) - width + 1) * _uniform(generator))
+            frames[start : start + width] = mean
+        for _ in range(self.band_masks):
+            width = int((min(self.band_width, bands) + 1) * _uniform(generator))
+            start = int((bands - width + 1) * _uniform(generator))
+            for first in range(0, frames.shape[1], bands):  # deltas lose the same bands
+                frames[:, first + start : first + start + width] = mean[first + start : first + start + width]
+        return frames
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _between(generator: torch.Generator) -> float:
+    """From −1 to 1."""
+    return 2 * _uniform(generator) - 1

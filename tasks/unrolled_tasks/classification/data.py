@@ -1,0 +1,381 @@
+"""Sequences with labels or numbers: from any source, read by what the training part has shown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrolled.checkpoint import TRUSTED, build
+from unrolled.codecs import LabelCodec, NumberCodec
+from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data import PARTS, DataError, SequenceData
+from unrolled.training.hub import HubSplits
+from unrolled_tasks.classification.examples import (
+    Columns,
+    Example,
+    Patterns,
+    cut_examples,
+    file_examples,
+    hub_examples,
+    label_counts,
+)
+from unrolled_tasks.classification.media import Medium, batched
+from unrolled_tasks.classification.packages import PACKAGES, film_sentences
+
+TARGETS = ("label", "labels", "number", "share")
+
+
+class LabelledBatch(NamedTuple):
+    """Sequences of similar length and their answers; what they are called is there when they are scored."""
+
+    source: Tensor  # (batch, time) int64 or (batch, time, features)
+    lengths: Tensor  # (batch,)
+    targets: Tensor  # (batch,) int64, or (batch, outputs) float
+    examples: Tensor  # (batch,) numbers of the examples within their part
+    scale: float  # turns the summed loss into this batch's share of the step's mean
+    shown: tuple[str, ...] = ()
+
+
+class _Part(NamedTuple):
+    """A part in memory: sources as they were opened, what the network reads of them if it is kept, answers."""
+
+    sources: list[Any]
+    read: list[Tensor] | None
+    steps: list[int]
+    targets: Tensor
+    shown: list[str]
+
+
+class ClassificationData(SequenceData):
+    """Examples of any medium with their labels, or with a number to be predicted.
+
+    Exactly one of `package`, `files` and `dataset` says where they come from. What the network reads (vocabulary,
+    normalisation) is fitted on the training part alone. Parts without examples of their own are cut off it.
+
+    Args:
+        reader: the medium and its options, such as `Sound`.
+        unit: what a step is, as the medium has it: "frame" or "token".
+        package: data that an installed package holds; see `packages`.
+        archive: a file that some packages' data need.
+        files: tables, or folders with a folder for each label; paths, patterns or several.
+        validation_files: as `files`.
+        test_files: as `files`.
+        dataset: a data set for `datasets.load_dataset`.
+        dataset_options: for it; `splits` names its parts.
+        source: column of what is classified.
+        answer: column of the label or number; several columns for several numbers.
+        group: column of whose an example is, such as a speaker, or a regular expression for the names of a folder's
+            files. Cuts keep groups whole.
+        target: "label"; "labels", any number of them, in a list or between `separator`s; "number"; "share", a number
+            from 0 to 1.
+        separator: between labels in one text.
+        names: what labels are called, by how they are written.
+        least_examples: of each label in the training part; 1 takes labels that can hardly be learnt.
+        on_error: "raise", or "skip" what cannot be opened, counted in the run's first lines.
+        batch_size: rows of a process's batch.
+        batch_steps: rows × longest of it, instead.
+        cut: fractions for training, validation and test, for parts that have no examples of their own.
+        held_out: groups that make up the test; all others are learnt from.
+        codec_from: the codec of a trained network, instead of one made from these examples.
+        seed: decides what is random.
+
+    Raises:
+        DataError: no source or several, or options without sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Medium,
+        unit: str = "frame",
+        package: str | None = None,
+        archive: str | None = None,
+        files: Patterns | None = None,
+        validation_files: Patterns | None = None,
+        test_files: Patterns | None = None,
+        dataset: str | None = None,
+        dataset_options: Mapping[str, Any] | None = None,
+        source: str = "source",
+        answer: str | Sequence[str] = "label",
+        group: str | None = None,
+        target: str = "label",
+        separator: str = ",",
+        names: Mapping[Any, str] | None = None,
+        least_examples: int = 2,
+        on_error: str = "raise",
+        batch_size: int | None = 32,
+        batch_steps: int | None = None,
+        cut: Sequence[float] = (0.8, 0.1, 0.1),
+        held_out: Sequence[str] = (),
+        codec_from: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        origins = {"package": package, "files": files, "dataset": dataset}
+        chosen = [name for name, value in origins.items() if value is not None]
+        if len(chosen) != 1:
+            raise DataError(
+                f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
+            )
+        if target not in TARGETS or on_error not in ("raise", "skip") or unit != reader.unit:
+            raise DataError(
+                f"target={target!r} is one of {', '.join(TARGETS)}; on_error={on_error!r} is raise or skip; "
+                f"unit={unit!r} is {reader.unit} for {type(reader).__name__}"
+            )
+        if package is not None and package not in (*PACKAGES, "film_sentences"):
+            raise DataError(f"package={package!r} is one of {', '.join(PACKAGES)}, film_sentences")
+        if (batch_size is None) == (batch_steps is None) or min(batch_size or 1, batch_steps or 1, least_examples) < 1:
+            raise DataError(
+                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, as least_examples is"
+            )
+        if len(cut) != 3 or min(cut) < 0 or abs(sum(cut) - 1) > 1e-6:
+            raise DataError(f"cut={list(cut)}: fractions for training, validation and test that add up to 1")
+        if held_out and group is None:
+            raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")
+        self.medium, self.unit = reader, unit
+        self.columns = Columns(source, answer if isinstance(answer, str) else list(answer), group)
+        self.columns.check()
+        given = zip(PARTS, (files, validation_files, test_files), strict=True)
+        self._files = {part: each for part, each in given if each is not None}
+        self._splits = None if dataset is None else HubSplits(dataset, dataset_options or {})
+        self._package, self._archive = package, archive
+        self.target, self._separator = target, separator
+        self._names = {str(written): str(name) for written, name in (names or {}).items()}
+        self._least, self._on_error = least_examples, on_error
+        self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
+        self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
+        self._given_codec = None if codec_from is None else _answer_codec(codec_from)
+        if self._given_codec is not None:
+            self.medium.restore(self._given_codec.source)
+        self._codec: LabelCodec | NumberCodec | None = None
+        self._parts: dict[str, _Part] = {}
+        self._skipped: list[str] = []
+        self._training_counts: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """See `SequenceData.prepare`."""
+        if self._codec is not None:
+            return
+        found = self._examples()
+        if self._cut != [0.0, 0.0, 1.0] or self._given_codec is None:
+            stratify = self.target == "label"
+            found = cut_examples(found, self._cut, self._held_out, stratify=stratify, seed=self._seed)
+        else:
+            found = {"test": [example for examples in found.values() for example in examples]}
+        opened = {part: self._open(examples) for part, examples in found.items()}
+        opened = {part: examples for part, examples in opened.items() if examples}
+        codec = self._given_codec or self._fitted(opened.get("train", []))
+        if isinstance(codec, LabelCodec) and "train" in opened:
+            counts = label_counts(self._labels(example) for example, _ in opened["train"])
+            self._training_counts = {label: counts[label] for label in codec.labels}
+        self._parts = {part: self._in_memory(part, examples, codec) for part, examples in opened.items()}
+        self._codec = codec
+
+    def sizes(self) -> dict[str, int]:
+        codec = self.codec()
+        tokens = self.unit == "token"
+        return {
+            "vocabulary": codec.source.size if tokens else 0,
+            "features": 0 if tokens else codec.source.output_size,
+            "outputs": codec.size,
+        }
+
+    def codec(self) -> LabelCodec | NumberCodec:
+        if self._codec is None:
+            raise RuntimeError("the examples are not read yet: call prepare() first")
+        return self._codec
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """See `SequenceData.parts`."""
+        return tuple(self._parts)
+
+    def training_counts(self) -> dict[str, int]:
+        """How many training examples each label has."""
+        return dict(self._training_counts)
+
+    def describe(self) -> str:
+        """See `SequenceData.describe`."""
+        codec = self.codec()
+        counts = ", ".join(f"{part} {len(content.steps):,}" for part, content in self._parts.items())
+        steps = [steps for content in self._parts.values() for steps in content.steps]
+        length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
+        answers = f"{codec.size} labels" if isinstance(codec, LabelCodec) else ", ".join(codec.names)
+        skipped = f"; skipped: {len(self._skipped):,}, first {self._skipped[0]}" if self._skipped else ""
+        return (
+            f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{skipped}; "
+            f"scored: {self.scored_part}"
+        )
+
+    def train_dataloader(self) -> BucketLoader[LabelledBatch]:
+        """One process's batches of the training part."""
+        if "train" not in self._parts:
+            raise DataError("there are no training examples")
+        return self._loader("train", shuffle=True, accumulate=self.accumulate, limit=self.limit)
+
+    def val_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
+        """The validation part, from long to short; nothing if there is none."""
+        return self._loader("validation", restart=True) if "validation" in self._parts else []
+
+    def test_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
+        """The examples to be scored."""
+        return self._loader(self.scored_part, restart=True) if self.scored_part in self._parts else []
+
+    def _loader(self, part: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabelledBatch]:
+        plan = BucketPlan(
+            [_length_class(steps) for steps in self._parts[part].steps],
+            batch_size=self._budget["batch_size"],
+            batch_tokens=self._budget["batch_steps"],
+            ranks=self.ranks,
+            shuffle=shuffle,
+            seed=self._seed,
+        )
+
+        def collate(rows: Ints, scale: float) -> LabelledBatch:
+            return self._batch(part, rows, scale, epoch=loader.reading if shuffle else None)
+
+        loader = BucketLoader(plan, collate, rank=self.rank, **options)
+        return loader
+
+    def _batch(self, part: str, rows: Ints, scale: float, *, epoch: int | None) -> LabelledBatch:
+        content, reader, numbers = self._parts[part], self.codec().source, rows.tolist()
+        if epoch is not None and self.medium.augments:
+            # By example and epoch, so that it is the same on one process as on several, and in a resumed run.
+            seeds = [hash((self._seed, epoch, number)) & 0x7FFFFFFF for number in numbers]
+            read = self.medium.augmented([content.sources[number] for number in numbers], reader, seeds)
+        elif content.read is not None:
+            read = [content.read[number] for number in numbers]
+        else:
+            read = [self.medium.read(content.sources[number], reader) for number in numbers]
+        source, lengths = batched(read)
+        shown = () if epoch is not None else tuple(content.shown[number] for number in numbers)
+        return LabelledBatch(source, lengths, content.targets[numbers], torch.as_tensor(rows), scale, shown)
+
+    def _examples(self) -> dict[str, list[Example]]:
+        if self._package == "film_sentences":
+            found = film_sentences(self._archive)
+        elif self._package is not None:
+            found = PACKAGES[self._package]()
+        elif self._splits is not None:
+            found = hub_examples(self._splits, self.columns)
+        else:
+            found = file_examples(self._files, self.columns, self.medium)
+        if not any(found.values()):
+            raise DataError("there is no example in these files")
+        return found
+
+    def _open(self, examples: Sequence[Example]) -> list[tuple[Example, Any]]:
+        opened: list[tuple[Example, Any]] = []
+        for example in examples:
+            try:
+                opened.append((example, self.medium.open(example)))
+            except ValueError as error:
+                said = str(error) if str(error).startswith(example.place) else f"{example.place}: {error}"
+                if self._on_error == "raise":
+                    raise DataError(f"{said}; data.on_error=skip leaves such examples out and counts them") from error
+                self._skipped.append(said)
+        return opened
+
+    def _fitted(self, opened: Sequence[tuple[Example, Any]]) -> LabelCodec | NumberCodec:
+        if not opened:
+            raise DataError("there is no training example; data.cut or data.files has to leave some")
+        lowercase = bool(getattr(self.medium, "lowercase", False))
+        if self.target in ("number", "share"):
+            numbers = torch.stack([self._numbers(example) for example, _ in opened])
+            return self._number_codec(numbers, self.medium.fit([source for _, source in opened]), lowercase)
+        counts = label_counts(self._labels(example) for example, _ in opened)
+        rare = [label for label, count in counts.items() if count < self._least]
+        if rare:
+            raise DataError(
+                f"label {rare[0]!r} has {counts[rare[0]]} training example, one of {len(rare)} labels with fewer than "
+                f"least_examples={self._least}: add some, leave them out, or take data.least_examples=1"
+            )
+        if len(counts) < 2 and self.target == "label":
+            raise DataError(
+                f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
+            )
+        labels = sorted(counts, key=_in_order)
+        reader = self.medium.fit([source for _, source in opened])
+        return LabelCodec(labels, reader, multiple=self.target == "labels", lowercase=lowercase)
+
+    def _number_codec(self, numbers: Tensor, reader: Any, lowercase: bool) -> NumberCodec:
+        answer = self.columns.answer
+        names = [answer] if isinstance(answer, str) else list(answer)
+        if self.target == "share":
+            ones = [1.0] * len(names)
+            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, lowercase=lowercase)
+        deviations = numbers.std(0, unbiased=False)
+        constant = [name for name, deviation in zip(names, deviations.tolist(), strict=True) if deviation == 0]
+        if constant:
+            raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
+        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, lowercase=lowercase)
+
+    def _in_memory(self, part: str, opened: Sequence[tuple[Example, Any]], codec: LabelCodec | NumberCodec) -> _Part:
+        sources, read, steps, targets, shown = [], [], [], [], []
+        keep = not (part == "train" and self.medium.augments)
+        for example, source in opened:
+            try:
+                frames = self.medium.read(source, codec.source) if keep else None
+                target = self._target(example, codec)
+            except ValueError as error:
+                raise DataError(f"{part}, {example.place}: {error}") from error
+            sources.append(source if not keep else None)
+            read.append(frames)
+            steps.append(self.medium.steps(source, codec.source) if frames is None else len(frames))
+            targets.append(target)
+            shown.append(self.medium.shown(example, source))
+        return _Part(sources, read if keep else None, steps, torch.stack(targets), shown)
+
+    def _target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
+        if isinstance(codec, NumberCodec):
+            return self._numbers(example)
+        ids = [codec.index(label) for label in self._labels(example)]
+        if not codec.multiple:
+            return torch.tensor(ids[0])
+        return torch.zeros(codec.size).index_fill(0, torch.tensor(ids, dtype=torch.int64), 1.0)
+
+    def _labels(self, example: Example) -> list[str]:
+        answer = example.answer
+        if self.target == "labels":
+            found = answer.split(self._separator) if isinstance(answer, str) else list(answer)
+            labels = [str(label).strip() for label in found if str(label).strip()]
+        else:
+            labels = [str(answer).strip()]
+        return [self._names.get(label, label) for label in labels]
+
+    def _numbers(self, example: Example) -> Tensor:
+        answers = example.answer if isinstance(example.answer, list) else [example.answer]
+        try:
+            numbers = [float(answer) for answer in answers]
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{example.place}: {example.answer!r} is no number; data.target=label for classes"
+            ) from None
+        if not all(math.isfinite(number) for number in numbers):
+            raise DataError(f"{example.place}: {example.answer!r} is not finite")
+        if self.target == "share" and not all(0 <= number <= 1 for number in numbers):
+            raise DataError(f"{example.place}: {example.answer!r} is not from 0 to 1; data.target=number takes any")
+        return torch.tensor(numbers)
+
+
+def _length_class(steps: int) -> int:
+    """Lengths that may share a batch, rounded up: a quarter more at most, so that batches are mixed anew each epoch."""
+    grain = 1 << max(0, steps.bit_length() - 3)
+    return -(-steps // grain) * grain
+
+
+def _in_order(label: str) -> tuple[bool, float, str]:
+    """Numbers by their size, in front of words by their spelling."""
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label
+
+
+def _answer_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:
+    codec = build(plain, trusted=TRUSTED)
+    if not isinstance(codec, LabelCodec | NumberCodec):
+        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a classifier has a LabelCodec")
+    return codec

@@ -1,0 +1,150 @@
+"""What can be classified, and how it becomes what a network reads: the part that all media share, and text."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unrolled.codecs import CODECS, Codec, SentenceCodec
+from unrolled.readers import Reader
+from unrolled.training.data import DataError
+from unrolled.training.subwords import train_subwords
+from unrolled_tasks.classification.examples import Columns, Example
+
+
+class Medium(ABC):
+    """A kind of source: opened, measured, and read by what is fitted on the training part.
+
+    Attributes:
+        unit: what a step is: "frame" or "token".
+        suffixes: of files that are an example each.
+        what: names such files in messages.
+        augments: whether training sees sources changed at random.
+    """
+
+    unit: ClassVar[str] = "frame"
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    what: ClassVar[str] = "files"
+
+    @property
+    def augments(self) -> bool:
+        return False
+
+    def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
+        """The examples of a file that holds several in this medium's own way; None for any other file."""
+        return None
+
+    @abstractmethod
+    def open(self, example: Example) -> Any:
+        """The source of an example, in memory.
+
+        Raises:
+            ValueError: it cannot be used; the place is added by whoever called.
+        """
+
+    @abstractmethod
+    def fit(self, sources: Sequence[Any]) -> Codec | Reader:
+        """The codec or reader for these sources, which are the training part's."""
+
+    def restore(self, reader: Any) -> None:
+        """Takes over what a trained network's reader has fixed, before anything is opened."""
+        return
+
+    @abstractmethod
+    def read(self, source: Any, reader: Any) -> Tensor:
+        """What the network reads of a source: (time,) ids or (time, features)."""
+
+    def augmented(self, sources: Sequence[Any], reader: Any, seeds: Sequence[int]) -> list[Tensor]:
+        """What the network reads of sources that are changed at random, each by its own seed."""
+        raise NotImplementedError(f"{type(self).__name__} changes nothing")
+
+    def steps(self, source: Any, reader: Any) -> int:
+        """How many steps `read` gives."""
+        return len(self.read(source, reader))
+
+    def shown(self, example: Example, source: Any) -> str:
+        """An example as a person finds it again."""
+        return example.place
+
+    def describe(self, reader: Any) -> str:
+        """A few words on what the network reads."""
+        return f"{reader.output_size} features a {self.unit}"
+
+
+def batched(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sequences side by side, padded with zeros, and their lengths."""
+    return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(sequence) for sequence in sequences])
+
+
+class Text(Medium):
+    """Sentences and longer texts, from tables.
+
+    Args:
+        unit: "word" (words and signs), "character", "byte" or "subword".
+        subwords: how subwords are found: "bpe" or "unigram".
+        vocabulary_size: of words and subwords.
+        min_count: words seen less often in training become the unknown word, which is learnt from them.
+        lowercase: in lower case.
+        max_length: steps of a text; what is longer is cut behind them. None for all.
+
+    Raises:
+        DataError: options without sense.
+    """
+
+    unit: ClassVar[str] = "token"
+
+    def __init__(
+        self,
+        unit: str = "word",
+        subwords: str = "bpe",
+        vocabulary_size: int = 20000,
+        min_count: int = 2,
+        lowercase: bool = True,
+        max_length: int | None = None,
+    ) -> None:
+        if unit not in ("word", "subword", "character", "byte") or subwords not in ("bpe", "unigram"):
+            raise DataError(
+                f"unit={unit!r} is word, subword, character or byte, subwords={subwords!r} is bpe or unigram"
+            )
+        if min(vocabulary_size, min_count, 1 if max_length is None else max_length) < 1:
+            raise DataError(
+                f"vocabulary_size={vocabulary_size}, min_count={min_count} and max_length={max_length} are 1 or more"
+            )
+        self.symbols, self.subwords, self.vocabulary_size = unit, subwords, vocabulary_size
+        self.min_count, self.lowercase, self.max_length = min_count, lowercase, max_length
+
+    def open(self, example: Example) -> str:
+        if not isinstance(example.source, str):
+            raise ValueError(f"its source is no text but {example.source!r:.80}")
+        text = " ".join(example.source.split())
+        if not text:
+            raise ValueError("the text is empty")
+        return text.lower() if self.lowercase else text
+
+    def fit(self, sources: Sequence[str]) -> Codec:
+        if self.symbols == "subword":
+            return train_subwords(sources, self.vocabulary_size, kind=self.subwords)
+        if self.symbols == "word":
+            return SentenceCodec.train(_lines(sources), min_count=self.min_count, max_size=self.vocabulary_size)
+        return CODECS[self.symbols].train(sources)
+
+    def read(self, source: str, reader: Codec) -> Tensor:
+        ids = reader.encode(source)[: self.max_length]
+        if not ids:
+            raise ValueError(f"the text {source!r:.80} has no {reader.unit} that can be read")
+        return torch.tensor(ids)
+
+    def shown(self, example: Example, source: str) -> str:
+        return source
+
+    def describe(self, reader: Codec) -> str:
+        return f"{reader.size:,} {reader.unit}s"
+
+
+def _lines(texts: Sequence[str]) -> list[list[str]]:
+    """Each text as pieces of its own, so that no word joins two texts."""
+    return [[text, "\n"] for text in texts]

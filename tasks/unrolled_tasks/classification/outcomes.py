@@ -1,0 +1,182 @@
+"""What a network answered, beside what it should have: numbers, tables and pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multilabel_accuracy,
+    multilabel_auroc,
+    multilabel_exact_match,
+    multilabel_f1_score,
+)
+
+_BINS = 15  # of the calibration error, as Guo et al. 2017 have them
+_MOST_NAMED = 40  # classes whose names can still be read on an axis
+
+
+class Outcome(NamedTuple):
+    """One example and what was said about it.
+
+    Attributes:
+        example: its number within its part.
+        shown: the example as a person finds it again.
+        target: id of its label, 0 or 1 for each label, or numbers.
+        output: probabilities of the labels, or numbers.
+        early: output after each share of the sequence; empty where nobody asked.
+    """
+
+    example: int
+    shown: str
+    target: list[float]
+    output: list[float]
+    early: list[list[float]]
+
+
+def label_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Accuracy, macro F1, AUROC (macro, one against all others) and expected calibration error, by torchmetrics."""
+    outputs, targets = _tensors(outcomes)
+    targets = targets[:, 0].long()
+    classes = outputs.shape[1]
+    scores: dict[str, Tensor] = {
+        "accuracy": multiclass_accuracy(outputs, targets, classes, average="micro"),
+        "f1": multiclass_f1_score(outputs, targets, classes, average="macro"),
+        "calibration_error": multiclass_calibration_error(outputs, targets, classes, n_bins=_BINS),
+    }
+    there = targets.unique()
+    if len(there) > 1:  # a class that the part doesn't have has no area
+        areas: Any = multiclass_auroc(outputs, targets, classes, average="none")
+        scores["auroc"] = areas[there].mean()
+    return {name: float(value) for name, value in scores.items()}
+
+
+def multilabel_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Accuracy over single labels, share of examples with all labels right, macro F1, AUROC and calibration error."""
+    outputs, targets = _tensors(outcomes)
+    targets = targets.long()
+    labels = outputs.shape[1]
+    scores: dict[str, Tensor] = {
+        "accuracy": multilabel_accuracy(outputs, targets, labels, average="micro"),
+        "exact": multilabel_exact_match(outputs, targets, labels),
+        "f1": multilabel_f1_score(outputs, targets, labels, average="macro"),
+        "calibration_error": binary_calibration_error(outputs.flatten(), targets.flatten(), n_bins=_BINS),
+    }
+    told = [label for label in range(labels) if 0 < int(targets[:, label].sum()) < len(targets)]
+    if told:
+        areas: Any = multilabel_auroc(outputs, targets, labels, average="none")
+        scores["auroc"] = areas[told].mean()
+    return {name: float(value) for name, value in scores.items()}
+
+
+def number_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Mean absolute error and root mean squared error in the numbers' own units, and R², by torchmetrics."""
+    outputs, targets = _tensors(outcomes)
+    scores = {
+        "mean_absolute_error": float(mean_absolute_error(outputs, targets)),
+        "root_mean_squared_error": math.sqrt(float(mean_squared_error(outputs, targets))),
+    }
+    if len(outputs) > 1:
+        scores["r2"] = float(r2_score(outputs, targets, multioutput="uniform_average"))
+    return scores
+
+
+def early_accuracy(outcomes: Sequence[Outcome]) -> list[float]:
+    """Share of right answers after each share of the sequences."""
+    early = torch.tensor([outcome.early for outcome in outcomes])
+    targets = torch.tensor([outcome.target[0] for outcome in outcomes]).long()
+    return (early.argmax(-1) == targets.unsqueeze(1)).float().mean(0).tolist()
+
+
+def mistakes(outcomes: Sequence[Outcome], labels: Sequence[str], most: int) -> list[tuple[str, str, str, float]]:
+    """(source, label, answer, its probability) of the wrong answers, the surest first."""
+    wrong: list[tuple[float, Outcome, int]] = []
+    for outcome in outcomes:
+        answer = max(range(len(outcome.output)), key=outcome.output.__getitem__)
+        if answer != int(outcome.target[0]):
+            wrong.append((outcome.output[answer], outcome, answer))
+    wrong.sort(key=lambda each: (-each[0], each[1].example))
+    return [(o.shown, labels[int(o.target[0])], labels[answer], sure) for sure, o, answer in wrong[:most]]
+
+
+def confusion(outcomes: Sequence[Outcome]) -> Tensor:
+    """(label, answer): how often."""
+    outputs, targets = _tensors(outcomes)
+    return multiclass_confusion_matrix(outputs, targets[:, 0].long(), outputs.shape[1])
+
+
+def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Figure:
+    """Labels from top to bottom, answers from left to right; colour is the share of the label, figures are counts."""
+    count = len(labels)
+    edge = min(2.4 + 0.42 * count, 14.0)
+    figure = Figure(figsize=(edge + 0.8, edge), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    if count <= _MOST_NAMED:
+        names = [label if len(label) <= 16 else f"{label[:15]}…" for label in labels]
+        axes.set_xticks(range(count), names, rotation=60 if max(map(len, names)) > 2 else 0, ha="center")
+        axes.set_yticks(range(count), names)
+    if count <= 25:
+        for row in range(count):
+            for column in range(count):
+                number = int(counts[row, column])
+                if number:
+                    colour = "white" if shares[row, column] > 0.6 else "#333333"
+                    axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    figure.colorbar(picture, ax=axes, label="share of the label", shrink=0.8, format=PercentFormatter(1.0))
+    return figure
+
+
+def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: float) -> Figure:
+    """Accuracy against the share of the sequence that was heard."""
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(shares, accuracies, color="#0072B2", marker="o", markersize=4, linewidth=1.8)
+    axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.annotate("the most frequent label", (0.99, chance), ha="right", va="bottom", fontsize=8, color="#666666")
+    axes.set_xlim(0.0, 1.02)
+    axes.set_ylim(0.0, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of the sequence that was heard")
+    axes.set_ylabel("accuracy")
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def as_row(outcome: Outcome, names: Sequence[str], *, numbers: bool, multiple: bool) -> Mapping[str, Any]:
+    """An outcome for a line of JSON."""
+    plain: dict[str, Any] = {"source": outcome.shown}
+    if numbers:
+        plain |= {"target": dict(zip(names, outcome.target, strict=True))}
+        return plain | {"prediction": dict(zip(names, outcome.output, strict=True))}
+    if multiple:
+        plain["labels"] = [name for name, there in zip(names, outcome.target, strict=True) if there]
+        plain["prediction"] = [name for name, sure in zip(names, outcome.output, strict=True) if sure > 0.5]
+    else:
+        plain["label"] = names[int(outcome.target[0])]
+        plain["prediction"] = names[max(range(len(names)), key=outcome.output.__getitem__)]
+    return plain | {"probabilities": {name: round(p, 6) for name, p in zip(names, outcome.output, strict=True)}}
+
+
+def _tensors(outcomes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
+    return torch.tensor([o.output for o in outcomes]), torch.tensor([o.target for o in outcomes])

@@ -1,0 +1,103 @@
+"""Pictures, read as sequences."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unrolled.readers import ORDERS, PictureReader
+from unrolled.training.data import DataError
+from unrolled_tasks.classification.examples import Example
+from unrolled_tasks.classification.media import Medium
+
+
+class Pictures(Medium):
+    """Pictures of any source: folders, tables with paths, data sets of the hub, scikit-learn's digits.
+
+    Args:
+        order: "rows", "columns", "pixels" or "patches".
+        size: height and width to which all are resized; None for those of the first.
+        colour: three channels instead of one.
+        patch: edge of a patch.
+        stride: from one patch to the next; None for the edge.
+        permutation: a seed that puts the steps into an order that is the same for all pictures (Le et al. 2015); None
+            keeps theirs.
+
+    Raises:
+        DataError: an unknown order.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+    what: ClassVar[str] = "pictures"
+
+    def __init__(
+        self,
+        order: str = "rows",
+        size: Sequence[int] | None = None,
+        colour: bool = False,
+        patch: int = 4,
+        stride: int | None = None,
+        permutation: int | None = None,
+    ) -> None:
+        if order not in ORDERS:
+            raise DataError(f"order={order!r} is one of {', '.join(ORDERS)}")
+        self.order, self.size, self.colour = order, size, colour
+        self.patch, self.stride, self.permutation = patch, stride, permutation
+
+    def open(self, example: Example) -> Tensor:
+        if isinstance(example.source, Tensor):
+            return example.source
+        return read_picture(example.source, colour=self.colour)
+
+    def fit(self, sources: Sequence[Tensor]) -> PictureReader:
+        channels = 3 if self.colour else 1
+        size = tuple(self.size or sources[0].shape[1:])
+        options: dict[str, Any] = {"patch": self.patch, "stride": self.stride, "order": self.order}
+        try:
+            plain = PictureReader(size, channels, **options)
+        except ValueError as error:
+            raise DataError(f"pictures: {error}") from error
+        values = torch.cat([_unit(source).flatten() for source in sources[:1000]])
+        deviation = float(values.std())
+        if deviation == 0:
+            raise DataError("all training pictures have one and the same grey everywhere")
+        permutation = None
+        if self.permutation is not None:
+            generator = torch.Generator().manual_seed(self.permutation)
+            permutation = torch.randperm(plain.steps, generator=generator).tolist()
+        return PictureReader(
+            size, channels, permutation=permutation, center=float(values.mean()), scale=deviation, **options
+        )
+
+    def read(self, source: Tensor, reader: PictureReader) -> Tensor:
+        return reader(_unit(source))
+
+    def describe(self, reader: PictureReader) -> str:
+        return f"{reader.steps} {reader.order} of {reader.output_size} numbers"
+
+
+def _unit(picture: Tensor) -> Tensor:
+    """Values from 0 to 1, also of bytes."""
+    return picture.float() / 255 if picture.dtype == torch.uint8 else picture
+
+
+def read_picture(source: Any, *, colour: bool) -> Tensor:
+    """A picture from a path, bytes or a row of `datasets`: (channels, height, width) bytes.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from PIL import Image
+
+    if isinstance(source, Mapping):
+        source = source.get("bytes") or source.get("path")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as opened:
+            picture = opened.convert("RGB" if colour else "L")
+    except (OSError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"no picture can be read: {error}") from None
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

@@ -1,0 +1,158 @@
+"""Series of measurements: .ts files of the UEA archive, and tables with a row for each step."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unrolled.readers import SeriesReader
+from unrolled.training.data import DataError
+from unrolled.training.files import nearest, read_lines, suffix_of
+from unrolled.training.tables import read_table
+from unrolled_tasks.classification.examples import Columns, Example
+from unrolled_tasks.classification.media import Medium
+
+
+class Series(Medium):
+    """Channels over time, each normalised by the training part's mean and deviation.
+
+    Args:
+        series: the column of a table that tells which series a row belongs to; None: each file is one.
+        channels: columns of a table that are read; None for all that are not named otherwise.
+        normalise: by the training part.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".ts", ".csv", ".tsv", ".parquet")
+    what: ClassVar[str] = "series (.ts, .csv, .tsv, .parquet)"
+
+    def __init__(
+        self, series: str | None = None, channels: Sequence[str] | None = None, normalise: bool = True
+    ) -> None:
+        self.series = series
+        self.channels = None if channels is None else list(channels)
+        self.normalise = normalise
+        self._names: list[str] | None = self.channels
+
+    def open(self, example: Example) -> Tensor:
+        source = example.source
+        if isinstance(source, Path):
+            source = self._steps([row for _, row in read_table(source)], Columns("", "", None), str(source))
+        if not isinstance(source, Tensor):
+            raise ValueError(f"its source is no series but {source!r:.80}")
+        if len(source) == 0:
+            raise ValueError("the series has no step")
+        return source
+
+    def fit(self, sources: Sequence[Tensor]) -> SeriesReader:
+        channels = sources[0].shape[1]
+        names = self._names or [f"channel {number}" for number in range(channels)]
+        reader = SeriesReader(names, [0.0] * channels, [1.0] * channels)
+        for number, source in enumerate(sources):
+            try:
+                reader(source)
+            except ValueError as error:
+                raise DataError(f"training series {number + 1}: {error}") from error
+        return SeriesReader.fit(sources, names, normalise=self.normalise)
+
+    def read(self, source: Tensor, reader: SeriesReader) -> Tensor:
+        return reader(source)
+
+    def steps(self, source: Tensor, reader: SeriesReader) -> int:
+        return len(source)
+
+    def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
+        """A .ts file, and a table whose rows tell their series or their answer; else a file is a series."""
+        if suffix_of(path) == ".ts":
+            return ts_examples(path)
+        if suffix_of(path) not in self.suffixes:
+            return None
+        _, row = next(iter(read_table(path)), ("", {}))
+        named = columns.answer in row if isinstance(columns.answer, str) else True
+        return self._table_examples(path, columns) if self.series is not None or named else None
+
+    def _table_examples(self, path: Path, columns: Columns) -> Iterator[Example]:
+        """The series of a table with a row for each step, in the order of their first rows.
+
+        Raises:
+            DataError: a column is missing, holds no number, or an answer that changes within a series.
+        """
+        rows = list(read_table(path))
+        answers = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
+        for name in [*answers, *([self.series] if self.series else []), *([columns.group] if columns.group else [])]:
+            if rows and name not in rows[0][1]:
+                raise DataError(f"{rows[0][0]}: no column {name!r}{nearest(name, rows[0][1])}")
+        grouped: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {}
+        for place, row in rows:
+            grouped.setdefault(row[self.series] if self.series else None, []).append((place, row))
+        for name, members in grouped.items():
+            place, first = members[0]
+            for other, row in members:
+                if any(row[answer] != first[answer] for answer in answers):
+                    raise DataError(f"{other}: series {name} changes its answer, which is {first[answers[0]]} before")
+            answer = first[answers[0]] if isinstance(columns.answer, str) else [first[a] for a in answers]
+            group = str(first[columns.group]) if columns.group else ""
+            steps = self._steps([row for _, row in members], columns, f"{place} on")
+            yield Example(steps, answer, group, f"{path}, series {name}" if self.series else str(path))
+
+    def _steps(self, rows: Sequence[Mapping[str, Any]], columns: Columns, place: str) -> Tensor:
+        answers = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
+        besides = {self.series, columns.group, *answers}
+        if not rows:
+            raise DataError(f"{place}: the series has no step")
+        names = self.channels or [name for name in rows[0] if name not in besides]
+        if self._names is None:
+            self._names = names
+        missing = next((name for name in self._names if name not in rows[0]), None)
+        if missing is not None:
+            raise DataError(
+                f"{place}: no column {missing!r}{nearest(missing, rows[0])}; data.reader.channels names them"
+            )
+        return torch.tensor([[_number(row[name], name, place) for name in self._names] for row in rows])
+
+
+def _number(text: Any, name: str, place: str) -> float:
+    try:
+        return float("nan") if text is None or text == "" else float(text)
+    except (TypeError, ValueError):
+        raise DataError(f"{place}: column {name!r} holds no number but {text!r:.80}") from None
+
+
+def ts_examples(path: Path) -> Iterator[Example]:
+    """The series of a .ts file of the UEA archive: channels by colons, steps by commas, the class or number last.
+
+    Raises:
+        DataError: no data, time stamps, or a line that is no series.
+    """
+    labelled, begun, channels = True, False, None
+    for number, line in enumerate(read_lines(path), start=1):
+        line = line.strip()
+        if not begun:
+            if re.match(r"@timestamps\s+true", line, re.IGNORECASE):
+                raise DataError(f"{path}, line {number}: series with time stamps are not read; resample them first")
+            if re.match(r"@(classlabel|targetlabel)\s+false", line, re.IGNORECASE):
+                labelled = False
+            begun = line.lower() == "@data"
+            continue
+        if not line:
+            continue
+        place = f"{path}, line {number}"
+        fields = line.split(":")
+        if not labelled or len(fields) < 2:
+            raise DataError(f"{place}: a series without a class; @classLabel true and a class at the end are needed")
+        columns = [_numbers(field, place) for field in fields[:-1]]
+        if len({len(column) for column in columns}) != 1 or (channels or len(columns)) != len(columns):
+            raise DataError(f"{place}: {len(columns)} channels of {', '.join(str(len(c)) for c in columns)} steps")
+        channels = len(columns)
+        yield Example(torch.tensor(columns).T.contiguous(), fields[-1].strip(), "", place)
+    if channels is None:
+        raise DataError(f"{path} has no series behind @data")
+
+
+def _numbers(field: str, place: str) -> list[float]:
+    try:
+        return [float("nan") if text.strip() == "?" else float(text) for text in field.split(",")]
+    except ValueError as error:
+        raise DataError(f"{place}: {error}") from None

@@ -1,0 +1,103 @@
+"""Recordings, read as frames of mel bands or cepstra."""
+
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unrolled.audio import AudioFeatures, read_recording, resample
+from unrolled.training.augmentation import Augmentation
+from unrolled.training.data import DataError
+from unrolled_tasks.classification.examples import Example
+from unrolled_tasks.classification.media import Medium
+
+_log = logging.getLogger(__name__)
+
+
+class Sound(Medium):
+    """WAV, FLAC, OGG and MP3 files of folders, tables and data sets of the hub, mixed to one channel.
+
+    Args:
+        features: a partial `AudioFeatures`, to be completed with the rate.
+        rate: samples a second to which all recordings are brought; None for that of the first.
+        augmentation: what training changes at random; None for nothing, and then features are made once.
+
+    Raises:
+        DataError: options that no features can be made with.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
+    what: ClassVar[str] = "recordings (.wav, .flac, .ogg, .mp3)"
+
+    def __init__(
+        self,
+        features: Callable[..., AudioFeatures],
+        rate: int | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self._features = features
+        self.rate = rate
+        self.augmentation = augmentation
+        self._said: set[str] = set()
+        try:
+            features(rate=rate or 16000)
+        except ValueError as error:
+            raise DataError(f"features: {error}") from error
+
+    @property
+    def augments(self) -> bool:
+        return self.augmentation is not None
+
+    def open(self, example: Example) -> Tensor:
+        source: Any = example.source
+        if isinstance(source, Mapping):
+            source = source.get("bytes") or source.get("path")
+        if isinstance(source, str):
+            # A table names files by where it lies itself.
+            here = Path(example.place.partition(", line ")[0].partition(", row ")[0]).parent
+            source = Path(source) if Path(source).is_absolute() else here / source
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        recording = read_recording(opened, example.place)
+        if self.rate is None:
+            self.rate = recording.rate
+        if recording.channels > 1:
+            self._say("channels", f"{example.place} has {recording.channels} channels, which are mixed into one")
+        if recording.rate != self.rate:
+            said = f"{example.place} has {recording.rate} samples a second; it is resampled to {self.rate}"
+            self._say("rate", said)
+        if not bool(recording.samples.any()):
+            self._say("silence", f"{example.place} is silent throughout")
+        return resample(recording.samples, recording.rate, self.rate)
+
+    def fit(self, sources: Sequence[Tensor]) -> AudioFeatures:
+        try:
+            features = self._features(rate=self.rate)
+        except ValueError as error:
+            raise DataError(f"features: {error}") from error
+        return features.fit(sources) if features.normalise in ("fitted", "running") else features
+
+    def restore(self, reader: AudioFeatures) -> None:
+        self.rate = reader.rate
+
+    def read(self, source: Tensor, reader: AudioFeatures) -> Tensor:
+        return reader(source)
+
+    def steps(self, source: Tensor, reader: AudioFeatures) -> int:
+        return max(0, len(source) - reader.window_samples) // reader.hop_samples + 1
+
+    def augmented(self, sources: Sequence[Tensor], reader: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:
+        if self.augmentation is None:
+            return [reader(source) for source in sources]
+        return self.augmentation(sources, reader, seeds)
+
+    def describe(self, reader: AudioFeatures) -> str:
+        return f"{reader.output_size} features ({reader.kind}, {reader.normalise}) at {reader.rate} Hz"
+
+    def _say(self, what: str, said: str) -> None:
+        """Once for each kind of thing."""
+        if what not in self._said:
+            self._said.add(what)
+            _log.warning("%s (said once, others may follow)", said)

@@ -1,0 +1,262 @@
+"""Classification and regression of sequences: many steps in, one answer out."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from unrolled.classifier import SequenceClassifier
+from unrolled.codecs import Codec, LabelCodec, NumberCodec
+from unrolled.inference.classification import answers
+from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
+from unrolled.training.gathering import of_all_processes
+from unrolled.training.markdown import table
+from unrolled.training.schedules import Schedule
+from unrolled.training.task import SequenceTask
+from unrolled_tasks.classification import outcomes as scoring
+from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.outcomes import Outcome
+from unrolled_tasks.classification.vectors import load_vectors
+
+
+class Classification(SequenceTask):
+    """A sequence in, its label out; or several labels, or numbers, as the codec says.
+
+    Labels are learnt by cross-entropy, several labels and numbers from 0 to 1 by binary cross-entropy, other numbers
+    by the squared error of what the codec has normalised.
+
+    Args:
+        network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
+        codec: a `LabelCodec` or `NumberCodec`.
+        optimizer: a partial that takes parameter groups.
+        schedule: how the learning rate moves.
+        l1: weight of the absolute penalty.
+        l2: weight of the square penalty.
+        label_smoothing: share of the target that is spread over all labels.
+        class_weights: what each label weighs in training, by its name; "balanced": the rarer, the more, so that all
+            labels together weigh alike. None for equal weights.
+        shares: shares of each test sequence after which its answer is scored too; empty for none.
+        shown: validation examples that are shown after every validation.
+        mistakes: the surest wrong answers that a test lists.
+        vectors: a text file of word vectors (GloVe, fastText) that the words' embeddings begin with.
+        frozen: embeddings stay as they begin.
+
+    Raises:
+        ValueError: an impossible option, or one that is for labels only.
+    """
+
+    network: SequenceClassifier  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
+
+    files: ClassVar[Mapping[str, str]] = {
+        "predictions.jsonl": "the answer to each test example",
+        "confusion.png": "which label was taken for which",
+        "early.png": "how soon the answer is right",
+        "mistakes.md": "the surest wrong answers",
+    }
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        codec: Codec,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
+        schedule: Schedule | None = None,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: Mapping[Any, float] | str | None = None,
+        shares: Sequence[float] = (),
+        shown: int = 6,
+        mistakes: int = 30,
+        vectors: str | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
+        if not isinstance(codec, LabelCodec | NumberCodec):
+            raise ValueError(f"codec: a classifier answers with labels or numbers, not by a {type(codec).__name__}")
+        if not 0.0 <= label_smoothing < 1.0 or min(shown, mistakes) < 0:
+            raise ValueError(
+                f"label_smoothing={label_smoothing} is a share in [0, 1), shown={shown} and mistakes={mistakes} are 0 "
+                "or more"
+            )
+        if any(not 0 < share <= 1 for share in shares):
+            raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
+        if isinstance(class_weights, str) and class_weights != "balanced":
+            raise ValueError(f"class_weights={class_weights!r} is balanced, or a weight for each label, or null")
+        self.answers: LabelCodec | NumberCodec = codec
+        numbers = isinstance(codec, NumberCodec)
+        if numbers and (label_smoothing or class_weights):
+            raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.single = isinstance(codec, LabelCodec) and not codec.multiple
+        self.shares = [float(share) for share in shares] if self.single else []
+        self.shown, self.most_mistakes = shown, mistakes
+        self.mean_loss = MeanMetric()
+        self.outcomes: list[Outcome] = []
+        self._vectors = vectors
+        self._weights: Tensor | None = None
+        embedding = getattr(self.network.encoder, "embedding", None)
+        if (vectors is not None or frozen) and embedding is None:
+            raise ValueError("vectors and frozen are for words: this network reads frames, and has no embedding")
+        if frozen:
+            embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def begin(self) -> None:
+        """Puts word vectors into fresh embeddings."""
+        if self._vectors is not None:
+            self.notes["vectors"] = load_vectors(self._vectors, self.answers.source, self.network.encoder)
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """Classify, or score it on other examples."""
+        text = isinstance(self.answers.source, Codec)
+        use = f"python -m unrolled classify {checkpoint}"
+        return (
+            f"{use} < texts.txt" if text else f"{use} FILE …",
+            f"python evaluate.py task=classification checkpoint={checkpoint} data=… split=validation",
+        )
+
+    def on_fit_start(self) -> None:
+        """Weighs labels by how many training examples they have."""
+        super().on_fit_start()
+        if self.class_weights is None:
+            return
+        codec = self.answers
+        if not isinstance(codec, LabelCodec):
+            raise ValueError("class_weights are for labels")
+        if isinstance(self.class_weights, str):
+            data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+            counts = data.training_counts()
+            total = sum(counts.values())
+            weights = [total / (codec.size * max(counts[label], 1)) for label in codec.labels]
+        else:
+            given = {str(label): float(weight) for label, weight in self.class_weights.items()}
+            for label in given:
+                codec.index(label)
+            weights = [given.get(label, 1.0) for label in codec.labels]
+        self._weights = torch.tensor(weights, device=self.device)
+
+    def loss(self, batch: LabelledBatch, loader: str) -> Loss:
+        """Summed nats (or half squared distances), without weights or smoothing."""
+        return self._loss(self.network(batch.source, batch.lengths), batch.targets)
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """The batch's share of the optimizer step's mean loss."""
+        outputs = self.network(batch.source, batch.lengths)
+        loss = self._loss(outputs, batch.targets, smoothing=self.label_smoothing, weights=self._weights)
+        self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
+        return loss.total * batch.scale + self.penalty()
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        self._score(batch, ())
+
+    def on_validation_epoch_end(self) -> None:
+        self._conclude("validation")
+
+    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        self._score(batch, self.shares)
+
+    def on_test_epoch_end(self) -> None:
+        found = self._conclude("test")
+        if self.trainer.is_global_zero and found:
+            self.report(found, Path(self.trainer.default_root_dir))
+
+    def sample(self, generator: torch.Generator) -> str:
+        """What was said about the first validation examples."""
+        first = sorted(self.outcomes, key=lambda outcome: outcome.example)[: self.shown]
+        return "\n".join(self._line(outcome) for outcome in first)
+
+    def report(self, found: Sequence[Outcome], folder: Path) -> None:
+        """predictions.jsonl and, for one label of several, confusion.png, mistakes.md and early.png with early.csv."""
+        folder.mkdir(parents=True, exist_ok=True)
+        codec = self.answers
+        numbers = isinstance(codec, NumberCodec)
+        names = codec.names if isinstance(codec, NumberCodec) else codec.labels
+        lines = (
+            json.dumps(scoring.as_row(o, names, numbers=numbers, multiple=not self.single), ensure_ascii=False)
+            for o in found
+        )
+        (folder / "predictions.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if not self.single:
+            return
+        counts = scoring.confusion(found)
+        scoring.draw_confusion(counts, names).savefig(folder / "confusion.png", dpi=110)
+        wrong = scoring.mistakes(found, names, self.most_mistakes)
+        head = ("source", "label", "answer", "its probability")
+        page = (
+            ["# The surest wrong answers", "", *table(head, wrong, digits=3)] if wrong else ["No answer was wrong.", ""]
+        )
+        (folder / "mistakes.md").write_text("\n".join(page), encoding="utf-8")
+        if self.shares:
+            accuracies = scoring.early_accuracy(found)
+            chance = float(counts.sum(1).max() / counts.sum())
+            scoring.draw_early(self.shares, accuracies, chance).savefig(folder / "early.png", dpi=110)
+            with (folder / "early.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("share", "accuracy"), *zip(self.shares, accuracies, strict=True)])
+
+    def _loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
+        if self.single:
+            logits, expected = outputs.unsqueeze(1), targets.unsqueeze(1)
+            return cross_entropy(logits, expected, label_smoothing=smoothing, weights=weights)
+        codec = self.answers
+        if isinstance(codec, NumberCodec) and not codec.bounded:
+            return squared_error(outputs, self._normalised(targets, codec))
+        if smoothing:
+            targets = targets * (1 - smoothing) + 0.5 * smoothing
+        return binary_cross_entropy(outputs, targets, weights)
+
+    def _normalised(self, targets: Tensor, codec: NumberCodec) -> Tensor:
+        return (targets - targets.new_tensor(codec.centers)) / targets.new_tensor(codec.scales)
+
+    def _score(self, batch: LabelledBatch, shares: Sequence[float]) -> None:
+        outputs = self.network(batch.source, batch.lengths)
+        loss = self._loss(outputs, batch.targets)
+        self.mean_loss.update(loss.mean, loss.count)
+        said = answers(outputs, self.answers).tolist()
+        targets = batch.targets.reshape(len(outputs), -1).tolist()
+        early: list[list[list[float]]] = [[] for _ in said]
+        if shares:
+            early = self.network.early(batch.source, batch.lengths, shares).tolist()
+        rows = zip(batch.examples.tolist(), batch.shown, targets, said, early, strict=True)
+        self.outcomes.extend(Outcome(*row) for row in rows)
+
+    def _conclude(self, part: str) -> list[Outcome]:
+        """Logs a part's numbers; gives back all processes' outcomes in the order of the examples."""
+        self.log(f"{part}/loss", self.mean_loss.compute())
+        self.mean_loss.reset()
+        found, self.outcomes = sorted(of_all_processes(self.outcomes), key=lambda o: o.example), []
+        if not found:
+            return found
+        if self.single:
+            scores = scoring.label_scores(found)
+        elif isinstance(self.answers, NumberCodec):
+            scores = scoring.number_scores(found)
+        else:
+            scores = scoring.multilabel_scores(found)
+        if self.shares and part == "test":
+            scores["early_accuracy"] = math.fsum(scoring.early_accuracy(found)) / len(self.shares)
+        monitor = str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
+        # Every process has scored all outcomes: numbers that are equal everywhere need no broadcast.
+        for name, value in scores.items():
+            self.log(f"{part}/{name}", value, prog_bar=f"{part}/{name}" == monitor, rank_zero_only=False)
+        return found
+
+    def _line(self, outcome: Outcome) -> str:
+        codec = self.answers
+        shown = outcome.shown if len(outcome.shown) <= 80 else f"{outcome.shown[:79]}…"
+        if isinstance(codec, NumberCodec):
+            pairs = zip(codec.names, outcome.target, outcome.output, strict=True)
+            return f"{shown}: " + ", ".join(f"{name} {said:.4g} (it is {is_:.4g})" for name, is_, said in pairs)
+        if codec.multiple:
+            said = [i for i, sure in enumerate(outcome.output) if sure > 0.5]
+            true = [i for i, there in enumerate(outcome.target) if there]
+            return f"{shown}: {codec.decode(said) or 'none'} (it is {codec.decode(true) or 'none'})"
+        answer = max(range(codec.size), key=outcome.output.__getitem__)
+        right = "" if answer == int(outcome.target[0]) else f", but it is {codec.labels[int(outcome.target[0])]}"
+        return f"{shown}: {codec.labels[answer]} at {outcome.output[answer]:.0%}{right}"

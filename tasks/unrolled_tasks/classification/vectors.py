@@ -1,0 +1,52 @@
+"""Word vectors from a text file, as GloVe and fastText write them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unrolled.codecs import WordCodec
+from unrolled.training.data import DataError
+from unrolled.training.files import find_files, read_lines
+
+
+def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
+    """Puts the vectors of the codec's words into an encoder's embedding; says how many words had one.
+
+    A line is a word and its numbers, between blanks; fastText's first line, two counts, is left out. Words without a
+    vector keep the weights that they were given at random, scaled to the vectors' own deviation.
+
+    Raises:
+        DataError: no such file, another width than the embedding's, a line that is no vector, no word in common; a
+            codec without words.
+    """
+    if not isinstance(codec, WordCodec):
+        raise DataError(f"vectors={file}: word vectors are for data.reader.unit=word, not for {codec.unit}s")
+    (path,) = find_files(file, "word vectors")
+    weight: torch.Tensor = encoder.embedding.weight
+    wanted = {word: index for index, word in enumerate(codec.words, start=2)}
+    found: dict[int, torch.Tensor] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.rstrip().split(" ")
+        if number == 1 and len(fields) == 2:
+            continue
+        if len(fields) != weight.shape[1] + 1:
+            raise DataError(
+                f"{path}, line {number} has {len(fields) - 1} numbers, and the embedding is {weight.shape[1]} wide; "
+                f"take encoder.token.embedding_size={len(fields) - 1}"
+            )
+        index = wanted.get(fields[0])
+        if index is not None and index not in found:
+            try:
+                found[index] = torch.tensor([float(field) for field in fields[1:]])
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise DataError(
+            f"{path} has a vector for none of the {len(wanted)} words; do they agree in upper and lower case?"
+        )
+    with torch.no_grad():
+        vectors = torch.stack(list(found.values())).to(weight)
+        weight.mul_(vectors.std() / weight.std())
+        weight[torch.tensor(list(found), device=weight.device)] = vectors
+    return f"{path.name} has a vector for {len(found):,} of {len(wanted):,} words"
