@@ -58,7 +58,9 @@ def run(config: DictConfig) -> dict[str, float]:
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
     initialize(task.network, config.initialization)
-    if start:
+    if start is None:
+        task.load_pretrained()
+    else:
         load_weights(task.network, start, config.resume or config.init_from)
     torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
 

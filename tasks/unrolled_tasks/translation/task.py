@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unrolled import DecoderState, EncoderDecoder, PairCodec
+from unrolled.training.pages import table
 from unrolled.training.writing import WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
@@ -60,18 +61,10 @@ class Translation(WritingTask):
         """written.txt, and translations.md: scores by length and kind, and the worst sentences."""
         super().report(written, folder)
         lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
-        lines += _table(("words in the source", "sentences", "BLEU"), by_length(written))
+        lines += table(("words in the source", "sentences", "BLEU"), by_length(written))
         if kinds := by_kind(written):
-            lines += _table(("kind", "phrases", "chrF", "exact %"), kinds)
+            lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
         worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]
         cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
-        lines += ["The worst by chrF:", "", *_table(("chrF", "source", "reference", "written"), cells)]
+        lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "written"), cells)]
         (folder / "translations.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    def row(cells: Sequence[Any]) -> str:
-        said = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
-        return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in said)} |"
-
-    return [row(head), f"|{'---|' * len(head)}", *(row(cells) for cells in rows), ""]
