@@ -143,7 +143,7 @@ class CaptionData(WritingData[CaptionBatch]):
         if karpathy is not None and images is None:
             raise DataError("karpathy names files of images: say in which folder they lie by data.images")
         check_cut(cut)
-        self._cut = list(cut)
+        self._cut = [float(share) for share in cut]
         self._given_codec = None if codec_from is None else _caption_codec(codec_from)
         described = self._given_codec.image if self._given_codec else transform or {}
         try:
