@@ -1,7 +1,7 @@
 """A decoder without attention: embedding, recurrent net, output. Told nothing, it is a language model."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -61,10 +61,11 @@ class RecurrentDecoder(Decoder):
             tie(self.output, self.embedding, "the core's output")
         if source_as not in ("state", "input"):
             raise ValueError(f"source_as={source_as!r}: state or input")
-        as_state = source_size is not None and source_as == "state"
-        as_input = source_size is not None and source_as == "input"
-        self.bridge = Bridge(source_size, self.core) if as_state else None
-        self.first = nn.Linear(source_size, embedding_size) if as_input else None
+        self.bridge = self.first = None
+        if source_size is not None and source_as == "state":
+            self.bridge = Bridge(source_size, self.core)
+        elif source_size is not None:
+            self.first = nn.Linear(source_size, embedding_size)
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, None]:
         """The initial state for `batch` rows; there is no memory, since nothing is attended to."""
@@ -76,9 +77,9 @@ class RecurrentDecoder(Decoder):
         if encoded is None:
             raise ValueError("this decoder starts from a source: give it `encoded`")
         expect(encoded.summary, "batch summary", batch=batch, name="encoded.summary")
-        if self.first is None:
+        if self.bridge is not None:
             return DecoderState(self.bridge(encoded.summary, initial)), None
-        _, core = self.core(self.first(encoded.summary).unsqueeze(1), initial)
+        _, core = self.core(cast(nn.Linear, self.first)(encoded.summary).unsqueeze(1), initial)
         return DecoderState(core), None
 
     def forward(

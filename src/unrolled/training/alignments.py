@@ -1,8 +1,9 @@
 """What each written word looked at, as a picture."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 _MOST = 60  # symbols on an axis that can still be read
+_COLUMNS = 8  # pictures beside one another
+
+
+class Drawn(Protocol):
+    """What can be drawn."""
+
+    def draw(self) -> Figure: ...
 
 
 class Alignment(NamedTuple):
@@ -27,16 +35,38 @@ class Alignment(NamedTuple):
     text: Sequence[str]
     weights: Tensor
 
+    def draw(self) -> Figure:
+        """A heat map."""
+        return draw_alignment(self)
+
+
+class RegionAlignment(NamedTuple):
+    """Attention over the regions of an image while a text was written.
+
+    Attributes:
+        image: (height, width, 3) or (height, width), uint8.
+        text: the symbols written, the end included.
+        weights: (text, region) from 0 to 1, the regions row by row of a square grid.
+    """
+
+    image: Tensor
+    text: Sequence[str]
+    weights: Tensor
+
+    def draw(self) -> Figure:
+        """The image, then a copy for each word, bright where the word looked."""
+        return draw_regions(self)
+
 
 class _Aligner(Protocol):
-    def alignments(self, count: int) -> list[Alignment]: ...
+    def alignments(self, count: int) -> list[Drawn]: ...
 
 
 class Alignments(Callback):
-    """Draws a heat map for a few validation examples after every validation: as PNG files and in TensorBoard.
+    """Draws where attention lay for a few validation examples after every validation: as PNG files and in TensorBoard.
 
-    Calls `task.alignments(count) -> list[Alignment]` in process 0 alone, without gradients; a task whose network has no
-    attention gives none.
+    Calls `task.alignments(count)`, whose items draw themselves, in process 0 alone, without gradients; a task whose
+    network has no attention gives none.
 
     Args:
         folder: the run's folder; pictures go to `alignments/` in it, those of the last validation replace older ones.
@@ -64,7 +94,7 @@ class Alignments(Callback):
         with torch.no_grad():
             found = cast("_Aligner", pl_module).alignments(self.count)
         for number, alignment in enumerate(found, start=1):
-            figure = draw_alignment(alignment)
+            figure = alignment.draw()
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.folder / f".{number}.png"
             figure.savefig(partial, dpi=120, format="png")
@@ -89,4 +119,47 @@ def draw_alignment(alignment: Alignment) -> Figure:
     axes.set_xlabel("source")
     axes.set_ylabel("written")
     figure.colorbar(picture, ax=axes, label="attention", shrink=0.8)
+    return figure
+
+
+def draw_regions(alignment: RegionAlignment) -> Figure:
+    """The image, then a copy of it for each symbol, lit where attention lay (Xu et al. 2015, figure 3).
+
+    Each copy is lit in proportion to its own largest weight, which stands behind the symbol: a flat one is told from a
+    sharp one by that number.
+
+    Raises:
+        ValueError: regions that make no square grid.
+    """
+    text, weights = list(alignment.text[:_MOST]), alignment.weights.float().cpu()
+    side = math.isqrt(weights.shape[1])
+    if side * side != weights.shape[1]:
+        raise ValueError(f"{weights.shape[1]} regions make no square grid")
+    columns = min(_COLUMNS, len(text) + 1)
+    rows = -(-(len(text) + 1) // columns)
+    figure = Figure(figsize=(1.55 * columns, 1.75 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels: Any = figure.subplots(rows, columns, squeeze=False).flat
+    image = alignment.image.numpy()
+    high, wide = image.shape[:2]
+    for number, panel in enumerate(panels):
+        panel.set_axis_off()
+        if number > len(text):
+            continue
+        panel.imshow(image, cmap="gray", vmin=0, vmax=255)
+        panel.set_title("" if number == 0 else f"{text[number - 1]} {weights[number - 1].max():.2f}", fontsize=8)
+        if number:
+            looked = weights[number - 1].view(side, side) / weights[number - 1].max().clamp(min=1e-6)
+            # Each place of the grid over its own share of the picture, with smooth borders.
+            panel.imshow(
+                1 - looked.numpy(),
+                cmap="gray_r",
+                alpha=0.75 * (1 - looked.numpy()),
+                extent=(0, wide, high, 0),
+                vmin=0,
+                vmax=1,
+                interpolation="bilinear",
+            )
+            panel.set_xlim(0, wide)
+            panel.set_ylim(high, 0)
     return figure

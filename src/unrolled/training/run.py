@@ -58,10 +58,10 @@ def run(config: DictConfig) -> dict[str, float]:
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
     initialize(task.network, config.initialization)
-    if start:
-        load_weights(task.network, start, config.resume or config.init_from)
+    if start is None:
+        task.load_pretrained()
     else:
-        task.begin()
+        load_weights(task.network, start, config.resume or config.init_from)
     torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
 
     folder = Path(config.run_dir)

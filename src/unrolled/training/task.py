@@ -74,9 +74,6 @@ class SequenceTask(LightningModule, ABC):
         """What to type next with the checkpoint of a finished run."""
         return ()
 
-    def begin(self) -> None:
-        """What happens once to fresh weights, before training; not where they come from a checkpoint."""
-
     def penalty(self) -> Tensor | float:
         """What L1 and L2 regularisation add to the mean loss."""
         if self._l1 == 0 and self._l2 == 0:
@@ -90,11 +87,20 @@ class SequenceTask(LightningModule, ABC):
         """Forgets what the training loader's last window left behind."""
         self.carrier.drop("train")
 
+    def load_pretrained(self) -> None:
+        """Gives parts of the network the weights that they bring along; called unless a checkpoint has them all."""
+
+    def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
+        """Parameters with options of the optimizer of their own, such as {"lr": 1e-5}; the first group has none."""
+        return [((p for p in self.network.parameters() if p.requires_grad), {})]
+
     def configure_optimizers(self) -> Any:
-        """The optimizer on two groups, since weight decay is for matrices, and the schedule."""
-        matrices = [p for p in self.network.parameters() if p.requires_grad and p.dim() > 1]
-        vectors = [p for p in self.network.parameters() if p.requires_grad and p.dim() <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        """The optimizer, each group of parameters in two, since weight decay is for matrices; and the schedule."""
+        groups: list[dict[str, Any]] = []
+        for parameters, options in self.learning_rates():
+            listed = list(parameters)
+            groups.append({"params": [p for p in listed if p.dim() > 1], **options})
+            groups.append({"params": [p for p in listed if p.dim() <= 1], **options, "weight_decay": 0.0})
         if self._optimizer is None:
             raise ValueError("this task was made to score, without an optimizer; give it one to train")
         optimizer = self._optimizer([group for group in groups if group["params"]])

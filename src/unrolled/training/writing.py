@@ -18,7 +18,7 @@ from unrolled.generation.sampling import own_inputs
 from unrolled.inference.writing import Search, candidates, search
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.sequences import mask_from_lengths
-from unrolled.training.alignments import Alignment
+from unrolled.training.alignments import Alignment, Drawn
 from unrolled.training.gathering import of_all_processes
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
@@ -36,7 +36,7 @@ class Teaching(Protocol):
     @property
     def lengths(self) -> Tensor: ...  # (batch,): tokens of the text and its stop symbol
     @property
-    def examples(self) -> Tensor: ...  # (batch,): numbers of the examples within their part
+    def examples(self) -> Tensor: ...  # (sources,): numbers of the examples within their part
     @property
     def scale(self) -> float: ...  # turns the summed loss into this batch's share of the step's mean
 
@@ -116,15 +116,19 @@ class WritingTask(SequenceTask):
         self.shown = shown
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
         self.written: list[Written] = []
-        self._alignments: dict[int, Alignment] = {}  # by example
+        self._alignments: dict[int, Drawn] = {}  # by example
 
     @abstractmethod
     def start(self, batch: Any) -> tuple[DecoderState, Any]:
         """The decoder's state and memory for the sources of a batch."""
 
+    def for_texts(self, batch: Any, state: DecoderState, memory: Any) -> tuple[DecoderState, Any]:
+        """State and memory for each text, given those for each source; several texts may be about one source."""
+        return state, memory
+
     @abstractmethod
     def source_lengths(self, batch: Any) -> Tensor:
-        """(batch,) what the lengths of texts are bounded by."""
+        """(sources,) what the lengths of texts are bounded by."""
 
     @abstractmethod
     def describe(self, batch: Any, row: int) -> tuple[str, tuple[str, ...], str]:
@@ -147,22 +151,26 @@ class WritingTask(SequenceTask):
 
     def loss(self, batch: Teaching, loader: str) -> Loss:
         """Summed nats of the references' tokens, without smoothing or coverage."""
-        return self._loss(batch, self._taught(batch, batch.inputs, *self.start(batch)), smoothing=0.0)
+        state, memory = self.for_texts(batch, *self.start(batch))
+        return self._loss(batch, self._taught(batch, batch.inputs, state, memory), smoothing=0.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The batch's share of the optimizer step's mean loss."""
-        state, memory = self.start(batch)
+        state, memory = self.for_texts(batch, *self.start(batch))
         inputs, probability = batch.inputs, self.own_inputs * self._progress()
         if probability > 0:
             inputs = own_inputs(self.decoder, inputs, state, memory, probability=probability)
         decoded = self._taught(batch, inputs, state, memory)
         loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
         total = loss.total
-        if self.coverage > 0 and decoded.weights is not None:
-            mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
-            total = total + self.coverage * coverage_loss(decoded.weights, mask).total
+        if decoded.weights is not None:
+            total = total + self.attention_loss(decoded.weights, mask_from_lengths(batch.lengths, inputs.shape[1]))
         self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return total * batch.scale + self.penalty()
+
+    def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
+        """What is added to the summed loss for where the decoder looked: weights (batch, time, source)."""
+        return self.coverage * coverage_loss(weights, mask).total if self.coverage > 0 else 0.0
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._score(batch, self.validation_search)
@@ -189,7 +197,7 @@ class WritingTask(SequenceTask):
         first = sorted(self.written)[: self.shown]
         return "\n\n".join("\n".join(_beside(item)) for item in first)
 
-    def alignments(self, count: int) -> list[Alignment]:
+    def alignments(self, count: int) -> list[Drawn]:
         """What the network attended to while it wrote about the first examples; none without attention."""
         return [self._alignments[example] for example in sorted(self._alignments)[:count]]
 
@@ -207,7 +215,7 @@ class WritingTask(SequenceTask):
 
     def _score(self, batch: Any, options: Search) -> None:
         state, memory = self.start(batch)
-        decoded = self._taught(batch, batch.inputs, state, memory)
+        decoded = self._taught(batch, batch.inputs, *self.for_texts(batch, state, memory))
         loss = self._loss(batch, decoded, smoothing=0.0)
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
         right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
@@ -220,6 +228,11 @@ class WritingTask(SequenceTask):
             text = texts[0].text if texts else ""
             self.written.append(Written(int(batch.examples[row]), source, text, references, kind))
 
+    def alignment(self, batch: Any, row: int, text: list[str], weights: Tensor) -> Drawn | None:
+        """What a written text looked at, to be drawn: its symbols, and weights (text, source); None for no picture."""
+        symbols = self.source_symbols(batch, row)
+        return None if symbols is None else Alignment(symbols, text, weights[:, : len(symbols)].clone())
+
     def source_symbols(self, batch: Any, row: int) -> list[str] | None:
         """What stands on the source's axis of an alignment; None where there is nothing to name."""
         return None
@@ -228,14 +241,14 @@ class WritingTask(SequenceTask):
         if found.weights is None:
             return
         for row, example in enumerate(batch.examples.tolist()):
-            symbols = self.source_symbols(batch, row) if example < _ALIGNED else None
-            if symbols is None:
+            if example >= _ALIGNED:
                 continue
             length = int(found.lengths[row, 0])
-            ids = found.tokens[row, 0, :length].tolist()
-            text = [*self.target_codec.symbols(ids), "■"]
-            weights = found.weights[row, 0, : length + 1, : len(symbols)]
-            self._alignments[example] = Alignment(symbols, text[: len(weights)], weights.clone())
+            text = [*self.target_codec.symbols(found.tokens[row, 0, :length].tolist()), "■"]
+            weights = found.weights[row, 0, : length + 1]
+            drawn = self.alignment(batch, row, text[: len(weights)], weights)
+            if drawn is not None:
+                self._alignments[example] = drawn
 
     def _conclude(self, part: str) -> list[Written]:
         """Logs a part's numbers; gives back its texts, those of all processes, in the order of the examples."""

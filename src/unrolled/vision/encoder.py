@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from unrolled.dropout import SequenceDropout
 from unrolled.encoders import Encoded, Encoder
 from unrolled.shapes import expect
 
@@ -22,7 +23,7 @@ class ImageEncoder(Encoder):
         trunk_size: those features; by default `trunk.output_size`.
         size: features of a region after a linear layer; None leaves them as the trunk gives them.
         regions: "grid" keeps the places apart, "vector" makes one mean of them.
-        dropout: on what the trunk gives.
+        dropout: on what the trunk gives, the same features at all places of an image.
 
     Raises:
         ValueError: a trunk that doesn't tell its size, a size below one, an unknown kind of regions.
@@ -46,7 +47,7 @@ class ImageEncoder(Encoder):
         self.trunk = trunk
         self.trunk_size = width
         self.regions = regions
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SequenceDropout(dropout, variational=True)
         self.project = None if size is None else nn.Linear(width, size)
         self.output_size = width if size is None else size
 

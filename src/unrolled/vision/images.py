@@ -153,7 +153,8 @@ def _rgb(image: "Image.Image") -> "Image.Image":
 
     if image.mode in _DEEP or image.mode == "I":
         deep = image.convert("I")
-        low, high = (float(value) for value in deep.getextrema())  # pyright: ignore[reportGeneralTypeIssues]
+        extrema: Any = deep.getextrema()
+        low, high = float(extrema[0]), float(extrema[1])
         if low < 0 or high > 65535:
             raise ImageError(f"a grey value of {low if low < 0 else high:.0f}; 16 bits go from 0 to 65535")
         return deep.point(lambda value: value * (1 / 257)).convert("L").convert("RGB")

@@ -4,7 +4,7 @@ No constructor fetches weights. Who trains asks `pretrained` for them once; then
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +31,7 @@ class Trunk(nn.Module, ABC):
 
 
 class SmallTrunk(Trunk):
-    """A few convolutions to be trained from scratch, each halving the picture but the first.
+    """A few convolutions to be trained from scratch.
 
     3 × 3 convolution, group normalisation, rectifier, with an identity around every second convolution of a stage (He
     et al. 2016). Group normalisation knows no batch: a picture looks the same alone and among others.
@@ -39,20 +39,23 @@ class SmallTrunk(Trunk):
     Args:
         channels: of the pictures.
         widths: features of each stage; the last are the output's.
+        strides: by how much each stage makes the picture smaller.
 
     Raises:
-        ValueError: no stage, or a width that is no multiple of 8.
+        ValueError: no stage, unequally many widths and strides, or a width that is no multiple of 8.
     """
 
-    def __init__(self, channels: int = 3, widths: tuple[int, ...] | list[int] = (32, 64, 128)) -> None:
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (32, 64, 128), strides: Sequence[int] = (2, 2, 2)
+    ) -> None:
         super().__init__()
-        if not widths or any(width < 8 or width % 8 for width in widths):
-            raise ValueError(f"widths={list(widths)}: one or more, each a multiple of 8")
-        sizes = [channels, *widths]
-        self.stages = nn.ModuleList(
-            _Stage(before, width, stride=1 if number == 0 else 2)
-            for number, (before, width) in enumerate(zip(sizes, widths, strict=False))
-        )
+        if not widths or len(widths) != len(strides) or any(w < 8 or w % 8 for w in widths) or min(strides) < 1:
+            raise ValueError(
+                f"widths={list(widths)} and strides={list(strides)}: one or more, as many of both; widths are "
+                "multiples of 8, strides 1 or more"
+            )
+        sizes = zip([channels, *widths], widths, strides, strict=False)
+        self.stages = nn.ModuleList(_Stage(before, width, stride) for before, width, stride in sizes)
         self.output_size = widths[-1]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Classification(SequenceTask):
         if frozen:
             embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
 
-    def begin(self) -> None:
+    def load_pretrained(self) -> None:
         """Puts word vectors into fresh embeddings."""
         if self._vectors is not None:
             self.notes["vectors"] = load_vectors(self._vectors, self.answers.source, self.network.encoder)

@@ -1,0 +1,127 @@
+"""Self-critical training: a sampled caption is made likelier as far as it beats what the network would have written."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrolled.codecs import Codec
+from unrolled.decoders.base import Decoder, DecoderState
+from unrolled.generation.sampling import Generated, sample
+from unrolled.inference.writing import Search
+from unrolled.sequences import mask_from_lengths
+from unrolled.state import leaves, select
+from unrolled_tasks.captioning.scores import CiderD, tokens
+
+_END = "<end>"  # counts as a word, so that breaking off costs something
+
+
+class Outcome(NamedTuple):
+    """What a step of self-critical training gives."""
+
+    loss: Tensor  # to be minimised; its gradient is the policy gradient per sampled token
+    reward: float  # mean CIDEr-D of the samples
+
+
+class SelfCritic:
+    """Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning", on CIDEr-D.
+
+        ∇ = −(r(sampled) − r(greedy)) ∇ log p(sampled)                      eq. 8
+
+    The reward is CIDEr-D with the document frequencies of the training references, the end of a text counted as a word.
+    Samples, baseline and gradient are those of the decoder without dropout, so that all speak of the same policy.
+
+    Args:
+        references: for each training image, its captions.
+        samples: drawn for each image.
+    """
+
+    def __init__(self, references: Iterable[Sequence[str]], *, samples: int = 4) -> None:
+        if samples < 1:
+            raise ValueError(f"samples={samples}: 1 or more")
+        self.samples = samples
+        self._scorer = CiderD([_words(text) for text in several] for several in references)
+
+    def learn(
+        self,
+        decoder: Decoder,
+        state: DecoderState,
+        memory: Any,
+        references: Sequence[Sequence[str]],
+        codec: Codec,
+        options: Search,
+    ) -> Outcome:
+        """One step.
+
+        Args:
+            decoder: that is to learn.
+            state: where it stands before the first token, a row for each image, with its graph.
+            memory: likewise.
+            references: of each image.
+            codec: of the captions.
+            options: whose max_extra bounds the captions.
+        """
+        several = torch.arange(len(references), device=_device(state)).repeat_interleave(self.samples)
+        states, memories = select(state, several), select(memory, several)
+        mode = decoder.training
+        decoder.eval()
+        greedy = self._draw(decoder, state, memory, codec, options, temperature=0.0)
+        drawn = self._draw(decoder, states, memories, codec, options, temperature=1.0)
+        baseline = self._rewards(greedy, codec, references).repeat_interleave(self.samples)
+        rewards = self._rewards(drawn, codec, [one for one in references for _ in range(self.samples)])
+        start = torch.full_like(drawn.tokens[:, :1], codec.start)
+        written = torch.cat([drawn.tokens, start], dim=1)
+        decoded = decoder(torch.cat([start, drawn.tokens], dim=1), states, memories)
+        decoder.train(mode)
+        said = decoded.logits.float().log_softmax(-1).gather(-1, written.unsqueeze(-1)).squeeze(-1)
+        # A caption that was cut off has no stop symbol that it could have chosen.
+        lengths = (drawn.lengths + 1).clamp(max=drawn.tokens.shape[1])
+        mask = mask_from_lengths(lengths, said.shape[1])
+        advantage = (rewards - baseline).to(said).unsqueeze(1)
+        loss = -(advantage * said).masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+        return Outcome(loss, float(rewards.mean()))
+
+    def _draw(
+        self,
+        decoder: Decoder,
+        state: DecoderState,
+        memory: Any,
+        codec: Codec,
+        options: Search,
+        *,
+        temperature: float,
+    ) -> Generated:
+        rows = torch.arange(len(_leaf(state)), device=_device(state))
+        return sample(
+            decoder,
+            state,
+            memory,
+            start=torch.full_like(rows, codec.start),
+            stop=codec.start,
+            max_length=options.max_extra,
+            temperature=temperature,
+            forbidden=[] if codec.unknown is None else [codec.unknown],
+        )
+
+    def _rewards(self, written: Generated, codec: Codec, references: Sequence[Sequence[str]]) -> Tensor:
+        rows = zip(written.tokens.tolist(), written.lengths.tolist(), references, strict=True)
+        scores = [
+            self._scorer.score(
+                _words(codec.decode(ids[:length]), ended=length < len(ids)), [_words(text) for text in several]
+            )
+            for ids, length, several in rows
+        ]
+        return torch.tensor(scores, device=written.tokens.device)
+
+
+def _words(text: str, *, ended: bool = True) -> list[str]:
+    return [*tokens(text), _END] if ended else tokens(text)
+
+
+def _leaf(state: DecoderState) -> Tensor:
+    return leaves(state)[0]
+
+
+def _device(state: DecoderState) -> torch.device:
+    return _leaf(state).device

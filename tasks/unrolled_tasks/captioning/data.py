@@ -1,0 +1,402 @@
+"""Captioned images: from any source, captions encoded once, images read as they are needed or looked at once."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.codecs import CaptionCodec, Codec, codec_from_dict
+from unrolled.training.arrays import Arrays, Pictures, write_arrays, write_pictures
+from unrolled.training.buckets import Ints
+from unrolled.training.cache import cache_folder, made_once
+from unrolled.training.data import PARTS, DataError
+from unrolled.training.texts import (
+    Examples,
+    WritingData,
+    check_cut,
+    cut_parts,
+    documents,
+    left_out,
+    only_one,
+    taught,
+    trained_codec,
+)
+from unrolled.training.tokens import Tokens, write_tokens
+from unrolled.vision import ImageEncoder, ImageError, ImageTransform, read_image
+from unrolled.vision.encoder import trunk_hash
+from unrolled_tasks.captioning.scores import tokens as cleaned
+from unrolled_tasks.captioning.sources import Captioned, HubSource, KarpathySource, Source, TableSource
+
+_log = logging.getLogger(__name__)
+_VERSION = 1  # raise it when the same options lead to other tokens
+_UNITS = ("word", "subword", "character")
+_LOOKED = 32  # images that a trunk looks at together
+
+
+class CaptionBatch(NamedTuple):
+    """Images, and texts about them: training takes captions one by one, scoring takes all that an image has."""
+
+    images: Tensor  # (sources, channels, height, width), or (sources, region, features) as a trunk saw them
+    rows: Tensor  # (batch,) which of the images each text is about
+    inputs: Tensor  # (batch, time) int64: the start symbol, then the caption
+    targets: Tensor  # (batch, time) int64: the caption, then the stop symbol
+    lengths: Tensor  # (batch,) tokens of the caption and its stop symbol
+    examples: Tensor  # (sources,) numbers of the images within their part
+    scale: float  # turns the summed loss into this batch's share of the step's mean
+    references: tuple[tuple[str, ...], ...] = ()  # all captions of each image, as they are encoded
+    places: tuple[str, ...] = ()  # where each image stands
+
+
+class _Part(NamedTuple):
+    tokens: Tokens  # a document for each caption
+    owners: Ints  # (captions,) the image of each
+    first: Ints  # (images + 1,) where the captions of each image begin
+    pictures: Pictures
+    captions: list[str]
+    places: list[str]
+
+
+class CaptionData(WritingData[CaptionBatch]):
+    """Images with captions.
+
+    Exactly one of `glyphs`, `files`, `karpathy` and `dataset` says where they come from. The codec is made from the
+    training captions alone. Every image is read once when the data are prepared, so that a broken one shows before
+    training. Training captions longer than `max_length` tokens and training images without a caption are left out and
+    counted.
+
+    Args:
+        glyphs: training pictures of each character of matplotlib's fonts.
+        files: tables (.parquet, .jsonl, .csv, .tsv; paths, folders, patterns) whose rows hold or name an image.
+        validation_files: as `files`.
+        test_files: as `files`.
+        karpathy: a file such as dataset_coco.json, with the images in `images`.
+        dataset: a data set for `datasets.load_dataset`.
+        dataset_options: for it; `splits` names its parts.
+        image: column of the image; None finds the usual names.
+        captions: pattern of the columns with captions.
+        images: folder of the named image files; None: beside their table.
+        broken: what to do with an unreadable image: "error", or "skip" it and count it.
+        transform: options of `unrolled.vision.ImageTransform`.
+        features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
+            time.
+        unit: what is written: "word", "subword" or "character".
+        min_count: rarer words are unknown.
+        vocabulary_size: at most, of words and subwords.
+        cleaned: captions in lower case, without punctuation.
+        batch_tokens: captions × longest of a process's batch, padding included.
+        max_length: tokens of a training caption.
+        cut: fractions for parts that have no images of their own.
+        codec_from: the codec of a trained network, with its transform, instead of one made from these data.
+        cache: folder for prepared data; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
+        seed: decides what is random.
+
+    Raises:
+        DataError: no source or several, or options without sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        glyphs: int | None = None,
+        files: str | Sequence[str] | None = None,
+        validation_files: str | Sequence[str] | None = None,
+        test_files: str | Sequence[str] | None = None,
+        karpathy: str | None = None,
+        dataset: str | None = None,
+        dataset_options: Mapping[str, Any] | None = None,
+        image: str | None = None,
+        captions: str = "caption*",
+        images: str | None = None,
+        broken: str = "error",
+        transform: Mapping[str, Any] | None = None,
+        features: str = "live",
+        unit: str = "word",
+        min_count: int = 5,
+        vocabulary_size: int = 10000,
+        cleaned: bool = True,
+        batch_tokens: int = 1024,
+        max_length: int = 40,
+        cut: Sequence[float] = (0.9, 0.05, 0.05),
+        codec_from: Mapping[str, Any] | None = None,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        only_one("images", {"glyphs": glyphs, "files": files, "karpathy": karpathy, "dataset": dataset})
+        if unit not in _UNITS or broken not in ("error", "skip") or features not in ("live", "cached"):
+            raise DataError(
+                f"unit={unit!r} is one of {', '.join(_UNITS)}; broken={broken!r} is error or skip; "
+                f"features={features!r} is live or cached"
+            )
+        if min(batch_tokens, max_length, vocabulary_size, min_count) < 1 or (glyphs is not None and glyphs < 1):
+            raise DataError(
+                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size}, "
+                f"min_count={min_count} and glyphs are 1 or more"
+            )
+        if karpathy is not None and images is None:
+            raise DataError("karpathy names files of images: say in which folder they lie by data.images")
+        check_cut(cut)
+        self._cut = [float(share) for share in cut]
+        self._given_codec = None if codec_from is None else _caption_codec(codec_from)
+        described = self._given_codec.image if self._given_codec else transform or {}
+        try:
+            self._transform = ImageTransform.from_dict(described)
+        except ValueError as error:
+            raise DataError(f"transform: {error}") from error
+        if glyphs is not None:
+            from unrolled_tasks.captioning.glyphs import GlyphSource
+
+            self._source: Source = GlyphSource(glyphs, self._transform.size, cut, seed)
+            self._cut = [1.0, 0.0, 0.0]  # it deals characters to parts itself
+        elif dataset is not None:
+            self._source = HubSource(dataset, dataset_options or {}, image, captions)
+        elif karpathy is not None:
+            self._source = KarpathySource(karpathy, images or "")
+        else:
+            given = zip(PARTS, (files, validation_files, test_files), strict=True)
+            self._source = TableSource({p: each for p, each in given if each is not None}, image, captions, images)
+        self._coding: dict[str, Any] = {
+            "unit": unit,
+            "min_count": min_count,
+            "vocabulary_size": vocabulary_size,
+            "cleaned": cleaned,
+            "max_length": max_length,
+            "broken": broken,
+        }
+        self.features = features
+        self.batch_tokens, self.seed = batch_tokens, seed
+        self._cache = cache_folder(cache)
+        self._codec: CaptionCodec | None = None
+        self._parts: dict[str, _Part] = {}
+        self._looked: dict[str, Arrays] = {}
+        self._dropped: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """See `SequenceData.prepare`."""
+        if self._codec is not None:
+            return
+        folder = made_once(self._cache / f"captions-{self._key()}", self._encode)
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        for part in about["parts"]:
+            counts = np.asarray(about["counts"][part], dtype=np.int64)
+            self._parts[part] = _Part(
+                Tokens(folder / f"{part}.captions"),
+                np.repeat(np.arange(len(counts)), counts),
+                np.concatenate([[0], counts.cumsum()]),
+                Pictures(folder / f"{part}.images.arrow"),
+                about["texts"][part],
+                about["places"][part],
+            )
+        self._dropped = about["dropped"]
+        # The text is that of the cache, the image what this run asks for.
+        self._codec = CaptionCodec(self._transform.to_dict(), _target(about["codec"]))
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: with `features="cached"` the network's trunk looks at all images, once for all runs."""
+        super().setup(stage)
+        if self.features == "cached" and not self._looked:
+            self._look()
+
+    def sizes(self) -> dict[str, int]:
+        return {"vocabulary": self.codec().size}
+
+    def codec(self) -> CaptionCodec:
+        if self._codec is None:
+            raise RuntimeError("the captions are not encoded yet: call prepare() first")
+        return self._codec
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """See `SequenceData.parts`."""
+        return tuple(self._parts)
+
+    def describe(self) -> str:
+        """See `SequenceData.describe`."""
+        counts = ", ".join(
+            f"{part} {len(of.pictures):,} images with {len(of.owners):,} captions" for part, of in self._parts.items()
+        )
+        return (
+            f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
+            + left_out(self._dropped)
+            + f"; scored: {self.scored_part}"
+        )
+
+    def examples(self, part: str, *, scored: bool) -> Examples:
+        """The captions of a part; to be scored, its images, each with all its captions."""
+        of = self._parts[part]
+        lengths = of.tokens.lengths + 1
+        if not scored:
+            return Examples(lengths[:, None], lengths)
+        longest = np.maximum.reduceat(lengths, of.first[:-1]) if len(of.pictures) else lengths
+        return Examples((longest * np.diff(of.first))[:, None], np.diff(of.first))
+
+    def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
+        """These captions and the images that they are about; to be scored, these images and all their captions."""
+        of = self._parts[part]
+        if scored:
+            images = rows
+            captions = np.concatenate([np.arange(*of.first[row : row + 2]) for row in rows.tolist()])
+            about = np.repeat(np.arange(len(rows)), np.diff(of.first)[rows])
+        else:
+            captions = rows
+            images, about = np.unique(of.owners[rows], return_inverse=True)
+        return CaptionBatch(
+            images=self._images(part, images),
+            rows=torch.as_tensor(about),
+            **taught(documents(of.tokens, captions), self.codec().start)._asdict(),
+            examples=torch.as_tensor(images),
+            scale=scale,
+            references=tuple(tuple(of.captions[of.first[row] : of.first[row + 1]]) for row in images.tolist()),
+            places=tuple(of.places[row] for row in images.tolist()),
+        )
+
+    def references(self, part: str) -> list[list[str]]:
+        """All captions of each image of a part."""
+        of = self._parts[part]
+        return [of.captions[begin:end] for begin, end in pairwise(of.first.tolist())]
+
+    def picture(self, part: str, row: int) -> Any:
+        """What of an image the network sees, as a PIL image."""
+        one = self._parts[part].pictures[row]
+        return self._transform.picture(read_image(one.source, one.path))
+
+    def _images(self, part: str, rows: Ints) -> Tensor:
+        if part in self._looked:
+            return self._looked[part].read(rows)
+        return torch.stack([self._transform(self._readable(part, row)) for row in rows.tolist()])
+
+    def _readable(self, part: str, row: int) -> Any:
+        one = self._parts[part].pictures[row]
+        return read_image(one.source, one.path or self._parts[part].places[row])
+
+    def _look(self) -> None:
+        """Lets the trunk of the network that is about to run look at all images."""
+        trainer = self._attached
+        encoder = (
+            None if trainer is None else getattr(getattr(trainer.lightning_module, "network", None), "encoder", None)
+        )
+        if trainer is None or not isinstance(encoder, ImageEncoder):
+            raise DataError("features=cached keeps what an ImageEncoder's trunk says, and this network has none")
+        if getattr(trainer.lightning_module, "trunk_from", None) is not None:
+            raise DataError(
+                "features=cached keeps what the trunk says, and a trunk that learns (task.trunk_from) would say "
+                "something else; leave one of the two out"
+            )
+        seen = {"trunk": trunk_hash(encoder.trunk), "transform": self._transform.to_dict(), "captions": self._key()}
+        name = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:24]
+        device = trainer.strategy.root_device
+
+        def make(folder: Path) -> None:
+            kind = type(encoder.trunk).__name__
+            encoder.trunk.to(device)
+            for part, of in self._parts.items():
+                _log.info("%s looks at %s images of the %s part, once", kind, f"{len(of.pictures):,}", part)
+                write_arrays(folder / f"{part}.arrow", self._seen(encoder, part, device))
+            (folder / "about.json").write_text(json.dumps(seen), encoding="utf-8")
+
+        folder = made_once(self._cache / f"features-{name}", make)
+        self._looked = {part: Arrays(folder / f"{part}.arrow") for part in self._parts}
+
+    def _seen(self, encoder: ImageEncoder, part: str, device: torch.device) -> Iterator[Tensor]:
+        mode = encoder.training
+        encoder.eval()
+        count = len(self._parts[part].pictures)
+        with torch.no_grad():
+            for start in range(0, count, _LOOKED):
+                rows = np.arange(start, min(start + _LOOKED, count))
+                yield from encoder.look(self._images(part, rows).to(device)).cpu()
+        encoder.train(mode)
+
+    def _key(self) -> str:
+        """Differs whenever the captions' tokens or the images do."""
+        about = {
+            "version": _VERSION,
+            "source": type(self._source).__name__,
+            "images": self._source.fingerprint(),
+            "cut": self._cut,
+            "codec": self._given_codec.target.to_dict() if self._given_codec else None,
+            "coding": self._coding,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _encode(self, folder: Path) -> None:
+        dropped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
+        parts = cut_parts({part: self._checked(part, dropped) for part in self._source.parts}, self._cut)
+        codec: Codec = self._given_codec.target if self._given_codec else self._trained(parts.get("train", []))
+        about: dict[str, Any] = {"parts": [], "counts": {}, "texts": {}, "places": {}}
+        for part, images in parts.items():
+            if part == "train":
+                images = _shortened(images, codec, self._coding["max_length"], dropped)
+                if not images:
+                    raise DataError(f"no training image is left{left_out(dropped)}")
+            texts = [text for one in images for text in one.captions]
+            write_tokens(folder / f"{part}.captions", codec, texts)
+            write_pictures(folder / f"{part}.images.arrow", (one.picture for one in images))
+            about["parts"].append(part)
+            about["counts"][part] = [len(one.captions) for one in images]
+            about["texts"][part] = texts
+            about["places"][part] = [one.place for one in images]
+        about |= {"dropped": dropped, "codec": codec.to_dict()}
+        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+
+    def _checked(self, part: str, dropped: dict[str, int]) -> list[Captioned]:
+        """The readable images of a part that have captions, cleaned."""
+        kept: list[Captioned] = []
+        for one in self._source.images(part):
+            texts = tuple(filter(None, map(self._clean, one.captions)))
+            if not texts:
+                if part != "train":
+                    raise DataError(f"{one.place}: an image of the {part} part without a caption; take it out")
+                dropped["images without a caption"] += 1
+                continue
+            try:
+                read_image(one.picture.source, one.picture.path or one.place)
+            except ImageError as error:
+                if self._coding["broken"] == "error":
+                    raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.broken=skip") from error
+                _log.warning("left out: %s", error)
+                dropped["unreadable images"] += 1
+                continue
+            kept.append(one._replace(captions=texts))
+        return kept
+
+    def _clean(self, text: str) -> str:
+        return " ".join(cleaned(text)) if self._coding["cleaned"] else text
+
+    def _trained(self, images: Sequence[Captioned]) -> Codec:
+        texts = [text for one in images for text in one.captions]
+        unit = "spaced" if self._coding["unit"] == "word" else self._coding["unit"]
+        try:
+            size, least = self._coding["vocabulary_size"], self._coding["min_count"]
+            return trained_codec(texts, unit, size=size, min_count=least)
+        except ValueError as error:
+            raise DataError(f"training captions: {error}") from error
+
+
+def _shortened(images: Sequence[Captioned], codec: Codec, max_length: int, dropped: dict[str, int]) -> list[Captioned]:
+    """Images with those of their captions that are short enough, and none without any."""
+    kept: list[Captioned] = []
+    for one in images:
+        short = tuple(text for text in one.captions if len(codec.encode(text)) <= max_length)
+        dropped["long captions"] += len(one.captions) - len(short)
+        if short:
+            kept.append(one._replace(captions=short))
+    return kept
+
+
+def _target(plain: Mapping[str, Any]) -> Codec:
+    return codec_from_dict(plain)
+
+
+def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:
+    codec = codec_from_dict(plain)
+    if not isinstance(codec, CaptionCodec):
+        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a captioner has a CaptionCodec")
+    return codec

@@ -1,0 +1,114 @@
+"""Pictures that need no download: characters in the fonts that matplotlib ships, named as Unicode names them."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from unrolled.training.arrays import Picture
+from unrolled.training.data import PARTS
+from unrolled.training.texts import share_of
+from unrolled_tasks.captioning.sources import Captioned, Source
+
+_STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
+_SERIFS = ("", "-Bold", "-Italic", "-BoldItalic")
+FACES = (
+    *(f"DejaVuSans{style}" for style in _STYLES),
+    *(f"DejaVuSansMono{style}" for style in _STYLES),
+    *(f"DejaVuSerif{style}" for style in _SERIFS),
+)
+_SIZES = (0.62, 0.7, 0.78)  # heights of the em square, as shares of the picture
+_LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that spell a number instead of what is seen
+
+
+class GlyphSource(Source):
+    """Characters and their official names: "LATIN SMALL LETTER E WITH ACUTE", "LEFTWARDS ARROW WITH TAIL".
+
+    The parts are split by character, so that the name of an unseen one has to be composed from what is seen. Training
+    characters are drawn in several faces (weights, slants, serifs) and sizes, each a picture of its own; those that are
+    scored once, upright in DejaVu Sans at the middle size where it has them.
+
+    Args:
+        count: training pictures of each character at most.
+        size: pixels of a side.
+        cut: shares of the characters for training, validation and test.
+        seed: decides which faces and sizes are drawn.
+    """
+
+    def __init__(self, count: int, size: int, cut: Sequence[float], seed: int) -> None:
+        self._count, self._size, self._cut, self._seed = count, size, list(cut), seed
+
+    def __str__(self) -> str:
+        return "glyphs of DejaVu"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(part for part, share in zip(PARTS, self._cut, strict=True) if share > 0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        import matplotlib
+
+        return {
+            "options": [self._count, self._size, self._cut, self._seed],
+            "versions": [matplotlib.__version__, unicodedata.unidata_version],
+        }
+
+    def images(self, part: str) -> Iterator[Captioned]:
+        for code, faces in self._characters:
+            character = chr(code)
+            name = unicodedata.name(character)
+            if share_of(name, self._cut) != part:
+                continue
+            drawings = self._drawings(code, faces) if part == "train" else [(faces[0], _SIZES[1])]
+            for number, (face, size) in enumerate(drawings):
+                picture = Picture(self._draw(character, face, size), "")
+                yield Captioned(picture, (name,), f"U+{code:04X} {number}")
+
+    @cached_property
+    def _characters(self) -> list[tuple[int, list[str]]]:
+        """Code points that a face can draw and that have a name, with their faces, the plain one first."""
+        from matplotlib.ft2font import FT2Font
+
+        drawable: dict[int, list[str]] = {}
+        for face in FACES:
+            font = FT2Font(str(_folder() / f"{face}.ttf"))
+            for code in font.get_charmap():
+                drawable.setdefault(code, []).append(face)
+        return [(code, faces) for code, faces in sorted(drawable.items()) if _is_told_by_its_shape(chr(code))]
+
+    def _drawings(self, code: int, faces: Sequence[str]) -> list[tuple[str, float]]:
+        """Faces and sizes, each face before any comes twice."""
+        start = (code * 7 + self._seed) % len(faces)
+        turned = [*faces[start:], *faces[:start]]
+        every = [
+            (face, _SIZES[(turn + number) % len(_SIZES)]) for turn in range(3) for number, face in enumerate(turned)
+        ]
+        return every[: self._count]
+
+    def _draw(self, character: str, face: str, share: float) -> bytes:
+        """A PNG, black on white, the baseline always at the same height."""
+        pixels = self._size * 4  # drawn large and made small: the thinnest stroke leaves a trace
+        image = Image.new("L", (pixels, pixels), 255)
+        font = ImageFont.truetype(str(_folder() / f"{face}.ttf"), round(pixels * share))
+        left, _, right, _ = font.getbbox(character, anchor="ls")
+        place = ((pixels - left - right) / 2, pixels * 0.74)
+        ImageDraw.Draw(image).text(place, character, fill=0, font=font, anchor="ls")
+        written = BytesIO()
+        image.resize((self._size, self._size), Image.Resampling.BOX).save(written, "PNG")
+        return written.getvalue()
+
+
+def _folder() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+def _is_told_by_its_shape(character: str) -> bool:
+    name = unicodedata.name(character, "")
+    category = unicodedata.category(character)
+    return bool(name) and not name.startswith(_LEFT_OUT) and category[0] not in "CZM"
