@@ -194,7 +194,7 @@ class Recurrent(nn.Module):
     def _layers(self) -> list[list[Cell[Any]]]:
         """The cells of each layer: forward or (forward, backward)."""
         stacks = (self.cells, self.reverse_cells) if self.bidirectional else (self.cells,)
-        return cast(list[list[Cell[Any]]], [list(layer) for layer in zip(*stacks, strict=True)])
+        return cast("list[list[Cell[Any]]]", [list(layer) for layer in zip(*stacks, strict=True)])
 
     def forward(
         self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None

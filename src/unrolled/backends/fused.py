@@ -39,7 +39,7 @@ class FusedBackend(Backend):
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
         if type(cell) not in (LSTMCell, GRUCell, ElmanCell):
             return f"the fused kernels know exactly LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
-        known = cast(_Known, cell)
+        known = cast("_Known", cell)
         if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
             return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {known.activation}"
         for name in ("recurrent_dropout", "candidate_dropout"):
@@ -52,7 +52,7 @@ class FusedBackend(Backend):
     def run(
         self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
     ) -> tuple[Tensor, Any]:
-        known = cast(_Known, cell)
+        known = cast("_Known", cell)
         noise = known.noise(inputs.shape[0], like=inputs)
         dropped = None if noise is None else noise.weight_hh
         recurrent = known.weight_hh if dropped is None else dropped

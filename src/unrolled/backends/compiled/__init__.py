@@ -18,12 +18,15 @@ from unrolled.backends.compiled.reading import NotPointwiseError
 from unrolled.backends.compiled.tracing import AFFINE, layout_of, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
 from unrolled.cells.pointwise import PointwiseCell
+from unrolled.sequences import reverse_valid
 from unrolled.state import leaves
 
 _logger = logging.getLogger("unrolled")
 _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _DTYPES = (torch.float32, torch.float64)
 _REMEMBERED = 1024  # cells of different maths, options or sizes
+_known: dict[Any, Kernel | str] = {}
+_said: set[str] = set()
 
 
 class CompiledBackend(Backend):
@@ -37,76 +40,82 @@ class CompiledBackend(Backend):
     reverses = True
     clears_padding = True
 
-    def __init__(self) -> None:
-        self._known: dict[Any, Kernel | str] = {}
-        self._said: set[str] = set()
-
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
-        found = self._look(cell, inputs)
-        return found if isinstance(found, str) else None
+        return _look(cell, inputs)[1]
 
     def run(
         self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
     ) -> tuple[Tensor, Any]:
-        known = cast(PointwiseCell[Any], cell)
-        kernel = self._look(cell, inputs)
-        if isinstance(kernel, str):
-            raise ValueError(kernel)
+        found = _look(cell, inputs)
+        if found[1] is not None:
+            raise ValueError(found[1])
         mixed = _autocast_dtype()
         with torch.autocast("cpu", enabled=False):
-            outputs, final = _call(kernel, known, inputs, state, lengths, reverse)
+            outputs, final = _call(found, cast("PointwiseCell[Any]", cell), inputs, state, lengths, reverse)
         if mixed is not None:  # as torch's own layers
             outputs, final = outputs.to(mixed), [leaf.to(mixed) for leaf in final]
         return outputs, type(state)(*final)
 
-    def _look(self, cell: Cell[Any], inputs: Tensor) -> Kernel | str:
-        """The kernel of a cell in its present mode, or why there is none."""
-        refusal = _refusal(cell, inputs)
-        if refusal is not None:
-            return refusal
+
+# A kernel's key, why there is none, whether it projects the inputs itself, names of the cell's own parameters.
+_Found = tuple[str, str | None, bool, tuple[str, ...]]
+
+
+def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
+    """The kernel of a cell in its present mode, or why there is none."""
+    if torch.compiler.is_exporting():
+        return "", "an exported program must not depend on this machine's compiler", False, ()
+    return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype() is not None)
+
+
+@torch.compiler.assume_constant_result
+def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> _Found:
+    """`_look` without tensors, so that torch.compile may take its answer as a constant."""
+    found = _refusal(cell, device, dtype, mixed)
+    if found is None:
         known = cast(PointwiseCell[Any], cell)
         key = _fingerprint(known)
-        if key not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                del self._known[next(iter(self._known))]
-            self._known[key] = self._make(known, known.weight_ih.dtype)
-        return self._known[key]
-
-    def _make(self, cell: PointwiseCell[Any], dtype: torch.dtype) -> Kernel | str:
-        try:
-            kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype)
-        except NotPointwiseError as reason:
-            return f"{type(cell).__name__} cannot be compiled: {reason}"
-        except CompilerError as reason:
-            if str(reason) not in self._said:
-                self._said.add(str(reason))
-                _logger.warning("unrolled: cells are not compiled and run slower: %s", reason)
-            return str(reason)
-        return KERNELS.setdefault(kernel.key, kernel)
+        if key not in _known:
+            if len(_known) >= _REMEMBERED:
+                del _known[next(iter(_known))]
+            _known[key] = _make(known, known.weight_ih.dtype)
+        kernel = _known[key]
+        if isinstance(kernel, Kernel):
+            layout = kernel.program.layout
+            return kernel.key, None, layout.step_masks == 0 and not _has_own_projection(known), layout.own
+        found = kernel
+    return "", found, False, ()
 
 
-def _refusal(cell: Cell[Any], inputs: Tensor) -> str | None:
+def _make(cell: PointwiseCell[Any], dtype: torch.dtype) -> Kernel | str:
+    try:
+        kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype)
+    except NotPointwiseError as reason:
+        return f"{type(cell).__name__} cannot be compiled: {reason}"
+    except CompilerError as reason:
+        if str(reason) not in _said:
+            _said.add(str(reason))
+            _logger.warning("unrolled: cells are not compiled, and run slower: %s", reason)
+        return str(reason)
+    return KERNELS.setdefault(kernel.key, kernel)
+
+
+def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> str | None:
     """What can be seen without looking at the cell's maths."""
+    kind = type(cell).__name__
     if not isinstance(cell, PointwiseCell):
-        return f"only pointwise cells can be compiled, which {type(cell).__name__} is not"
-    own = [name for name in ("step", "recur") if name in vars(cell)]
-    own += [
-        n
-        for n, base in (("step", PointwiseCell), ("recur", AffineCell))
-        if getattr(type(cell), n) is not getattr(base, n)
-    ]
-    if own:
-        return f"{type(cell).__name__} has a {own[0]} of its own, which may compute anything"
+        return f"only pointwise cells can be compiled, which {kind} is not"
+    for name, base in (("step", PointwiseCell), ("recur", AffineCell)):
+        if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
+            return f"{kind} has a {name} of its own, which may compute anything"
     if len(cell.state_type._fields) == 0:
-        return f"{type(cell).__name__} carries no state"
-    devices = {inputs.device.type, cell.weight_ih.device.type}
-    if devices != {"cpu"}:
-        return f"compiled cells run on a CPU, not on {', '.join(sorted(devices - {'cpu'}))}"
-    dtypes = {cell.weight_ih.dtype} if _autocast_dtype() is not None else {inputs.dtype, cell.weight_ih.dtype}
+        return f"{kind} carries no state"
+    devices = {device, cell.weight_ih.device.type} - {"cpu"}
+    if devices:
+        return f"compiled cells run on a CPU, not on {', '.join(sorted(devices))}"
+    dtypes = {cell.weight_ih.dtype} if mixed else {dtype, cell.weight_ih.dtype}
     if not dtypes <= set(_DTYPES) or len(dtypes) > 1:
-        return f"compiled cells compute in float32 or float64 alone, not in {', '.join(map(str, dtypes))}"
-    if torch.compiler.is_exporting():
-        return "an exported program must not depend on this machine's compiler"
+        return f"compiled cells compute in float32 or float64 alone, not in {', '.join(sorted(map(str, dtypes)))}"
     return None
 
 
@@ -145,35 +154,43 @@ class _Identity:
 
 
 def _call(
-    kernel: Kernel,
-    cell: PointwiseCell[Any],
-    inputs: Tensor,
-    state: Any,
-    lengths: Tensor | None,
-    reverse: bool,
+    found: _Found, cell: PointwiseCell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    layout, dtype = kernel.program.layout, kernel.dtype
-    inputs = inputs.to(dtype)
-    initial = [leaf.to(dtype) for leaf in leaves(state)]
+    key, _, projects, names = found
+    inputs = inputs.to(cell.weight_ih.dtype)
+    initial = [leaf.to(inputs.dtype) for leaf in leaves(state)]
     noise = cell.noise(inputs.shape[0], like=inputs) or RecurrentNoise(None, None)
-    drawn = [mask for mask in (noise.state_mask, *noise.masks) if mask is not None]
-    if any(mask.requires_grad for mask in drawn):
+    if any(mask.requires_grad for mask in (noise.state_mask, *noise.masks) if mask is not None):
         raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; take backend='loop'")
-    weights: list[Tensor | None] = [cell.weight_ih, cell.bias_ih]
-    if layout.step_masks > 0 or _has_own_projection(cell):
-        inputs, weights = cell.project(inputs), [None, None]
-    if layout.recurrent > 0:
-        weights += [cell.weight_hh if noise.weight_hh is None else noise.weight_hh, cell.bias_hh]
-    else:
-        weights += [None, None]
+    weight_ih, bias_ih = cell.weight_ih, cell.bias_ih
+    turned = reverse and not projects
+    if not projects:  # noise that is new at each step is drawn in the order in which the steps are taken
+        inputs = cell.project(reverse_valid(inputs, lengths) if turned else inputs)
+        weight_ih = bias_ih = None
+    weight_hh = bias_hh = None
+    if cell.has_recurrent_product:
+        weight_hh, bias_hh = cell.weight_hh if noise.weight_hh is None else noise.weight_hh, cell.bias_hh
     own = None
-    if layout.own:
-        own = torch.stack([getattr(cell, name).expand(initial[0].shape[1]) for name in layout.own])
-    tensors = [inputs, *weights, own, *initial]
+    if names:
+        own = torch.stack([getattr(cell, name).expand(cell.hidden_size) for name in names])
+    tensors = [inputs, weight_ih, bias_ih, weight_hh, bias_hh, own, *initial]
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    masks, lasting = list(noise.masks), noise.state_mask
-    outputs, _, *final = recurrence(inputs, *weights, initial, own, masks, lasting, lengths, reverse, kernel.key, keep)
-    return outputs, final
+    outputs, _, *final = recurrence(
+        inputs,
+        weight_ih,
+        bias_ih,
+        weight_hh,
+        bias_hh,
+        initial,
+        own,
+        list(noise.masks),
+        noise.state_mask,
+        lengths,
+        reverse and projects,
+        key,
+        keep,
+    )
+    return reverse_valid(outputs, lengths) if turned else outputs, final
 
 
 def _has_own_projection(cell: PointwiseCell[Any]) -> bool:

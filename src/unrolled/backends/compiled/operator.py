@@ -196,7 +196,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     arguments = (values, weight_ih, bias_ih, weight_hh, bias_hh, initial, own, noise, state_mask, lengths)
     of_outputs, _, *of_final = gradients
     if of_outputs is None and all(gradient is None for gradient in of_final):
-        return (None,) * 5 + ([None] * len(initial),) + (None,) * 7
+        return (None,) * 5 + ([None] * len(initial), None, [None] * len(noise)) + (None,) * 5
     if torch.is_grad_enabled():
         found = _differentiable(Run(*arguments, noted.reverse), noted.kernel, of_outputs, of_final)
     else:

@@ -167,6 +167,11 @@ class Reader:
 
     on_ones = on_new_ones = on_ones_like
 
+    def on_empty_permuted(self, _: Node, __: list[Any], ___: list[int]) -> int:
+        return self.constant(float("nan"))  # torch makes these to be filled, and asks for their shape alone
+
+    on_empty_like = on_new_empty = on_empty_permuted
+
     def on__to_copy(self, node: Node, _: list[Any], places: list[int]) -> int:
         dtype = node.kwargs.get("dtype", self.dtype)
         if dtype == torch.bool:

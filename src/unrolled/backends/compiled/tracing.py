@@ -65,7 +65,7 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
     Raises:
         NotPointwiseError: anything but elementwise maths.
     """
-    from torch._decomp import core_aten_decompositions
+    from torch._decomp import core_aten_decompositions, get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
     sizes = {"projected": layout.projected, "recurrent": layout.recurrent, "states": layout.states}
@@ -96,8 +96,9 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
         stack.enter_context(torch.autocast("cpu", enabled=False))
         stack.enter_context(torch.enable_grad())
         try:
-            table = cast(Any, core_aten_decompositions())
-            graph = make_fx(joint, decomposition_table=table, tracing_mode="fake")(*examples)
+            table = cast(Any, {**core_aten_decompositions(), **get_decompositions(_activations())})
+            pure = cast(Any, torch.func.functionalize)(joint)  # operations in place as ordinary ones
+            graph = make_fx(pure, decomposition_table=table, tracing_mode="fake")(*examples)
         except NotPointwiseError:
             raise
         except Exception as error:
@@ -108,6 +109,13 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
     states, rest = rest[: layout.states], rest[layout.states :]
     gradients = {group: tuple(v for v, (g, _) in zip(rest, groups, strict=True) if g == group) for group in sizes}
     return Program(layout, values, output, tuple(states), gradients)
+
+
+def _activations() -> list[Any]:
+    """Activations that torch calls core operators, with their derivatives."""
+    names = ("elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "silu", "softplus", "lerp")
+    found = [getattr(torch.ops.aten, name + end, None) for name in names for end in ("", "_backward")]
+    return [operator for operator in found if operator is not None]
 
 
 def _twin(cell: PointwiseCell[Any], layout: Layout, own: tuple[Tensor, ...]) -> PointwiseCell[Any]:
