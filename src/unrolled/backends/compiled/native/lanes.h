@@ -50,7 +50,10 @@ INLINE float exponential(float x) {
   int32_t whole = (int32_t)n, half = whole >> 1;
   return p * power_of_two(half) * power_of_two(whole - half);
 }
-INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE float logistic(float x) {  // exact to the smallest results, where 1 / (1 + exp(-x)) has long been 0
+  float e = exponential(-__builtin_fabsf(x));
+  return (x >= 0 ? 1.0f : e) / (1.0f + e);
+}
 
 // tanh: Cephes' polynomial where 1 - 2 / (exp(2|x|) + 1) would cancel.
 INLINE float hyperbolic_tangent(float x) {
@@ -66,7 +69,10 @@ INLINE float hyperbolic_tangent(float x) {
 }
 
 INLINE double exponential(double x) { return std::exp(x); }
-INLINE double logistic(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+INLINE double logistic(double x) {
+  double e = std::exp(-std::fabs(x));
+  return (x >= 0 ? 1.0 : e) / (1.0 + e);
+}
 INLINE double hyperbolic_tangent(double x) { return std::tanh(x); }
 INLINE R sign(R x) { return x > 0 ? R(1) : (x < 0 ? R(-1) : x); }
 // NaN goes through, as in torch: a comparison with it is false.

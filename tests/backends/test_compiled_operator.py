@@ -1,0 +1,362 @@
+"""The compiled layer as an operator of torch: higher derivatives, torch.compile, mixed precision, refusals."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unrolled import Cell, ElmanCell, GRUCell, HiddenState, LSTMCell, PointwiseCell, Recurrent, unroll
+from unrolled.backends import BACKENDS, choose
+from unrolled.backends.compiled.kernel import Run
+from unrolled.backends.compiled.operator import KERNELS, recurrence
+from unrolled.state import leaves
+
+MAKES = [LSTMCell, GRUCell, ElmanCell]
+
+
+def double(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("make", "lengths", "reverse"),
+    [(LSTMCell, None, False), (ElmanCell, None, True), (GRUCell, [3, 1], False), (GRUCell, [3, 1], True)],
+)
+def test_second_derivatives_are_exact(make: Any, lengths: list[int] | None, reverse: bool) -> None:
+    cell = make(2, 2).double()
+    inputs = double(2, 3, 2).requires_grad_()
+    given = None if lengths is None else torch.tensor(lengths)
+
+    def run(inputs: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+        outputs, final = unroll(cell, inputs, lengths=given, reverse=reverse, backend="compiled")
+        return (outputs, *leaves(final))
+
+    assert torch.autograd.gradgradcheck(run, (inputs, *cell.parameters()))
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_a_gradient_penalty_mixes_inputs_and_weights_as_the_loop_does(make: Any) -> None:
+    cell = make(3, 5).double()
+
+    def penalty(backend: str) -> tuple[Tensor, ...]:
+        inputs = double(4, 6, 3).requires_grad_()
+        outputs, _ = unroll(cell, inputs, backend=backend)
+        (slope,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(slope.square().sum() + outputs.sum(), [inputs, *cell.parameters()])
+
+    torch.testing.assert_close(penalty("compiled"), penalty("loop"), rtol=0, atol=1e-10)
+
+
+def test_a_state_computed_from_the_weights_is_not_counted_twice() -> None:
+    cell = GRUCell(3, 5).double()
+
+    def penalty(backend: str) -> tuple[Tensor, ...]:
+        inputs = double(4, 6, 3).requires_grad_()
+        start = HiddenState(torch.tanh(inputs[:, 0] @ cell.weight_ih[:5].T))
+        outputs, _ = unroll(cell, inputs, start, backend=backend)
+        slopes = torch.autograd.grad(outputs.square().sum(), [inputs, cell.weight_ih], create_graph=True)
+        return torch.autograd.grad(sum(slope.square().sum() for slope in slopes), [inputs, *cell.parameters()])
+
+    torch.testing.assert_close(penalty("compiled"), penalty("loop"), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_a_retained_graph_gives_the_same_gradients_again(make: Any) -> None:
+    cell = make(3, 5).double()
+    outputs, _ = unroll(cell, double(4, 6, 3), backend="compiled")
+    total = outputs.square().sum()
+
+    first = torch.autograd.grad(total, list(cell.parameters()), retain_graph=True)
+    second = torch.autograd.grad(total, list(cell.parameters()))
+
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_outputs_changed_in_place_are_noticed() -> None:
+    outputs, _ = unroll(GRUCell(3, 5), torch.zeros(2, 4, 3), backend="compiled")
+    outputs.mul_(2)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
+def test_the_gradient_of_a_final_state_alone(generator: torch.Generator) -> None:
+    cell = LSTMCell(3, 5).double()
+
+    def gradients(backend: str) -> tuple[Tensor, ...]:
+        _, final = unroll(cell, double(4, 6, 3), lengths=torch.tensor([6, 2, 0, 1]), backend=backend)
+        return torch.autograd.grad(final.c.square().sum(), list(cell.parameters()))
+
+    torch.testing.assert_close(gradients("compiled"), gradients("loop"), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("frozen", ["weights", "inputs"])
+def test_gradients_of_one_side_alone(frozen: str) -> None:
+    def gradients(backend: str) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        cell = GRUCell(3, 5).double().requires_grad_(frozen != "weights")
+        inputs = double(4, 6, 3).requires_grad_(frozen != "inputs")
+        wanted = [inputs] if frozen == "weights" else list(cell.parameters())
+        return torch.autograd.grad(unroll(cell, inputs, backend=backend)[0].square().sum(), wanted)
+
+    torch.testing.assert_close(gradients("compiled"), gradients("loop"), rtol=0, atol=1e-12)
+
+
+def test_torch_agrees_that_it_is_an_operator() -> None:
+    cell = GRUCell(3, 5)
+    inputs = torch.randn(2, 4, 3)
+    unroll(cell, inputs, backend="compiled")  # so that its kernel is there
+    key = next(
+        key for key, kernel in KERNELS.items() if kernel.program.layout.gates == 3 and kernel.dtype == inputs.dtype
+    )
+    weights = [weight.detach().clone().requires_grad_() for weight in cell.parameters()]
+    named = dict(zip([name for name, _ in cell.named_parameters()], weights, strict=True))
+    order = [named[name] for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
+    arguments = (inputs, *order, [torch.zeros(2, 5)], None, [], None, None, False, key, True)
+
+    torch.library.opcheck(recurrence, arguments)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_torch_compile_takes_it_whole(bidirectional: bool) -> None:
+    network = Recurrent(GRUCell, 3, 5, 2, bidirectional=bidirectional, backend="compiled").double()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    inputs, lengths = double(4, 6, 3), torch.tensor([6, 3, 1, 0])
+
+    found, expected = compiled(inputs, lengths=lengths)[0], network(inputs, lengths=lengths)[0]
+
+    assert torch.equal(found, expected)
+    parameters = list(network.parameters())
+    gradients = [torch.autograd.grad(outputs.square().sum(), parameters) for outputs in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+class _Outputs(nn.Module):
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.network = Recurrent(GRUCell, 3, 5, backend=backend)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)[0]
+
+
+def test_an_exported_program_has_nothing_of_this_machine_in_it() -> None:
+    module = _Outputs("auto").eval()
+    inputs = torch.randn(2, 4, 3)
+    assert module.network.choices(inputs)[0].backend == "compiled"
+
+    program = torch.export.export(module, (inputs,))
+
+    assert "unrolled" not in str(program.graph)
+    torch.testing.assert_close(program.module()(inputs), module(inputs))
+    with pytest.raises(Exception, match="an exported program must not depend on this machine's compiler"):
+        torch.export.export(_Outputs("compiled").eval(), (inputs,))
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_under_autocast_dtypes_are_those_of_torchs_lstm(make: Any) -> None:
+    inputs = torch.randn(2, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = nn.LSTM(3, 5, batch_first=True)(inputs)
+        cell = make(3, 5)
+        outputs, state = unroll(cell, inputs, backend="compiled")
+        again, _ = unroll(make(5, 5), outputs, backend="compiled")  # a layer on a layer
+
+    assert outputs.dtype == again.dtype == expected[0].dtype == torch.bfloat16
+    assert {leaf.dtype for leaf in leaves(state)} == {leaf.dtype for leaf in leaves(expected[1])}
+    outputs.float().sum().backward()
+    assert cell.weight_hh.grad is not None
+    assert cell.weight_hh.grad.dtype == torch.float32
+
+
+def test_any_memory_layout_is_taken() -> None:
+    cell = LSTMCell(3, 5).double()
+    with torch.no_grad():
+        cell.weight_hh.set_(double(5, 20).t())  # columns first
+    plain = double(4, 6, 3)
+    start = cell.initial_state(4, like=plain)
+    expected = unroll(cell, plain, start, backend="loop")[0]
+    misaligned = torch.empty(4 * 6 * 3 * 8 + 8, dtype=torch.uint8)[8:].view(torch.float64).view(4, 6, 3).copy_(plain)
+    layouts = [plain.transpose(0, 1).contiguous().transpose(0, 1), plain.repeat(1, 1, 2)[..., :3], misaligned]
+
+    for inputs in layouts:
+        broadcast = type(start)(*(leaf[:1].expand(4, 5) for leaf in start))
+        found, _ = unroll(cell, inputs, broadcast, backend="compiled")
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    ends = torch.tensor([6, 1, 4, 1, 2, 1, 0, 1])[::2]  # strided
+    found = [unroll(cell, plain, lengths=ends, backend=backend)[0] for backend in ("compiled", "loop")]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-13)
+
+
+def test_expanded_gradients_and_empty_batches() -> None:
+    cell = GRUCell(3, 5).double()
+    inputs = double(4, 6, 3).requires_grad_()
+    unroll(cell, inputs, backend="compiled")[0].sum().backward()  # the gradient of a sum has no strides
+    assert inputs.grad is not None
+    assert inputs.grad.abs().min() > 0
+
+    outputs, state = unroll(cell, double(0, 6, 3).requires_grad_(), backend="compiled")
+    outputs.sum().backward()
+    assert outputs.shape == (0, 6, 5)
+    assert state.h.shape == (0, 5)
+
+
+class _OwnStep(GRUCell):
+    def step(self, *arguments: Any) -> Any:
+        return super().step(*arguments)
+
+
+class _OwnProduct(GRUCell):
+    def recur(self, *arguments: Any) -> Any:
+        return super().recur(*arguments)
+
+
+class _Mean(PointwiseCell[HiddenState]):
+    gates = 1
+
+    def pointwise(self, projected: Any, recurrent: Any, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        h = self.combine(projected[0] + recurrent[0])
+        return h, HiddenState(h)
+
+    def combine(self, h: Tensor) -> Tensor:
+        return h - h.mean(dim=-1, keepdim=True)
+
+
+class _Cumulative(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h.cumsum(0)
+
+
+class _Flipped(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h.flip(-1)
+
+
+class _Random(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h * torch.rand_like(h)
+
+
+class _Branching(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h if h.sum() > 0 else -h
+
+
+class _Switching(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h.double()
+
+
+class _Holding(_Mean):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.prelu = nn.PReLU()
+
+    def combine(self, h: Tensor) -> Tensor:
+        return self.prelu(h)
+
+
+class _Computed(_Mean):
+    def recurrent_inputs(self, state: HiddenState) -> tuple[Tensor, ...]:
+        return (2 * state.h,)
+
+    def combine(self, h: Tensor) -> Tensor:
+        return h
+
+
+class _Plain(Cell[HiddenState]):
+    def initial_state(self, batch: int, *, like: Tensor) -> HiddenState:
+        return HiddenState(like.new_zeros(batch, self.hidden_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def step(self, projected: Tensor, state: HiddenState, noise: Any = None) -> tuple[Tensor, HiddenState]:
+        return projected, HiddenState(projected)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (_OwnStep(3, 5), "_OwnStep has a step of its own"),
+        (_OwnProduct(3, 5), "_OwnProduct has a recur of its own"),
+        (_Mean(3, 5), "its step uses mean, of the shape (6, 1), which mixes rows or units"),
+        (_Cumulative(3, 5), "its step uses cumsum, which is no elementwise maths known here"),
+        (_Flipped(3, 5), "its step uses flip, which is no elementwise maths known here"),
+        (_Random(3, 5), "its step uses rand_like, which is no elementwise maths known here"),
+        (_Branching(3, 5), "its step cannot be traced"),
+        (_Switching(3, 5), "its step computes in torch.float64 on inputs in torch.float32"),
+        (_Holding(3, 5), "its module 'prelu' has parameters or buffers of its own"),
+        (_Computed(3, 5), "what enters its recurrent product is computed from the state"),
+        (_Plain(3, 3, output_size=3), "only pointwise cells can be compiled, which _Plain is not"),
+        (nn.utils.parametrizations.weight_norm(GRUCell(3, 5), "bias_ih", dim=None).half(), "not in torch.float16"),
+        (GRUCell(3, 5).double(), "not in torch.float32, torch.float64"),
+        (GRUCell(3, 5).to("meta"), "run on a CPU, not on meta"),
+    ],
+)
+def test_what_it_cannot_take_it_refuses_and_says_why(cell: Any, reason: str) -> None:
+    inputs = torch.zeros(2, 4, 3)
+
+    refusal = BACKENDS["compiled"].refuses(cell, inputs)
+
+    assert refusal is not None
+    assert reason in refusal
+    with pytest.raises(ValueError, match=re.escape(f"the backend 'compiled' cannot run this cell: {refusal}")):
+        unroll(cell, inputs, backend="compiled")
+    assert choose("auto", cell, inputs).backend in ("loop", "fused")
+
+
+def test_an_option_changed_later_is_seen(generator: torch.Generator) -> None:
+    cell = ElmanCell(3, 5)
+    inputs = torch.randn(2, 4, 3, generator=generator)
+    before, _ = unroll(cell, inputs, backend="compiled")
+
+    cell.activation = "relu"
+
+    torch.testing.assert_close(unroll(cell, inputs, backend="compiled")[0], unroll(cell, inputs, backend="loop")[0])
+    assert not torch.allclose(before, unroll(cell, inputs, backend="compiled")[0])
+
+
+def test_sizes_are_what_they_are_in_the_maths() -> None:
+    class Scaled(_Mean):
+        def combine(self, h: Tensor) -> Tensor:
+            return h / self.hidden_size
+
+    inputs = torch.randn(2, 4, 3)
+    for hidden in (2, 5):
+        cell = Scaled(3, hidden)
+        torch.testing.assert_close(unroll(cell, inputs, backend="compiled")[0], unroll(cell, inputs, backend="loop")[0])
+
+
+def test_raw_pointers_are_only_taken_from_what_fits() -> None:
+    unroll(GRUCell(3, 5), torch.zeros(2, 4, 3), backend="compiled")
+    kernel = next(k for k in KERNELS.values() if k.program.layout.gates == 3 and k.dtype == torch.float32)
+    cell = GRUCell(3, 5)
+    good = Run(
+        torch.zeros(2, 4, 3),
+        *(weight.detach() for weight in (cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh)),
+        [torch.zeros(2, 5)],
+        None,
+        [],
+        None,
+        None,
+        False,
+    )
+    kernel.forward(good, keep=False)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"inputs": good.inputs.double()}, "inputs"),
+        ({"inputs": torch.zeros(2, 3, 4).transpose(1, 2)}, "inputs is not contiguous"),
+        ({"weight_hh": torch.zeros(15, 4)}, "weight_hh"),
+        ({"weight_hh": None}, "weight_hh is missing"),
+        ({"bias_ih": torch.zeros(14)}, "bias_ih"),
+        ({"initial": [torch.zeros(3, 5)]}, "state"),
+        ({"initial": []}, "0 wide|0 states|weight"),
+        ({"noise": [torch.zeros(2, 5)]}, "1 states and 1 masks are given, expected 1 and 0"),
+        ({"lengths": torch.tensor([4, 5])}, "lengths are not all within 0 and 4"),
+        ({"lengths": torch.tensor([4.0, 1.0])}, "lengths"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            kernel.forward(good._replace(**change), keep=False)
