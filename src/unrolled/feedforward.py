@@ -68,6 +68,10 @@ class FeedForward(nn.Module):
         """Nothing is remembered."""
         return ()
 
+    def learnable(self) -> list[bool]:
+        """Nothing is remembered, so there is nothing to begin with."""
+        return []
+
     def forward(
         self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:

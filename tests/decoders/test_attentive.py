@@ -15,6 +15,7 @@ from unrolled import (
     DotAttention,
     ElmanCell,
     Encoded,
+    FeedForward,
     GRUCell,
     LocationAttention,
     LSTMCell,
@@ -335,6 +336,11 @@ def test_finding_out_a_size_draws_no_weights() -> None:
     given = make(readout_size=SOURCE_SIZE)
 
     assert_same(tuple(implied.state_dict().values()), tuple(given.state_dict().values()))
+
+
+def test_a_net_without_memory_is_no_decoder() -> None:
+    with pytest.raises(ValueError, match="FeedForward nothing; give it a recurrent model"):
+        AttentiveDecoder(7, 5, partial(FeedForward, hidden_size=4), AdditiveAttention, source_size=6)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,11 @@ def test_there_are_models_to_look_at() -> None:
     assert len(MODELS) > 9
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("task", TASKS)
+# A decoder with attention steps through a state, which the net without memory has none of.
+PAIRS = [(task, model) for task in TASKS for model in MODELS if (task, model) != ("translation", "feedforward")]
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
 def test_every_model_trains_in_every_task(
     folder: Path, configure: Callable[..., DictConfig], task: str, model: str
 ) -> None:

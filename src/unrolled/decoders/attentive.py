@@ -120,6 +120,11 @@ class AttentiveDecoder(Decoder):
             raise ValueError("input_feeding=False goes with the order LookAfter alone; leave order out")
         self.order = LookAfter(sizes, finish, feeding=input_feeding) if order is None else order(sizes, finish)
         self.core = finish(embedding_size + self.order.fed_size)
+        if not isinstance(self.core, Recurrent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"a decoder with attention remembers what it wrote, {type(self.core).__name__} nothing; "
+                "give it a recurrent model, such as gru"
+            )
         self.attention = attention(source_size=source_size, query_size=query_size)
         self.readout = nn.Linear(query_size + self.attention.value_size, readout_size)
         self.output = nn.Linear(readout_size, vocabulary_size)
