@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from unrolled import Codec, Decoder, DecoderState, Loss, cross_entropy
 from unrolled.inference.sampling import continue_text
+from unrolled.training.dynamic import DynamicEvaluation
 from unrolled.training.schedules import Schedule
 from unrolled.training.streams import Window
 from unrolled.training.task import SequenceTask
@@ -31,6 +33,11 @@ class CharLM(SequenceTask):
         prompt: what the samples shown during training begin with.
         sample_length: symbols in such a sample.
         temperature: of the samples.
+        dynamic: arguments of a `DynamicEvaluation`, {rate, segment, decay, norm}, to score the test text a third time
+            with a copy that goes on learning from it; None to leave it out.
+
+    Raises:
+        ValueError: arguments out of range; as the test begins: a dynamic evaluation by several processes.
     """
 
     network: Decoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and never assigned another
@@ -47,14 +54,20 @@ class CharLM(SequenceTask):
         prompt: str = "",
         sample_length: int = 400,
         temperature: float = 0.8,
+        dynamic: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
         self.prompt = prompt
         self.sample_length = sample_length
         self.temperature = temperature
         self.validation_loss = MeanMetric()
-        self.test_continuous, self.test_windowed = MeanMetric(), MeanMetric()
-        self.test_losses = {"continuous": self.test_continuous, "windowed": self.test_windowed}
+        self.dynamic = DynamicEvaluation.from_options(dynamic)
+        self.test_continuous, self.test_windowed, self.test_dynamic = MeanMetric(), MeanMetric(), MeanMetric()
+        self.test_losses = {
+            "continuous": self.test_continuous,
+            "windowed": self.test_windowed,
+            "dynamic": self.test_dynamic,
+        }
         # Sums of a whole test set: in float32 the last digits of a long text's mean would depend on the batch size.
         if not torch.backends.mps.is_available():
             for metric in (self.validation_loss, *self.test_losses.values()):
@@ -113,14 +126,42 @@ class CharLM(SequenceTask):
     def on_test_epoch_start(self) -> None:
         for name in self.test_losses:
             self.carrier.drop(name)
+        if self.dynamic is not None:
+            if self.trainer.world_size > 1:
+                raise ValueError(
+                    f"a dynamic evaluation reads the text in order, in one process; here are {self.trainer.world_size}"
+                )
+            self.dynamic.begin(self.network)
 
     def test_step(self, batch: Window, batch_idx: int, dataloader_idx: int = 0) -> None:
         name = list(self.test_losses)[dataloader_idx]
         loss = self.loss(batch, name)
         self.test_losses[name].update(loss.mean, loss.count)
+        if self.dynamic is not None and name == "continuous":
+            loss = self._dynamic_loss(self.dynamic, batch)
+            if loss.count > 0:
+                self.test_dynamic.update(loss.mean, loss.count)
+
+    def _dynamic_loss(self, dynamic: DynamicEvaluation, batch: Window) -> Loss:
+        initial, memory = self.network.start(len(batch.inputs))
+        state = self.carrier.take("dynamic", initial, batch.reset)
+        done = 0
+
+        def of_segment(network: Decoder, inputs: Tensor, targets: Tensor, scored: Tensor, state: Any) -> Any:
+            nonlocal done
+            lengths = (batch.lengths - done).clamp(0, inputs.shape[1])
+            done += inputs.shape[1]
+            decoded = network(inputs, state, memory, lengths)
+            return cross_entropy(decoded.logits, targets, scored), decoded.state
+
+        loss, state = dynamic.score(batch.inputs, batch.targets, batch.scored, state, of_segment)
+        self.carrier.put("dynamic", state)
+        return loss
 
     def on_test_epoch_end(self) -> None:
-        """Two protocols: one continuous stream, and random windows that each start from nothing."""
+        """One continuous stream; random windows that each start from nothing; the stream, learnt from while read."""
+        if self.dynamic is not None:
+            self.dynamic.end()
         for name, metric in self.test_losses.items():
             if not metric.update_called:
                 continue
