@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from unrolled import ElmanCell, GRUCell, HiddenState, LSTMCell, LSTMState, PointwiseCell, unroll
+from unrolled import (
+    ClockworkCell,
+    ElmanCell,
+    FullGateLSTMCell,
+    GRUCell,
+    HiddenState,
+    IndRNNCell,
+    LSTMCell,
+    LSTMState,
+    PeepholeLSTMCell,
+    PointwiseCell,
+    unroll,
+)
 from unrolled.backends.compiled.kernel import Kernel
 from unrolled.cells.base import RecurrentNoise
 from unrolled.state import leaves, rebuild
@@ -129,7 +141,15 @@ CELLS: dict[str, Any] = {
     "lstm": LSTMCell,
     "gru": GRUCell,
     **{name: partial(ElmanCell, activation=name) for name in ("tanh", "logistic", "relu", "softsign")},
-    "peephole": PeepholeCell,
+    "peephole lstm": PeepholeLSTMCell,
+    "coupled, softsign": partial(PeepholeLSTMCell, coupled=True, input_activation="softsign"),
+    "no input gate": partial(PeepholeLSTMCell, missing_gate="input", peepholes=False),
+    "full gates": FullGateLSTMCell,
+    "independent": IndRNNCell,
+    "clockwork": partial(ClockworkCell, periods=(1, 3)),
+    "zoneout": partial(LSTMCell, zoneout=0.3, zoneout_c=0.5, candidate_dropout=0.25),
+    "zoneout gru": partial(GRUCell, zoneout=0.3),
+    "own": PeepholeCell,
     "twofold": TwofoldCell,
     "diagonal": DiagonalCell,
     "shared": SharedCell,
@@ -194,7 +214,7 @@ def test_in_evaluation_mode_too(name: str, generator: torch.Generator) -> None:
     torch.testing.assert_close(results(cell, inputs, None, None, False, "compiled"), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "peephole", "twofold"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "own", "twofold"])
 @settings(deadline=None, derandomize=True, max_examples=20)
 @given(data=st.data())
 def test_whatever_the_shapes_and_threads(name: str, data: st.DataObject) -> None:
@@ -226,7 +246,7 @@ def test_layers_wider_than_a_packed_block(generator: torch.Generator) -> None:
     torch.testing.assert_close(found, results(cell, inputs, None, None, False, "loop"), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "logistic", "softsign", "peephole"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "logistic", "softsign", "own"])
 def test_single_precision_is_as_exact_as_the_loop(name: str, generator: torch.Generator) -> None:
     cell = CELLS[name](40, 70)
     inputs = torch.randn(9, 50, 40, generator=generator)

@@ -105,7 +105,7 @@ def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> s
     kind = type(cell).__name__
     if not isinstance(cell, PointwiseCell):
         return f"only pointwise cells can be compiled, which {kind} is not"
-    for name, base in (("step", PointwiseCell), ("recur", AffineCell)):
+    for name, base in (("step", PointwiseCell), ("recur", AffineCell), ("recurrent_factors", AffineCell)):
         if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
             return f"{kind} has a {name} of its own, which may compute anything"
     if len(cell.state_type._fields) == 0:
@@ -169,7 +169,7 @@ def _call(
         weight_ih = bias_ih = None
     weight_hh = bias_hh = None
     if cell.has_recurrent_product:
-        weight_hh, bias_hh = cell.weight_hh if noise.weight_hh is None else noise.weight_hh, cell.bias_hh
+        weight_hh, bias_hh = cell.recurrent_weight() if noise.weight_hh is None else noise.weight_hh, cell.bias_hh
     own = None
     if names:
         own = torch.stack([getattr(cell, name).expand(cell.hidden_size) for name in names])

@@ -31,7 +31,7 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
     return Layout(
         gates=cell.gates,
         step_masks=width // cell.hidden_size - cell.gates,
-        recurrent=cell.weight_hh.shape[0] // cell.hidden_size if cell.has_recurrent_product else 0,
+        recurrent=cell.recurrent_weight().shape[0] // cell.hidden_size if cell.has_recurrent_product else 0,
         states=len(marks),
         noise=0 if noise is None else len(noise.masks),
         fed=tuple(fed) if cell.has_recurrent_product else (),
@@ -52,11 +52,8 @@ def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
         if isinstance(value, Tensor):
             raise NotPointwiseError(f"its tensor {name!r} is neither a parameter nor a buffer")
     found = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
-    own = {name: tuple(value.shape) for name, value in found if name not in AFFINE}
-    for name, shape in own.items():
-        if shape not in ((), (1,), (cell.hidden_size,)):
-            raise NotPointwiseError(f"its {name} has the shape {shape}, not one number per unit")
-    return tuple(own)
+    shapes = ((), (1,), (cell.hidden_size,))  # a tensor of another shape may serve outside the maths; inside it, it is
+    return tuple(name for name, value in found if name not in AFFINE and tuple(value.shape) in shapes)  # refused there
 
 
 def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:

@@ -1,0 +1,183 @@
+"""Every pointwise cell beside torch.nn: training steps and inference, one process, in turn, medians and their ratios.
+
+    python benchmarks/recurrent.py --threads 1 2 --repeats 15
+
+Times are divided by that of an unpacked nn.LSTM of the same sizes, which on a CPU is oneDNN's kernel, the fastest that
+torch has. A last column divides by torch's own layer for the same cell. The allocator keeps what is freed, so that no
+side pays for page faults (--default-allocator leaves it as it is). On a busy machine `--clock processor` counts the
+process's own time instead of the clock's; use it with one thread only, since threads that wait are counted too.
+
+The share is what a training step's products would take at the machine's best rate for a large product, divided by what
+the step takes.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import unrolled
+from unrolled import Recurrent
+from unrolled.backends import BACKENDS
+from unrolled.training.allocator import keep_freed_memory
+
+SIZES = [(50, 50, 128), (100, 32, 256), (128, 64, 512), (1000, 16, 128)]  # time, batch, hidden
+TORCH = {"LSTMCell": nn.LSTM, "GRUCell": nn.GRU, "ElmanCell": nn.RNN}
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+Run = Callable[[], None]
+Forward = Callable[[], Tensor]
+
+
+def cells(backend: str) -> dict[str, Any]:
+    """All cells of the package that need no options and that a backend takes."""
+    found: dict[str, Any] = {}
+    for name in unrolled.__all__:
+        cell = getattr(unrolled, name)
+        if not name.endswith("Cell") or getattr(cell, "__abstractmethods__", None):
+            continue
+        if backend == "auto" or BACKENDS[backend].refuses(cell(2, 8), torch.zeros(1, 1, 2)) is None:
+            found[name] = cell
+    return found
+
+
+class Setting:
+    """Inputs of one size, and who runs on them."""
+
+    def __init__(self, sizes: tuple[int, int, int], layers: int, bidirectional: bool, shortest: float | None) -> None:
+        self.time, batch, self.hidden = sizes
+        self.layers, self.bidirectional = layers, bidirectional
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(batch, self.time, self.hidden, generator=generator, requires_grad=True)
+        self.lengths = None
+        if shortest is not None:
+            first = max(1, int(shortest * self.time))
+            self.lengths = torch.randint(first, self.time + 1, (batch,), generator=generator)
+
+    def ours(self, cell: Any, backend: str) -> Forward:
+        options: dict[str, Any] = {"bidirectional": self.bidirectional, "backend": backend}
+        network = Recurrent(cell, self.hidden, self.hidden, self.layers, **options)
+        return lambda: network(self.inputs, lengths=self.lengths)[0]
+
+    def theirs(self, layer: Any) -> Forward:
+        network = layer(self.hidden, self.hidden, self.layers, batch_first=True, bidirectional=self.bidirectional)
+        if self.lengths is None:
+            return lambda: network(self.inputs)[0]
+
+        def packed() -> Tensor:
+            sequence = pack_padded_sequence(self.inputs, self.lengths, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(network(sequence)[0], batch_first=True, total_length=self.time)[0]
+
+        return packed
+
+    def training(self, forward: Forward) -> Run:
+        def step() -> None:
+            self.inputs.grad = None
+            forward().square().mean().backward()
+
+        return step
+
+    def inference(self, forward: Forward) -> Run:
+        def step() -> None:
+            with torch.no_grad():
+                forward()
+
+        return step
+
+    def products(self) -> float:
+        """Floating-point operations of the products of an LSTM's training step: three times those of its forward."""
+        directions = 1 + self.bidirectional
+        widths = [self.hidden] + [self.hidden * directions] * (self.layers - 1)
+        steps = self.inputs.shape[0] * (self.time if self.lengths is None else self.lengths.float().mean().item())
+        return sum(3 * 2 * steps * 4 * self.hidden * (width + self.hidden) * directions for width in widths)
+
+
+def medians(runs: list[Run], repeats: int, clock: Callable[[], float]) -> list[float]:
+    """Seconds of each, taken in turn; the first two rounds warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for repeat in range(repeats + 2):
+        for run, taken in zip(runs, seconds, strict=True):
+            start = clock()
+            run()
+            if repeat >= 2:
+                taken.append(clock() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def best_rate(clock: Callable[[], float]) -> float:
+    """Floating-point operations a second of a large product, by the faster of torch's two libraries."""
+    left, size = torch.randn(1536, 1536), 1536
+    linear = nn.Linear(size, size, bias=False).eval()
+    runs: list[Run] = [lambda: linear(left)]
+    if torch.backends.mkldnn.is_available():
+        from torch.utils.mkldnn import to_mkldnn
+
+        fast, dense = to_mkldnn(linear), left.to_mkldnn()
+        runs.append(lambda: fast(dense))
+    with torch.no_grad():
+        return 2 * size**3 / min(medians(runs, 9, clock))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=11, help="measured rounds (default: 11)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[0, 1, 2, 3], help="which settings")
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--bidirectional", action="store_true")
+    parser.add_argument("--shortest", type=float, help="ragged: shortest length ÷ time, beside packed torch.nn")
+    parser.add_argument("--cells", nargs="+", help="only these")
+    parser.add_argument("--backends", nargs="+", default=["compiled"], help="compiled, auto, fused, loop")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--default-allocator", action="store_true")
+    return parser.parse_args()
+
+
+def rows(setting: Setting, asked: argparse.Namespace, rate: float) -> list[list[str]]:
+    clock = CLOCKS[asked.clock]
+    contenders = {f"nn.{layer.__name__}": setting.theirs(layer) for layer in TORCH.values()}
+    for backend in asked.backends:
+        found = {name: cell for name, cell in cells(backend).items() if not asked.cells or name in asked.cells}
+        contenders |= {f"{name}, {backend}": setting.ours(cell, backend) for name, cell in found.items()}
+    training, inference = (
+        dict(zip(contenders, medians([make(f) for f in contenders.values()], asked.repeats, clock), strict=True))
+        for make in (setting.training, setting.inference)
+    )
+    table: list[list[str]] = []
+    for name in contenders:
+        own = TORCH.get(name.split(",")[0])
+        row = [name, *(f"{times[name] / times['nn.LSTM']:.2f}" for times in (training, inference))]
+        row += [f"{t[name] / t[f'nn.{own.__name__}']:.2f}" if own else "" for t in (training, inference)]
+        is_lstm = name == "nn.LSTM" or name.startswith("LSTMCell")
+        share = f"{100 * setting.products() / rate / training[name]:.0f} %" if is_lstm else ""
+        table.append([*row, f"{1000 * training[name]:.1f}", f"{1000 * inference[name]:.1f}", share])
+    return table
+
+
+def main() -> None:
+    asked = arguments()
+    kept = not asked.default_allocator and keep_freed_memory()
+    print(f"torch {torch.__version__}, float32, medians of {asked.repeats}, {asked.clock} clock; ", end="")
+    print(f"layers {asked.layers}, directions {1 + asked.bidirectional}, freed memory kept: {kept}")
+    if asked.shortest is not None:
+        print(f"ragged: lengths from {asked.shortest} × time to time; torch.nn packed")
+    for threads in asked.threads:
+        torch.set_num_threads(threads)
+        rate = best_rate(CLOCKS[asked.clock])
+        for index in asked.sizes:
+            sizes = SIZES[index]
+            setting = Setting(sizes, asked.layers, asked.bidirectional, asked.shortest)
+            print(f"\nT {sizes[0]}, B {sizes[1]}, H {sizes[2]}; {threads} threads; ", end="")
+            print(f"large product {rate / 1e9:.0f} GFLOP/s\n")
+            print("| | training ÷ nn.LSTM | inference ÷ nn.LSTM | training ÷ own | inference ÷ own | ms | ms | share |")
+            print("|---|---|---|---|---|---|---|---|")
+            for row in rows(setting, asked, rate):
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
