@@ -169,7 +169,8 @@ def _call(
         weight_ih = bias_ih = None
     weight_hh = bias_hh = None
     if cell.has_recurrent_product:
-        weight_hh, bias_hh = cell.weight_hh if noise.weight_hh is None else noise.weight_hh, cell.bias_hh
+        weight_hh = cell.recurrent_weight() if noise.weight_hh is None else noise.weight_hh
+        bias_hh = cell.bias_hh
     own = None
     if names:
         own = torch.stack([getattr(cell, name).expand(cell.hidden_size) for name in names])

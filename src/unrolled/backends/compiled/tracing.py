@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unrolled.backends.compiled.program import Layout, Program
 from unrolled.backends.compiled.reading import NotPointwiseError, Reader
-from unrolled.cells.base import RecurrentNoise
+from unrolled.cells.base import AffineCell, RecurrentNoise
 from unrolled.cells.pointwise import PointwiseCell
 
 AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -53,6 +53,8 @@ def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
             raise NotPointwiseError(f"its tensor {name!r} is neither a parameter nor a buffer")
     found = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
     own = {name: tuple(value.shape) for name, value in found if name not in AFFINE}
+    if type(cell).recurrent_weight is not AffineCell.recurrent_weight:  # which is what its matrices are for
+        own = {name: shape for name, shape in own.items() if len(shape) < 2}
     for name, shape in own.items():
         if shape not in ((), (1,), (cell.hidden_size,)):
             raise NotPointwiseError(f"its {name} has the shape {shape}, not one number per unit")
