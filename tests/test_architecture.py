@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
     {"losses", "dropout", "cells", "initialization"},
-    {"backends", "feedforward", "recurrent"},
+    {"backends", "conversion", "feedforward", "recurrent"},
     {"encoders", "attention", "vision", "audio", "decoders", "pooling", "readers"},
     {"classifier", "networks", "generation", "inspection"},
     {"checkpoint"},

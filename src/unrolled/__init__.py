@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from unrolled.codecs.text import CharacterCodec as CharacterCodec
     from unrolled.codecs.text import SentenceCodec as SentenceCodec
     from unrolled.codecs.text import WordCodec as WordCodec
+    from unrolled.conversion import from_torch as from_torch
+    from unrolled.conversion import to_torch as to_torch
     from unrolled.decoders.attentive import AttentiveDecoder as AttentiveDecoder
     from unrolled.decoders.base import Decoded as Decoded
     from unrolled.decoders.base import Decoder as Decoder
@@ -191,10 +193,12 @@ _MODULE_OF = {
     "cross_entropy": "unrolled.losses",
     "doubly_stochastic_loss": "unrolled.losses",
     "expect": "unrolled.shapes",
+    "from_torch": "unrolled.conversion",
     "greedy": "unrolled.generation.sampling",
     "load_bundle": "unrolled.checkpoint",
     "own_inputs": "unrolled.generation.sampling",
     "sample": "unrolled.generation.sampling",
+    "to_torch": "unrolled.conversion",
     "unroll": "unrolled.recurrent",
 }
 

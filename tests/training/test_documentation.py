@@ -1,5 +1,6 @@
 """What the pages show is what happens: their snippets run, their commands exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -58,7 +59,11 @@ def test_the_first_snippet_runs_with_torch_alone(python: Process) -> None:
     assert "torch.Size([3, 20, 128])" in done.stdout
 
 
-def test_the_cell_of_the_readme_trains_and_writes(folder: Path, python: Process, small: list[str]) -> None:
+PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
+PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
+
+
+def test_the_cell_of_the_readme_joins_every_task(folder: Path, python: Process, small: list[str]) -> None:
     shown = [code for code in blocks(ROOT / "README.md", "python", "yaml") if code.startswith("# mylab/")]
     for code in shown:
         path = folder / code.partition("\n")[0].removeprefix("# ")
@@ -66,19 +71,13 @@ def test_the_cell_of_the_readme_trains_and_writes(folder: Path, python: Process,
         path.write_text(code)
     (asked,) = [given for page, _, given in COMMANDS if page == ROOT / "README.md" and "model=leaky" in given]
 
-    done = python(
-        str(ROOT / "train.py"),
-        "--config-dir",
-        "mylab/conf",
-        *small,
-        *asked,
-        "trainer.max_epochs=1",
-        "trainer.max_steps=2",
-        "hydra.run.dir=run",
-    )
-
     assert len(shown) == 2
-    assert done.returncode == 0, done.stderr
+    pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    for name, task in (("run", small), ("translation", [*PAIRS, "model.hidden_size=12"])):
+        steps = ["trainer.max_epochs=1", "trainer.max_steps=2", "test=false", f"hydra.run.dir={name}"]
+        done = python(str(ROOT / "train.py"), "--config-dir", "mylab/conf", *task, *asked, *steps)
+        assert done.returncode == 0, done.stderr
     checkpoint = str(folder / "run" / "checkpoints" / "last.ckpt")
     written = python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5")
     assert written.returncode == 0, written.stderr

@@ -46,7 +46,6 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
     state_type = ClockworkState
     clocks = (1,)
     period: Tensor
-    connected: Tensor
 
     def __init__(
         self,
@@ -67,12 +66,10 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
         modules = torch.arange(hidden_size) * len(periods) // hidden_size
         period = torch.tensor(self.periods, dtype=self.weight_hh.dtype)[modules]
         self.register_buffer("period", period, persistent=False)
-        connected = period.unsqueeze(0) >= period.unsqueeze(1)
-        self.register_buffer("connected", connected.to(period.dtype), persistent=False)
 
     def recurrent_weight(self) -> Tensor:
         """(hidden, hidden): weight_hh, zero from faster to slower modules."""
-        return self.weight_hh * self.connected
+        return torch.where(self.period >= self.period.unsqueeze(1), self.weight_hh, 0.0)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: ClockworkState
