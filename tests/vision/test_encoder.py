@@ -89,7 +89,7 @@ def test_a_trunk_of_ones_own_says_its_size() -> None:
     assert ImageEncoder(own, trunk_size=4)(torch.zeros(1, 3, 9, 9)).values.shape == (1, 16, 4)
 
 
-@pytest.mark.parametrize("widths, strides", [([], []), ([12], [2]), ([8], [2, 2]), ([8], [0])])
+@pytest.mark.parametrize(("widths", "strides"), [([], []), ([12], [2]), ([8], [2, 2]), ([8], [0])])
 def test_an_impossible_small_trunk_is_refused(widths: list[int], strides: list[int]) -> None:
     with pytest.raises(ValueError, match="widths"):
         SmallTrunk(1, widths, strides)
@@ -237,11 +237,11 @@ def test_weights_from_a_file_fit_or_are_refused(tmp_path: Any, libraries: dict[s
     load_trunk(other, str(tmp_path / "weights.pt"))
 
     assert trunk_hash(other) == trunk_hash(trained)
-    with pytest.raises(ValueError, match="brings no weights along|nobody has trained"):
+    with pytest.raises(ValueError, match="nobody has trained"):
         load_trunk(other, "own")
     with pytest.raises(ValueError, match=r"first.weight is \(8, 1, 3, 3\), the trunk has \(8, 3, 3, 3\)"):
         load_trunk(SmallTrunk(3, [8], [2]), str(tmp_path / "weights.pt"))
-    with pytest.raises(ValueError, match="body.stem.bias is missing"):
+    with pytest.raises(ValueError, match=r"body\.stem\.bias is missing"):
         load_trunk(TimmTrunk(), str(tmp_path / "short.pt"))
     with pytest.raises(ValueError, match="not readable as weights"):
         load_trunk(other, str(tmp_path / "text.pt"))

@@ -53,7 +53,7 @@ def test_bleu_is_that_of_the_public_reference() -> None:
 
 
 def test_the_brevity_penalty_is_all_that_parts_the_two_bleus() -> None:
-    numbers = bleu(["a man".split()], [["a man in the snow".split(), "the man sits in grass here".split()]])
+    numbers = bleu([["a", "man"]], [[tokens("a man in the snow"), tokens("the man sits in grass here")]])
 
     assert numbers["bleu1_unpenalised"] == pytest.approx(100)
     assert numbers["bleu1"] == pytest.approx(100 * math.exp(1 - 5 / 2))
