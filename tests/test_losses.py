@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled import Loss, ShapeError, coverage_loss, cross_entropy
+from unrolled import Loss, ShapeError, coverage_loss, cross_entropy, doubly_stochastic_loss
 
 
 @pytest.fixture
@@ -111,3 +111,15 @@ def test_steps_that_do_not_count_cover_nothing_and_may_be_nan(generator: torch.G
     assert poisoned.grad.isfinite().all()
     with pytest.raises(ShapeError, match=r"mask has the shape \(2, 5\)"):
         coverage_loss(weights, MASK[:2])
+
+
+def test_the_doubly_stochastic_loss_is_that_of_the_paper() -> None:
+    weights = torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0], [9.0, 9.0, 9.0]]])
+    mask = torch.tensor([[True, True], [True, False]])
+
+    loss = doubly_stochastic_loss(weights, mask)
+
+    # Sums over time 0.5, 1.5, 0 and 1, 0, 0.
+    assert float(loss.total) == pytest.approx(0.25 + 0.25 + 1 + 0 + 1 + 1)
+    assert int(loss.count) == 2
+    assert float(doubly_stochastic_loss(torch.full((2, 4, 4), 0.25)).total) == 0.0

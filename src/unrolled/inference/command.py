@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
     _add_translate(commands)
+    _add_caption(commands)
     return parser
 
 
@@ -69,20 +70,10 @@ def _add_translate(commands: Any) -> None:
     translate.add_argument(
         "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="a .ckpt file; several decode as one"
     )
-    translate.add_argument("--width", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
-    translate.add_argument(
-        "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
-    )
-    translate.add_argument(
-        "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
-    )
-    translate.add_argument("--no-repeat", type=int, default=0, metavar="N", help="write no N-gram twice")
+    _add_search(translate)
     translate.add_argument("--max-ratio", type=float, default=2.0, help="tokens at most, per source token …")
     translate.add_argument("--max-extra", type=int, default=10, help="… and beyond (default: 2.0 and %(default)s)")
     translate.add_argument("--min-ratio", type=float, default=0.0, help="tokens at least, per source token")
-    translate.add_argument("--groups", type=int, default=1, help="diverse beam search in so many groups")
-    translate.add_argument("--diversity", type=float, default=0.0, help="how much the groups shall differ")
-    translate.add_argument("--temperature", type=float, help="draw at random instead of searching")
     translate.add_argument(
         "--n-best", type=int, metavar="N", help="write N alternatives: line number, score and text, by tabs"
     )
@@ -92,6 +83,49 @@ def _add_translate(commands: Any) -> None:
     translate.add_argument("--batch-tokens", type=int, default=2048, help="translated at once (default: %(default)s)")
     _add_common(translate)
     translate.set_defaults(run=_translate)
+
+
+def _add_caption(commands: Any) -> None:
+    caption = commands.add_parser(
+        "caption",
+        help="describe images",
+        description="Write a line for each image: its path and a caption, parted by a tab.",
+        epilog="example: python -m unrolled caption best.ckpt photo.jpg other.png",
+    )
+    caption.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
+    caption.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    caption.add_argument(
+        "--with",
+        dest="others",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="another captioner that decodes with the first as one (repeatable)",
+    )
+    _add_search(caption)
+    caption.add_argument("--max-length", type=int, default=30, help="tokens at most (default: %(default)s)")
+    caption.add_argument("--n-best", type=int, metavar="N", help="write N alternatives: path, score and text, by tabs")
+    caption.add_argument("--batch-size", type=int, default=16, help="images at once (default: %(default)s)")
+    caption.add_argument(
+        "--skip-broken", action="store_true", help="go on behind an unreadable image; how many there were is said last"
+    )
+    _add_common(caption)
+    caption.set_defaults(run=_caption)
+
+
+def _add_search(command: Any) -> None:
+    command.add_argument("--width", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
+    command.add_argument(
+        "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
+    )
+    command.add_argument(
+        "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
+    )
+    command.add_argument("--no-repeat", type=int, default=0, metavar="N", help="write no N-gram twice")
+    command.add_argument("--groups", type=int, default=1, help="diverse beam search in so many groups")
+    command.add_argument("--diversity", type=float, default=0.0, help="how much the groups shall differ")
+    command.add_argument("--temperature", type=float, help="draw at random instead of searching")
 
 
 def _add_common(command: Any) -> None:
@@ -141,11 +175,46 @@ def _translate(options: argparse.Namespace) -> None:
     how: dict[str, Any] = {"batch_tokens": options.batch_tokens, "ahead": options.ahead, "generator": generator}
     if options.n_best is None:
         for text in translate(bundles, lines, options=search, **how):
-            print(" ".join(text.splitlines()), flush=options.ahead == 1)
+            print(_line(text), flush=options.ahead == 1)
         return
     for number, row in enumerate(alternatives(bundles, lines, options=search, **how), start=1):
         for candidate in row:
-            print(number, f"{candidate.score:.4f}", " ".join(candidate.text.splitlines()), sep="\t")
+            print(number, f"{candidate.score:.4f}", _line(candidate.text), sep="\t")
+
+
+def _caption(options: argparse.Namespace) -> None:
+    from unrolled.inference.captioning import CAPTIONS, captions
+    from unrolled.inference.writing import best
+
+    named = {name: getattr(options, name) for name in CAPTIONS._fields if hasattr(options, name) and name != "n_best"}
+    search = CAPTIONS._replace(**named, n_best=options.n_best or 1, max_extra=options.max_length).checked()
+    generator = _generator(options)
+    bundles = [_load(options, path) for path in (options.checkpoint, *options.others)]
+    broken: list[ValueError] = []
+    found = captions(
+        bundles,
+        options.images,
+        options=search,
+        batch_size=options.batch_size,
+        generator=generator,
+        broken=broken.append if options.skip_broken else None,
+    )
+    for path, row in zip(options.images, found, strict=True):
+        if row is None:
+            continue
+        if options.n_best is None:
+            print(path, _line(best(str(path), row).text), sep="\t")
+            continue
+        for candidate in row:
+            print(path, f"{candidate.score:.4f}", _line(candidate.text), sep="\t")
+    for error in broken:
+        print(f"unrolled caption: left out: {error}", file=sys.stderr)
+    if broken:
+        print(f"unrolled caption: {len(broken)} of {len(options.images)} images left out", file=sys.stderr)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _utf8(stream: TextIO, name: str) -> Iterator[str]:

@@ -8,10 +8,7 @@ from torch import nn
 
 from unrolled.checkpoint import Bundle
 from unrolled.codecs.pair import PairCodec
-from unrolled.decoders.base import Decoder, DecoderState
-from unrolled.encoders import Encoded
-from unrolled.generation.ensemble import EnsembleDecoder
-from unrolled.inference.writing import Candidate, Search, batched_by_length, candidates, search
+from unrolled.inference.writing import Candidate, Search, batched_by_length, begin, best, candidates, search, writers
 from unrolled.networks import EncoderDecoder
 
 
@@ -41,7 +38,7 @@ def translate(
     found = alternatives(
         bundles, lines, options=options._replace(n_best=1), batch_tokens=batch_tokens, ahead=ahead, generator=generator
     )
-    return (_best(number, row).text for number, row in enumerate(found, start=1))
+    return (best(f"line {number}", row).text for number, row in enumerate(found, start=1))
 
 
 def alternatives(
@@ -58,29 +55,11 @@ def alternatives(
     Raises:
         ValueError: see `translate`.
     """
-    networks, codec = _translators([bundles] if isinstance(bundles, Bundle) else list(bundles))
+    networks, codec = writers(bundles, PairCodec, "translates")
     options.checked()
     if batch_tokens < 1 or ahead < 1:
         raise ValueError(f"batch_tokens={batch_tokens} and ahead={ahead} are 1 or more")
     return _stream(networks, codec, iter(lines), options, batch_tokens, ahead, generator)
-
-
-def _best(number: int, row: Sequence[Candidate]) -> Candidate:
-    if not row:
-        raise ValueError(f"line {number}: no text is allowed; lower no_repeat or min_ratio")
-    return row[0]
-
-
-def begin(
-    networks: Sequence[EncoderDecoder], source: torch.Tensor, lengths: torch.Tensor
-) -> tuple[Decoder, DecoderState, object]:
-    """Decoder, state and memory of one network, or of several as one."""
-    encoded: list[Encoded] = [network.encode(source, lengths) for network in networks]
-    if len(networks) == 1:
-        return networks[0].decoder, *networks[0].decoder.start(len(source), encoded[0])
-    ensemble = EnsembleDecoder([network.decoder for network in networks])
-    ensemble.eval()
-    return ensemble, *ensemble.start(len(source), encoded)
 
 
 def _stream(
@@ -119,22 +98,3 @@ def _translate(
     with torch.no_grad():
         decoder, state, memory = begin(networks, source, lengths)
         return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)
-
-
-def _translators(bundles: Sequence[Bundle]) -> tuple[list[EncoderDecoder], PairCodec]:
-    if not bundles:
-        raise ValueError("no checkpoint to translate with")
-    networks: list[EncoderDecoder] = []
-    codec = bundles[0].codec
-    for bundle in bundles:
-        if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, PairCodec):
-            raise ValueError(
-                f"only an encoder-decoder with a pair of codecs translates; this checkpoint holds a "
-                f"{type(bundle.network).__name__} with a {type(bundle.codec).__name__}"
-            )
-        if bundle.codec.to_dict() != codec.to_dict():
-            raise ValueError("networks decode as one only with the same codec; these were trained with different ones")
-        networks.append(bundle.network.eval())
-    if not isinstance(codec, PairCodec):
-        raise ValueError(f"a translator has a pair of codecs, not a {type(codec).__name__}")
-    return networks, codec

@@ -1,15 +1,21 @@
 """Text out of a decoder that was told a source: one set of search options for tasks, functions and commands."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from unrolled.checkpoint import Bundle
 from unrolled.codecs.base import Codec
 from unrolled.decoders.base import Decoder, DecoderState
+from unrolled.encoders import Encoded
 from unrolled.generation.beam import Hypotheses, beam_search, check_options
+from unrolled.generation.ensemble import EnsembleDecoder
 from unrolled.generation.sampling import sample
+from unrolled.networks import EncoderDecoder
+
+C = TypeVar("C", bound=Codec)
 
 
 class Search(NamedTuple):
@@ -169,3 +175,54 @@ def batched_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
         else:
             batches.append([position])
     return batches
+
+
+def best(place: str, row: Sequence[Candidate]) -> Candidate:
+    """The best text about a source.
+
+    Raises:
+        ValueError: the options allow none; `place` says where.
+    """
+    if not row:
+        raise ValueError(f"{place}: no text is allowed; lower no_repeat or min_ratio")
+    return row[0]
+
+
+def begin(
+    networks: Sequence[EncoderDecoder], source: Tensor, lengths: Tensor | None = None
+) -> tuple[Decoder, DecoderState, object]:
+    """Decoder, state and memory of one network, or of several as one."""
+    encoded: list[Encoded] = [network.encode(source, lengths) for network in networks]
+    if len(networks) == 1:
+        return networks[0].decoder, *networks[0].decoder.start(len(source), encoded[0])
+    ensemble = EnsembleDecoder([network.decoder for network in networks])
+    ensemble.eval()
+    return ensemble, *ensemble.start(len(source), encoded)
+
+
+def writers(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tuple[list[EncoderDecoder], C]:
+    """The networks of one bundle or of several, to decode as one, and the codec that they share.
+
+    Args:
+        bundles: from `load_bundle`.
+        kind: of codec that they must have.
+        does: what such networks do, for errors: "translates".
+
+    Raises:
+        ValueError: no bundle, a network or codec of another kind, or codecs that differ.
+    """
+    listed = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+    if not listed:
+        raise ValueError("no checkpoint: give one, or several that decode as one")
+    codec = listed[0].codec
+    networks: list[EncoderDecoder] = []
+    for bundle in listed:
+        if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, kind):
+            raise ValueError(
+                f"only an EncoderDecoder with a {kind.__name__} {does}; this checkpoint holds a "
+                f"{type(bundle.network).__name__} with a {type(bundle.codec).__name__}"
+            )
+        if bundle.codec.to_dict() != codec.to_dict():
+            raise ValueError("networks decode as one only with the same codec; these were trained with different ones")
+        networks.append(bundle.network.eval())
+    return networks, cast(C, codec)

@@ -1,0 +1,116 @@
+"""Captions by a trained network, or by several that decode as one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.checkpoint import Bundle
+from unrolled.codecs.image import CaptionCodec
+from unrolled.inference.writing import Candidate, Search, begin, best, candidates, search, writers
+from unrolled.networks import EncoderDecoder
+from unrolled.vision import ImageEncoder, ImageError, ImageTransform, read_image
+
+CAPTIONS = Search(max_ratio=0.0, max_extra=30)
+"""A search for captions: an image has no length, so they have at most 30 tokens."""
+
+
+def caption(
+    bundles: Bundle | Sequence[Bundle],
+    images: Iterable[Any],
+    *,
+    options: Search = CAPTIONS,
+    batch_size: int = 16,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """One caption for each image, in order.
+
+    Args:
+        bundles: a captioner from `load_bundle`, or several with the same codec, which decode as one.
+        images: paths, bytes of files, PIL images, arrays or tensors; see `unrolled.vision.read_image`.
+        options: how to search.
+        batch_size: images that are looked at together.
+        generator: source of randomness for options.temperature.
+
+    Raises:
+        ValueError: networks that do not caption, or whose codecs differ; options that no search takes.
+        ImageError: an image that cannot be read.
+    """
+    options = options._replace(n_best=1)
+    found = captions(bundles, images, options=options, batch_size=batch_size, generator=generator)
+    return (best(f"image {number}", row).text for number, row in enumerate(found, start=1) if row is not None)
+
+
+def captions(
+    bundles: Bundle | Sequence[Bundle],
+    images: Iterable[Any],
+    *,
+    options: Search = CAPTIONS,
+    batch_size: int = 16,
+    generator: torch.Generator | None = None,
+    broken: Callable[[ImageError], None] | None = None,
+) -> Iterator[list[Candidate] | None]:
+    """The `options.n_best` captions of each image, the best first; arguments are those of `caption`.
+
+    Args:
+        bundles: see `caption`.
+        images: see `caption`.
+        options: see `caption`.
+        batch_size: see `caption`.
+        generator: see `caption`.
+        broken: is told of each image that cannot be read, whose row is then None; without it the error is raised.
+
+    Raises:
+        ValueError: see `caption`.
+    """
+    networks, codec = writers(bundles, CaptionCodec, "captions")
+    for network in networks:
+        if not isinstance(network.encoder, ImageEncoder):
+            raise ValueError(f"a captioner sees with an ImageEncoder, not with a {type(network.encoder).__name__}")
+    options.checked()
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: 1 or more")
+    return _stream(networks, codec, iter(images), options, batch_size, generator, broken)
+
+
+def _stream(
+    networks: Sequence[EncoderDecoder],
+    codec: CaptionCodec,
+    images: Iterator[Any],
+    options: Search,
+    batch_size: int,
+    generator: torch.Generator | None,
+    broken: Callable[[ImageError], None] | None,
+) -> Iterator[list[Candidate] | None]:
+    transform = ImageTransform.from_dict(codec.image)
+    device = next(networks[0].parameters()).device
+    while chunk := list(islice(images, batch_size)):
+        tensors = [_readable(transform, image, broken) for image in chunk]
+        seen = [tensor for tensor in tensors if tensor is not None]
+        rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+        yield from (None if tensor is None else next(rows) for tensor in tensors)
+
+
+def _readable(transform: ImageTransform, image: Any, broken: Callable[[ImageError], None] | None) -> Tensor | None:
+    try:
+        return transform(read_image(image))
+    except ImageError as error:
+        if broken is None:
+            raise
+        broken(error)
+        return None
+
+
+def _write(
+    networks: Sequence[EncoderDecoder],
+    codec: CaptionCodec,
+    images: Tensor,
+    options: Search,
+    generator: torch.Generator | None,
+) -> list[list[Candidate]]:
+    with torch.no_grad():
+        decoder, state, memory = begin(networks, images)
+        lengths = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)

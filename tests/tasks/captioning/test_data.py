@@ -1,0 +1,224 @@
+"""Captioned images from every kind of source, as batches; what is wrong with them is said before training."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unrolled.codecs import CaptionCodec, codec_from_dict
+from unrolled.training.arrays import Arrays, Picture, Pictures, write_arrays, write_pictures
+from unrolled.training.data import DataError
+from unrolled_tasks.captioning import CaptionData
+from unrolled_tasks.captioning.glyphs import GlyphSource
+
+Image = pytest.importorskip("PIL.Image")
+TRANSFORM: dict[str, Any] = {"size": 12, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def prepared(**options: Any) -> CaptionData:
+    given = {"transform": TRANSFORM, "min_count": 1, "cut": (1, 0, 0), **options}
+    data = CaptionData(**given)
+    data.prepare()
+    return data
+
+
+def texts(data: CaptionData, part: str = "train") -> Counter[tuple[str, ...]]:
+    return Counter(map(tuple, data.references(part)))
+
+
+def test_a_folder_a_table_parquet_and_a_hub_set_are_the_same(pictures: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [json.loads(line) for line in (pictures / "shapes" / "metadata.jsonl").read_text().splitlines()]
+    columns = {
+        "image": [{"bytes": (pictures / "shapes" / r["file_name"]).read_bytes(), "path": r["file_name"]} for r in rows],
+        "caption_0": [row["captions"][0] for row in rows],
+        "caption_1": [row["captions"][1] for row in rows],
+        "caption_id": [None] * len(rows),
+    }
+    parquet.write_table(pa.table(columns), pictures / "shapes.parquet")
+    lines = ["image,caption", *(f"{r['file_name']},{text}" for r in rows for text in r["captions"])]
+    (pictures / "list.csv").write_text("\n".join(lines))
+
+    sets = [
+        prepared(files="shapes"),
+        prepared(files="shapes/metadata.jsonl", image="file_name", captions="captions"),
+        prepared(files="shapes.parquet", captions="caption_*"),
+        prepared(files="list.csv", images="shapes"),
+        prepared(dataset="parquet", dataset_options={"data_files": "shapes.parquet"}),
+        prepared(dataset="imagefolder", dataset_options={"data_dir": "shapes"}),
+    ]
+
+    assert texts(sets[0])[("a red half on the left", "the left half is red")] == 1
+    for other in sets[1:]:
+        assert texts(other) == texts(sets[0])
+    first = sets[0].batch("train", np.arange(4), 1.0, scored=True)
+    other = sets[2].batch("train", np.arange(4), 1.0, scored=True)
+    torch.testing.assert_close(first.images, other.images, rtol=0, atol=0)
+
+
+def test_karpathys_file_deals_its_images_to_parts(pictures: Path) -> None:
+    splits = ["train", "restval", "val", "test"] * 4
+    images = [
+        {
+            "filename": path.name,
+            "split": split,
+            "sentences": [{"raw": f"A {path.stem} thing.", "tokens": []}, {"raw": "Half."}],
+        }
+        for path, split in zip(sorted((pictures / "shapes").glob("*.png")), splits, strict=True)
+    ]
+    (pictures / "dataset_small.json").write_text(json.dumps({"dataset": "small", "images": images}))
+
+    data = prepared(karpathy="dataset_small.json", images="shapes")
+
+    assert [len(data.references(part)) for part in ("train", "validation", "test")] == [8, 4, 4]
+    assert all(len(several) == 2 for several in data.references("train"))
+    with pytest.raises(DataError, match=r"data\.images"):
+        CaptionData(karpathy="dataset_small.json", transform=TRANSFORM)
+    (pictures / "other.json").write_text("[]")
+    with pytest.raises(DataError, match='no list of "images"'):
+        prepared(karpathy="other.json", images="shapes")
+
+
+def test_training_takes_each_caption_once_and_scoring_each_image(pictures: Path) -> None:
+    data = prepared(files="shapes", batch_tokens=40)
+    codec = data.codec()
+
+    seen: list[str] = []
+    for batch in data.train_dataloader():
+        assert len(batch.images) <= len(batch.inputs)
+        for row, length, image in zip(batch.targets, batch.lengths, batch.rows, strict=True):
+            text = codec.decode(row[: length - 1].tolist())
+            assert int(row[length - 1]) == codec.start
+            assert text in batch.references[image]
+            seen.append(text)
+    data.score_part("train")
+    scored = list(data.test_dataloader())
+
+    assert Counter(seen) == Counter(text for several in data.references("train") for text in several)
+    assert sorted(torch.cat([batch.examples for batch in scored]).tolist()) == list(range(16))
+    assert all(Counter(batch.rows.tolist()) == dict.fromkeys(range(len(batch.images)), 2) for batch in scored)
+
+
+def test_an_image_goes_with_its_own_captions(pictures: Path) -> None:
+    data = prepared(files="shapes", batch_tokens=30)
+
+    for batch in data.train_dataloader():
+        for image, several in zip(batch.images, batch.references, strict=True):
+            red, green, blue = (float(channel.mean()) for channel in image)
+            colour = "black" if max(red, green, blue) < 0.1 else ("red", "green", "blue")[np.argmax([red, green, blue])]
+            assert colour in several[0]
+
+
+def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path) -> None:
+    source = GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0)
+    names = {part: [one.captions[0] for one in source.images(part)] for part in source.parts}
+    counts = Counter(names["train"])
+
+    assert not set(names["train"]) & (set(names["validation"]) | set(names["test"]))
+    assert len(names["test"]) == len(set(names["test"]))
+    assert max(counts.values()) == 3
+    assert counts["LATIN SMALL LETTER A WITH MACRON"] + names["test"].count("LATIN SMALL LETTER A WITH MACRON") > 0
+    pictures = [one.picture.content for one in source.images("train") if one.captions[0] == names["train"][0]]
+    assert len(set(pictures)) == len(pictures) > 1
+    again = [one.picture.content for one in GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0).images("test")]
+    assert again == [one.picture.content for one in source.images("test")]
+
+
+def test_a_broken_picture_is_named_or_skipped_and_counted(pictures: Path) -> None:
+    path = pictures / "shapes" / "red_left.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+    with pytest.raises(DataError, match=r"red_left\.png.*data\.broken=skip"):
+        prepared(files="shapes")
+    data = prepared(files="shapes", broken="skip")
+
+    assert len(data.references("train")) == 15
+    assert "1 unreadable images" in data.describe()
+    path.unlink()
+    with pytest.raises(DataError, match=r"red_left\.png: no such file"):
+        prepared(files="shapes")
+
+
+def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(pictures: Path) -> None:
+    table = pictures / "shapes" / "metadata.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    rows[0]["captions"] = [" ", "?!"]
+    table.write_text("\n".join(map(json.dumps, rows)))
+
+    assert "1 images without a caption" in prepared(files="shapes").describe()
+    with pytest.raises(DataError, match="image of the validation part without a caption"):
+        prepared(files="shapes", validation_files="shapes/metadata.jsonl")
+
+
+def test_captions_without_images_are_refused(pictures: Path) -> None:
+    (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"file_name": None, "captions": ["a"]}))
+    with pytest.raises(DataError, match="line 1, column 'file_name' holds no image"):
+        prepared(files="shapes")
+    (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"picture": "x.png", "captions": ["a"]}))
+    with pytest.raises(DataError, match="no column image, file_name"):
+        prepared(files="shapes")
+    with pytest.raises(DataError, match="no column matches 'captoins'; did you mean captions"):
+        prepared(files="shapes", image="picture", captions="captoins")
+
+
+def test_long_captions_are_left_out_and_counted(pictures: Path) -> None:
+    data = prepared(files="shapes", max_length=5)
+
+    assert "16 long captions" in data.describe()
+    assert all(len(several) == 1 for several in data.references("train"))
+    with pytest.raises(DataError, match="no training image is left"):
+        prepared(files="shapes", max_length=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"files": "a", "glyphs": 1}, "files and glyphs|glyphs and files"),
+        ({}, "none was given"),
+        ({"files": "a", "unit": "byte"}, "unit='byte'"),
+        ({"files": "a", "broken": "ignore"}, "'ignore'"),
+        ({"files": "a", "features": "kept"}, "'kept'"),
+        ({"files": "a", "batch_tokens": 0}, "batch_tokens=0"),
+        ({"files": "a", "transform": {"size": 0}}, "transform: size=0"),
+        ({"files": "a", "cut": (1, 1, 0)}, "cut="),
+    ],
+)
+def test_impossible_options_are_refused(folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        CaptionData(**{"transform": TRANSFORM, **options})
+
+
+def test_the_codec_of_a_trained_network_is_kept_with_its_transform(pictures: Path) -> None:
+    codec = prepared(files="shapes").codec()
+    plain = json.loads(json.dumps(codec.to_dict()))
+
+    data = prepared(files="shapes", codec_from=plain, transform={"size": 99})
+
+    assert data.codec().to_dict() == codec.to_dict()
+    assert isinstance(codec_from_dict(plain), CaptionCodec)
+    assert data.batch("train", np.arange(2), 1.0, scored=True).images.shape == (2, 3, 12, 12)
+    with pytest.raises(DataError, match="a captioner has a CaptionCodec"):
+        prepared(files="shapes", codec_from=codec.target.to_dict())
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])
+def test_arrays_and_pictures_come_back_in_any_order(tmp_path: Path, count: int, generator: torch.Generator) -> None:
+    arrays = torch.randn(count, 3, 2, generator=generator)
+    write_arrays(tmp_path / "a.arrow", iter(arrays))
+    write_pictures(
+        tmp_path / "p.arrow", (Picture(bytes([i]), "") if i % 2 else Picture(None, str(i)) for i in range(count))
+    )
+    order = torch.randperm(count, generator=generator).numpy()
+
+    read, pictures = Arrays(tmp_path / "a.arrow").read(order), Pictures(tmp_path / "p.arrow")
+
+    assert len(read) == count
+    if count:
+        torch.testing.assert_close(read, arrays[order].half().float(), rtol=0, atol=0)
+    assert [one.source for one in pictures] == [bytes([i]) if i % 2 else str(i) for i in range(count)]

@@ -1,0 +1,245 @@
+"""Captioning from the command line to a caption: learnt, looked at once, fine-tuned, self-critical, resumed, used."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from unrolled import load_bundle
+from unrolled.inference import CAPTIONS, caption, captions
+from unrolled.training.run import run, score
+
+Image = pytest.importorskip("PIL.Image")
+Configure = Callable[..., DictConfig]
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+TINY = [
+    "task=captioning",
+    "data=images",
+    "data.files=shapes",
+    "data.validation_files=shapes",
+    "data.test_files=shapes",
+    "data.min_count=1",
+    "data.batch_tokens=240",
+    "trunk.module.channels=3",
+    "trunk.module.widths=[8,16]",
+    "trunk.module.strides=[2,2]",
+    "trunk.transform={size:12,fit:crop,crop:1.0,grey:false,mean:[0.5,0.5,0.5],std:[0.5,0.5,0.5]}",
+    "model=gru",
+    "model.hidden_size=24",
+    "model.dropout=0",
+    "attention.attention_size=16",
+    "network.encoder.size=24",
+    "decoder.embedding_size=24",
+    "optimizer.lr=1e-2",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "callbacks.progress=null",
+    "callbacks.curves=null",
+    "+trainer.enable_progress_bar=false",
+]
+STILL = ["network.encoder.dropout=0", "decoder.input_dropout=0", "decoder.output_dropout=0"]
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.fixture
+def trained(pictures: Path, configure: Configure) -> Path:
+    run(configure("run", *TINY, "callbacks.alignments.count=2", small=False))
+    return pictures / "run" / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell", "up_down", "attentive"])
+@pytest.mark.parametrize("model", ["elman", "gru", "lstm"])
+def test_every_cell_and_decoder_trains(pictures: Path, configure: Configure, model: str, decoder: str) -> None:
+    options = [f"model={model}", f"decoder={decoder}", "trainer.max_steps=2", "+trainer.limit_val_batches=1"]
+
+    numbers = run(configure("run", *TINY, *options, small=False))
+
+    assert 0 < numbers["test/loss"] < 5
+    assert (pictures / "run" / "alignments" / "1.png").exists() == (decoder != "show_tell")
+
+
+def test_it_learns_what_it_sees(pictures: Path, configure: Configure) -> None:
+    numbers = run(
+        configure("run", *TINY, *STILL, "trainer.max_epochs=60", "trainer.check_val_every_n_epoch=20", small=False)
+    )
+
+    assert numbers["test/exact"] == 100.0
+    page = (pictures / "run" / "gallery.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 16
+    assert page.count("http") == 0
+    assert (pictures / "run" / "written.txt").read_text().count("\n") == 16
+    assert "| half |" in (pictures / "run" / "captions.md").read_text()
+
+
+def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure) -> None:
+    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1"]
+    live = run(configure("live", *frozen, small=False))
+    cached = run(configure("cached", *frozen, "data.features=cached", small=False))
+
+    # The cache holds 16-bit floats.
+    assert cached["test/loss"] == pytest.approx(live["test/loss"], rel=1e-3)
+    folders = list((pictures / "cache").glob("features-*"))
+    assert len([folder for folder in folders if folder.is_dir()]) == 1
+    run(configure("again", *frozen, "data.features=cached", small=False))
+    assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 1
+    run(configure("other", *frozen, "data.features=cached", "seed=2", small=False))
+    assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 2  # another trunk
+    transform = "trunk.transform.std=[0.4,0.5,0.5]"
+    run(configure("third", *frozen, "data.features=cached", transform, small=False))
+    assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 3
+
+
+def test_a_trunk_that_learns_is_not_looked_through_once(pictures: Path, configure: Configure) -> None:
+    with pytest.raises(ValueError, match=r"features=cached .* task\.trunk_from"):
+        run(configure("run", *TINY, "data.features=cached", "task.trunk_from=0", small=False))
+
+
+def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, configure: Configure) -> None:
+    def trunk_after(name: str, *options: str) -> torch.Tensor:
+        run(configure(name, *TINY, "test=false", *options, small=False))
+        return weights(pictures / name / "checkpoints" / "last.ckpt")["network.encoder.trunk.stages.0.first.weight"]
+
+    never = trunk_after("never", "task.trunk_from=null", "trainer.max_steps=1")
+    same = trunk_after("same", "task.trunk_from=null", "trainer.max_steps=3")
+    late = trunk_after("late", "task.trunk_from=2", "task.trunk_lr=1e-6", "trainer.max_steps=3")
+    later = trunk_after("later", "task.trunk_from=3", "trainer.max_steps=3")
+    whole = trunk_after("whole", "task.trunk_from=2", "trainer.max_steps=3")
+
+    torch.testing.assert_close(same, never, rtol=0, atol=0)
+    torch.testing.assert_close(later, never, rtol=0, atol=0)
+    assert 0 < (late - never).abs().max() < 1e-5
+    assert (whole - never).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["task.trunk_from=-1"], "trunk_from=-1"),
+        (["task.trunk_from=null", "task.trunk_lr=1e-3"], "trunk_lr=0.001"),
+        (["task.doubly_stochastic=-1"], "doubly_stochastic=-1"),
+        (["decoder=show_tell", "task.doubly_stochastic=1"], "this network has none"),
+        (["task.pretrained=own"], "nobody has trained weights for SmallTrunk"),
+        (["task.pretrained=none.pt"], "task.pretrained=none.pt: no such file"),
+    ],
+)
+def test_impossible_options_are_refused(pictures: Path, configure: Configure, options: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(configure("run", *TINY, *options, small=False))
+
+
+def test_the_doubly_stochastic_weight_spreads_attention(pictures: Path, configure: Configure) -> None:
+    def spread(name: str, weight: float) -> float:
+        options = [f"task.doubly_stochastic={weight}", "trainer.max_epochs=25", "trainer.check_val_every_n_epoch=25"]
+        run(configure(name, *TINY, *STILL, *options, small=False))
+        network: Any = load_bundle(pictures / name / "checkpoints" / "last.ckpt").network
+        torch.manual_seed(0)
+        state, memory = network.start(torch.rand(8, 3, 12, 12))
+        found = network.decoder(torch.ones(8, 5, dtype=torch.long), state, memory).weights
+        return float((found.sum(1) - found.sum(1).mean()).square().mean())
+
+    assert spread("pressed", 10.0) < 0.5 * spread("free", 0.0)
+
+
+def test_self_critical_training_starts_from_a_network_and_raises_its_reward(
+    pictures: Path, configure: Configure
+) -> None:
+    begun = [*TINY, *STILL, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=12"]
+    before = run(configure("first", *begun, small=False))
+    start = f"init_from={pictures / 'first' / 'checkpoints' / 'last.ckpt'}"
+    second = [
+        "task.self_critical=true",
+        "optimizer.lr=3e-3",
+        "trainer.max_epochs=15",
+        "trainer.check_val_every_n_epoch=15",
+    ]
+    after = run(configure("second", *TINY, *STILL, start, *second, small=False))
+
+    assert 0.1 < before["test/cider_d"] < 9
+    assert after["test/cider_d"] > before["test/cider_d"] + 0.3
+
+
+def test_resuming_is_as_if_nothing_had_happened(pictures: Path, configure: Configure) -> None:
+    run(configure("whole", *TINY, "trainer.max_epochs=3", "test=false", small=False))
+    config = configure("begun", *TINY, "trainer.max_epochs=3", "test=false", small=False)
+    stop = pytest.MonkeyPatch()
+    saved: list[Path] = []
+
+    def leave(self: Any, trainer: Any, module: Any) -> None:  # behind the second epoch's validation
+        if trainer.current_epoch == 1 and not trainer.sanity_checking:
+            saved.append(pictures / "half.ckpt")
+            trainer.save_checkpoint(saved[-1])
+
+    stop.setattr("unrolled.training.samples.Samples.on_train_epoch_start", leave, raising=False)
+    run(config)
+    stop.undo()
+    run(configure("resumed", *TINY, "trainer.max_epochs=3", "test=false", f"resume={saved[0]}", small=False))
+
+    whole, resumed = (weights(pictures / name / "checkpoints" / "last.ckpt") for name in ("whole", "resumed"))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_is_scored_again_to_the_same_numbers(trained: Path, pictures: Path, configure: Configure) -> None:
+    summary = json.loads((pictures / "run" / "summary.json").read_text())
+    options = ["task=captioning", "data=images", "data.files=shapes", "data.test_files=shapes", "trainer=cpu"]
+    config = configure("scored", f"checkpoint={trained}", *options, name="evaluate", small=False)
+
+    numbers = score(config)
+
+    for name in ("loss", "bleu4", "cider_d", "rouge_l"):
+        assert numbers[f"test/{name}"] == pytest.approx(summary[f"test/{name}"], rel=1e-5), name
+
+
+def test_a_bundle_captions_paths_arrays_and_images_alike(trained: Path, pictures: Path) -> None:
+    bundle = load_bundle(trained)
+    path = pictures / "shapes" / "red_left.png"
+    image = Image.open(path)
+
+    found = list(caption(bundle, [path, str(path), path.read_bytes(), image, __import__("numpy").asarray(image)]))
+
+    assert len(set(found)) == 1
+    assert list(caption([bundle, bundle], [path])) == found[:1]  # two of the same decode as one
+    rows = next(captions(bundle, [path], options=CAPTIONS._replace(n_best=3)))
+    assert rows is not None
+    assert rows[0].text == found[0]
+    assert len(rows) == 3
+
+
+def test_what_cannot_caption_is_refused(trained: Path, pictures: Path) -> None:
+    bundle = load_bundle(trained)
+    with pytest.raises(ValueError, match=r"red\.png: no such file"):
+        list(caption(bundle, [pictures / "red.png"]))
+    with pytest.raises(ValueError, match="no checkpoint"):
+        caption([], [])
+    with pytest.raises(ValueError, match="with a CaptionCodec captions"):
+        caption(bundle._replace(codec=bundle.codec.target), [])  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="batch_size=0"):
+        caption(bundle, [], batch_size=0)
+
+
+def test_the_command_writes_a_line_for_each_image(trained: Path, pictures: Path, python: Process) -> None:
+    names = ["shapes/red_left.png", "shapes/blue_top.png"]
+    (pictures / "broken.png").write_bytes((pictures / names[0]).read_bytes()[:50])
+
+    done = python("-m", "unrolled", "caption", str(trained), *names)
+    several = python("-m", "unrolled", "caption", str(trained), *names, "--n-best", "2", "--batch-size", "1")
+    refused = python("-m", "unrolled", "caption", str(trained), names[0], "broken.png")
+    skipped = python("-m", "unrolled", "caption", str(trained), "broken.png", *names, "--skip-broken")
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == names
+    assert len(several.stdout.splitlines()) == 4
+    assert refused.returncode == 2
+    assert "broken.png: not readable as a picture" in refused.stderr
+    assert skipped.returncode == 0
+    assert skipped.stdout == done.stdout
+    assert "1 of 3 images left out" in skipped.stderr
