@@ -1,9 +1,21 @@
 """A trained network at work: functions on a bundle, and their commands (python -m unrolled …)."""
 
+from unrolled.inference.classification import Listener as Listener
+from unrolled.inference.classification import Prediction as Prediction
+from unrolled.inference.classification import classify as classify
 from unrolled.inference.sampling import sample_text as sample_text
 from unrolled.inference.translation import alternatives as alternatives
 from unrolled.inference.translation import translate as translate
 from unrolled.inference.writing import Candidate as Candidate
 from unrolled.inference.writing import Search as Search
 
-__all__ = ["Candidate", "Search", "alternatives", "sample_text", "translate"]
+__all__ = [
+    "Candidate",
+    "Listener",
+    "Prediction",
+    "Search",
+    "alternatives",
+    "classify",
+    "sample_text",
+    "translate",
+]
