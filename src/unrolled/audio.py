@@ -52,6 +52,8 @@ class AudioFeatures(Reader):
         high: highest; None for half the rate.
         emphasis: a of x_t − a x_{t−1} within a frame; 0 for none.
         floor: least power of a band, relative to full scale.
+        depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
+            microphones with more or less noise look alike; None for `floor` alone.
         deltas: 0, 1 or 2 derivatives beside the features themselves.
         normalise: "none"; "mean" and "utterance" (mean and deviation) over the recording, which has to be whole;
             "fitted" over the training part; "running" over the frames so far, beginning with the training part as if
@@ -82,6 +84,7 @@ class AudioFeatures(Reader):
         high: float | None = None,
         emphasis: float = 0.0,
         floor: float = 1e-8,
+        depth: float | None = None,
         deltas: int = 0,
         normalise: str = "utterance",
         centers: Sequence[float] | None = None,
@@ -94,10 +97,14 @@ class AudioFeatures(Reader):
                 f"kind={kind!r} is one of {', '.join(KINDS)}, normalise={normalise!r} one of "
                 f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
             )
-        if min(rate, num_mels, num_coefficients, prior, floor) <= 0 or not hop * rate > 0 or window * rate < 2:
+        if (
+            min(rate, num_mels, num_coefficients, prior, floor, depth or 1) <= 0
+            or not hop * rate > 0
+            or window * rate < 2
+        ):
             raise ValueError(
                 f"rate={rate}, num_mels={num_mels}, num_coefficients={num_coefficients}, window={window}, hop={hop}, "
-                f"floor={floor} and prior={prior} are above 0, and a window holds two samples or more"
+                f"floor={floor}, depth={depth} and prior={prior} are above 0, and a window holds two samples or more"
             )
         if not 0 <= low < (high or rate / 2) <= rate / 2 or (kind == "mfcc" and num_coefficients > num_mels):
             raise ValueError(
@@ -108,6 +115,7 @@ class AudioFeatures(Reader):
         self.window, self.hop, self.low, self.high = window, hop, low, high
         self.emphasis, self.floor, self.deltas, self.normalise, self.prior = emphasis, floor, deltas, normalise, prior
         self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
+        self.depth = depth
         self.fft_size = 1 << (self.window_samples - 1).bit_length()
         self.base_size = num_mels if kind == "log_mel" else num_coefficients
         self.output_size = self.base_size * (1 + deltas)
@@ -125,7 +133,7 @@ class AudioFeatures(Reader):
     @property
     def streams(self) -> bool:
         """Whether frames can be made as samples arrive: no feature needs what comes later."""
-        return self.deltas == 0 and self.normalise not in ("mean", "utterance")
+        return self.deltas == 0 and self.depth is None and self.normalise not in ("mean", "utterance")
 
     def forward(self, source: Tensor) -> Tensor:
         """Samples (time,) from −1 to 1 -> (frames, features)."""
@@ -150,7 +158,7 @@ class AudioFeatures(Reader):
             raise ValueError("a recording without a sample has no features")
         samples = samples.masked_fill(~mask_from_lengths(lengths, samples.shape[1]), 0.0)
         frames = self.num_frames(lengths)
-        base = self._base(_framed(samples, self.window_samples, self.hop_samples), warps)
+        base = self._base(_framed(samples, self.window_samples, self.hop_samples), warps, frames)
         return Frames(self._normalised(self._with_deltas(base, frames), frames), frames)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
@@ -176,8 +184,8 @@ class AudioFeatures(Reader):
         """
         if not self.streams:
             raise ValueError(
-                f"normalise={self.normalise} and deltas={self.deltas} need samples that come later; train with "
-                "normalise=running (or fitted) and deltas=0 to hear as samples arrive"
+                f"normalise={self.normalise}, deltas={self.deltas} and depth={self.depth} need what comes later; to "
+                "hear as samples arrive, train with normalise=running (or fitted), deltas=0 and depth=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
@@ -192,20 +200,20 @@ class AudioFeatures(Reader):
         count = (heard.shape[1] - self.window_samples) // self.hop_samples + 1
         if count < 1:
             return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
-        base = self._base(_framed(heard, self.window_samples, self.hop_samples), None)
+        base = self._base(_framed(heard, self.window_samples, self.hop_samples), None, None)
         state = state._replace(samples=heard[:, count * self.hop_samples :])
         if self.normalise == "running":
             return self._running(base, state)
         return (base - self.centers) / self.scales if self.normalise == "fitted" else base, state
 
     def to_dict(self) -> dict[str, Any]:
-        names = "rate kind num_mels num_coefficients window hop low high emphasis floor deltas normalise prior"
+        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth deltas normalise prior"
         fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
         plain = {name: getattr(self, name) for name in names.split()}
         return {"_target_": "unrolled.audio.AudioFeatures", **plain, **fitted}
 
-    def _base(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
-        """(batch, time, window) -> (batch, time, base features)."""
+    def _base(self, frames: Tensor, warps: Sequence[float] | None, counts: Tensor | None) -> Tensor:
+        """(batch, time, window), the first `counts` of them valid -> (batch, time, base features)."""
         if self.emphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.emphasis * before
@@ -216,6 +224,10 @@ class AudioFeatures(Reader):
             mels = power @ torch.stack([self._bank(round(warp, 2)) for warp in warps])
         # Relative to the power that a full-scale tone has, so that the floor doesn't depend on the window's length.
         logs = (mels / self.window_samples).clamp(min=self.floor).log()
+        if self.depth is not None and counts is not None:
+            padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
+            loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
+            logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
         return logs if self.kind == "log_mel" else logs @ self.cosines
 
     def _bank(self, warp: float) -> Tensor:

@@ -31,7 +31,7 @@ def from_torch(layer: nn.RNNBase) -> Recurrent:
         dropout=float(layer.dropout),
         bidirectional=layer.bidirectional,
     )
-    network.to(layer.weight_ih_l0)
+    network.to(next(layer.parameters()))
     with torch.no_grad():
         for name, parameter in _torchs_names(network):
             given = getattr(layer, name, None)

@@ -1,15 +1,235 @@
-"""Labels and numbers by a trained network."""
+"""Labels and numbers for sources of any kind, by a trained network."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from os import PathLike
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import LabelCodec, NumberCodec
+from unrolled.audio import AudioFeatures, read_recording, resample
+from unrolled.checkpoint import Bundle
+from unrolled.classifier import ClassifierState, SequenceClassifier
+from unrolled.codecs import Codec, LabelCodec, NumberCodec
+from unrolled.readers import PictureReader
+
+Answers = LabelCodec | NumberCodec
 
 
-def answers(outputs: Tensor, codec: LabelCodec | NumberCodec) -> Tensor:
+class Prediction(NamedTuple):
+    """What a network says about one source.
+
+    Attributes:
+        label: the likeliest label; of several independent ones those with more than one half, between commas; empty
+            for numbers.
+        values: the probability of each label, the likeliest first; or numbers by their names.
+    """
+
+    label: str
+    values: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest label."""
+        return next(iter(self.values.values()))
+
+
+def answers(outputs: Tensor, codec: Answers) -> Tensor:
     """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units."""
     if isinstance(codec, LabelCodec):
         return outputs.sigmoid() if codec.multiple else outputs.softmax(-1)
     if codec.bounded:
         return outputs.sigmoid()
-    return outputs * outputs.new_tensor(codec.scales) + torch.tensor(codec.centers).to(outputs)
+    return outputs * outputs.new_tensor(codec.scales) + outputs.new_tensor(codec.centers)
+
+
+def classify(
+    bundle: Bundle,
+    sources: Iterable[Any],
+    *,
+    batch_size: int = 32,
+    ahead: int = 256,
+    notice: Callable[[str], None] | None = None,
+) -> Iterator[Prediction]:
+    """One prediction for each source, in order.
+
+    Args:
+        bundle: a classifier from `load_bundle`.
+        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for series and
+            pictures, tensors as their reader takes them.
+        batch_size: sources that are read at once.
+        ahead: sources taken before the first of them is answered, so that those of similar length go together.
+        notice: is told, once for each kind, that recordings are resampled, mixed or silent.
+
+    Raises:
+        ValueError: a network that classifies nothing; a source that cannot be read, which is named.
+    """
+    network, codec = _classifier(bundle)
+    if batch_size < 1 or ahead < 1:
+        raise ValueError(f"batch_size={batch_size} and ahead={ahead} are 1 or more")
+    return _stream(network, codec, iter(sources), batch_size, ahead, Once(notice))
+
+
+class Once:
+    """Says each kind of thing once."""
+
+    def __init__(self, notice: Callable[[str], None] | None) -> None:
+        self._notice, self._said = notice, set[str]()
+
+    def __call__(self, kind: str, said: str) -> None:
+        if self._notice is not None and kind not in self._said:
+            self._notice(f"{said} (said once, others may follow)")
+        self._said.add(kind)
+
+
+class Listener:
+    """A classifier that hears samples as they arrive, as from a microphone.
+
+    Args:
+        bundle: a classifier of sound that was trained with `encoder.frame.bidirectional=false` and features that need
+            nothing that comes later.
+
+    Raises:
+        ValueError: a classifier that needs the end of a recording.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.network, self.codec = _classifier(bundle)
+        if not isinstance(self.codec.source, AudioFeatures):
+            raise ValueError(f"only a classifier of sound listens; this one reads with a {_kind(self.codec.source)}")
+        if not self.network.streams:
+            raise ValueError(
+                "this network reads backwards too; train it with encoder.frame.bidirectional=false to listen"
+            )
+        self.features = self.codec.source
+        self._like = next(self.network.parameters())
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all that was heard."""
+        self._ears = self.features.initial_state(1, like=self._like)
+        self._memory: ClassifierState = self.network.initial_state(1)
+
+    @torch.no_grad()
+    def hear(self, samples: Tensor) -> Prediction | None:
+        """New samples (time,) at the features' rate: what is said now, or None while no further frame is whole."""
+        frames, self._ears = self.features.step(samples.to(self._like).unsqueeze(0), self._ears)
+        outputs = None
+        for frame in frames.unbind(1):
+            outputs, self._memory = self.network.step(frame, self._memory)
+        return None if outputs is None else prediction(answers(outputs, self.codec)[0], self.codec)
+
+
+def reads(bundle: Bundle) -> str:
+    """What a classifier wants: "text", "sound", "pictures" or "series"."""
+    source = _classifier(bundle)[1].source
+    if isinstance(source, Codec):
+        return "text"
+    return {AudioFeatures: "sound", PictureReader: "pictures"}.get(type(source), "series")
+
+
+def opened_pictures(bundle: Bundle, paths: Iterable[str]) -> Iterator[Tensor]:
+    """Pictures (channels, height, width) from 0 to 1, as a classifier of pictures takes them, by the library Pillow.
+
+    Raises:
+        ValueError: a file that is no picture; no Pillow here.
+    """
+    channels = _classifier(bundle)[1].source.channels
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise ValueError("reading pictures needs Pillow: pip install pillow") from None
+    for path in paths:
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB" if channels == 3 else "L")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} cannot be read as a picture: {error}") from None
+        flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+        yield flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
+
+
+def prediction(values: Tensor, codec: Answers) -> Prediction:
+    """A row of `answers` with its names."""
+    if isinstance(codec, NumberCodec):
+        return Prediction("", dict(zip(codec.names, values.tolist(), strict=True)))
+    order = values.argsort(descending=True, stable=True).tolist()
+    named = {codec.labels[index]: float(values[index]) for index in order}
+    if codec.multiple:
+        return Prediction(", ".join(label for label, sure in named.items() if sure > 0.5), named)
+    return Prediction(codec.labels[order[0]], named)
+
+
+def _classifier(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
+    network, codec = bundle.network, bundle.codec
+    if not isinstance(network, SequenceClassifier) or not isinstance(codec, LabelCodec | NumberCodec):
+        raise ValueError(f"only a classifier classifies; this checkpoint holds a {type(network).__name__}")
+    return network, codec
+
+
+def _stream(
+    network: SequenceClassifier, codec: Answers, sources: Iterator[Any], batch_size: int, ahead: int, once: Once
+) -> Iterator[Prediction]:
+    device = next(network.parameters()).device
+    number = 0
+    while taken := list(islice(sources, ahead)):
+        read = [_read(source, codec, number + place, once) for place, source in enumerate(taken, start=1)]
+        number += len(taken)
+        found: dict[int, Prediction] = {}
+        order = sorted(range(len(read)), key=lambda place: len(read[place]))
+        for begin in range(0, len(order), batch_size):
+            places = order[begin : begin + batch_size]
+            padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
+            lengths = torch.tensor([len(read[place]) for place in places])
+            with torch.no_grad():
+                said = answers(network(padded, lengths), codec)
+            found |= {place: prediction(row, codec) for place, row in zip(places, said, strict=True)}
+        yield from (found[place] for place in range(len(taken)))
+
+
+def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
+    """What the network reads of a source: (time,) ids or (time, features)."""
+    reader = codec.source
+    if isinstance(reader, Codec):
+        if not isinstance(source, str):
+            raise ValueError(f"source {number} is a {type(source).__name__}; this network reads text")
+        ids = codec.encode(" ".join(source.split()))
+        if not ids:
+            raise ValueError(f"source {number}: the text {source!r:.60} has no {reader.unit} that can be read")
+        return torch.tensor(ids)
+    if isinstance(reader, AudioFeatures):
+        return reader(_samples(source, reader.rate, number, once))
+    if not isinstance(source, Tensor):
+        raise ValueError(f"source {number} is a {type(source).__name__}; a {_kind(reader)} takes tensors")
+    try:
+        return reader(source)
+    except ValueError as error:
+        raise ValueError(f"source {number}: {error}") from None
+
+
+def _samples(source: Any, rate: int, number: int, once: Once) -> Tensor:
+    name = f"source {number}"
+    if isinstance(source, (str, PathLike)):
+        name = str(source)
+        recording = read_recording(name)
+        if recording.channels > 1:
+            once("channels", f"{name} has {recording.channels} channels, which are mixed into one")
+        samples, own = recording.samples, recording.rate
+    else:
+        try:
+            samples, own = source
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} is neither a path nor a pair (samples, rate)") from None
+    if len(samples) == 0:
+        raise ValueError(f"{name} holds no sample")
+    if own != rate:
+        once("rate", f"{name} has {own} samples a second; it is resampled to {rate}")
+    if not bool(samples.any()):
+        once("silence", f"{name} is silent throughout")
+    return resample(samples, own, rate)
+
+
+def _kind(reader: Any) -> str:
+    return type(reader).__name__

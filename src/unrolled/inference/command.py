@@ -1,6 +1,7 @@
 """python -m unrolled: trained networks from the command line, with torch alone."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_translate(commands)
     _add_caption(commands)
+    _add_classify(commands)
     return parser
 
 
@@ -128,6 +130,21 @@ def _add_search(command: Any) -> None:
     command.add_argument("--temperature", type=float, help="draw at random instead of searching")
 
 
+def _add_classify(commands: Any) -> None:
+    classify = commands.add_parser(
+        "classify",
+        help="label recordings, pictures or lines of text",
+        description="Label files, or standard input line by line: source, label and probability, by tabs.",
+        epilog="example: python -m unrolled classify best.ckpt one.wav two.flac",
+    )
+    classify.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
+    classify.add_argument("files", nargs="*", metavar="FILE", help="recordings or pictures (default: lines of text)")
+    classify.add_argument("--json", action="store_true", help="one object a line, with all probabilities")
+    classify.add_argument("--ahead", type=int, default=256, help="sources read before the first answer; 1 to type")
+    _add_common(classify)
+    classify.set_defaults(run=_classify)
+
+
 def _add_common(command: Any) -> None:
     command.add_argument("--seed", type=int, help="makes what is drawn repeatable (default: another each time)")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")
@@ -215,6 +232,36 @@ def _caption(options: argparse.Namespace) -> None:
 
 def _line(text: str) -> str:
     return " ".join(text.splitlines())
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from unrolled.inference.classification import classify, opened_pictures, reads
+
+    bundle = _load(options, options.checkpoint)
+    wanted = reads(bundle)
+    if wanted == "text" and options.files:
+        raise ValueError(f"this network reads text, not files; write: … classify {options.checkpoint} < texts.txt")
+    if wanted == "series" or (wanted != "text" and not options.files):
+        kind = {"sound": "recordings", "pictures": "pictures"}.get(wanted)
+        raise ValueError(
+            f"name {kind} to be classified" if kind else "series are classified from Python: see classify()"
+        )
+    names = options.files or list(_utf8(sys.stdin, "standard input"))
+    sources = opened_pictures(bundle, names) if wanted == "pictures" else names
+    found = classify(bundle, sources, ahead=options.ahead, notice=_say)
+    for name, said in zip(names, found, strict=True):
+        shown = " ".join(name.split())
+        if options.json:
+            content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
+            print(json.dumps(content, ensure_ascii=False), flush=options.ahead == 1)
+        elif hasattr(bundle.codec, "names"):
+            print(shown, *(f"{value:.6g}" for value in said.values.values()), sep="\t", flush=options.ahead == 1)
+        else:
+            print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=options.ahead == 1)
+
+
+def _say(text: str) -> None:
+    print(f"unrolled classify: {text}", file=sys.stderr)
 
 
 def _utf8(stream: TextIO, name: str) -> Iterator[str]:

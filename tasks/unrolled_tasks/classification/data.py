@@ -72,6 +72,8 @@ class ClassificationData(SequenceData):
             from 0 to 1.
         separator: between labels in one text.
         names: what labels are called, by how they are written.
+        scaled: a number is learnt in units of the training part's deviation, around its mean. False leaves it as it
+            is, and numbers that are not around 0 to 1 are then hardly learnt.
         least_examples: of each label in the training part; 1 takes labels that can hardly be learnt.
         on_error: "raise", or "skip" what cannot be opened, counted in the run's first lines.
         batch_size: rows of a process's batch.
@@ -103,6 +105,7 @@ class ClassificationData(SequenceData):
         target: str = "label",
         separator: str = ",",
         names: Mapping[Any, str] | None = None,
+        scaled: bool = True,
         least_examples: int = 2,
         on_error: str = "raise",
         batch_size: int | None = 32,
@@ -143,6 +146,7 @@ class ClassificationData(SequenceData):
         self._package, self._archive = package, archive
         self.target, self._separator = target, separator
         self._names = {str(written): str(name) for written, name in (names or {}).items()}
+        self._scaled = scaled
         self._least, self._on_error = least_examples, on_error
         self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
         self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
@@ -306,8 +310,11 @@ class ClassificationData(SequenceData):
         if self.target == "share":
             ones = [1.0] * len(names)
             return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, lowercase=lowercase)
+        if not self._scaled:
+            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, lowercase=lowercase)
         deviations = numbers.std(0, unbiased=False)
-        constant = [name for name, deviation in zip(names, deviations.tolist(), strict=True) if deviation == 0]
+        same = (numbers == numbers[0]).all(0).tolist()
+        constant = [name for name, one in zip(names, same, strict=True) if one]
         if constant:
             raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
         return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, lowercase=lowercase)
@@ -361,8 +368,8 @@ class ClassificationData(SequenceData):
 
 
 def _length_class(steps: int) -> int:
-    """Lengths that may share a batch, rounded up: a quarter more at most, so that batches are mixed anew each epoch."""
-    grain = 1 << max(0, steps.bit_length() - 3)
+    """Lengths that may share a batch, rounded up by a quarter or by 3, so that batches are mixed anew each epoch."""
+    grain = max(4, 1 << max(0, steps.bit_length() - 3))
     return -(-steps // grain) * grain
 
 

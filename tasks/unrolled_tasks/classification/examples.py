@@ -108,10 +108,10 @@ def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: s
 
 def _table(path: Path, columns: Columns) -> Iterator[Example]:
     for place, row in read_table(path):
-        yield example_of(row, columns, place, folder=path.parent)
+        yield example_of(row, columns, place)
 
 
-def example_of(row: Mapping[str, Any], columns: Columns, place: str, folder: Path | None = None) -> Example:
+def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
     """The example in a row.
 
     Raises:
@@ -129,8 +129,6 @@ def example_of(row: Mapping[str, Any], columns: Columns, place: str, folder: Pat
     if columns.group is not None and columns.group not in row:
         raise DataError(f"{place}: no column {columns.group!r}{nearest(columns.group, row)}. Name it by data.group")
     source = row[columns.source]
-    if folder is not None and isinstance(source, str):
-        place = f"{place}: {source}" if len(source) < 200 else place
     answer = row[wanted[0]] if isinstance(columns.answer, str) else [row[name] for name in wanted]
     return Example(source, answer, str(row[columns.group]) if columns.group else "", place)
 

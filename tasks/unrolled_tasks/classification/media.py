@@ -1,7 +1,7 @@
 """What can be classified, and how it becomes what a network reads: the part that all media share, and text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,6 +73,18 @@ class Medium(ABC):
     def describe(self, reader: Any) -> str:
         """A few words on what the network reads."""
         return f"{reader.output_size} features a {self.unit}"
+
+
+def located(example: Example) -> Any:
+    """The source of an example, a path where a table or the hub names a file: relative to where the table lies."""
+    source = example.source
+    if isinstance(source, Mapping):
+        held: Mapping[str, Any] = source
+        source = held.get("bytes") or held.get("path")
+    if isinstance(source, str):
+        table = Path(example.place.partition(", line ")[0].partition(", row ")[0])
+        return Path(source) if Path(source).is_absolute() else table.parent / source
+    return source
 
 
 def batched(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Pictures, read as sequences."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled.readers import ORDERS, PictureReader
 from unrolled.training.data import DataError
 from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.media import Medium
+from unrolled_tasks.classification.media import Medium, located
 
 
 class Pictures(Medium):
@@ -50,7 +50,10 @@ class Pictures(Medium):
     def open(self, example: Example) -> Tensor:
         if isinstance(example.source, Tensor):
             return example.source
-        return read_picture(example.source, colour=self.colour)
+        return read_picture(located(example), colour=self.colour)
+
+    def shown(self, example: Example, source: Tensor) -> str:
+        return example.source if isinstance(example.source, str) else example.place
 
     def fit(self, sources: Sequence[Tensor]) -> PictureReader:
         channels = 3 if self.colour else 1
@@ -62,7 +65,7 @@ class Pictures(Medium):
             raise DataError(f"pictures: {error}") from error
         values = torch.cat([_unit(source).flatten() for source in sources[:1000]])
         deviation = float(values.std())
-        if deviation == 0:
+        if bool((values == values[0]).all()):
             raise DataError("all training pictures have one and the same grey everywhere")
         permutation = None
         if self.permutation is not None:
@@ -85,15 +88,13 @@ def _unit(picture: Tensor) -> Tensor:
 
 
 def read_picture(source: Any, *, colour: bool) -> Tensor:
-    """A picture from a path, bytes or a row of `datasets`: (channels, height, width) bytes.
+    """A picture from a path or bytes: (channels, height, width) bytes.
 
     Raises:
         ValueError: it cannot be read.
     """
     from PIL import Image
 
-    if isinstance(source, Mapping):
-        source = source.get("bytes") or source.get("path")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as opened:
             picture = opened.convert("RGB" if colour else "L")

@@ -2,9 +2,9 @@
 
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from unrolled.audio import AudioFeatures, read_recording, resample
 from unrolled.training.augmentation import Augmentation
 from unrolled.training.data import DataError
 from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.media import Medium
+from unrolled_tasks.classification.media import Medium, located
 
 _log = logging.getLogger(__name__)
 
@@ -52,15 +52,11 @@ class Sound(Medium):
         return self.augmentation is not None
 
     def open(self, example: Example) -> Tensor:
-        source: Any = example.source
-        if isinstance(source, Mapping):
-            source = source.get("bytes") or source.get("path")
-        if isinstance(source, str):
-            # A table names files by where it lies itself.
-            here = Path(example.place.partition(", line ")[0].partition(", row ")[0]).parent
-            source = Path(source) if Path(source).is_absolute() else here / source
+        source = located(example)
+        if not isinstance(source, bytes | Path):
+            raise ValueError(f"its source is no recording but {example.source!r:.80}")
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        recording = read_recording(opened, example.place)
+        recording = read_recording(opened, str(source) if isinstance(source, Path) else example.place)
         if self.rate is None:
             self.rate = recording.rate
         if recording.channels > 1:
@@ -92,6 +88,9 @@ class Sound(Medium):
         if self.augmentation is None:
             return [reader(source) for source in sources]
         return self.augmentation(sources, reader, seeds)
+
+    def shown(self, example: Example, source: Tensor) -> str:
+        return example.source if isinstance(example.source, str) else example.place
 
     def describe(self, reader: AudioFeatures) -> str:
         return f"{reader.output_size} features ({reader.kind}, {reader.normalise}) at {reader.rate} Hz"

@@ -1,0 +1,346 @@
+"""Classification from the command line to an answer: learnt, scored, drawn, resumed, shared between processes."""
+
+import json
+import math
+import struct
+import subprocess
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from unrolled import load_bundle
+from unrolled.inference import Listener, classify
+from unrolled.training.run import run, score
+
+Configure = Callable[..., DictConfig]
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+QUIET = ["callbacks.progress=null", "callbacks.curves=null", "+trainer.enable_progress_bar=false", "trainer=cpu"]
+SMALL = [*QUIET, "model.hidden_size=16", "model.num_layers=1", "model.dropout=0", "network.output_dropout=0"]
+WORDS = [
+    "task=classification",
+    "data=sentences",
+    "data.files=texts.jsonl",
+    "data.cut=[0.8,0.1,0.1]",
+    "encoder.token.hidden_size=null",
+    "encoder.token.embedding_size=12",
+    "encoder.token.input_dropout=0",
+    "optimizer.lr=1e-2",
+    *SMALL,
+]
+DIGITS = ["task=classification", "encoder.frame.hidden_size=16", *SMALL, "optimizer.lr=1e-2"]
+
+
+@pytest.fixture
+def texts(folder: Path) -> Path:
+    """Whether it is liked is said by the last of two opinions: a bag of words cannot tell."""
+    rows = []
+    for n in range(240):
+        first, last = ("good", "bad") if n % 2 else ("bad", "good")
+        rows.append({"text": f"{first} but then, in scene {n % 17}, {last}", "label": last, "stars": 4.0 + (n % 2)})
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def trained(texts: Path, configure: Configure) -> Path:
+    run(configure("run", *WORDS, "trainer.max_epochs=4", "model=lstm", small=False))
+    return texts / "run" / "checkpoints" / "best.ckpt"
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def wav(path: Path, samples: list[float], rate: int = 8000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(struct.pack(f"<{len(samples)}h", *(round(32000 * s) for s in samples)))
+    return path
+
+
+@pytest.fixture
+def tones(folder: Path) -> Path:
+    """Rising and falling tones: the spectrum over all of a recording is the same."""
+    for n in range(16):
+        for label, sign in (("rising", 1), ("falling", -1)):
+            time = [(s - 800) / 8000 for s in range(1600)]
+            samples = [0.5 * math.sin(2 * math.pi * (900 + 20 * n + sign * 3000 * t) * t) for t in time]
+            wav(folder / "tones" / label / f"{n}.wav", samples)
+    return folder
+
+
+SOUND = [
+    "task=classification",
+    "data=speech",
+    "data.files=tones",
+    "data.cut=[0.7,0.15,0.15]",
+    "data.batch_size=8",
+    "data.reader.features.num_mels=12",
+    "encoder.frame.hidden_size=null",
+    "optimizer.lr=1e-2",
+    *SMALL,
+]
+
+
+@pytest.mark.parametrize("model", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
+def test_every_cell_and_pooling_trains(texts: Path, configure: Configure, model: str, pooling: str) -> None:
+    options = [f"model={model}", f"pooling={pooling}", "trainer.max_steps=3", "test=false"]
+
+    run(configure("run", *WORDS, *options, small=False))
+
+    assert (texts / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_order_is_learnt_by_a_recurrent_net_and_by_no_bag_of_words(texts: Path, configure: Configure) -> None:
+    numbers = run(configure("lstm", *WORDS, "model=lstm", "trainer.max_epochs=8", small=False))
+    bag = run(configure("bag", *WORDS, "model=feedforward", "trainer.max_epochs=8", small=False))
+
+    assert numbers["test/accuracy"] == 1.0
+    assert bag["test/accuracy"] <= 0.75
+
+
+def test_rising_is_told_from_falling(tones: Path, configure: Configure) -> None:
+    pytest.importorskip("soundfile")
+
+    numbers = run(configure("run", *SOUND, "model=gru", "trainer.max_epochs=25", small=False))
+
+    assert numbers["test/accuracy"] == 1.0
+
+
+def test_a_run_leaves_predictions_pictures_and_mistakes(trained: Path) -> None:
+    folder = trained.parents[1]
+
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 24
+    assert rows[0]["label"] in ("good", "bad")
+    assert sum(rows[0]["probabilities"].values()) == pytest.approx(1.0, abs=1e-4)
+    for name in ("confusion.png", "early.png"):
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+    shares = (folder / "early.csv").read_text().splitlines()
+    assert shares[0] == "share,accuracy"
+    summary = json.loads((folder / "summary.json").read_text())
+    right = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert summary["test/accuracy"] == pytest.approx(right)
+    assert float(shares[-1].split(",")[1]) == pytest.approx(right)
+    assert {"test/f1", "test/auroc", "test/calibration_error", "test/early_accuracy"} <= set(summary)
+    assert "# The surest wrong answers" in (folder / "mistakes.md").read_text() or right == 1
+    assert "at " in (folder / "samples.md").read_text()
+
+
+def test_labels_weigh_as_asked(texts: Path, configure: Configure) -> None:
+    same = [{"text": "what", "label": "common" if n % 6 else "rare"} for n in range(120)]  # only the odds can be learnt
+    (texts / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
+    options = [*WORDS, "trainer.max_epochs=6"]
+
+    def probability(name: str, *more: str) -> float:
+        run(configure(name, *options, *more, small=False))
+        bundle = load_bundle(texts / name / "checkpoints" / "last.ckpt")
+        return next(classify(bundle, ["what"])).values["rare"]
+
+    assert probability("plain") < 0.3
+    assert 0.35 < probability("balanced", "task.class_weights=balanced") < 0.65
+    assert 0.65 < probability("given", "task.class_weights={rare: 15}") < 0.85
+    with pytest.raises(ValueError, match="label 'awful' is none that training saw"):
+        run(configure("unknown", *options, "task.class_weights={awful: 2}", small=False))
+    with pytest.raises(ValueError, match="class_weights='balance' is balanced"):
+        run(configure("misspelt", *options, "task.class_weights=balance", small=False))
+
+
+def test_numbers_are_predicted_in_their_own_units(texts: Path, configure: Configure) -> None:
+    options = ["task=regression", "data.answer=stars", "data.target=number", "model=lstm", "trainer.max_epochs=12"]
+
+    numbers = run(configure("run", *[w for w in WORDS if w != "task=classification"], *options, small=False))
+
+    assert numbers["test/r2"] > 0.9
+    assert numbers["test/mean_absolute_error"] < 0.2
+    bundle = load_bundle(texts / "run" / "checkpoints" / "best.ckpt")
+    (said,) = classify(bundle, ["bad but then, in scene 3, good"])
+    assert said.label == ""
+    assert abs(said.values["stars"] - 4.0) < 0.5
+
+
+def test_several_labels_are_answered_each_by_itself(folder: Path, configure: Configure) -> None:
+    told = [("a" * (n % 2), "b" * (n % 3 == 0)) for n in range(120)]
+    rows = [{"text": f"{a} x {b}", "label": f"{a},{b}"} for a, b in told]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    numbers = run(configure("run", *WORDS, "data.target=labels", "trainer.max_epochs=15", small=False))
+
+    assert numbers["test/exact"] == 1.0
+    bundle = load_bundle(folder / "run" / "checkpoints" / "best.ckpt")
+    labels = [set(filter(None, said.label.split(", "))) for said in classify(bundle, ["x", "a x b", "a x", "x b"])]
+    assert labels == [set(), {"a", "b"}, {"a"}, {"b"}]
+
+
+def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) -> None:
+    words = ["good", "bad", "but", "then"]
+    lines = [f"{word} " + " ".join(str(round(0.1 * (n + 1), 2)) for _ in range(12)) for n, word in enumerate(words)]
+    (texts / "vectors.txt").write_text("\n".join(["4 12", *lines]))
+    options = ["task.vectors=vectors.txt", "task.frozen=true", "trainer.max_steps=3"]
+
+    run(configure("run", *WORDS, *options, small=False))
+
+    checkpoint = texts / "run" / "checkpoints" / "last.ckpt"
+    codec = load_bundle(checkpoint).codec.source
+    embedding = weights(checkpoint)["network.encoder.embedding.weight"]
+    for n, word in enumerate(words):
+        torch.testing.assert_close(embedding[codec.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
+    assert "vector for 4 of" in json.loads((texts / "run" / "summary.json").read_text())["vectors"]
+    with pytest.raises(ValueError, match=r"embedding is 7 wide; take encoder\.token\.embedding_size=12"):
+        run(configure("wide", *WORDS, *options, "encoder.token.embedding_size=7", small=False))
+    with pytest.raises(ValueError, match="vectors and frozen are for words"):
+        run(configure("none", *DIGITS, "task.vectors=vectors.txt", small=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["task.label_smoothing=1"], "label_smoothing=1"),
+        (["task.shares=[0.5,1.5]"], "numbers above 0 and at most 1"),
+        (["pooling.hidden_size=0", "pooling=attention"], "hidden_size is 0"),
+        (["data.files=text.jsonl"], r"no file or folder text\.jsonl.*did you mean texts\.jsonl"),
+        (["data.reader.unit=sentence"], "unit='sentence'"),
+        (["encoder.token.embedding_dropout=1"], "dropout is 1"),
+        (["task=regression", "data.answer=stars", "data.target=number", "task.label_smoothing=0.1"], "are for labels"),
+    ],
+)
+def test_what_cannot_end_well_does_not_begin(
+    texts: Path, configure: Configure, options: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(configure("run", *WORDS, *options, small=False))
+    assert not (texts / "run").exists()
+
+
+def test_another_part_is_scored_without_training(trained: Path, texts: Path, configure: Configure) -> None:
+    asked = ["task=classification", "data=sentences", "data.files=texts.jsonl", "trainer=cpu"]
+
+    part = score(configure("part", f"checkpoint={trained}", *asked, "split=train", name="evaluate", small=False))
+    whole = configure("whole", f"checkpoint={trained}", *asked, "data.cut=[0,0,1]", name="evaluate", small=False)
+    score(whole)
+
+    assert 0 <= part["test/accuracy"] <= 1
+    assert len((texts / "whole" / "predictions.jsonl").read_text().splitlines()) == 240
+
+
+def test_resuming_goes_on_with_the_same_changes_and_weights(tones: Path, configure: Configure) -> None:
+    pytest.importorskip("soundfile")
+    common = [*SOUND, "trainer.max_epochs=4", "trainer.val_check_interval=1.0", "test=false", "scheduler=none"]
+    common += ["data.reader.augmentation.speed=0.2"]
+    run(configure("whole", *common, small=False))
+    run(configure("begun", *common, "trainer.max_epochs=2", small=False))
+
+    run(configure("resumed", *common, f"resume={tones / 'begun' / 'checkpoints' / 'last.ckpt'}", small=False))
+
+    expected = weights(tones / "whole" / "checkpoints" / "last.ckpt")
+    for name, value in weights(tones / "resumed" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
+def test_two_processes_equal_one_with_their_joint_batch(tones: Path, python: Process, train_script: str) -> None:
+    pytest.importorskip("soundfile")
+    common = [*SOUND, "trainer.max_steps=6", "trainer.accelerator=cpu", "callbacks/gradient_clip=norm"]
+    one = python(train_script, *common, "data.batch_size=8", "hydra.run.dir=one")
+    two = python(train_script, *common, "data.batch_size=4", "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
+
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    expected = weights(tones / "one" / "checkpoints" / "last.ckpt")
+    for name, value in weights(tones / "two" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    scores = [json.loads((tones / run / "summary.json").read_text()) for run in ("one", "two")]
+    for name in ("test/loss", "test/accuracy", "test/auroc", "test/calibration_error", "test/early_accuracy"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-3)
+    answered = [(tones / run / "predictions.jsonl").read_text().splitlines() for run in ("one", "two")]
+    for one_line, two_line in zip(*answered, strict=True):
+        assert json.loads(one_line)["prediction"] == json.loads(two_line)["prediction"]
+
+
+def test_lines_are_classified_in_order(trained: Path, texts: Path, python: Process) -> None:
+    lines = ["bad but then, in scene 3, good", "good", *["good but then , bad"] * 5]
+    bundle = load_bundle(trained)
+    expected = list(classify(bundle, lines, batch_size=2, ahead=3))
+
+    table = python("-m", "unrolled", "classify", str(trained), stdin="".join(f"{line}\n" for line in lines))
+    objects = python("-m", "unrolled", "classify", str(trained), "--json", stdin=f"{lines[0]}\n")
+
+    assert [line.split("\t") for line in table.stdout.splitlines()] == [
+        [line, said.label, f"{said.probability:.4f}"] for line, said in zip(lines, expected, strict=True)
+    ]
+    said = json.loads(objects.stdout)
+    assert said["label"] == expected[0].label
+    assert said["values"] == pytest.approx(expected[0].values)
+
+
+def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, python: Process) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    options = ["encoder.frame.bidirectional=false", "data.reader.features.normalise=running", "trainer.max_epochs=2"]
+    run(configure("run", *SOUND, *options, small=False))
+    checkpoint = tones / "run" / "checkpoints" / "best.ckpt"
+    bundle = load_bundle(checkpoint)
+    path = tones / "tones" / "rising" / "3.wav"
+    samples, rate = soundfile.read(path, dtype="float32")
+    listener = Listener(bundle)
+
+    (expected,) = classify(bundle, [str(path)])
+    heard = [listener.hear(piece) for piece in torch.from_numpy(samples).split(70)]
+
+    assert heard[0] is None
+    assert heard[-1] is not None
+    assert heard[-1].values == pytest.approx(expected.values, abs=1e-5)
+    (again,) = classify(bundle, [(torch.from_numpy(samples), rate)])
+    assert again.values == pytest.approx(expected.values, abs=1e-5)
+    done = python("-m", "unrolled", "classify", str(checkpoint), str(path))
+    assert done.stdout.split("\t")[:2] == [str(path), expected.label]
+    wav(tones / "fast.wav", samples.tolist(), rate=16000)
+    wav(tones / "empty.wav", [])
+    fast = python("-m", "unrolled", "classify", str(checkpoint), "fast.wav", "fast.wav")
+    assert fast.stderr.count("16000 samples a second; it is resampled to 8000") == 1
+    for arguments, message in (
+        (["empty.wav"], "empty.wav holds no sample"),
+        (["none.wav"], "none.wav cannot be read as sound"),
+        ([], "name recordings to be classified"),
+    ):
+        done = python("-m", "unrolled", "classify", str(checkpoint), *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True)
+        assert "Traceback" not in done.stderr
+
+
+def test_pictures_are_classified_from_files(folder: Path, configure: Configure, python: Process) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    run(configure("run", *DIGITS, "trainer.max_epochs=6", "model=lstm", small=False))
+    checkpoint = folder / "run" / "checkpoints" / "best.ckpt"
+    digits = load_digits()
+    for n in range(30):
+        Image.fromarray((digits.images[n] * 15.9375).astype("uint8")).save(folder / f"{n:02}.png")
+
+    done = python("-m", "unrolled", "classify", str(checkpoint), *[f"{n:02}.png" for n in range(30)])
+
+    said = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    right = sum(int(label) == target for label, target in zip(said, digits.target[:30], strict=True))
+    assert right >= 25, done.stderr
+
+
+def test_numbers_far_from_zero_are_learnt_only_if_they_are_scaled(folder: Path, configure: Configure) -> None:
+    rows = [f"{n},{x},{5000 + 40 * (n % 9)}" for n in range(90) for x in [(n % 9) / 9] * 4]
+    (folder / "series.csv").write_text("\n".join(["run,x,label", *rows]))
+    common = ["task=regression", "data=series", "data.files=series.csv", "data.reader.series=run", "data.target=number"]
+    common += ["encoder.frame.hidden_size=null", "model=lstm", "trainer.max_epochs=20", "optimizer.lr=1e-2", *SMALL]
+
+    scaled = run(configure("scaled", *common, small=False))
+    raw = run(configure("raw", *common, "data.scaled=false", small=False))
+
+    assert scaled["test/r2"] > 0.9
+    assert raw["test/r2"] < 0
