@@ -45,11 +45,13 @@ class DynamicEvaluation:
         """From a mapping of the arguments; None for none.
 
         Raises:
-            ValueError: an argument that there is not.
+            ValueError: an argument that there is not, or no mapping.
         """
         if options is None:
             return None
         allowed = ("rate", "segment", "decay", "norm")
+        if not isinstance(options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"dynamic is {options!r}, expected {', '.join(allowed)} by name, such as '{{rate:0.1}}'")
         unknown = [name for name in options if name not in allowed]
         if unknown:
             raise ValueError(f"dynamic has no {', '.join(unknown)}; it takes {', '.join(allowed)}")
