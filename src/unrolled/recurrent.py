@@ -66,7 +66,7 @@ def _run(
     cell: Cell[S], inputs: Tensor, state: S, ragged: _Ragged | None, reverse: bool, backend: str
 ) -> tuple[Tensor, S]:
     """`unroll` behind its checks, on inputs without anything in their padding."""
-    choice = choose(backend, cell, inputs)
+    choice = choose(backend, cell, inputs, ragged=ragged is not None)
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
     lengths = None if ragged is None else ragged.lengths
@@ -276,12 +276,13 @@ class Recurrent(nn.Module):
         between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
 
-    def choices(self, inputs: Tensor) -> list[Choice]:
+    def choices(self, inputs: Tensor, *, ragged: bool = False) -> list[Choice]:
         """Which backend each layer takes on inputs (batch, time, input) in the present mode, and why."""
         batch, time = inputs.shape[:2]
         firsts = [layer[0] for layer in self._layers()]
         layer_inputs = [inputs.new_empty(1, 1, 1).expand(batch, time, cell.input_size) for cell in firsts]
-        return [choose(self.backend, cell, values) for cell, values in zip(firsts, layer_inputs, strict=True)]
+        pairs = zip(firsts, layer_inputs, strict=True)
+        return [choose(self.backend, cell, values, ragged=ragged) for cell, values in pairs]
 
     def extra_repr(self) -> str:
         options = ("residual", "bidirectional")

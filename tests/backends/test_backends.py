@@ -78,10 +78,36 @@ def test_auto_takes_the_fused_kernel_where_it_is_the_fastest_and_says_so(make: A
     "make", [GRUCell, ElmanCell, partial(ElmanCell, activation="softsign"), partial(LSTMCell, recurrent_dropout=0.5)]
 )
 def test_auto_compiles_what_has_no_fast_kernel_on_a_cpu_and_says_so(make: Any, inputs: Tensor) -> None:
-    choice = choose("auto", make(3, 5).double(), inputs)
+    choice = choose("auto", make(3, 5).double(), inputs.repeat(1, 3, 1))
 
     assert choice.backend == "compiled"
     assert "compiled for this machine" in choice.reason
+
+
+def test_auto_compiles_for_ragged_batches_but_not_for_a_few_steps(inputs: Tensor) -> None:
+    def chosen(cell: Cell, steps: int, ragged: bool = False) -> str:
+        return choose("auto", cell.double(), inputs[:, :1].expand(4, steps, 3), ragged=ragged).backend
+
+    assert chosen(LSTMCell(3, 5), 16, ragged=True) == "compiled"
+    assert [chosen(GRUCell(3, 5), steps) for steps in (15, 16)] == ["fused", "compiled"]
+    softsign = ElmanCell(3, 5, activation="softsign")
+    assert [chosen(softsign, steps) for steps in (5, 6)] == ["loop", "compiled"]
+    assert "5 steps are too few" in choose("auto", softsign, inputs[:, :5]).reason
+
+
+def test_what_auto_chooses_for_a_layer_follows_its_lengths(inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Recurrent(LSTMCell, 3, 5).double()
+    long, lengths = inputs.repeat(1, 3, 1), torch.tensor([21, 3, 0, 9])
+    ran: list[str] = []
+    for backend in BACKENDS.values():
+        run = backend.run
+        monkeypatch.setattr(backend, "run", lambda *a, run=run, name=backend.name: (ran.append(name), run(*a))[1])
+
+    network(long)
+    network(long, lengths=lengths)
+
+    assert ran == ["fused", "compiled"]
+    assert [network.choices(long, ragged=ragged)[0].backend for ragged in (False, True)] == ran
 
 
 class DoubledLSTMCell(LSTMCell):

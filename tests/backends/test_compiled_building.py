@@ -17,7 +17,7 @@ from unrolled import GRUCell, HiddenState, PointwiseCell, unroll
 from unrolled.backends import choose, compiled
 from unrolled.backends.compiled import building, kernel
 
-INPUTS = torch.zeros(2, 4, 3)
+INPUTS = torch.zeros(2, 16, 3)
 
 
 @pytest.fixture

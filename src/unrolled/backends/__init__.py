@@ -14,6 +14,10 @@ from unrolled.cells.lstm import LSTMCell
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (LoopBackend(), FusedBackend(), CompiledBackend())}
 
+# Below, a call of the compiled kernel costs more than the steps in Python, or in torch's kernel.
+_FEWEST_STEPS = 6
+_FEWEST_STEPS_BESIDE_FUSED = 16
+
 
 class Choice(NamedTuple):
     """A backend's name, and why it was taken."""
@@ -34,31 +38,35 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown backend {name!r}, did you mean {nearest!r}? There are {', '.join(names)}")
 
 
-def choose(name: str, cell: Cell[Any], inputs: Tensor) -> Choice:
-    """The backend for a cell on inputs (batch, time, input), with the reason.
+def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> Choice:
+    """The backend for a cell on inputs (batch, time, input), which may be ragged, with the reason.
 
-    "auto" takes torch's fused kernel where it computes what the cell says, but on a CPU only for an LSTM, which alone
-    has a fast one there; else the compiled kernel, where cell and machine allow it; else the loop.
+    "auto" takes torch's fused kernel where it computes what the cell says, the compiled one where cell and machine
+    allow it, and the loop for the rest. Where several could, benchmarks/recurrent.py has decided: on a CPU only the
+    LSTM's fused kernel is fast, and it knows no padding; a few steps are over before a compiled kernel has begun.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
     """
     check_name(name)
     if name == "auto":
-        return _automatic(cell, inputs)
+        return _automatic(cell, inputs, ragged)
     refusal = BACKENDS[name].refuses(cell, inputs)
     if refusal is not None:
         raise ValueError(f"the backend {name!r} cannot run this cell: {refusal}; take 'auto' or 'loop'")
     return Choice(name, "asked for")
 
 
-def _automatic(cell: Cell[Any], inputs: Tensor) -> Choice:
-    kind = type(cell).__name__
+def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
+    kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = Choice("fused", f"one kernel for all steps of {kind}, with all options that it has")
-    if unfused is None and (isinstance(cell, LSTMCell) or inputs.device.type != "cpu"):
+    if unfused is None and (inputs.device.type != "cpu" or (isinstance(cell, LSTMCell) and not ragged)):
         return fused
-    uncompiled = BACKENDS["compiled"].refuses(cell, inputs)
+    fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
+    uncompiled = f"{time} steps are too few to gain from a compiled kernel, which wants {fewest}"
+    if time >= fewest:
+        uncompiled = BACKENDS["compiled"].refuses(cell, inputs)
     if uncompiled is None:
         return Choice("compiled", f"the maths of {kind} compiled for this machine, over all steps")
     return fused if unfused is None else Choice("loop", f"{unfused}; {uncompiled}")

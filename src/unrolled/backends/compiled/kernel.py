@@ -114,6 +114,7 @@ class Kernel:
         self.key = hashlib.sha256(f"{dtype} {program.layout} {text}".encode()).hexdigest()[:32]
         engine, lanes = _engine(dtype), load("cell", text, dtype)
         self._forward, self._backward = engine.forward, engine.backward
+        self._fixed = self._fix()
         self._steps = {name: ctypes.cast(getattr(lanes, name), ctypes.c_void_p).value for name in _FUNCTIONS}
 
     def forward(self, run: Run, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -177,20 +178,25 @@ class Kernel:
         return found
 
     def _layer(self, run: Run) -> "_Call":
-        layout, plan = self.program.layout, self.plan
         batch, time, width = run.inputs.shape
-        sources = [-1 - plan.apart.index(block) if where is None else where for block, where in enumerate(plan.sources)]
-        layer = _Call()
+        layer = _Call(self._fixed)
         layer.set(batch=batch, time=time, input=width, hidden=run.initial[0].shape[1], reverse=int(run.reverse))
-        layer.set(threads=max(1, min(torch.get_num_threads(), batch)), projected=layout.projected)
-        layer.set(recurrent=layout.recurrent, fed=len(layout.fed), states=layout.states, saved=len(plan.saved))
-        layer.set(own=len(layout.own), noise=layout.noise, apart=len(plan.apart))
-        layer.set(shown=-1 if plan.shown is None else plan.shown)
-        layer.set(fed_fields=_integers(layout.fed), gradient_sources=_integers(sources))
-        layer.set(fed_saved=_integers([-1 if block is None else block for block in plan.fed_saved]))
+        layer.set(threads=max(1, min(torch.get_num_threads(), batch)))
         layer.set(lengths=run.lengths, inputs=run.inputs, initial=list(run.initial), noises=list(run.noise))
         layer.set(weight_ih=run.weight_ih, bias_ih=run.bias_ih, weight_hh=run.weight_hh, bias_hh=run.bias_hh)
         layer.set(state_mask=run.state_mask, own_values=run.own)
+        return layer
+
+    def _fix(self) -> "_Call":
+        """What is the same in every run."""
+        layout, plan, apart = self.program.layout, self.plan, self.plan.apart
+        sources = [-1 - apart.index(block) if where is None else where for block, where in enumerate(plan.sources)]
+        layer = _Call()
+        layer.set(projected=layout.projected, recurrent=layout.recurrent, fed=len(layout.fed), states=layout.states)
+        layer.set(saved=len(plan.saved), own=len(layout.own), noise=layout.noise, apart=len(apart))
+        layer.set(shown=-1 if plan.shown is None else plan.shown)
+        layer.set(fed_fields=_integers(layout.fed), gradient_sources=_integers(sources))
+        layer.set(fed_saved=_integers([-1 if block is None else block for block in plan.fed_saved]))
         return layer
 
     def _check(self, run: Run) -> tuple[int, int, int]:
@@ -251,9 +257,9 @@ def _integers(numbers: Sequence[int]) -> Any:
 class _Call:
     """A `Layer` being filled, with all that it points to kept alive until the call is over."""
 
-    def __init__(self) -> None:
-        self.layer = _Layer()
-        self.alive: list[Any] = []
+    def __init__(self, begun: "_Call | None" = None) -> None:
+        self.layer = _Layer() if begun is None else _Layer.from_buffer_copy(begun.layer)
+        self.alive: list[Any] = [begun]
 
     def set(self, **values: Any) -> None:
         """Numbers, tensors, lists of tensors, arrays, addresses; None is a null pointer."""
