@@ -69,7 +69,7 @@ def test_every_cell_and_decoder_trains(pictures: Path, configure: Configure, mod
 
 def test_it_learns_what_it_sees(pictures: Path, configure: Configure) -> None:
     numbers = run(
-        configure("run", *TINY, *STILL, "trainer.max_epochs=60", "+trainer.check_val_every_n_epoch=20", small=False)
+        configure("run", *TINY, *STILL, "trainer.max_epochs=240", "+trainer.check_val_every_n_epoch=80", small=False)
     )
 
     assert numbers["test/exact"] == 100.0
