@@ -170,8 +170,9 @@ def _from_array(array: Any) -> "Image.Image":
     from PIL import Image
 
     try:
-        values = torch.as_tensor(array).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
+        # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
+        values = torch.as_tensor(array if isinstance(array, Tensor) else array.copy()).detach().cpu()
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         raise ImageError(f"a {type(array).__name__} is no path, bytes, PIL image, array or tensor") from None
     if values.dim() == 3 and values.shape[-1] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
         values = values.permute(1, 2, 0)

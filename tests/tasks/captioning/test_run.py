@@ -20,7 +20,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = [
     "task=captioning",
-    "data=images",
+    "data=captioned_images",
     "data.files=shapes",
     "data.validation_files=shapes",
     "data.test_files=shapes",
@@ -69,7 +69,7 @@ def test_every_cell_and_decoder_trains(pictures: Path, configure: Configure, mod
 
 def test_it_learns_what_it_sees(pictures: Path, configure: Configure) -> None:
     numbers = run(
-        configure("run", *TINY, *STILL, "trainer.max_epochs=60", "trainer.check_val_every_n_epoch=20", small=False)
+        configure("run", *TINY, *STILL, "trainer.max_epochs=240", "+trainer.check_val_every_n_epoch=80", small=False)
     )
 
     assert numbers["test/exact"] == 100.0
@@ -99,13 +99,13 @@ def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure)
 
 
 def test_a_trunk_that_learns_is_not_looked_through_once(pictures: Path, configure: Configure) -> None:
-    with pytest.raises(ValueError, match=r"features=cached .* task\.trunk_from"):
+    with pytest.raises(ValueError, match=r"features=cached .*task\.trunk_from"):
         run(configure("run", *TINY, "data.features=cached", "task.trunk_from=0", small=False))
 
 
 def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, configure: Configure) -> None:
     def trunk_after(name: str, *options: str) -> torch.Tensor:
-        run(configure(name, *TINY, "test=false", *options, small=False))
+        run(configure(name, *TINY, "test=false", "trainer.max_epochs=3", *options, small=False))
         return weights(pictures / name / "checkpoints" / "last.ckpt")["network.encoder.trunk.stages.0.first.weight"]
 
     never = trunk_after("never", "task.trunk_from=null", "trainer.max_steps=1")
@@ -138,7 +138,7 @@ def test_impossible_options_are_refused(pictures: Path, configure: Configure, op
 
 def test_the_doubly_stochastic_weight_spreads_attention(pictures: Path, configure: Configure) -> None:
     def spread(name: str, weight: float) -> float:
-        options = [f"task.doubly_stochastic={weight}", "trainer.max_epochs=25", "trainer.check_val_every_n_epoch=25"]
+        options = [f"task.doubly_stochastic={weight}", "trainer.max_epochs=25", "+trainer.check_val_every_n_epoch=25"]
         run(configure(name, *TINY, *STILL, *options, small=False))
         network: Any = load_bundle(pictures / name / "checkpoints" / "last.ckpt").network
         torch.manual_seed(0)
@@ -152,14 +152,14 @@ def test_the_doubly_stochastic_weight_spreads_attention(pictures: Path, configur
 def test_self_critical_training_starts_from_a_network_and_raises_its_reward(
     pictures: Path, configure: Configure
 ) -> None:
-    begun = [*TINY, *STILL, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=12"]
+    begun = [*TINY, *STILL, "trainer.max_epochs=12", "+trainer.check_val_every_n_epoch=12"]
     before = run(configure("first", *begun, small=False))
     start = f"init_from={pictures / 'first' / 'checkpoints' / 'last.ckpt'}"
     second = [
         "task.self_critical=true",
         "optimizer.lr=3e-3",
         "trainer.max_epochs=15",
-        "trainer.check_val_every_n_epoch=15",
+        "+trainer.check_val_every_n_epoch=15",
     ]
     after = run(configure("second", *TINY, *STILL, start, *second, small=False))
 
@@ -190,7 +190,7 @@ def test_resuming_is_as_if_nothing_had_happened(pictures: Path, configure: Confi
 
 def test_a_checkpoint_is_scored_again_to_the_same_numbers(trained: Path, pictures: Path, configure: Configure) -> None:
     summary = json.loads((pictures / "run" / "summary.json").read_text())
-    options = ["task=captioning", "data=images", "data.files=shapes", "data.test_files=shapes", "trainer=cpu"]
+    options = ["task=captioning", "data=captioned_images", "data.files=shapes", "data.test_files=shapes", "trainer=cpu"]
     config = configure("scored", f"checkpoint={trained}", *options, name="evaluate", small=False)
 
     numbers = score(config)
