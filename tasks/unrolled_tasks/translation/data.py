@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import Codec, PairCodec, codec_from_dict
+from unrolled.codecs import BPECodec, Codec, PairCodec, codec_from_dict
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
 from unrolled.training.data import DataError
@@ -68,6 +69,9 @@ class TranslationData(WritingData[PairBatch]):
         vocabulary_size: of subwords and words.
         joint: one vocabulary for both languages.
         lowercase: all text in lower case.
+        subword_dropout: training pairs are spelled anew each time they are read, and each merge of subwords is passed
+            over with this probability (Provilkov et al. 2020); wants subwords of kind "bpe". Batches are cut and
+            weighed by the usual spelling, whose tokens are a few less.
         batch_tokens: rows × longest of a process's batch, padding included.
         max_length: tokens of a side of a training pair.
         cut: fractions for parts that have no pairs of their own.
@@ -95,6 +99,7 @@ class TranslationData(WritingData[PairBatch]):
         vocabulary_size: int = 8000,
         joint: bool = False,
         lowercase: bool = False,
+        subword_dropout: float = 0.0,
         batch_tokens: int = 2048,
         max_length: int = 128,
         cut: Sequence[float] = (0.94, 0.03, 0.03),
@@ -106,6 +111,11 @@ class TranslationData(WritingData[PairBatch]):
         only_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
         if unit not in _UNITS or subwords not in ("bpe", "unigram"):
             raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
+        if not 0.0 <= subword_dropout < 1.0 or (subword_dropout > 0 and (unit, subwords) != ("subword", "bpe")):
+            raise DataError(
+                f"subword_dropout={subword_dropout}: a probability below 1, and 0 unless unit=subword and "
+                f"subwords=bpe, here {unit} and {subwords}"
+            )
         if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
             raise DataError(
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
@@ -122,6 +132,7 @@ class TranslationData(WritingData[PairBatch]):
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given_codec = None if codec_from is None else _pair_codec(codec_from)
         self.batch_tokens, self.seed = batch_tokens, seed
+        self._subword_dropout = subword_dropout
         self._cache = cache_folder(cache)
         self._codec: PairCodec | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
@@ -172,18 +183,31 @@ class TranslationData(WritingData[PairBatch]):
 
     def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
         """These pairs, with their texts where they are scored."""
+        codec = self.codec()
         sides = [documents(tokens, rows) for tokens in self._tokens[part]]
+        if self._subword_dropout > 0 and not scored:
+            sides = [self._respelled(side, ids) for side, ids in zip((codec.source, codec.target), sides, strict=True)]
         texts = self._scored_texts(part, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
             source_lengths=torch.tensor([len(row) for row in sides[0]]),
-            **taught(sides[1], self.codec().start)._asdict(),
+            **taught(sides[1], codec.start)._asdict(),
             examples=torch.as_tensor(rows),
             scale=scale,
             source_text=tuple(pair.source for pair in texts),
             target_text=tuple(pair.target for pair in texts),
             kinds=tuple(pair.kind for pair in texts),
         )
+
+    def _respelled(self, codec: Codec, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Sentences with other subwords. torch's generator decides, which a checkpoint keeps, as for all dropout."""
+        if not isinstance(codec, BPECodec):
+            raise DataError(
+                f"subword_dropout wants byte-pair subwords, and the given codec is a {type(codec).__name__}"
+            )
+        generator = random.Random(int(torch.randint(2**62, ())))
+        texts = (codec.decode(row.tolist()) for row in rows)
+        return [torch.tensor(codec.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
 
     def _scored_texts(self, part: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
         if part in self._texts:

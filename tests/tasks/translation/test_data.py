@@ -109,6 +109,43 @@ def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
     assert made.sizes() == {"source_vocabulary": codec.size, "target_vocabulary": codec.size}
 
 
+def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:
+    options = {"files": write("t.jsonl"), "unit": "subword", "vocabulary_size": 60, "joint": True}
+    plain, dropping = data(**options), data(**options, subword_dropout=0.2)
+    usual, loader = list(plain.train_dataloader()), dropping.train_dataloader()
+
+    torch.manual_seed(3)
+    epochs = [list(loader) for _ in range(2)]
+    torch.manual_seed(3)
+    again = list(dropping.train_dataloader())
+
+    assert sentences(plain, epochs[0]) == sentences(plain, usual)
+    size = sum(int(batch.lengths.sum()) for batch in usual)
+    assert size < sum(int(batch.lengths.sum()) for batch in epochs[0])
+    assert spellings(epochs[0]) != spellings(epochs[1])
+    assert spellings(epochs[0]) == spellings(again)
+    assert spellings(list(plain.val_dataloader())) == spellings(list(dropping.val_dataloader()))
+    assert [batch.scale for batch in epochs[0]] == [batch.scale for batch in usual]
+
+
+def sentences(made: TranslationData, batches: list[PairBatch]) -> set[str]:
+    """Both sides of all pairs."""
+    codec = made.codec()
+    return {
+        text
+        for batch in batches
+        for text in (
+            *texts(codec.source, batch.source, batch.source_lengths),
+            *texts(codec, batch.targets, batch.lengths),
+        )
+    }
+
+
+def spellings(batches: list[PairBatch]) -> set[tuple[int, ...]]:
+    """The ids of each translation, in whatever batch it stands."""
+    return {tuple(row[:n].tolist()) for b in batches for row, n in zip(b.targets, b.lengths.tolist(), strict=True)}
+
+
 def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
     made = data(files=write("t.jsonl"), validation_files="t.jsonl")
 
@@ -129,6 +166,8 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.xml"}, "pairs come from tables .*jsonl"),
         ({"files": "t.jsonl", "unit": "subword", "vocabulary_size": 9}, "vocabulary_size=9 is too small"),
         ({"files": "t.jsonl", "unit": "letter"}, "unit='letter' is one of subword"),
+        ({"files": "t.jsonl", "subword_dropout": 1.0, "unit": "subword"}, "subword_dropout=1.0"),
+        ({"files": "t.jsonl", "subword_dropout": 0.1}, "unless unit=subword and subwords=bpe, here character"),
         ({"files": "t.jsonl", "batch_tokens": 0}, "batch_tokens=0"),
         ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
