@@ -53,6 +53,17 @@ def complete(
     return core(input_size=input_size, bidirectional=bidirectional, **given)
 
 
+class TokenEmbedding(nn.Embedding):
+    """Token ids (…) -> vectors (…, size), which are the weights times `scale`, 1 unless somebody sets it."""
+
+    scale = 1.0
+
+    def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
+        """Ids of any shape -> their vectors."""
+        vectors = super().forward(input)
+        return vectors if self.scale == 1.0 else vectors * self.scale
+
+
 class SteppedEncoder(Encoder, ABC):
     """Each step of a source embedded by itself, then read in order by a core.
 
@@ -131,7 +142,7 @@ class RecurrentEncoder(SteppedEncoder):
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = TokenEmbedding(vocabulary_size, embedding_size)
         self.embedding_dropout = EmbeddingDropout(embedding_dropout)
         self.token_dropout = TokenDropout(token_dropout)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
