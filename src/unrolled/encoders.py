@@ -123,7 +123,7 @@ class RecurrentEncoder(SteppedEncoder):
         embedding_dropout: share of the vocabulary that is zeroed, wherever it stands, for a whole pass.
         input_dropout: dropout on the embedded tokens.
         output_dropout: dropout on `Encoded.values`, not on the summary.
-        variational_dropout: input_dropout and output_dropout with one mask for all steps of a sequence, or a new one at each.
+        variational_dropout: both dropouts with one mask for all steps of a sequence, or a new one at each.
     """
 
     def __init__(

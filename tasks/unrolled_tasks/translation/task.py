@@ -12,6 +12,7 @@ from unrolled.training.markdown import table
 from unrolled.training.schedules import Schedule
 from unrolled.training.writing import WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
+from unrolled_tasks.translation.lengths import write_lengths
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
 
 _WORST = 30
@@ -30,6 +31,7 @@ class Translation(WritingTask):
 
     files: ClassVar[Mapping[str, str]] = {
         **WritingTask.files,
+        "lengths.png": "BLEU by length of the source, also as lengths.csv",
         "translations.md": "scores by length and kind, and the worst translations",
         "alignments": "what each word looked at",
     }
@@ -98,10 +100,12 @@ class Translation(WritingTask):
         return numbers
 
     def report(self, written: Sequence[Written], folder: Path) -> None:
-        """written.txt, and translations.md: scores by length and kind, and the worst sentences."""
+        """written.txt; scores by length as table and picture; translations.md with the worst sentences."""
         super().report(written, folder)
+        lengths = by_length(written)
+        write_lengths(lengths, folder)
         lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
-        lines += table(("words in the source", "sentences", "BLEU"), by_length(written))
+        lines += table(("words in the source", "sentences", "BLEU"), lengths)
         if kinds := by_kind(written):
             lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
         worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]

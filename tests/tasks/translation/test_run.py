@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from unrolled import load_bundle
 from unrolled.inference import Search, alternatives, translate
 from unrolled.training.run import run, score
+from unrolled_tasks.translation.lengths import read_lengths
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -141,6 +142,8 @@ def test_a_run_leaves_scores_texts_and_pictures(trained: Path, capsys: Any) -> N
     assert len((folder / "written.txt").read_text().splitlines()) > 3
     assert "| chrF | source | reference | written |" in (folder / "translations.md").read_text()
     assert "should be" in (folder / "samples.md").read_text()
+    assert [name for name, *_ in read_lengths(folder)] == ["1–5"]
+    assert (folder / "lengths.png").is_file()
     assert torch.load(trained, weights_only=True)["unrolled"]["format"] == 1
 
 
