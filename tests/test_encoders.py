@@ -46,6 +46,19 @@ def test_dropped_tokens_are_read_as_zeros() -> None:
     assert torch.equal(seen[0][~missing], seen[1][~missing])
 
 
+def test_output_dropout_acts_on_the_values_and_leaves_the_summary() -> None:
+    plain, dropping = encoder().eval(), encoder(output_dropout=0.5, variational_dropout=False)
+    source = torch.arange(21).view(3, 7) % 7
+
+    whole, dropped = plain(source), dropping(source)
+
+    kept = dropped.values != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    torch.testing.assert_close(dropped.values[kept], 2 * whole.values[kept])
+    torch.testing.assert_close(dropped.summary, whole.summary)
+    torch.testing.assert_close(dropping.eval()(source).values, whole.values)
+
+
 @pytest.mark.parametrize("length", [0, 1])
 def test_the_shortest_sources_are_encoded(length: int) -> None:
     encoded = encoder()(torch.zeros(2, length, dtype=torch.long))

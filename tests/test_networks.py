@@ -90,9 +90,10 @@ def test_the_decoder_is_made_for_what_the_encoder_gives(bidirectional: bool) -> 
     assert whole.decoder.attention.source_size == encoder.output_size == 6 * (1 + bidirectional)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-def test_one_embedding_may_serve_all(tied: bool, batch: dict[str, Tensor]) -> None:
-    whole = network(shared_embedding=True, decoder={"tied": tied})
+def test_one_embedding_may_serve_all(tied: bool, scaled: bool, batch: dict[str, Tensor]) -> None:
+    whole = network(shared_embedding=True, decoder={"tied": tied, "scaled_embedding": scaled})
 
     whole(**batch).logits.sum().backward()
 
@@ -101,6 +102,9 @@ def test_one_embedding_may_serve_all(tied: bool, batch: dict[str, Tensor]) -> No
     assert (shared is whole.decoder.output.weight) == tied
     assert len([p for p in whole.parameters() if p.shape == (9, 4)]) == 1
     assert shared.abs().max() <= 0.5 or not tied  # the output layer's scale
+    scale = shared.shape[1] ** 0.5 if tied and scaled else 1.0
+    for part in (whole.encoder, whole.decoder):
+        torch.testing.assert_close(part.embedding(torch.arange(3)), shared[:3] * scale)
 
 
 def test_embeddings_of_unequal_shape_cannot_be_shared() -> None:

@@ -53,6 +53,17 @@ def complete(
     return core(input_size=input_size, bidirectional=bidirectional, **given)
 
 
+class TokenEmbedding(nn.Embedding):
+    """Token ids (…) -> vectors (…, size), which are the weights times `scale`, 1 unless somebody sets it."""
+
+    scale = 1.0
+
+    def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
+        """Ids of any shape -> their vectors."""
+        vectors = super().forward(input)
+        return vectors if self.scale == 1.0 else vectors * self.scale
+
+
 class SteppedEncoder(Encoder, ABC):
     """Each step of a source embedded by itself, then read in order by a core.
 
@@ -111,7 +122,8 @@ class RecurrentEncoder(SteppedEncoder):
         token_dropout: share of the tokens whose embedding is zeroed as a whole.
         embedding_dropout: share of the vocabulary that is zeroed, wherever it stands, for a whole pass.
         input_dropout: dropout on the embedded tokens.
-        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
+        output_dropout: dropout on `Encoded.values`, not on the summary.
+        variational_dropout: both dropouts with one mask for all steps of a sequence, or a new one at each.
     """
 
     def __init__(
@@ -126,17 +138,24 @@ class RecurrentEncoder(SteppedEncoder):
         token_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
+        output_dropout: float = 0.0,
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = TokenEmbedding(vocabulary_size, embedding_size)
         self.embedding_dropout = EmbeddingDropout(embedding_dropout)
         self.token_dropout = TokenDropout(token_dropout)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
+        self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
         self.core = complete(
             core, embedding_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
         )
         self.output_size = self.core.output_size
+
+    def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
+        """Token ids (batch, source) -> Encoded with (batch, source, output_size) values."""
+        encoded = super().forward(source, lengths)
+        return encoded._replace(values=self.output_dropout(encoded.values))
 
     def embed(self, source: Tensor) -> Tensor:
         """Token ids (batch, source) -> (batch, source, embedding)."""

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unrolled.decoders.base import Decoded, Decoder, DecoderState
-from unrolled.encoders import Encoded, Encoder
+from unrolled.encoders import Encoded, Encoder, TokenEmbedding
 
 
 class EncoderDecoder(nn.Module):
@@ -66,6 +66,8 @@ def _share(encoder: nn.Module, decoder: nn.Module) -> None:
             f"and {tuple(written.weight.shape)} in the decoder; take one vocabulary for both and one embedding_size"
         )
     read.weight = written.weight  # the decoder's, since its output layer may share it already
+    if isinstance(read, TokenEmbedding) and isinstance(written, TokenEmbedding):
+        read.scale = written.scale
 
 
 def _check_copying(source_vocabulary: int, vocabulary: int) -> None:

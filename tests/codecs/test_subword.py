@@ -1,6 +1,7 @@
 """Subwords: spelled as the library that learnt them spells, given back as they were."""
 
 import json
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,37 @@ def test_a_text_comes_back_as_it_was(codec: SubwordCodec, chosen: list[str]) -> 
     assert codec.decode([codec.start, *codec.encode(f"  {text} \n")]) == text
 
 
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(text=st.text(alphabet="aeginst lr,.(-)Mäß\n\té😀x", max_size=40))
+def test_merges_that_are_never_or_almost_always_passed_over(text: str) -> None:
+    codec = train_subwords(TEXTS, 90)
+    assert isinstance(codec, BPECodec)
+
+    assert codec.encode_dropped(text, 0.0, random.Random(0)) == codec.encode(text)
+    letters = codec.encode_dropped(text, 1 - 1e-12, random.Random(0))
+    assert len(letters) == sum(map(len, words(text)))
+
+
+def test_dropped_merges_spell_the_same_text_in_many_ways() -> None:
+    codec, generator = train_subwords(TEXTS, 90), random.Random(0)
+    assert isinstance(codec, BPECodec)
+
+    spellings = [codec.encode_dropped(TEXTS[0], 0.1, generator) for _ in range(40)]
+
+    assert {codec.decode(ids) for ids in spellings} == {TEXTS[0]}
+    assert len({tuple(ids) for ids in spellings}) > 20
+    assert len(codec.encode(TEXTS[0])) < sum(map(len, spellings)) / 40 < len(TEXTS[0])
+
+
+def test_each_merge_is_passed_over_with_its_probability() -> None:
+    codec, generator = BPECodec(["a", "b", "ab", "▁", "▁ab"], [("a", "b"), ("▁", "ab")]), random.Random(0)
+
+    whole = [len(codec.encode_dropped("ab", 0.3, generator)) for _ in range(4000)]
+
+    assert sum(length == 3 for length in whole) / 4000 == pytest.approx(0.3, abs=0.03)  # the first merge was dropped
+    assert sum(length == 2 for length in whole) / 4000 == pytest.approx(0.7 * 0.3, abs=0.03)  # only the second
+
+
 def test_a_codec_is_plain_data_and_comes_back(codec: SubwordCodec) -> None:
     plain = json.loads(json.dumps(codec.to_dict()))
 
@@ -77,6 +109,8 @@ def test_a_vocabulary_below_the_alphabet_is_refused() -> None:
         train_subwords(TEXTS, 10)
     with pytest.raises(ValueError, match="empty"):
         train_subwords(["", " "], 10)
+    with pytest.raises(ValueError, match="read twice, and a list_iterator"):
+        train_subwords(iter(TEXTS), 90)
     with pytest.raises(ValueError, match="subwords='wordpiece'"):
         train_subwords(TEXTS, 90, kind="wordpiece")
 

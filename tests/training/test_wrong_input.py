@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,10 @@ def test_help_lists_every_choice(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     for choice in choices:
         line = next(line for line in said.splitlines() if line.startswith(f"{choice.parent.name}:"))
         assert choice.stem in line
+
+
+def test_what_would_run_is_shown(folder: Path, python: Callable[..., Any], train_script: str) -> None:
+    shown = python(train_script, "--cfg", "job", "experiment=translation/multi30k_de_en")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "  source: de\n  target: en" in shown.stdout

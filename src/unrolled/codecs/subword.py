@@ -7,10 +7,11 @@ and writing them needs nothing but this file.
 """
 
 import math
+import random
 import string
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -121,6 +122,33 @@ class BPECodec(SubwordCodec):
                 break
             place = ranks.index(best)
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        return [self._ids.get(part, UNKNOWN) for part in parts]
+
+    def encode_dropped(self, text: str, dropout: float, generator: random.Random) -> list[int]:
+        """A text spelled another way each time (Provilkov et al. 2020, "BPE-Dropout", algorithm 1).
+
+        Args:
+            text: one text.
+            dropout: probability that a possible merge is passed over, anew at each merge of a word.
+            generator: decides which.
+        """
+        return [index for word in words(text) for index in self._spell_dropped(word, dropout, generator.random)]
+
+    def _spell_dropped(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
+        parts = list(word)
+        rank_of = self._ranks.get
+        ranks = [rank_of(pair, math.inf) for pair in pairwise(parts)]
+        while ranks:
+            best = min((rank for rank in ranks if draw() >= dropout), default=math.inf)
+            if best == math.inf:
+                break
+            place = ranks.index(best)
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+            del ranks[place]
+            if place > 0:
+                ranks[place - 1] = rank_of((parts[place - 1], parts[place]), math.inf)
+            if place < len(ranks):
+                ranks[place] = rank_of((parts[place], parts[place + 1]), math.inf)
         return [self._ids.get(part, UNKNOWN) for part in parts]
 
     def to_dict(self) -> dict[str, Any]:

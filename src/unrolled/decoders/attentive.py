@@ -23,7 +23,7 @@ from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
 from unrolled.decoders.copying import CopyMixture
 from unrolled.decoders.orders import LookAfter, Order, Sizes
 from unrolled.dropout import SequenceDropout, TokenDropout
-from unrolled.encoders import Encoded, complete
+from unrolled.encoders import Encoded, TokenEmbedding, complete
 from unrolled.recurrent import Recurrent
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
@@ -72,6 +72,8 @@ class AttentiveDecoder(Decoder):
             knows what was looked at. Without it all steps of a pass go through the core at once, which is faster.
         readout_size: features of the readout; by default the core's output, or the embedding's when tied.
         tied: the output layer shares the embedding's weights (Press & Wolf 2017).
+        scaled_embedding: where it is tied, the embedding is read times √embedding_size (Vaswani et al. 2017, section
+            3.4): weights of an output layer's size are small beside those of an embedding, and learning begins late.
         copy: a prediction may point at a word of the source (See et al. 2017): the logits are then log probabilities.
             Source and target must share one vocabulary.
         order: a partial `Order`: when the core reads and when it looks. By default it looks after it has read,
@@ -100,12 +102,13 @@ class AttentiveDecoder(Decoder):
         input_feeding: bool = True,
         readout_size: int | None = None,
         tied: bool = False,
+        scaled_embedding: bool = False,
         copy: bool = False,
         order: Callable[..., Order] | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = TokenEmbedding(vocabulary_size, embedding_size)
         self.token_dropout = TokenDropout(token_dropout)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
@@ -130,6 +133,7 @@ class AttentiveDecoder(Decoder):
         self.output = nn.Linear(readout_size, vocabulary_size)
         if tied:
             tie(self.output, self.embedding, "the readout")
+            self.embedding.scale = embedding_size**0.5 if scaled_embedding else 1.0
         self.bridge = Bridge(source_size, self.core)
         if copy and not self.attention.weighs:
             raise ValueError(

@@ -69,7 +69,7 @@ def _check(name: str, arguments: list[str]) -> None:
             config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
         if option in ("--config-name", "-cn", "--config-path", "-cp"):
             return  # another configuration altogether: Hydra's own messages have to do
-        if option in ("--config-dir", "-cd", "--package", "-p", "--info", "-i") and not value:
+        if option in ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c") and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
     if not any(a in ("--help", "-h", "--hydra-help", "--version") for a in arguments):

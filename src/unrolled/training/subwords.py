@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unrolled.codecs.subword import BPECodec, SubwordCodec, UnigramCodec, words
@@ -19,13 +19,14 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
     sums them in no fixed order.
 
     Args:
-        texts: of the training part alone.
+        texts: of the training part alone. They are read twice and not kept.
         size: ids of the codec, <start> and <unknown> included; fewer if the texts don't have as many pieces, which is
             said once.
         kind: "bpe" or "unigram".
 
     Raises:
-        ValueError: an unknown kind, empty texts, a size below the number of characters, or no `tokenizers` here.
+        ValueError: an unknown kind, texts that can be read only once, empty texts, a size below the number of
+            characters, or no `tokenizers` here.
     """
     if kind not in ("bpe", "unigram"):
         raise ValueError(f"subwords={kind!r}: bpe or unigram")
@@ -33,8 +34,9 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     except ModuleNotFoundError:
         raise ValueError("training subwords needs tokenizers: pip install 'unrolled[text]'") from None
-    lines = [_BORDER.join(words(text)) for text in texts]
-    alphabet = {character for line in lines for character in line} - {_BORDER}
+    if isinstance(texts, Iterator):
+        raise ValueError(f"texts are read twice, and a {type(texts).__name__} can be read only once; give a list")
+    alphabet = {character for text in texts for word in words(text) for character in word}
     if not alphabet:
         raise ValueError("cannot find subwords in an empty text")
     if size < len(alphabet) + len(_SPECIAL):
@@ -55,7 +57,7 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
             show_progress=False,
         )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_BORDER), behavior="removed")
-    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.train_from_iterator((_BORDER.join(words(text)) for text in texts), trainer)
     codec = _codec(json.loads(tokenizer.to_str())["model"])
     if codec.size < size:
         _log.warning("the text has pieces for a vocabulary of %d, not of %d", codec.size, size)

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -99,11 +99,11 @@ def documents(tokens: Tokens, rows: Ints) -> list[Tensor]:
     return [tokens.read(int(tokens.documents[row]), int(tokens.documents[row + 1])) for row in rows.tolist()]
 
 
-def trained_codec(texts: Sequence[str], unit: str, *, size: int, subwords: str = "bpe", min_count: int = 1) -> Codec:
+def trained_codec(texts: Iterable[str], unit: str, *, size: int, subwords: str = "bpe", min_count: int = 1) -> Codec:
     """A codec of the training texts' own alphabet.
 
     Args:
-        texts: of the training part alone.
+        texts: of the training part alone; they may be read twice.
         unit: "subword", "character", "word", or "spaced" for words between blanks.
         size: of subwords and words, at most.
         subwords: how they are found: "bpe" or "unigram".

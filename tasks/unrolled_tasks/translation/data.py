@@ -2,23 +2,25 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import Codec, PairCodec, codec_from_dict
+from unrolled.codecs import BPECodec, Codec, PairCodec, codec_from_dict
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.data import DataError
+from unrolled.training.data import PARTS, DataError
 from unrolled.training.texts import (
     Examples,
     WritingData,
     check_cut,
-    cut_parts,
     documents,
     left_out,
     only_one,
@@ -27,6 +29,7 @@ from unrolled.training.texts import (
 )
 from unrolled.training.tokens import Tokens, write_tokens
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
+from unrolled_tasks.translation.spool import PairFile, Texts, write_pairs
 
 _VERSION = 3  # raise it when the same options lead to other tokens
 _UNITS = ("subword", "character", "word")
@@ -68,6 +71,9 @@ class TranslationData(WritingData[PairBatch]):
         vocabulary_size: of subwords and words.
         joint: one vocabulary for both languages.
         lowercase: all text in lower case.
+        subword_dropout: training pairs are spelled anew each time they are read, and each merge of subwords is passed
+            over with this probability (Provilkov et al. 2020); wants subwords of kind "bpe". Batches are cut and
+            weighed by the usual spelling, whose tokens are a few less.
         batch_tokens: rows × longest of a process's batch, padding included.
         max_length: tokens of a side of a training pair.
         cut: fractions for parts that have no pairs of their own.
@@ -95,6 +101,7 @@ class TranslationData(WritingData[PairBatch]):
         vocabulary_size: int = 8000,
         joint: bool = False,
         lowercase: bool = False,
+        subword_dropout: float = 0.0,
         batch_tokens: int = 2048,
         max_length: int = 128,
         cut: Sequence[float] = (0.94, 0.03, 0.03),
@@ -106,6 +113,11 @@ class TranslationData(WritingData[PairBatch]):
         only_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
         if unit not in _UNITS or subwords not in ("bpe", "unigram"):
             raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
+        if not 0.0 <= subword_dropout < 1.0 or (subword_dropout > 0 and (unit, subwords) != ("subword", "bpe")):
+            raise DataError(
+                f"subword_dropout={subword_dropout}: a probability below 1, and 0 unless unit=subword and "
+                f"subwords=bpe, here {unit} and {subwords}"
+            )
         if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
             raise DataError(
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
@@ -122,6 +134,7 @@ class TranslationData(WritingData[PairBatch]):
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given_codec = None if codec_from is None else _pair_codec(codec_from)
         self.batch_tokens, self.seed = batch_tokens, seed
+        self._subword_dropout = subword_dropout
         self._cache = cache_folder(cache)
         self._codec: PairCodec | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
@@ -167,23 +180,35 @@ class TranslationData(WritingData[PairBatch]):
     def examples(self, part: str, *, scored: bool) -> Examples:
         """The pairs of a part."""
         source, target = self._tokens[part]
-        sides = zip(source.lengths.tolist(), (target.lengths + 1).tolist(), strict=True)
-        return Examples(list(sides), target.lengths + 1)
+        return Examples(np.stack([source.lengths, target.lengths + 1], axis=1), target.lengths + 1)
 
     def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
         """These pairs, with their texts where they are scored."""
+        codec = self.codec()
         sides = [documents(tokens, rows) for tokens in self._tokens[part]]
+        if self._subword_dropout > 0 and not scored:
+            sides = [self._respelled(side, ids) for side, ids in zip((codec.source, codec.target), sides, strict=True)]
         texts = self._scored_texts(part, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
             source_lengths=torch.tensor([len(row) for row in sides[0]]),
-            **taught(sides[1], self.codec().start)._asdict(),
+            **taught(sides[1], codec.start)._asdict(),
             examples=torch.as_tensor(rows),
             scale=scale,
             source_text=tuple(pair.source for pair in texts),
             target_text=tuple(pair.target for pair in texts),
             kinds=tuple(pair.kind for pair in texts),
         )
+
+    def _respelled(self, codec: Codec, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Sentences with other subwords. torch's generator decides, which a checkpoint keeps, as for all dropout."""
+        if not isinstance(codec, BPECodec):
+            raise DataError(
+                f"subword_dropout wants byte-pair subwords, and the given codec is a {type(codec).__name__}"
+            )
+        generator = random.Random(int(torch.randint(2**62, ())))
+        texts = (codec.decode(row.tolist()) for row in rows)
+        return [torch.tensor(codec.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
 
     def _scored_texts(self, part: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
         if part in self._texts:
@@ -204,52 +229,58 @@ class TranslationData(WritingData[PairBatch]):
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
-    def _pairs(self) -> dict[str, list[Pair]]:
-        parts = {part: list(self._source.pairs(part)) for part in self._source.parts}
-        return cut_parts(parts, (1, 0, 0) if isinstance(self._source, PhraseSource) else self._cut)
-
     def _encode(self, folder: Path) -> None:
-        lowercase, max_length = self._coding[4:]
-        parts = {
-            part: [Pair(p.source.lower(), p.target.lower(), p.kind) for p in pairs] if lowercase else pairs
-            for part, pairs in self._pairs().items()
-        }
-        for part, pairs in parts.items():
-            if part != "train":
-                _expect_both_sides(part, pairs)
-        full = [pair for pair in parts.get("train", []) if pair.source and pair.target]
-        dropped = {"empty": len(parts.get("train", [])) - len(full), "long": 0}
-        codec = self._given_codec or self._trained_codec(full)
-        kept = [p for p in full if max(len(codec.encode(p.source)), len(codec.target.encode(p.target))) <= max_length]
-        dropped["long"] = len(full) - len(kept)
-        if "train" in parts:
-            if not kept:
-                raise DataError(
-                    f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} "
-                    f"more than max_length={max_length} tokens"
-                )
-            parts["train"] = kept
-        for part, pairs in parts.items():
-            write_tokens(folder / f"{part}.source", codec.source, (pair.source for pair in pairs))
-            write_tokens(folder / f"{part}.target", codec.target, (pair.target for pair in pairs))
-        texts = {part: pairs for part, pairs in parts.items() if part != "train"}
-        about = {"parts": list(parts), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
-        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        """Reads the pairs once; what is kept of them in memory are lengths, and the texts that are scored."""
+        with TemporaryDirectory(dir=folder) as spool:
+            parts = self._spooled(Path(spool))
+            for part, pairs in parts.items():
+                if part != "train":
+                    _expect_both_sides(part, pairs)
+            train = parts.get("train")
+            full = None if train is None else train.where([bool(pair.source and pair.target) for pair in train])
+            codec = self._given_codec or self._trained_codec(full)
+            dropped = {"empty": 0, "long": 0}
+            if train is not None and full is not None:
+                parts["train"] = kept = full.where([self._fits(codec, pair) for pair in full])
+                dropped = {"empty": len(train) - len(full), "long": len(full) - len(kept)}
+                if not len(kept):
+                    raise DataError(
+                        f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} "
+                        f"more than max_length={self._coding[-1]} tokens"
+                    )
+            for part, pairs in parts.items():
+                write_tokens(folder / f"{part}.source", codec.source, Texts(pairs, "source"))
+                write_tokens(folder / f"{part}.target", codec.target, Texts(pairs, "target"))
+            texts = {part: list(pairs) for part, pairs in parts.items() if part != "train"}
+            about = {"parts": list(parts), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
+            (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def _trained_codec(self, pairs: Sequence[Pair]) -> PairCodec:
+    def _spooled(self, folder: Path) -> dict[str, PairFile]:
+        lowercase = self._coding[4]
+        parts = {
+            part: write_pairs(folder / part, self._source.pairs(part), lowercase=lowercase)
+            for part in self._source.parts
+        }
+        if not isinstance(self._source, PhraseSource):
+            parts = _cut(parts, self._cut)
+        return {part: parts[part] for part in PARTS if part in parts and len(parts[part])}
+
+    def _fits(self, codec: PairCodec, pair: Pair) -> bool:
+        return max(len(codec.encode(pair.source)), len(codec.target.encode(pair.target))) <= self._coding[-1]
+
+    def _trained_codec(self, pairs: PairFile | None) -> PairCodec:
         joint, lowercase = self._coding[3:5]
         if not pairs:
             raise DataError("a codec is made from training pairs, and there are none with text on both sides")
-        sides = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
         try:
             if joint:
-                codec = self._trained([*sides[0], *sides[1]])
+                codec = self._trained(Texts(pairs, "source", "target"))
                 return PairCodec(codec, codec, lowercase)
-            return PairCodec(self._trained(sides[0]), self._trained(sides[1]), lowercase)
+            return PairCodec(self._trained(Texts(pairs, "source")), self._trained(Texts(pairs, "target")), lowercase)
         except ValueError as error:
             raise DataError(f"training pairs: {error}") from error
 
-    def _trained(self, texts: Sequence[str]) -> Codec:
+    def _trained(self, texts: Texts) -> Codec:
         unit, subwords, size = self._coding[:3]
         return trained_codec(texts, unit, size=size, subwords=subwords)
 
@@ -261,9 +292,19 @@ def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
     return codec
 
 
-def _expect_both_sides(part: str, pairs: Sequence[Pair]) -> None:
+def _expect_both_sides(part: str, pairs: PairFile) -> None:
     empty = [(number, pair) for number, pair in enumerate(pairs, start=1) if not (pair.source and pair.target)]
     if empty:
         number, pair = empty[0]
         place = f" ({pair.place})" if pair.place else ""
         raise DataError(f"{part} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
+
+
+def _cut(parts: dict[str, PairFile], cut: Sequence[float]) -> dict[str, PairFile]:
+    """Parts without pairs of their own are taken from the end of the training pairs."""
+    parts = dict(parts)
+    whole = len(parts["train"])
+    for part, share in zip(PARTS[:0:-1], list(cut)[:0:-1], strict=True):
+        if part not in parts:
+            parts["train"], parts[part] = parts["train"].cut(min(round(whole * share), len(parts["train"])))
+    return parts

@@ -1,23 +1,32 @@
 """Scores of translations, by sacrebleu itself, so that they mean what others' numbers mean."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.metadata import version
 
 from unrolled.training.writing import Written
 
 try:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
-except ModuleNotFoundError:
-    raise ModuleNotFoundError("for translation: pip install 'unrolled[text]'", name="sacrebleu") from None
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError("for translation: pip install 'unrolled[text]'", name=missing.name) from None
 
 
-def corpus_scores(written: Sequence[Written]) -> tuple[dict[str, float], dict[str, str]]:
+def corpus_scores(written: Sequence[Written], language: str) -> tuple[dict[str, float], dict[str, str]]:
     """Scores in percent, and the signatures that say how they were made.
 
-    `bleu` is cased, on detokenised text with sacrebleu's 13a tokens (Post 2018). `bleu_lowercase` is the same on
-    lower-cased text, the nearest to what papers before that reported on their own lower-cased tokens. `exact` is the
-    share of texts that equal a reference.
+    `bleu` is cased, on detokenised text with sacrebleu's 13a tokens (Post 2018); `bleu_lowercase` is the same on
+    lower-cased text. `bleu_moses` is what older papers report: BLEU on lower-cased text with the punctuation and the
+    tokens of the Moses scripts (Koehn et al. 2007). `exact` is the share of texts that equal a reference.
+
+    Args:
+        written: texts beside their references.
+        language: of the texts, a code such as "de" or "de_CH": abbreviations and apostrophes depend on it. Those of
+            languages that Moses doesn't know are read as in English and as signs of their own.
     """
     if not written:
         return {}, {}
@@ -25,8 +34,29 @@ def corpus_scores(written: Sequence[Written]) -> tuple[dict[str, float], dict[st
     references = _columns([item.references for item in written])
     metrics = {"bleu": BLEU(), "bleu_lowercase": BLEU(lowercase=True), "chrf": CHRF()}
     numbers = {name: metric.corpus_score(texts, references).score for name, metric in metrics.items()}
-    numbers["exact"] = 100.0 * sum(item.text in item.references for item in written) / len(written)
-    return numbers, {name: str(metric.get_signature()) for name, metric in metrics.items()}
+    signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
+    numbers["bleu_moses"], signatures["bleu_moses"] = _moses_score(texts, references, re.split("[-_]", language)[0])
+    numbers["exact"] = _exact(written)
+    return numbers, signatures
+
+
+def _moses_score(texts: Sequence[str], references: Sequence[Sequence[str]], language: str) -> tuple[float, str]:
+    metric = BLEU(tokenize="none", force=True)  # force: no warning that the text is tokenised, which it is on purpose
+    tokenized = [[_moses(text, language) for text in column] for column in (texts, *references)]
+    score = metric.corpus_score(tokenized[0], tokenized[1:]).score
+    said = str(metric.get_signature()).replace("case:mixed", "case:lc")
+    return score, f"{said.replace('tok:none', f'tok:moses-{language}')}|sacremoses:{version('sacremoses')}"
+
+
+@lru_cache(maxsize=50_000)  # references come again at every validation
+def _moses(text: str, language: str) -> str:
+    normalizer, tokenizer = _scripts(language)
+    return " ".join(tokenizer.tokenize(normalizer.normalize(text.lower()), escape=False))
+
+
+@lru_cache
+def _scripts(language: str) -> tuple[MosesPunctNormalizer, MosesTokenizer]:
+    return MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
 
 
 def sentence_score(item: Written) -> float:
@@ -57,15 +87,26 @@ def by_kind(written: Sequence[Written]) -> list[tuple[str, int, float, float]]:
     for item in written:
         if item.kind:
             groups[item.kind].append(item)
-    scores = {kind: corpus_scores(items)[0] for kind, items in sorted(groups.items())}
-    return [(kind, len(groups[kind]), found["chrf"], found["exact"]) for kind, found in scores.items()]
+    return [(kind, len(items), _chrf(items), _exact(items)) for kind, items in sorted(groups.items())]
 
 
 def _grouped(written: Sequence[Written], key: Callable[[Written], str]) -> list[tuple[str, int, float]]:
     groups: dict[str, list[Written]] = defaultdict(list)
     for item in written:
         groups[key(item)].append(item)
-    return [(name, len(items), corpus_scores(items)[0]["bleu"]) for name, items in groups.items()]
+    return [(name, len(items), _bleu(items)) for name, items in groups.items()]
+
+
+def _bleu(written: Sequence[Written]) -> float:
+    return BLEU().corpus_score([item.text for item in written], _columns([item.references for item in written])).score
+
+
+def _chrf(written: Sequence[Written]) -> float:
+    return CHRF().corpus_score([item.text for item in written], _columns([item.references for item in written])).score
+
+
+def _exact(written: Sequence[Written]) -> float:
+    return 100.0 * sum(item.text in item.references for item in written) / len(written)
 
 
 def _columns(references: Sequence[Sequence[str]]) -> list[list[str]]:

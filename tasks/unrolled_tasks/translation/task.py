@@ -1,31 +1,73 @@
 """Translation: the encoder reads a sentence, the decoder writes it in another language."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, PairCodec
 from unrolled.training.markdown import table
+from unrolled.training.schedules import Schedule
 from unrolled.training.writing import WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
+from unrolled_tasks.translation.lengths import write_lengths
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
 
 _WORST = 30
 
 
 class Translation(WritingTask):
-    """A sentence in, its translation out (Bahdanau et al. 2015); arguments are those of `WritingTask`."""
+    """A sentence in, its translation out (Bahdanau et al. 2015).
+
+    Args:
+        language: of what is written, a code such as "de": for the score on the tokens of the Moses scripts. All others
+            are `WritingTask`'s.
+    """
 
     codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
         **WritingTask.files,
+        "lengths.png": "BLEU by length of the source, also as lengths.csv",
         "translations.md": "scores by length and kind, and the worst translations",
         "alignments": "what each word looked at",
     }
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        codec: PairCodec,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
+        schedule: Schedule | None = None,
+        *,
+        language: str | int = "en",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        label_smoothing: float = 0.0,
+        coverage: float = 0.0,
+        own_inputs: float = 0.0,
+        search: Mapping[str, Any] | None = None,
+        validation_width: int = 1,
+        shown: int = 6,
+    ) -> None:
+        super().__init__(
+            network,
+            codec,
+            optimizer,
+            schedule,
+            l1=l1,
+            l2=l2,
+            label_smoothing=label_smoothing,
+            coverage=coverage,
+            own_inputs=own_inputs,
+            search=search,
+            validation_width=validation_width,
+            shown=shown,
+        )
+        self.language = str(language)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Translate, or score it on other pairs."""
@@ -52,16 +94,18 @@ class Translation(WritingTask):
         return self.codec.source.symbols(batch.source[row, : int(batch.source_lengths[row])].tolist())
 
     def scores(self, written: Sequence[Written]) -> dict[str, float]:
-        """BLEU, lower-cased BLEU, chrF and the share of exact matches, in percent."""
-        numbers, signatures = corpus_scores(written)
+        """BLEU as it is, lower-cased and on Moses' tokens, chrF and the share of exact matches, in percent."""
+        numbers, signatures = corpus_scores(written, self.language)
         self.notes.update({f"signature {name}": said for name, said in signatures.items()})
         return numbers
 
     def report(self, written: Sequence[Written], folder: Path) -> None:
-        """written.txt, and translations.md: scores by length and kind, and the worst sentences."""
+        """written.txt; scores by length as table and picture; translations.md with the worst sentences."""
         super().report(written, folder)
+        lengths = by_length(written)
+        write_lengths(lengths, folder)
         lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
-        lines += table(("words in the source", "sentences", "BLEU"), by_length(written))
+        lines += table(("words in the source", "sentences", "BLEU"), lengths)
         if kinds := by_kind(written):
             lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
         worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from unrolled.training.data import DataError
 from unrolled_tasks.translation.data import PairBatch, TranslationData
 from unrolled_tasks.translation.phrases import KINDS, part_of, phrases
+from unrolled_tasks.translation.sources import HubSource
 
 ROWS = [{"en": f"the {word} number {n}", "de": f"die {word} Nummer {n}"} for n in range(20) for word in ("old", "new")]
 
@@ -109,6 +111,79 @@ def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
     assert made.sizes() == {"source_vocabulary": codec.size, "target_vocabulary": codec.size}
 
 
+def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:
+    options = {"files": write("t.jsonl"), "unit": "subword", "vocabulary_size": 60, "joint": True}
+    plain, dropping = data(**options), data(**options, subword_dropout=0.2)
+    usual, loader = list(plain.train_dataloader()), dropping.train_dataloader()
+
+    torch.manual_seed(3)
+    epochs = [list(loader) for _ in range(2)]
+    torch.manual_seed(3)
+    again = list(dropping.train_dataloader())
+
+    assert sentences(plain, epochs[0]) == sentences(plain, usual)
+    size = sum(int(batch.lengths.sum()) for batch in usual)
+    assert size < sum(int(batch.lengths.sum()) for batch in epochs[0])
+    assert spellings(epochs[0]) != spellings(epochs[1])
+    assert spellings(epochs[0]) == spellings(again)
+    assert spellings(list(plain.val_dataloader())) == spellings(list(dropping.val_dataloader()))
+    assert [batch.scale for batch in epochs[0]] == [batch.scale for batch in usual]
+
+
+def sentences(made: TranslationData, batches: list[PairBatch]) -> set[str]:
+    """Both sides of all pairs."""
+    codec = made.codec()
+    return {
+        text
+        for batch in batches
+        for text in (
+            *texts(codec.source, batch.source, batch.source_lengths),
+            *texts(codec, batch.targets, batch.lengths),
+        )
+    }
+
+
+def spellings(batches: list[PairBatch]) -> set[tuple[int, ...]]:
+    """The ids of each translation, in whatever batch it stands."""
+    return {tuple(row[:n].tolist()) for b in batches for row, n in zip(b.targets, b.lengths.tolist(), strict=True)}
+
+
+def test_a_streamed_set_is_read_once_and_gives_what_its_files_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("t.jsonl")
+    options = {"data_files": {"train": "t.jsonl", "validation": "t.jsonl"}, "streaming": True}
+    coding = {"unit": "subword", "vocabulary_size": 60, "joint": True, "cut": [0.9, 0.05, 0.05]}
+    asked: list[str] = []
+    pairs = HubSource.pairs
+    monkeypatch.setattr(HubSource, "pairs", lambda source, part: asked.append(part) or pairs(source, part))
+
+    streamed = data(dataset="json", dataset_options=options, **coding)
+
+    assert asked == ["train", "validation"]
+    local = data(files="t.jsonl", validation_files="t.jsonl", **coding)
+    assert streamed.describe() == local.describe()
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        ones, others = (list(getattr(made, loader)()) for made in (streamed, local))
+        assert ones
+        assert spellings(ones) == spellings(others)
+        assert [batch.source_text for batch in ones] == [batch.source_text for batch in others]
+
+
+def test_memory_does_not_grow_with_the_corpus(place: Path) -> None:
+    peaks: list[int] = []
+    for count in (2_000, 20_000):
+        lines = (f"the word number {n} of all of them\tdas Wort Nummer {n} von allen zusammen\n" for n in range(count))
+        (place / f"{count}.tsv").write_text("en\tde\n" + "".join(lines))
+        few = {"validation_files": write("t.tsv"), "test_files": "t.tsv"}
+        tracemalloc.start()
+        made = data(files=f"{count}.tsv", unit="character", batch_tokens=2000, **few)
+        next(iter(made.train_dataloader()))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert (peaks[1] - peaks[0]) / 18_000 < 250  # bytes a pair, of its lengths; as Python's objects they would be 600
+    assert not list(place.glob("cache/*/tmp*"))  # what was written on the way is gone
+
+
 def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
     made = data(files=write("t.jsonl"), validation_files="t.jsonl")
 
@@ -129,6 +204,8 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.xml"}, "pairs come from tables .*jsonl"),
         ({"files": "t.jsonl", "unit": "subword", "vocabulary_size": 9}, "vocabulary_size=9 is too small"),
         ({"files": "t.jsonl", "unit": "letter"}, "unit='letter' is one of subword"),
+        ({"files": "t.jsonl", "subword_dropout": 1.0, "unit": "subword"}, "subword_dropout=1.0"),
+        ({"files": "t.jsonl", "subword_dropout": 0.1}, "unless unit=subword and subwords=bpe, here character"),
         ({"files": "t.jsonl", "batch_tokens": 0}, "batch_tokens=0"),
         ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),

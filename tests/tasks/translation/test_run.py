@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from unrolled import load_bundle
 from unrolled.inference import Search, alternatives, translate
 from unrolled.training.run import run, score
+from unrolled_tasks.translation.lengths import read_lengths
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -141,7 +142,24 @@ def test_a_run_leaves_scores_texts_and_pictures(trained: Path, capsys: Any) -> N
     assert len((folder / "written.txt").read_text().splitlines()) > 3
     assert "| chrF | source | reference | written |" in (folder / "translations.md").read_text()
     assert "should be" in (folder / "samples.md").read_text()
+    assert [name for name, *_ in read_lengths(folder)] == ["1–5"]
+    assert (folder / "lengths.png").is_file()
     assert torch.load(trained, weights_only=True)["unrolled"]["format"] == 1
+
+
+@pytest.mark.parametrize(
+    "monitor",
+    [["monitor.metric=validation/bleu"], ["monitor.metric=validation/perplexity", "monitor.mode=min"]],
+    ids=["bleu", "perplexity"],
+)
+def test_a_run_ends_early_by_the_score_that_is_asked_for(pairs: Path, configure: Configure, monitor: list[str]) -> None:
+    still = ["optimizer.lr=1e-30", "optimizer.weight_decay=0", "callbacks.alignments=null", "callbacks.samples=null"]
+    patient = ["callbacks/early_stopping=patience", "callbacks.early_stopping.patience=2", "trainer.max_epochs=9"]
+
+    run(configure("run", *TINY, *STILL, *still, *patient, *monitor, "test=false", small=False))
+
+    last = torch.load(pairs / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 2  # the first, and two that brought nothing
 
 
 def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path, configure: Configure) -> None:

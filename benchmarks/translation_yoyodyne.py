@@ -1,0 +1,163 @@
+"""Translation beside Yoyodyne's attentive LSTM, which lives in an environment of its own.
+
+    python -m venv yoyodyne && yoyodyne/bin/pip install yoyodyne
+    python benchmarks/translation_yoyodyne.py --peer yoyodyne/bin/python
+
+Sizes, batches, optimizer and clipping are the same. The networks are not: Yoyodyne's feeds the context to its decoder
+and has no readout, embeddings are not tied to the output, and attention is recomputed over the source at each step; the
+number of parameters stands in the table. Each side has its process, and they take turns; figures are medians over
+rounds. Training: target tokens per second. Search: beam of 5 over random networks and sentences of one length, until
+texts have as many tokens as their sources.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LENGTH, LEAST = 14, 6  # of the sentences to search for; Yoyodyne keeps the first ids for itself
+
+
+def worker(path: str) -> None:
+    """Yoyodyne's side, in its own process: for each "train" or "search" on a line, the seconds it took."""
+    from torch.nn.utils import clip_grad_norm_
+    from yoyodyne.data.batches import Batch, PaddedTensor
+    from yoyodyne.models import SoftAttentionLSTMModel, modules
+
+    asked = json.loads(Path(path).read_text())
+    torch.set_num_threads(asked["threads"])
+    vocabulary, embedding, hidden, _ = asked["sizes"]
+    encoder = modules.LSTMEncoder(bidirectional=True, embedding_size=embedding, hidden_size=hidden, dropout=0.0)
+    model = SoftAttentionLSTMModel(
+        source_encoder=encoder,
+        embedding_size=embedding,
+        decoder_hidden_size=hidden,
+        decoder_dropout=0.0,
+        label_smoothing=0.1,
+        max_target_length=LENGTH,
+        vocab_size=vocabulary,
+        target_vocab_size=vocabulary,
+        compute_accuracy=False,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def padded(rows: list[list[int]]) -> PaddedTensor:
+        return PaddedTensor([torch.tensor(row) for row in rows])
+
+    def train() -> None:
+        model.train()
+        model.beam_width = 1
+        for source, target in asked["batches"]:
+            batch = Batch(padded(source), target=padded(target))
+            optimizer.zero_grad()
+            model.loss_func(model(batch), batch.target.tensor).backward()
+            clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+    def search() -> None:
+        model.eval()
+        model.beam_width = asked["width"]
+        with torch.no_grad():
+            for begin in range(0, len(asked["sources"]), asked["rows"]):
+                model(Batch(padded(asked["sources"][begin : begin + asked["rows"]])))
+
+    print(json.dumps(sum(parameter.numel() for parameter in model.parameters())), flush=True)
+    for line in sys.stdin:
+        begun = time.perf_counter()
+        {"train": train, "search": search}[line.strip()]()
+        print(json.dumps(time.perf_counter() - begun), flush=True)
+
+
+def main() -> None:
+    import translation as bench  # beside this file
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, help="the Python in whose environment Yoyodyne is installed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--sentences", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=16, help="sentences that are searched for at once")
+    parser.add_argument("--width", type=int, default=5)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--sizes", type=int, nargs=4, default=[5000, 256, 320, 256])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    bench.keep_freed_memory()
+    torch.manual_seed(0)
+    steps = bench.batches(options.steps, options.sizes[0], options.batch_tokens)
+    generator = random.Random(1)
+    sources = [bench.random_sentence(generator, LENGTH, options.sizes[0]) for _ in range(options.sentences)]
+    ours = bench.network(*options.sizes)
+    alike = bench.Search(width=options.width, min_ratio=1.0, max_ratio=1.0, max_extra=0)
+    find = partial(bench.our_search, ours, bench.Ids(), alike)
+
+    def search() -> float:
+        with torch.no_grad():
+            begun = time.perf_counter()
+            for begin in range(0, len(sources), options.rows):
+                rows = torch.stack(sources[begin : begin + options.rows])
+                find(rows, torch.full((len(rows),), LENGTH))
+            return len(sources) / (time.perf_counter() - begun)
+
+    asked = {
+        **{name: getattr(options, name) for name in ("threads", "sizes", "width", "rows")},
+        "batches": [(_rows(b.source, b.source_lengths), _rows(b.targets, b.lengths)) for b in steps],
+        "sources": [[max(index, LEAST) for index in source.tolist()] for source in sources],
+    }
+    tokens = sum(int(batch.lengths.sum()) for batch in steps)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "asked.json"
+        path.write_text(json.dumps(asked))
+        command = [options.peer, __file__, "--worker", str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+            parameters = [int(json.loads(_answer(peer))), sum(p.numel() for p in ours.parameters())]
+            print(f"parameters: Yoyodyne {parameters[0]:,}, unrolled {parameters[1]:,}")
+
+            def asked_peer(what: str, count: int) -> float:
+                return count / float(json.loads(_answer(peer, what)))
+
+            def train() -> float:
+                return bench.trained(ours.train(), bench.our_loss, steps, torch.float32)
+
+            asked_peer("train", tokens)  # both once, unmeasured
+            train()
+            rates = {"Yoyodyne": partial(asked_peer, "train", tokens), "unrolled": train}
+            bench.report("training", "target tokens per second", bench.alternating(options.rounds, rates))
+            ours.eval()
+            rates = {"Yoyodyne": partial(asked_peer, "search", len(sources)), "unrolled": search}
+            title = f"beam search, width {options.width}"
+            bench.report(title, "sentences per second", bench.alternating(options.rounds, rates))
+            if peer.stdin:
+                peer.stdin.close()
+
+
+def _rows(ids: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Ragged ids without those that the peer keeps for itself, but for its own end symbol."""
+    return [[max(index, LEAST) for index in row[:n].tolist()] for row, n in zip(ids, lengths.tolist(), strict=True)]
+
+
+def _answer(peer: Any, question: str | None = None) -> str:
+    if question is not None:
+        peer.stdin.write(f"{question}\n")
+        peer.stdin.flush()
+    line = peer.stdout.readline()
+    if not line:
+        raise SystemExit(f"Yoyodyne's process ended with status {peer.wait()}")
+    return line
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        worker(sys.argv[2])
+    else:
+        main()
