@@ -28,7 +28,7 @@ def steps(kind: str, sizes: tuple[int, int, int], shortest: float | None) -> tup
     """A training step of ours and one of torch's on the same inputs: forward, a loss, backward."""
     time_steps, batch, hidden = sizes
     cell, layer = KINDS[kind]
-    ours, theirs = Recurrent(cell, hidden, hidden), layer(hidden, hidden, batch_first=True)
+    ours, theirs = Recurrent(cell, hidden, hidden, backend="fused"), layer(hidden, hidden, batch_first=True)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(batch, time_steps, hidden, generator=generator, requires_grad=True)
     lengths = None
