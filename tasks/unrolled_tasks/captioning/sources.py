@@ -1,5 +1,6 @@
 """Where captioned images come from: glyphs, tables beside image files, Parquet, Karpathy's splits, sets of the hub."""
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from unrolled.training.arrays import Picture
 from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, stamps
+from unrolled.training.files import find_files, nearest, stamps, suffix_of
 from unrolled.training.hub import HubSplits
 from unrolled.training.tables import TABLES, read_table, single_spaced
 
@@ -76,7 +77,10 @@ class TableSource(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         about: dict[str, Any] = {"columns": self._columns, "folder": self._folder}
-        return {**about, **{part: stamps(self._paths(part)) for part in self.parts}}
+        about |= {part: stamps(self._paths(part)) for part in self.parts}
+        if all(suffix_of(path) == ".parquet" for part in self.parts for path in self._paths(part)):
+            return about  # they hold their images, as a rule
+        return {**about, "named": [named_stamps(self.images(part)) for part in self.parts]}
 
     def images(self, part: str) -> Iterator[Captioned]:
         """As for every source.
@@ -113,7 +117,8 @@ class KarpathySource(Source):
         return tuple(part for part in PARTS if part in there or part == "train")
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"file": stamps(find_files(str(self._file))), "folder": str(self._folder)}
+        named = [named_stamps(self.images(part)) for part in self.parts]
+        return {"file": stamps(find_files(str(self._file))), "folder": str(self._folder), "named": named}
 
     def images(self, part: str) -> Iterator[Captioned]:
         """As for every source.
@@ -217,6 +222,12 @@ def joined(images: Iterator[Captioned]) -> Iterator[Captioned]:
         else:
             named[path] = one
     yield from named.values()
+
+
+def named_stamps(images: Iterator[Captioned]) -> str:
+    """A digest that differs when one of the image files that are named does."""
+    paths = (Path(one.picture.path) for one in images if one.picture.content is None)
+    return hashlib.sha256(repr(stamps(path for path in paths if path.is_file())).encode()).hexdigest()
 
 
 def _picture(value: Any, folder: Path, place: str) -> Picture:

@@ -145,6 +145,17 @@ def test_a_broken_picture_is_named_or_skipped_and_counted(pictures: Path) -> Non
         prepared(files="shapes")
 
 
+def test_another_picture_under_the_same_name_is_seen(pictures: Path) -> None:
+    before = prepared(files="shapes").batch("train", np.arange(1), 1.0, scored=True).images
+    path = pictures / "shapes" / "red_left.png"
+    path.write_bytes((pictures / "shapes" / "blue_top.png").read_bytes() + b" ")
+
+    after = prepared(files="shapes")
+
+    assert not torch.equal(after.batch("train", np.arange(1), 1.0, scored=True).images, before)
+    assert len(list((pictures / "cache").glob("captions-*.lock"))) == 2
+
+
 def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(pictures: Path) -> None:
     table = pictures / "shapes" / "metadata.jsonl"
     rows = [json.loads(line) for line in table.read_text().splitlines()]

@@ -39,6 +39,8 @@ TINY = [
     "optimizer.lr=1e-2",
     "trainer=cpu",
     "trainer.max_epochs=2",
+    "task.search.max_extra=8",
+    "callbacks.alignments.count=1",  # drawing takes longer than the network
     "callbacks.progress=null",
     "callbacks.curves=null",
     "+trainer.enable_progress_bar=false",
@@ -52,7 +54,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def trained(pictures: Path, configure: Configure) -> Path:
-    run(configure("run", *TINY, "callbacks.alignments.count=2", small=False))
+    run(configure("run", *TINY, small=False))
     return pictures / "run" / "checkpoints" / "best.ckpt"
 
 
