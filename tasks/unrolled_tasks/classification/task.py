@@ -117,9 +117,10 @@ class Classification(SequenceTask):
         """Classify, or score it on other examples."""
         text = isinstance(self.answers.source, Codec)
         use = f"python -m unrolled classify {checkpoint}"
+        task = "regression" if isinstance(self.answers, NumberCodec) else "classification"
         return (
             f"{use} < texts.txt" if text else f"{use} FILE …",
-            f"python evaluate.py task=classification checkpoint={checkpoint} data=… split=validation",
+            f"python evaluate.py task={task} checkpoint={checkpoint} data=… split=validation",
         )
 
     def on_fit_start(self) -> None:
