@@ -17,14 +17,14 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 74re
        color: #1c1c1c; background: #fafafa }
 h1 { font-size: 1.4rem; margin: 0 0 .2rem }
 .numbers { color: #555; margin: 0 0 1.5rem }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: .9rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: .9rem; align-items: start }
 figure { display: flex; gap: .8rem; margin: 0; padding: .7rem; background: #fff; border: 1px solid #e2e2e2;
          border-radius: 8px; break-inside: avoid }
 img { width: 112px; height: 112px; object-fit: contain; image-rendering: auto; flex: none; border-radius: 4px;
       background: #f0f0f0 }
 figcaption { min-width: 0 }
 .written { font-weight: 600; margin: 0 0 .3rem }
-ul { margin: 0; padding: 0; list-style: none; color: #555; font-size: .86rem }
+ul { margin: 0; padding: 0 0 0 1rem; color: #555; font-size: .86rem } li { margin: 0 0 .15rem }
 .score { font-size: .8rem; color: #777; margin-top: .3rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) {
   body { background: #161616; color: #eaeaea } figure { background: #202020; border-color: #333 }
@@ -45,7 +45,7 @@ def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, par
     ranked = sorted(zip(caption_scores(written), written, strict=True), key=lambda pair: (pair[0], pair[1].example))
     step = max(1, -(-len(ranked) // most))
     shown = ranked[::step]
-    numbers = ", ".join(f"{name} {value:.1f}" for name, value in corpus_scores(written).items() if "un" not in name)
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in corpus_scores(written).items() if "un" not in name)
     head = f"{len(shown)} of {len(ranked)} images of the {part} part, worst first by CIDEr-D"
     figures = "\n".join(_figure(score, item, data, part) for score, item in shown)
     page = (
