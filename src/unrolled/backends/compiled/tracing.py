@@ -98,7 +98,7 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
             graph = make_fx(pure, decomposition_table=table, tracing_mode="fake")(*examples)
         except NotPointwiseError:
             raise
-        except Exception as error:
+        except Exception as error:  # somebody's own maths, and tracing it, may raise anything
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise NotPointwiseError(f"its step cannot be traced: {first}") from error
     values, results = Reader(graph, shape, dtype).read(leaves)
