@@ -86,6 +86,20 @@ def test_tied_weights_are_one_parameter() -> None:
     assert len({id(p) for p in network.parameters()}) == len(list(network.parameters()))
 
 
+def test_a_scaled_embedding_is_read_times_the_root_of_its_size() -> None:
+    core = partial(Recurrent, LSTMCell, hidden_size=8)
+    scaled = RecurrentDecoder(11, 8, core, tied=True, scaled_embedding=True).double()
+    plain = RecurrentDecoder(11, 8, core, tied=False).double()
+    plain.load_state_dict(scaled.state_dict())
+    with torch.no_grad():
+        plain.embedding.weight.mul_(8**0.5)
+    tokens = torch.randint(11, (3, 4))
+
+    expected = plain(tokens, plain.start(3)[0]).logits
+
+    torch.testing.assert_close(scaled(tokens, scaled.start(3)[0]).logits, expected, rtol=0, atol=1e-12)
+
+
 def test_tied_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="embedding_size equal to the core's output, 8, got 5"):
         decoder(tied=True)

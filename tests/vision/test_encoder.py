@@ -46,6 +46,21 @@ def test_one_vector_is_the_mean_of_the_regions() -> None:
     torch.testing.assert_close(vector(images).summary, grid(images).summary)
 
 
+def test_normed_regions_have_one_scale_whatever_the_trunk_says() -> None:
+    encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2]), size=32, norm=True).double().eval()
+    features = torch.randn(2, 9, 16, dtype=torch.double)
+
+    once, larger = (encoder(factor * features).values for factor in (1.0, 50.0))
+
+    assert encoder.norm is not None
+    with torch.no_grad():
+        projected = nn.functional.linear(features, *encoder.project.parameters())  # pyright: ignore
+    deviation = projected - projected.mean(-1, keepdim=True)
+    expected = deviation / (deviation.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(once, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(larger.std(-1), once.std(-1), rtol=1e-3, atol=0)
+
+
 def test_what_the_trunk_has_said_before_counts_as_the_image() -> None:
     encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2]), size=6).eval()
     images = torch.rand(3, 3, 16, 16)

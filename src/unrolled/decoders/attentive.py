@@ -72,8 +72,7 @@ class AttentiveDecoder(Decoder):
             knows what was looked at. Without it all steps of a pass go through the core at once, which is faster.
         readout_size: features of the readout; by default the core's output, or the embedding's when tied.
         tied: the output layer shares the embedding's weights (Press & Wolf 2017).
-        scaled_embedding: where it is tied, the embedding is read times √embedding_size (Vaswani et al. 2017, section
-            3.4): weights of an output layer's size are small beside those of an embedding, and learning begins late.
+        scaled_embedding: where it is tied, the embedding is read times √embedding_size, so that learning begins sooner.
         copy: a prediction may point at a word of the source (See et al. 2017): the logits are then log probabilities.
             Source and target must share one vocabulary.
         order: a partial `Order`: when the core reads and when it looks. By default it looks after it has read,
@@ -132,8 +131,7 @@ class AttentiveDecoder(Decoder):
         self.readout = nn.Linear(query_size + self.attention.value_size, readout_size)
         self.output = nn.Linear(readout_size, vocabulary_size)
         if tied:
-            tie(self.output, self.embedding, "the readout")
-            self.embedding.scale = embedding_size**0.5 if scaled_embedding else 1.0
+            tie(self.output, self.embedding, "the readout", scaled=scaled_embedding)
         self.bridge = Bridge(source_size, self.core)
         if copy and not self.attention.weighs:
             raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrolled.encoders import Encoded
+from unrolled.encoders import Encoded, TokenEmbedding
 from unrolled.recurrent import Recurrent
 from unrolled.shapes import expect
 from unrolled.state import leaves, rebuild
@@ -75,8 +75,11 @@ class Bridge(nn.ModuleList):
         )
 
 
-def tie(output: nn.Linear, embedding: nn.Embedding, width: str) -> None:
+def tie(output: nn.Linear, embedding: TokenEmbedding, width: str, *, scaled: bool) -> None:
     """Let an output layer share an embedding's weights (Press & Wolf 2017).
+
+    With `scaled` the embedding is read times √size (Vaswani et al. 2017, section 3.4): weights of an output layer's
+    size are small beside those of an embedding, and learning begins late.
 
     Raises:
         ValueError: an embedding as wide as something else than the output layer's input, which `width` names.
@@ -87,3 +90,4 @@ def tie(output: nn.Linear, embedding: nn.Embedding, width: str) -> None:
     output.weight = embedding.weight
     # The output layer's scale: an embedding's unit normal would give logits of the size of √hidden.
     nn.init.uniform_(embedding.weight, -(size**-0.5), size**-0.5)
+    embedding.scale = size**0.5 if scaled else 1.0

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
 from unrolled.dropout import SequenceDropout
-from unrolled.encoders import Encoded, complete
+from unrolled.encoders import Encoded, TokenEmbedding, complete
 from unrolled.recurrent import Recurrent
 from unrolled.shapes import expect
 
@@ -25,6 +25,7 @@ class RecurrentDecoder(Decoder):
         output_dropout: dropout on the core's outputs.
         variational_dropout: both with one mask for all steps of a pass (Gal & Ghahramani 2016), or a new one at each.
         tied: the output layer shares the embedding's weights (Press & Wolf 2017); the sizes must agree.
+        scaled_embedding: where it is tied, the embedding is read times √embedding_size, so that learning begins sooner.
         source_size: features of an `Encoded.summary` to start from. None: a language model, which starts from the
             core's own initial state.
         source_as: what the summary becomes. "state": each leaf of the first state, through tanh(W s + b) (Cho et al.
@@ -47,18 +48,19 @@ class RecurrentDecoder(Decoder):
         output_dropout: float = 0.0,
         variational_dropout: bool = True,
         tied: bool = False,
+        scaled_embedding: bool = False,
         source_size: int | None = None,
         source_as: str = "state",
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = TokenEmbedding(vocabulary_size, embedding_size)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.core = complete(core, embedding_size, hidden_size=hidden_size, num_layers=num_layers)
         self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
         self.output = nn.Linear(self.core.output_size, vocabulary_size)
         if tied:
-            tie(self.output, self.embedding, "the core's output")
+            tie(self.output, self.embedding, "the core's output", scaled=scaled_embedding)
         if source_as not in ("state", "input"):
             raise ValueError(f"source_as={source_as!r}: state or input")
         self.bridge = self.first = None

@@ -24,6 +24,7 @@ class ImageEncoder(Encoder):
         size: features of a region after a linear layer; None leaves them as the trunk gives them.
         regions: "grid" keeps the places apart, "vector" makes one mean of them.
         dropout: on what the trunk gives, the same features at all places of an image.
+        norm: layer norm behind the projection, so that the decoder sees one scale, whatever the trunk's is.
 
     Raises:
         ValueError: a trunk that doesn't tell its size, a size below one, an unknown kind of regions.
@@ -37,6 +38,7 @@ class ImageEncoder(Encoder):
         size: int | None = None,
         regions: str = "grid",
         dropout: float = 0.0,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         width = getattr(trunk, "output_size", None) if trunk_size is None else trunk_size
@@ -50,6 +52,7 @@ class ImageEncoder(Encoder):
         self.dropout = SequenceDropout(dropout, variational=True)
         self.project = None if size is None else nn.Linear(width, size)
         self.output_size = width if size is None else size
+        self.norm = nn.LayerNorm(self.output_size) if norm else None
 
     def look(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) -> what the trunk says of them, (batch, region, trunk_size)."""
@@ -67,6 +70,8 @@ class ImageEncoder(Encoder):
         values = self.dropout(features)
         if self.project is not None:
             values = self.project(values)
+        if self.norm is not None:
+            values = self.norm(values)
         return Encoded(values, None, values.mean(1))
 
 

@@ -155,10 +155,10 @@ def test_the_doubly_stochastic_weight_spreads_attention(pictures: Path, configur
 def test_self_critical_training_starts_from_a_network_and_raises_its_reward(
     pictures: Path, configure: Configure
 ) -> None:
-    begun = [*TINY, *STILL, "trainer.max_epochs=120", "+trainer.check_val_every_n_epoch=120", "scheduler=none"]
+    begun = [*TINY, *STILL, "trainer.max_epochs=20", "+trainer.check_val_every_n_epoch=20", "scheduler=none"]
     before = run(configure("first", *begun, small=False))
     start = f"init_from={pictures / 'first' / 'checkpoints' / 'last.ckpt'}"
-    second = ["task.self_critical=true", "optimizer.lr=3e-4", "trainer.max_epochs=100"]
+    second = ["task.self_critical=true", "optimizer.lr=5e-4", "trainer.max_epochs=100"]
     second += ["+trainer.check_val_every_n_epoch=100", "scheduler=none"]
     after = run(configure("second", *TINY, *STILL, start, *second, small=False))
 
