@@ -79,6 +79,9 @@ if TYPE_CHECKING:
     from unrolled.generation.sampling import greedy as greedy
     from unrolled.generation.sampling import own_inputs as own_inputs
     from unrolled.generation.sampling import sample as sample
+    from unrolled.hard_attention import Choices as Choices
+    from unrolled.hard_attention import HardAttention as HardAttention
+    from unrolled.hard_attention import choice_loss as choice_loss
     from unrolled.losses import Loss as Loss
     from unrolled.losses import coverage_loss as coverage_loss
     from unrolled.losses import cross_entropy as cross_entropy
@@ -118,6 +121,7 @@ _MODULE_OF = {
     "CaptionCodec": "unrolled.codecs.image",
     "Cell": "unrolled.cells.base",
     "CharacterCodec": "unrolled.codecs.text",
+    "Choices": "unrolled.hard_attention",
     "ClockworkCell": "unrolled.cells.clockwork",
     "Codec": "unrolled.codecs.base",
     "Decoded": "unrolled.decoders.base",
@@ -136,6 +140,7 @@ _MODULE_OF = {
     "FullGateLSTMCell": "unrolled.cells.full_gate_lstm",
     "GRUCell": "unrolled.cells.gru",
     "GatedFeedbackCell": "unrolled.cells.gated_feedback",
+    "HardAttention": "unrolled.hard_attention",
     "HiddenState": "unrolled.state",
     "Hypotheses": "unrolled.generation.beam",
     "ImageEncoder": "unrolled.vision.encoder",
@@ -189,6 +194,7 @@ _MODULE_OF = {
     "WordCodec": "unrolled.codecs.text",
     "beam_search": "unrolled.generation.beam",
     "build": "unrolled.checkpoint",
+    "choice_loss": "unrolled.hard_attention",
     "coverage_loss": "unrolled.losses",
     "cross_entropy": "unrolled.losses",
     "doubly_stochastic_loss": "unrolled.losses",

@@ -15,10 +15,12 @@ from unrolled.codecs.base import Codec
 from unrolled.decoders.base import Decoded, Decoder, DecoderState
 from unrolled.generation.beam import Hypotheses
 from unrolled.generation.sampling import own_inputs
+from unrolled.hard_attention import HardAttention
 from unrolled.inference.writing import Search, candidates, search
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.alignments import Alignment, Drawn
+from unrolled.training.choosing import Reinforcement
 from unrolled.training.gathering import of_all_processes
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
@@ -69,6 +71,7 @@ class WritingTask(SequenceTask):
         coverage: weight of the coverage loss (See et al. 2017, eq. 13), per written token.
         own_inputs: probability at the end of training that an input is the network's own prediction; it rises linearly
             from 0.
+        hard: options of `Reinforcement`, which teaches a `HardAttention` where to look.
         search: options of the test's search; see `Search`.
         validation_width: width of the validations' search; 1 is greedy, and several times faster.
         shown: examples whose texts are shown after every validation.
@@ -91,6 +94,7 @@ class WritingTask(SequenceTask):
         label_smoothing: float = 0.0,
         coverage: float = 0.0,
         own_inputs: float = 0.0,
+        hard: Mapping[str, float] | None = None,
         search: Mapping[str, Any] | None = None,
         validation_width: int = 1,
         shown: int = 6,
@@ -104,6 +108,8 @@ class WritingTask(SequenceTask):
                 f"coverage={coverage} and shown={shown} are 0 or more, validation_width={validation_width} 1 or more"
             )
         self.label_smoothing, self.coverage, self.own_inputs = label_smoothing, coverage, own_inputs
+        chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
+        self.reinforcement = Reinforcement(**hard or {}) if chooses else None
         self.search = _search(search or {})
         if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
             raise ValueError(
@@ -164,7 +170,10 @@ class WritingTask(SequenceTask):
         loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
         total = loss.total
         if decoded.weights is not None:
-            total = total + self.attention_loss(decoded.weights, mask_from_lengths(batch.lengths, inputs.shape[1]))
+            mask = mask_from_lengths(batch.lengths, inputs.shape[1])
+            total = total + self.attention_loss(decoded.weights, mask)
+            if self.reinforcement is not None:
+                total = total + self.reinforcement(decoded, batch.targets, mask)
         self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return total * batch.scale + self.penalty()
 

@@ -62,7 +62,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", ["elman", "gru", "lstm"])
-@pytest.mark.parametrize("attention", ["none", "additive", "multiplicative", "dot", "location"])
+@pytest.mark.parametrize("attention", ["none", "additive", "multiplicative", "dot", "location", "hard"])
 def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, model: str, attention: str) -> None:
     sizes = ["model.hidden_size=12", "network.encoder.hidden_size=6"] if attention == "dot" else []
     options = [f"model={model}", f"attention={attention}", "trainer.max_steps=3", "+trainer.limit_val_batches=1"]
