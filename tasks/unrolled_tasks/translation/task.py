@@ -12,7 +12,6 @@ from unrolled.training.markdown import table
 from unrolled.training.schedules import Schedule
 from unrolled.training.writing import WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
-from unrolled_tasks.translation.lengths import write_lengths
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
 
 _WORST = 30
@@ -103,6 +102,8 @@ class Translation(WritingTask):
 
     def report(self, written: Sequence[Written], folder: Path) -> None:
         """written.txt; scores by length as table and picture; translations.md with the worst sentences."""
+        from unrolled_tasks.translation.lengths import write_lengths  # here: it can be run by `python -m`, too
+
         super().report(written, folder)
         lengths = by_length(written)
         write_lengths(lengths, folder)

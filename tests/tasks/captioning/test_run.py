@@ -185,6 +185,21 @@ def test_resuming_within_an_epoch_loses_no_batch(pictures: Path, configure: Conf
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.distributed
+def test_two_processes_equal_one_with_their_joint_batch(pictures: Path, python: Process, train_script: str) -> None:
+    common = [*TINY, *STILL, "trainer.max_steps=4", "trainer.accelerator=cpu", "callbacks/gradient_clip=norm"]
+    common += ["task.doubly_stochastic=1.0"]
+    one = python(train_script, *common, "data.batch_tokens=84", "hydra.run.dir=one")
+    two = python(train_script, *common, "data.batch_tokens=42", "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
+
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    expected = weights(pictures / "one" / "checkpoints" / "last.ckpt")
+    for name, value in weights(pictures / "two" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    assert (pictures / "one" / "written.txt").read_text() == (pictures / "two" / "written.txt").read_text()
+
+
 def test_a_checkpoint_is_scored_again_to_the_same_numbers(trained: Path, pictures: Path, configure: Configure) -> None:
     summary = json.loads((pictures / "run" / "summary.json").read_text())
     options = ["task=captioning", "data=captioned_images", "data.files=shapes", "data.test_files=shapes", "trainer=cpu"]
