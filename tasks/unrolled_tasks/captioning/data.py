@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.codecs import CaptionCodec, Codec, codec_from_dict
-from unrolled.training.arrays import Arrays, Pictures, write_arrays, write_pictures
+from unrolled.codecs import CaptionCodec, codec_from_dict
+from unrolled.training.arrays import Arrays, Pictures, write_arrays
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
 from unrolled.training.data import PARTS, DataError
@@ -21,21 +21,18 @@ from unrolled.training.texts import (
     Examples,
     WritingData,
     check_cut,
-    cut_parts,
     documents,
     left_out,
     only_one,
     taught,
-    trained_codec,
 )
-from unrolled.training.tokens import Tokens, write_tokens
-from unrolled.vision import ImageEncoder, ImageError, ImageTransform, read_image
+from unrolled.training.tokens import Tokens
+from unrolled.vision import ImageEncoder, ImageTransform, read_image
 from unrolled.vision.encoder import trunk_hash
-from unrolled_tasks.captioning.scores import tokens as cleaned
-from unrolled_tasks.captioning.sources import Captioned, HubSource, KarpathySource, Source, TableSource
+from unrolled_tasks.captioning.preparation import Preparation
+from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # raise it when the same options lead to other tokens
 _UNITS = ("word", "subword", "character")
 _LOOKED = 32  # images that a trunk looks at together
 
@@ -162,14 +159,17 @@ class CaptionData(WritingData[CaptionBatch]):
         else:
             given = zip(PARTS, (files, validation_files, test_files), strict=True)
             self._source = TableSource({p: each for p, each in given if each is not None}, image, captions, images)
-        self._coding: dict[str, Any] = {
-            "unit": unit,
-            "min_count": min_count,
-            "vocabulary_size": vocabulary_size,
-            "cleaned": cleaned,
-            "max_length": max_length,
-            "broken": broken,
-        }
+        self._preparation = Preparation(
+            source=self._source,
+            cut=self._cut,
+            given=self._given_codec,
+            unit=unit,
+            min_count=min_count,
+            vocabulary_size=vocabulary_size,
+            cleaned=cleaned,
+            max_length=max_length,
+            broken=broken,
+        )
         self.features = features
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
@@ -182,7 +182,7 @@ class CaptionData(WritingData[CaptionBatch]):
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = made_once(self._cache / f"captions-{self._key()}", self._encode)
+        folder = made_once(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         for part in about["parts"]:
             counts = np.asarray(about["counts"][part], dtype=np.int64)
@@ -196,7 +196,7 @@ class CaptionData(WritingData[CaptionBatch]):
             )
         self._dropped = about["dropped"]
         # The text is that of the cache, the image what this run asks for.
-        self._codec = CaptionCodec(self._transform.to_dict(), _target(about["codec"]))
+        self._codec = CaptionCodec(self._transform.to_dict(), codec_from_dict(about["codec"]))
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: with `features="cached"` the network's trunk looks at all images, once for all runs."""
@@ -289,7 +289,11 @@ class CaptionData(WritingData[CaptionBatch]):
                 "features=cached keeps what the trunk says, and a trunk that learns (task.trunk_from) would say "
                 "something else; leave one of the two out"
             )
-        seen = {"trunk": trunk_hash(encoder.trunk), "transform": self._transform.to_dict(), "captions": self._key()}
+        seen = {
+            "trunk": trunk_hash(encoder.trunk),
+            "transform": self._transform.to_dict(),
+            "captions": self._preparation.key(),
+        }
         name = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:24]
         device = trainer.strategy.root_device
 
@@ -313,86 +317,6 @@ class CaptionData(WritingData[CaptionBatch]):
                 rows = np.arange(start, min(start + _LOOKED, count))
                 yield from encoder.look(self._images(part, rows).to(device)).cpu()
         encoder.train(mode)
-
-    def _key(self) -> str:
-        """Differs whenever the captions' tokens or the images do."""
-        about = {
-            "version": _VERSION,
-            "source": type(self._source).__name__,
-            "images": self._source.fingerprint(),
-            "cut": self._cut,
-            "codec": self._given_codec.target.to_dict() if self._given_codec else None,
-            "coding": self._coding,
-        }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
-
-    def _encode(self, folder: Path) -> None:
-        dropped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
-        parts = cut_parts({part: self._checked(part, dropped) for part in self._source.parts}, self._cut)
-        codec: Codec = self._given_codec.target if self._given_codec else self._trained(parts.get("train", []))
-        about: dict[str, Any] = {"parts": [], "counts": {}, "texts": {}, "places": {}}
-        for part, images in parts.items():
-            if part == "train":
-                images = _shortened(images, codec, self._coding["max_length"], dropped)
-                if not images:
-                    raise DataError(f"no training image is left{left_out(dropped)}")
-            texts = [text for one in images for text in one.captions]
-            write_tokens(folder / f"{part}.captions", codec, texts)
-            write_pictures(folder / f"{part}.images.arrow", (one.picture for one in images))
-            about["parts"].append(part)
-            about["counts"][part] = [len(one.captions) for one in images]
-            about["texts"][part] = texts
-            about["places"][part] = [one.place for one in images]
-        about |= {"dropped": dropped, "codec": codec.to_dict()}
-        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-
-    def _checked(self, part: str, dropped: dict[str, int]) -> list[Captioned]:
-        """The readable images of a part that have captions, cleaned."""
-        kept: list[Captioned] = []
-        for one in self._source.images(part):
-            texts = tuple(filter(None, map(self._clean, one.captions)))
-            if not texts:
-                if part != "train":
-                    raise DataError(f"{one.place}: an image of the {part} part without a caption; take it out")
-                dropped["images without a caption"] += 1
-                continue
-            try:
-                read_image(one.picture.source, one.picture.path or one.place)
-            except ImageError as error:
-                if self._coding["broken"] == "error":
-                    raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.broken=skip") from error
-                _log.warning("left out: %s", error)
-                dropped["unreadable images"] += 1
-                continue
-            kept.append(one._replace(captions=texts))
-        return kept
-
-    def _clean(self, text: str) -> str:
-        return " ".join(cleaned(text)) if self._coding["cleaned"] else text
-
-    def _trained(self, images: Sequence[Captioned]) -> Codec:
-        texts = [text for one in images for text in one.captions]
-        unit = "spaced" if self._coding["unit"] == "word" else self._coding["unit"]
-        try:
-            size, least = self._coding["vocabulary_size"], self._coding["min_count"]
-            return trained_codec(texts, unit, size=size, min_count=least)
-        except ValueError as error:
-            raise DataError(f"training captions: {error}") from error
-
-
-def _shortened(images: Sequence[Captioned], codec: Codec, max_length: int, dropped: dict[str, int]) -> list[Captioned]:
-    """Images with those of their captions that are short enough, and none without any."""
-    kept: list[Captioned] = []
-    for one in images:
-        short = tuple(text for text in one.captions if len(codec.encode(text)) <= max_length)
-        dropped["long captions"] += len(one.captions) - len(short)
-        if short:
-            kept.append(one._replace(captions=short))
-    return kept
-
-
-def _target(plain: Mapping[str, Any]) -> Codec:
-    return codec_from_dict(plain)
 
 
 def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:
