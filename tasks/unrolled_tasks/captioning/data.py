@@ -289,12 +289,14 @@ class CaptionData(WritingData[CaptionBatch]):
                 "features=cached keeps what the trunk says, and a trunk that learns (task.trunk_from) would say "
                 "something else; leave one of the two out"
             )
-        seen = {
+        about = {
             "trunk": trunk_hash(encoder.trunk),
             "transform": self._transform.to_dict(),
-            "captions": self._preparation.key(),
+            "images": self._source.fingerprint(),
         }
-        name = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:24]
+        # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
+        places = {part: of.places for part, of in self._parts.items()}
+        name = hashlib.sha256(json.dumps([about, places], sort_keys=True).encode()).hexdigest()[:24]
         device = trainer.strategy.root_device
 
         def make(folder: Path) -> None:
@@ -303,7 +305,7 @@ class CaptionData(WritingData[CaptionBatch]):
             for part, of in self._parts.items():
                 _log.info("%s looks at %s images of the %s part, once", kind, f"{len(of.pictures):,}", part)
                 write_arrays(folder / f"{part}.arrow", self._seen(encoder, part, device))
-            (folder / "about.json").write_text(json.dumps(seen), encoding="utf-8")
+            (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
         folder = made_once(self._cache / f"features-{name}", make)
         self._looked = {part: Arrays(folder / f"{part}.arrow") for part in self._parts}

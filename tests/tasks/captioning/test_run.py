@@ -94,6 +94,11 @@ def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure)
     assert len([folder for folder in folders if folder.is_dir()]) == 1
     run(configure("again", *frozen, "data.features=cached", small=False))
     assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 1
+    spelled = ["data.features=cached", "data.cleaned=false"]
+    run(configure("spelled", *frozen, *spelled, small=False))  # the same images
+    start = f"init_from={pictures / 'cached' / 'checkpoints' / 'last.ckpt'}"
+    run(configure("second", *frozen, "data.features=cached", start, small=False))
+    assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 1
     run(configure("other", *frozen, "data.features=cached", "seed=2", small=False))
     assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 2  # another trunk
     transform = "trunk.transform.std=[0.4,0.5,0.5]"
