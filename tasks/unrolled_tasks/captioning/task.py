@@ -35,6 +35,7 @@ class Captioning(WritingTask):
         trunk_lr: its own learning rate; None: that of the rest.
         doubly_stochastic: weight of Xu et al.'s regulariser, eq. 14.
         self_critical: train on CIDEr-D of sampled captions instead of on the references (Rennie et al. 2017).
+        critic: options of `SelfCritic`: samples, baseline.
         gallery: images on the page gallery.html at most.
         options: those of `WritingTask`.
 
@@ -65,6 +66,7 @@ class Captioning(WritingTask):
         trunk_lr: float | None = None,
         doubly_stochastic: float = 0.0,
         self_critical: bool = False,
+        critic: Mapping[str, Any] | None = None,
         gallery: int = 200,
         l1: float = 0.0,
         l2: float = 0.0,
@@ -103,6 +105,9 @@ class Captioning(WritingTask):
         self.doubly_stochastic, self.gallery = doubly_stochastic, gallery
         self.self_critical = self_critical
         self.critic: SelfCritic | None = None
+        self._critic = dict(critic or {})
+        if self_critical:
+            SelfCritic((), **self._critic)  # refuses what makes no sense before anything is prepared
         self.notes["tokens"] = TOKENISATION
         self._let_trunk_learn(trunk_from == 0)
 
@@ -136,7 +141,7 @@ class Captioning(WritingTask):
         if self.self_critical:
             if self._data is None:
                 raise ValueError("task.self_critical=true scores samples by the references of CaptionData")
-            self.critic = SelfCritic(self._data.references("train"))
+            self.critic = SelfCritic(self._data.references("train"), **self._critic)
         if self.trunk_from and self.trainer.world_size > 1:
             raise ValueError(
                 f"task.trunk_from={self.trunk_from}: several processes agree at the start on what is trained; take 0, "

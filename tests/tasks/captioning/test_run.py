@@ -163,7 +163,7 @@ def test_self_critical_training_starts_from_a_network_and_raises_its_reward(
     begun = [*TINY, *STILL, "trainer.max_epochs=20", "+trainer.check_val_every_n_epoch=20", "scheduler=none"]
     before = run(configure("first", *begun, small=False))
     start = f"init_from={pictures / 'first' / 'checkpoints' / 'last.ckpt'}"
-    second = ["task.self_critical=true", "optimizer.lr=5e-4", "trainer.max_epochs=100"]
+    second = ["task.self_critical=true", "optimizer.lr=3e-3", "trainer.max_epochs=100"]
     second += ["+trainer.check_val_every_n_epoch=100", "scheduler=none"]
     after = run(configure("second", *TINY, *STILL, start, *second, small=False))
 
