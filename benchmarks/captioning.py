@@ -51,7 +51,7 @@ def network() -> EncoderDecoder:
     core = partial(Recurrent, LSTMCell, hidden_size=256, num_layers=1)
     attention = partial(AdditiveAttention, attention_size=192)
     decoder = partial(AttentiveDecoder, VOCABULARY, 256, core, attention, tied=True, order=LookBefore)
-    return EncoderDecoder(ImageEncoder(EfficientNetLiteTrunk(), size=256, norm=True), decoder)
+    return EncoderDecoder(ImageEncoder(EfficientNetLiteTrunk(), size=256, norm="layer"), decoder)
 
 
 def timed(run: Callable[[], Any]) -> float:

@@ -1,6 +1,7 @@
 """Trunks and the encoder around them: shapes, what is frozen, what libraries' trunks are cut off."""
 
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_one_vector_is_the_mean_of_the_regions() -> None:
 
 
 def test_normed_regions_have_one_scale_whatever_the_trunk_says() -> None:
-    encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2]), size=32, norm=True).double().eval()
+    encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2]), size=32, norm="layer").double().eval()
     features = torch.randn(2, 9, 16, dtype=torch.double)
 
     once, larger = (encoder(factor * features).values for factor in (1.0, 50.0))
@@ -59,6 +60,27 @@ def test_normed_regions_have_one_scale_whatever_the_trunk_says() -> None:
     expected = deviation / (deviation.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(once, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(larger.std(-1), once.std(-1), rtol=1e-3, atol=0)
+
+
+def test_batch_normed_regions_say_what_is_of_their_own() -> None:
+    """What all pictures have in common is taken away, feature by feature, and the rest has one scale."""
+    encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2], norm="batch"), size=6, norm="batch").double()
+    features = 5.0 + 0.1 * torch.randn(40, 9, 16, dtype=torch.double)
+
+    values = encoder(features).values
+
+    torch.testing.assert_close(values.mean((0, 1)), torch.zeros(6).double(), rtol=0, atol=1e-10)
+    assert ((values.square().mean((0, 1)) - 1).abs() < 0.05).all()
+    alone = encoder.eval()(features[:1]).values
+    torch.testing.assert_close(alone, encoder(features).values[:1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(partial(ImageEncoder, Halves()), "None, layer, batch"), (SmallTrunk, "group, batch")]
+)
+def test_unknown_norms_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"norm='best' is one of {message}"):
+        make(norm="best")
 
 
 def test_what_the_trunk_has_said_before_counts_as_the_image() -> None:

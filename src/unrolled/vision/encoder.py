@@ -1,6 +1,7 @@
 """Images as `Encoded`: a grid of regions for attention, or one vector."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,16 @@ from unrolled.encoders import Encoded, Encoder
 from unrolled.shapes import expect
 
 _REGIONS = ("grid", "vector")
+
+
+class RegionNorm(nn.BatchNorm1d):
+    """Batch normalisation of values (batch, region, features) over batch and regions."""
+
+    def forward(self, input: Tensor) -> Tensor:  # nn.BatchNorm1d's name
+        return super().forward(input.flatten(0, 1)).view_as(input)
+
+
+_NORMS: dict[str | None, Any] = {None: None, "layer": nn.LayerNorm, "batch": RegionNorm}
 
 
 class ImageEncoder(Encoder):
@@ -24,10 +35,13 @@ class ImageEncoder(Encoder):
         size: features of a region after a linear layer; None leaves them as the trunk gives them.
         regions: "grid" keeps the places apart, "vector" makes one mean of them.
         dropout: on what the trunk gives, the same features at all places of an image.
-        norm: layer norm behind the projection, so that the decoder sees one scale, whatever the trunk's is.
+        norm: of regions behind the projection, so that the decoder sees one scale, whatever the trunk's is. "layer":
+            each region by itself. "batch": each feature over all regions of a batch (Ioffe & Szegedy 2015), which a
+            trunk that learns from scratch wants: what all its pictures have in common would hide what tells them
+            apart. None: neither.
 
     Raises:
-        ValueError: a trunk that doesn't tell its size, a size below one, an unknown kind of regions.
+        ValueError: a trunk that doesn't tell its size, a size below one, an unknown kind of regions or norm.
     """
 
     def __init__(
@@ -38,7 +52,7 @@ class ImageEncoder(Encoder):
         size: int | None = None,
         regions: str = "grid",
         dropout: float = 0.0,
-        norm: bool = False,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
         width = getattr(trunk, "output_size", None) if trunk_size is None else trunk_size
@@ -52,7 +66,9 @@ class ImageEncoder(Encoder):
         self.dropout = SequenceDropout(dropout, variational=True)
         self.project = None if size is None else nn.Linear(width, size)
         self.output_size = width if size is None else size
-        self.norm = nn.LayerNorm(self.output_size) if norm else None
+        if norm not in _NORMS:
+            raise ValueError(f"norm={norm!r} is one of {', '.join(map(str, _NORMS))}")
+        self.norm = None if norm is None else _NORMS[norm](self.output_size)
 
     def look(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) -> what the trunk says of them, (batch, region, trunk_size)."""

@@ -150,10 +150,12 @@ class Captioning(WritingTask):
         super().on_fit_start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Lets the trunk learn from its step on."""
+        """Lets the trunk learn from its step on; until then its batch norms stay what they are, too."""
         super().on_train_batch_start(batch, batch_idx)
-        if self.trunk_from is not None and self.trainer.global_step >= self.trunk_from:
+        learns = self.trunk_from is not None and self.trainer.global_step >= self.trunk_from
+        if learns:
             self._let_trunk_learn(True)
+        self.trunk.train(learns)
 
     def _let_trunk_learn(self, learns: bool) -> None:
         for parameter in self.trunk.parameters():

@@ -30,6 +30,8 @@ TINY = [
     "trunk.module.channels=3",
     "trunk.module.widths=[8,16]",
     "trunk.module.strides=[2,2]",
+    "trunk.module.norm=group",
+    "network.encoder.norm=layer",
     "trunk.transform={size:12,fit:crop,crop:1.0,grey:false,mean:[0.5,0.5,0.5],std:[0.5,0.5,0.5]}",
     "model=gru",
     "model.hidden_size=24",
@@ -84,7 +86,7 @@ def test_it_learns_what_it_sees(pictures: Path, configure: Configure) -> None:
 
 
 def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure) -> None:
-    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1"]
+    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1", "trunk.module.norm=batch"]
     live = run(configure("live", *frozen, small=False))
     cached = run(configure("cached", *frozen, "data.features=cached", small=False))
 
