@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from unrolled.backends.base import Backend
-from unrolled.backends.compiled import CompiledBackend
+from unrolled.backends.compiled import CompiledBackend, multiplies_in_half
 from unrolled.backends.fused import FusedBackend
 from unrolled.backends.loop import LoopBackend
 from unrolled.cells.base import Cell
@@ -43,7 +43,8 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
 
     "auto" takes torch's fused kernel where it computes what the cell says, the compiled one where cell and machine
     allow it, and the loop for the rest. Where several could, benchmarks/recurrent.py has decided: on a CPU only the
-    LSTM's fused kernel is fast, and it knows no padding; a few steps are over before a compiled kernel has begun.
+    LSTM's fused kernel is fast, and it knows no padding; a few steps are over before a compiled kernel has begun. Where
+    products are in bfloat16, the fused LSTM rounds c to it at each step, and the compiled one doesn't.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
@@ -61,7 +62,8 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
     kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = Choice("fused", f"one kernel for all steps of {kind}, with all options that it has")
-    if unfused is None and (inputs.device.type != "cpu" or (isinstance(cell, LSTMCell) and not ragged)):
+    fast = isinstance(cell, LSTMCell) and not ragged and not multiplies_in_half(cell)
+    if unfused is None and (inputs.device.type != "cpu" or fast):
         return fused
     fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
     uncompiled = f"{time} steps are too few to gain from a compiled kernel, which wants {fewest}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.backends.base import Backend
-from unrolled.backends.compiled.building import CompilerError
+from unrolled.backends.compiled.building import CompilerError, multiplies_halves
 from unrolled.backends.compiled.kernel import Kernel
 from unrolled.backends.compiled.operator import KERNELS, recurrence
 from unrolled.backends.compiled.reading import NotPointwiseError
@@ -23,14 +23,17 @@ from unrolled.state import leaves
 
 _logger = logging.getLogger("unrolled")
 _MODULE = frozenset(vars(nn.Module())) - {"training"}
-_DTYPES = (torch.float32, torch.float64)
+_COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
 _known: dict[Any, Kernel | str] = {}
 _said: set[str] = set()
 
 
 class CompiledBackend(Backend):
-    """Native loops for every `PointwiseCell` on a CPU, in float32 and float64.
+    """Native loops for every `PointwiseCell` on a CPU, in float32 and float64, with products of bfloat16 where asked.
+
+    Under autocast to bfloat16, for a cell in bfloat16, and where torch.set_float32_matmul_precision is "medium", what
+    enters a product is rounded to bfloat16 if the processor multiplies that; all else, c too, stays in float32.
 
     What it cannot take it refuses: cells with a step of their own, maths that is not elementwise, other devices and
     dtypes, a machine without a C++ compiler or without a place to keep what was compiled.
@@ -49,12 +52,13 @@ class CompiledBackend(Backend):
         found = _look(cell, inputs)
         if found[1] is not None:
             raise ValueError(found[1])
-        mixed = _autocast_dtype()
+        known, mixed = cast("PointwiseCell[Any]", cell), _autocast_dtype()
         with torch.autocast("cpu", enabled=False):
-            outputs, final = _call(found, cast("PointwiseCell[Any]", cell), inputs, state, lengths, reverse)
-        if mixed is not None:  # as torch's own layers
-            outputs, final = outputs.to(mixed), [leaf.to(mixed) for leaf in final]
-        return outputs, type(state)(*final)
+            outputs, final = _call(found, known, inputs, state, lengths, reverse)
+        if mixed is not None:  # outputs as those of torch's own layers; the state goes on unrounded
+            return outputs.to(mixed), type(state)(*final)
+        ends = (leaf.to(before.dtype) for leaf, before in zip(final, leaves(state), strict=True))
+        return outputs.to(known.weight_ih.dtype), type(state)(*ends)
 
 
 # A kernel's key, why there is none, whether it projects the inputs itself, names of the cell's own parameters.
@@ -65,20 +69,21 @@ def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
     """The kernel of a cell in its present mode, or why there is none."""
     if torch.compiler.is_exporting():
         return "", "an exported program must not depend on this machine's compiler", False, ()
-    return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype() is not None)
+    return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
 @torch.compiler.assume_constant_result
-def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> _Found:
+def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtype | None) -> _Found:
     """`_look` without tensors, so that torch.compile may take its answer as a constant."""
-    found = _refusal(cell, device, dtype, mixed)
+    found = _refusal(cell, device, dtype, mixed is not None)
     if found is None:
         known = cast(PointwiseCell[Any], cell)
-        key = _fingerprint(known)
+        halves = _halved(known, mixed)
+        key = (*_fingerprint(known), halves)
         if key not in _known:
             if len(_known) >= _REMEMBERED:
                 del _known[next(iter(_known))]
-            _known[key] = _make(known, known.weight_ih.dtype)
+            _known[key] = _make(known, _COMPUTED[known.weight_ih.dtype], halves)
         kernel = _known[key]
         if isinstance(kernel, Kernel):
             layout = kernel.program.layout
@@ -87,9 +92,20 @@ def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> _
     return "", found, False, ()
 
 
-def _make(cell: PointwiseCell[Any], dtype: torch.dtype) -> Kernel | str:
+def multiplies_in_half(cell: AffineCell[Any]) -> bool:
+    """Whether a compiled cell's products are of bfloat16 now: asked for, and known to the processor."""
+    return _halved(cell, _autocast_dtype())
+
+
+def _halved(cell: AffineCell[Any], mixed: torch.dtype | None) -> bool:
+    dtype = cell.weight_ih.dtype
+    asked = torch.bfloat16 in (mixed, dtype) or torch.get_float32_matmul_precision() == "medium"
+    return asked and _COMPUTED.get(dtype) == torch.float32 and multiplies_halves()
+
+
+def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel | str:
     try:
-        kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype)
+        kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype, halves=halves)
     except NotPointwiseError as reason:
         return f"{type(cell).__name__} cannot be compiled: {reason}"
     except CompilerError as reason:
@@ -114,8 +130,8 @@ def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> s
     if devices:
         return f"compiled cells run on a CPU, not on {', '.join(sorted(devices))}"
     dtypes = {cell.weight_ih.dtype} if mixed else {dtype, cell.weight_ih.dtype}
-    if not dtypes <= set(_DTYPES) or len(dtypes) > 1:
-        return f"compiled cells compute in float32 or float64 alone, not in {', '.join(sorted(map(str, dtypes)))}"
+    if not dtypes <= set(_COMPUTED) or len(dtypes) > 1:
+        return f"compiled cells take float32, float64 or bfloat16 alone, not {', '.join(sorted(map(str, dtypes)))}"
     return None
 
 
@@ -157,8 +173,9 @@ def _call(
     found: _Found, cell: PointwiseCell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, list[Tensor]]:
     key, _, projects, names = found
+    dtype = _COMPUTED[cell.weight_ih.dtype]
     inputs = inputs.to(cell.weight_ih.dtype)
-    initial = [leaf.to(inputs.dtype) for leaf in leaves(state)]
+    initial = [leaf.to(dtype) for leaf in leaves(state)]
     noise = cell.noise(inputs.shape[0], like=inputs) or RecurrentNoise(None, None)
     if any(mask.requires_grad for mask in (noise.state_mask, *noise.masks) if mask is not None):
         raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; take backend='loop'")
@@ -173,6 +190,11 @@ def _call(
     own = None
     if names:
         own = torch.stack([getattr(cell, name).expand(cell.hidden_size) for name in names])
+    inputs = inputs.to(dtype)
+    weight_ih, bias_ih, weight_hh, bias_hh, own, state_mask = (
+        None if tensor is None else tensor.to(dtype)
+        for tensor in (weight_ih, bias_ih, weight_hh, bias_hh, own, noise.state_mask)
+    )
     tensors = [inputs, weight_ih, bias_ih, weight_hh, bias_hh, own, *initial]
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     outputs, _, *final = recurrence(
@@ -183,8 +205,8 @@ def _call(
         bias_hh,
         initial,
         own,
-        list(noise.masks),
-        noise.state_mask,
+        [mask.to(dtype) for mask in noise.masks],
+        state_mask,
         lengths,
         reverse and projects,
         key,

@@ -73,8 +73,14 @@ def find_compiler(wanted: str | None, path: str | None) -> Compiler:
     return Compiler(found, version, tuple(flags))
 
 
+def multiplies_halves() -> bool:
+    """Whether the processor has products of bfloat16 pairs that are summed in float32 (AVX512_BF16)."""
+    flags = (line.partition(":")[2].split() for line in processor().splitlines() if line.startswith("flags"))
+    return any("avx512_bf16" in words for words in flags)
+
+
 @cache
-def _processor() -> str:
+def processor() -> str:
     """The processor's kind and abilities, which -march=native looks at."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -89,8 +95,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser() / "compiled"
 
 
-def load(name: str, source: str, dtype: torch.dtype) -> ctypes.CDLL:
+def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) -> ctypes.CDLL:
     """The library of a C++ source that may include this package's, compiled unless the cache has it.
+
+    Args:
+        name: what its file begins with.
+        source: C++.
+        dtype: of its numbers, float32 or float64.
+        halves: round to bfloat16 what enters its products.
 
     Raises:
         CompilerError: no compiler, an error of it, or a cache that cannot be written to.
@@ -98,8 +110,12 @@ def load(name: str, source: str, dtype: torch.dtype) -> ctypes.CDLL:
     compiler = find_compiler(os.environ.get("CXX"), os.environ.get("PATH"))
     native = resources.files("unrolled.backends.compiled") / "native"
     included = {file: (native / file).read_text() for file in ("lanes.h", "products.h")}
-    flags = (*compiler.flags, f"-DREAL={'float' if dtype == torch.float32 else 'double'}")
-    parts = [source, *included.values(), *flags, compiler.path, compiler.version, torch.__version__, _processor()]
+    flags = (
+        *compiler.flags,
+        f"-DREAL={'float' if dtype == torch.float32 else 'double'}",
+        *(["-DHALF"] if halves else []),
+    )
+    parts = [source, *included.values(), *flags, compiler.path, compiler.version, torch.__version__, processor()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     try:
         folder = _private(cache_folder())

@@ -102,17 +102,23 @@ class Run(NamedTuple):
 class Kernel:
     """The compiled layer of a program in one dtype.
 
+    Args:
+        program: one step.
+        dtype: of all tensors, float32 or float64.
+        halves: round to bfloat16 what enters the products, on a processor that multiplies it; only in float32.
+
     Raises:
         CompilerError: no library can be made on this machine.
     """
 
-    def __init__(self, program: Program, dtype: torch.dtype) -> None:
+    def __init__(self, program: Program, dtype: torch.dtype, *, halves: bool = False) -> None:
         self.program = program
         self.plan: Plan = plan(program)
         self.dtype = dtype
+        self.halves = halves
         text = source(program, self.plan)
-        self.key = hashlib.sha256(f"{dtype} {program.layout} {text}".encode()).hexdigest()[:32]
-        engine, lanes = _engine(dtype), load("cell", text, dtype)
+        self.key = hashlib.sha256(f"{dtype} {halves} {program.layout} {text}".encode()).hexdigest()[:32]
+        engine, lanes = _engine(dtype, halves), load("cell", text, dtype)
         self._forward, self._backward = engine.forward, engine.backward
         self._fixed = self._fix()
         self._steps = {name: ctypes.cast(getattr(lanes, name), ctypes.c_void_p).value for name in _FUNCTIONS}
@@ -245,9 +251,9 @@ _FUNCTIONS = ("infer", "keep", "back")
 
 
 @cache
-def _engine(dtype: torch.dtype) -> ctypes.CDLL:
+def _engine(dtype: torch.dtype, halves: bool) -> ctypes.CDLL:
     native = resources.files("unrolled.backends.compiled") / "native"
-    return load("engine", (native / "engine.cpp").read_text(), dtype)
+    return load("engine", (native / "engine.cpp").read_text(), dtype, halves=halves)
 
 
 def _integers(numbers: Sequence[int]) -> Any:

@@ -116,16 +116,17 @@ static void feed(const Layer& l, const Rows& rows, int64_t count, const R* state
     }
 }
 
-static void forward_rows(const Layer& l, const Rows& rows, const R* input_weights, const R* weights, const R* bias_ih,
-                         const R* bias_hh) {
+static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_weights, const Unit* weights,
+                         const R* bias_ih, const R* bias_hh) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), P = l.projected * H, width = padded(l.recurrent * H);
   const int64_t chunk = std::max<int64_t>(1, BLOCK / std::max<int64_t>(count, 1)), room = padded(P);
-  Memory state(count * l.states * H), fed(count * l.fed * H), recurrent(count * width);
-  Memory projected(l.weight_ih ? chunk * count * room : 0);
+  Memory<R> state(count * l.states * H), fed(count * l.fed * H), recurrent(count * width);
+  Memory<R> projected(l.weight_ih ? chunk * count * room : 0);
   Tables t(l, rows);
   std::vector<const R*> fed_rows(count), input_rows;
+  const bool direct = l.fed == 1 && !l.state_mask;
   for (int64_t m = 0; m < count; m++) {
-    fed_rows[m] = fed.at + m * l.fed * H;
+    fed_rows[m] = direct ? state.at + (m * l.states + l.fed_fields[0]) * H : fed.at + m * l.fed * H;
     for (int64_t k = 0; k < l.states; k++)
       std::copy_n(l.initial[k] + rows.batch[m] * H, H, state.at + (m * l.states + k) * H);
   }
@@ -141,7 +142,7 @@ static void forward_rows(const Layer& l, const Rows& rows, const R* input_weight
       rows_times(used, input_rows.data(), l.input, input_weights, P, projected.at, room, room, bias_ih);
     }
     if (l.recurrent) {
-      feed(l, rows, s.rows, state.at, fed.at);
+      if (!direct) feed(l, rows, s.rows, state.at, fed.at);
       rows_times(s.rows, fed_rows.data(), l.fed * H, weights, l.recurrent * H, recurrent.at, width, width, bias_hh);
     }
     for (int64_t m = 0; m < s.rows; m++) {
@@ -161,9 +162,9 @@ static void forward_rows(const Layer& l, const Rows& rows, const R* input_weight
 }
 
 // From the last step to the first: the gradients of what comes from the input and of the initial state.
-static void backward_rows(const Layer& l, const Rows& rows, const R* weights, R* own_gradient) {
+static void backward_rows(const Layer& l, const Rows& rows, const Unit* weights, R* own_gradient) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), R_ = l.recurrent * H, room = padded(l.fed * H);
-  Memory state(count * l.states * H), recurrent(count * R_), fed(count * room);
+  Memory<R> state(count * l.states * H), recurrent(count * R_), fed(count * room);
   std::vector<R> nothing(H);
   Tables t(l, rows);
   std::vector<const R*> recurrent_rows(count);
@@ -209,7 +210,7 @@ static void backward_rows(const Layer& l, const Rows& rows, const R* weights, R*
   }
 }
 
-static void input_gradient_rows(const Layer& l, const Rows& rows, const R* weights) {
+static void input_gradient_rows(const Layer& l, const Rows& rows, const Unit* weights) {
   const int64_t P = l.projected * l.hidden;
   std::vector<const R*> left(l.time);
   for (size_t m = 0; m < rows.batch.size(); m++) {
@@ -243,26 +244,30 @@ static Valid valid_steps(const Layer& l) {
   return v;
 }
 
-// The gradients of the weights, each one product over all steps and rows.
-static void weight_gradients(const Layer& l, const Valid& v, R* packed, int id, int threads) {
+// The gradients of the weights, each one product over all steps and rows. Blocks that share a gradient share its packing.
+static void weight_gradients(const Layer& l, const Valid& v, Unit* packed, int id, int threads) {
   const int64_t H = l.hidden, count = (int64_t)v.inputs.size();
+  std::vector<Part> shared, apart;
+  std::vector<std::vector<const R*>> scales(l.fed);
   if (l.weight_ih_gradient)
-    gather(count, v.projected.data(), 0, l.projected * H, v.inputs.data(), nullptr, l.input, l.weight_ih_gradient,
-           l.input, l.bias_ih_gradient, packed, id, threads);
-  if (!l.weight_hh_gradient) return;
-  for (int64_t k = 0; k < l.fed; k++)
+    shared.push_back({0, l.projected * H, v.inputs.data(), nullptr, l.input, l.weight_ih_gradient, l.input,
+                      l.bias_ih_gradient});
+  for (int64_t k = 0; k < l.fed && l.weight_hh_gradient; k++) {
+    if (l.state_mask)
+      for (const R* row : v.mask) scales[k].push_back(row + k * H);
     for (int64_t first = 0, end; first < l.recurrent; first = end) {  // neighbours in one product
       int64_t source = l.gradient_sources[first], direction = source < 0 ? -1 : 1;
       for (end = first + 1; end < l.recurrent; end++)
         if (l.gradient_sources[end] != source + direction * (end - first)) break;
-      std::vector<const R*> scale;
-      if (l.state_mask)
-        for (const R* row : v.mask) scale.push_back(row + k * H);
-      gather(count, source < 0 ? v.apart.data() : v.projected.data(), (source < 0 ? -1 - source : source) * H,
-             (end - first) * H, v.fed[k].data(), l.state_mask ? scale.data() : nullptr, H,
-             l.weight_hh_gradient + first * H * l.fed * H + k * H, l.fed * H,
-             k == 0 ? l.bias_hh_gradient + first * H : nullptr, packed, id, threads);
+      int64_t from = (source < 0 ? -1 - source : source) * H;
+      (source < 0 ? apart : shared)
+          .push_back({from, from + (end - first) * H, v.fed[k].data(), l.state_mask ? scales[k].data() : nullptr, H,
+                      l.weight_hh_gradient + first * H * l.fed * H + k * H, l.fed * H,
+                      k == 0 ? l.bias_hh_gradient + first * H : nullptr});
     }
+  }
+  gather(count, v.projected.data(), shared.data(), (int64_t)shared.size(), packed, id, threads);
+  gather(count, v.apart.data(), apart.data(), (int64_t)apart.size(), packed, id, threads);
 }
 
 static std::vector<R> padded_copy(const R* values, int64_t count) {
@@ -274,7 +279,7 @@ static std::vector<R> padded_copy(const R* values, int64_t count) {
 extern "C" int forward(const Layer* layer) try {
   const Layer& l = *layer;
   const int64_t P = l.projected * l.hidden, R_ = l.recurrent * l.hidden, F = l.fed * l.hidden;
-  Memory input_weights(l.weight_ih ? padded(P) * l.input : 0), weights(padded(R_) * F);
+  Memory<Unit> input_weights(l.weight_ih ? padded(P) * units(l.input) : 0), weights(padded(R_) * units(F));
   std::vector<R> bias_ih = padded_copy(l.bias_ih, P), bias_hh = padded_copy(l.bias_hh, R_);
   int failed = 0;
 #pragma omp parallel num_threads((int)l.threads) reduction(+ : failed)
@@ -293,8 +298,8 @@ extern "C" int forward(const Layer* layer) try {
 extern "C" int backward(const Layer* layer) try {
   const Layer& l = *layer;
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H, F = l.fed * H, own = l.own * H;
-  Memory input_weights(l.input_gradient ? padded(l.input) * P : 0), weights(padded(F) * R_);
-  Memory packed(padded(std::max(l.input, H)) * DEPTH);
+  Memory<Unit> input_weights(l.input_gradient ? padded(l.input) * units(P) : 0), weights(padded(F) * units(R_));
+  Memory<Unit> packed((padded(l.input) + l.recurrent * l.fed * padded(H)) * LONG);
   std::vector<R> own_parts(own * l.threads);
   Valid valid = valid_steps(l);
   if (valid.inputs.empty()) {

@@ -4,11 +4,17 @@
 // packed in blocks of at most DEPTH columns, either row by row at a fixed pitch, whose addresses a compiler can put into
 // its instructions, or [k][ROWS] where it comes transposed. Each element is summed in the order of k whatever the number
 // of rows, so a row's result never depends on the rows beside it.
+//
+// With HALF, both sides are rounded to bfloat16 when they are packed, two neighbours in k in one unit, and their products
+// are summed in float. Nothing else is rounded.
 #pragma once
 #include <algorithm>
 #include <cstdlib>
 #include <new>
 #include "lanes.h"
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int64_t VECTOR_BYTES = 64, ROWS = 14;  // 28 sums, 2 columns and a broadcast in 32 registers
@@ -20,16 +26,75 @@ constexpr int64_t VECTOR_BYTES = 16, ROWS = 12;
 constexpr int64_t VECTOR_BYTES = 16, ROWS = 6;
 #endif
 constexpr int64_t LANES = VECTOR_BYTES / sizeof(R), VECTORS = 2, COLUMNS = VECTORS * LANES;
-constexpr int64_t DEPTH = 256, PITCH = DEPTH + 16;  // off the powers of two, whose rows would share cache sets
 constexpr int64_t BLOCK = 8 * ROWS;
 typedef R Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef Vector Loose __attribute__((aligned(sizeof(R)), may_alias));
 
+#if defined(__AVX512F__)  // what is masked out is not touched
+INLINE unsigned first_lanes(int64_t count) { return count >= LANES ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
+#endif
+
+// The first `count` of LANES numbers, zeros behind them.
+INLINE Vector some(const R* from, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(R) == 4) return (Vector)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count), from);
+  else return (Vector)_mm512_maskz_loadu_pd((__mmask8)first_lanes(count), from);
+#else
+  Vector found = {};
+  if (count > 0) std::memcpy(&found, from, std::min(count, LANES) * sizeof(R));
+  return found;
+#endif
+}
+
+#ifdef HALF
+constexpr int64_t GROUP = 2;
+typedef uint32_t Unit;
+typedef uint32_t Units __attribute__((vector_size(VECTOR_BYTES)));
+INLINE uint32_t half(float x) {  // rounded to the nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return x != x ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
+INLINE Unit unit(float low, float high) { return half(low) | half(high) << 16; }
+INLINE Units side_by_side(Vector first, Vector second) {
+  return (Units)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+INLINE Units pairs(Vector low, Vector high) {
+  const __m512i order = (__m512i)(Units){0 | 16 << 16, 1 | 17 << 16, 2 | 18 << 16, 3 | 19 << 16, 4 | 20 << 16,
+      5 | 21 << 16, 6 | 22 << 16, 7 | 23 << 16, 8 | 24 << 16, 9 | 25 << 16, 10 | 26 << 16, 11 | 27 << 16,
+      12 | 28 << 16, 13 | 29 << 16, 14 | 30 << 16, 15 | 31 << 16};
+  return (Units)_mm512_permutexvar_epi16(order, (__m512i)side_by_side(low, high));
+}
+INLINE Vector multiply_add(Vector sum, Unit left, Units right) {
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)right);
+}
+#else
+constexpr int64_t GROUP = 1;  // neighbours in k that share a unit
+typedef R Unit;
+typedef Vector Units;
+INLINE Unit unit(R low, R) { return low; }
+INLINE Units pairs(Vector low, Vector) { return low; }
+INLINE Vector multiply_add(Vector sum, Unit left, Units right) { return sum + (left - Vector{}) * right; }
+#endif
+typedef Units LooseUnits __attribute__((aligned(sizeof(Unit)), may_alias));
+
+INLINE void store_some(Unit* to, Units packed, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(R) == 4) _mm512_mask_storeu_ps(to, (__mmask16)first_lanes(count), (__m512)packed);
+  else _mm512_mask_storeu_pd(to, (__mmask8)first_lanes(count), (__m512d)packed);
+#else
+  std::memcpy(to, &packed, std::min(count, LANES) * sizeof(Unit));
+#endif
+}
+constexpr int64_t LONG = 256, DEPTH = LONG * GROUP;  // units, and what they hold
+constexpr int64_t PITCH = LONG + 16;                 // off the powers of two, whose rows would share cache sets
+
+template <class T>
 struct Memory {  // freed at the end of its scope, not initialised
-  R* at;
+  T* at;
   explicit Memory(int64_t count) {
-    size_t bytes = (size_t)(std::max<int64_t>(count, 1) * sizeof(R) + 63) / 64 * 64;
-    at = (R*)std::aligned_alloc(64, bytes);
+    size_t bytes = (size_t)(std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
+    at = (T*)std::aligned_alloc(64, bytes);
     if (!at) throw std::bad_alloc();
   }
   ~Memory() { std::free(at); }
@@ -37,24 +102,35 @@ struct Memory {  // freed at the end of its scope, not initialised
   Memory& operator=(const Memory&) = delete;
 };
 
+INLINE int64_t units(int64_t depth) { return (depth + GROUP - 1) / GROUP; }
 INLINE int64_t padded(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS * COLUMNS; }
 
 // Packs the panels of thread `id` of `threads` of B (K, N), element (k, n) at source[k * step_k + n * step_n].
-static void pack_panels(int64_t K, int64_t N, const R* source, int64_t step_k, int64_t step_n, R* packed, int id,
+static void pack_panels(int64_t K, int64_t N, const R* source, int64_t step_k, int64_t step_n, Unit* packed, int id,
                         int threads) {
   for (int64_t n = id * COLUMNS; n < N; n += threads * COLUMNS) {
-    R* panel = packed + n * K;
+    Unit* panel = packed + n * units(K);
     int64_t width = std::min(COLUMNS, N - n);
+    auto at = [&](int64_t k, int64_t j) { return j < width && k < K ? source[k * step_k + (n + j) * step_n] : R(0); };
     for (int64_t first = 0; first < K; first += 16)  // lines of a transposed source are read whole
       for (int64_t j = 0; j < COLUMNS; j++)
-        for (int64_t k = first; k < std::min(first + 16, K); k++)
-          panel[k * COLUMNS + j] = j < width ? source[k * step_k + (n + j) * step_n] : R(0);
+        for (int64_t k = first; k < std::min(first + 16, K); k += GROUP)
+          panel[k / GROUP * COLUMNS + j] = unit(at(k, j), GROUP > 1 ? at(k + 1, j) : R(0));
   }
 }
 
-// C (M, COLUMNS) = A (M, depth) B + (start row, or C itself, or 0).
+static void pack_row(const R* from, int64_t depth, Unit* to) {
+#ifdef HALF
+  for (int64_t k = 0; k < depth; k += 2 * LANES)  // a row of units has room for whole vectors
+    *(LooseUnits*)(to + k / 2) = side_by_side(some(from + k, depth - k), some(from + k + LANES, depth - k - LANES));
+#else
+  std::memcpy(to, from, depth * sizeof(R));
+#endif
+}
+
+// C (M, COLUMNS) = A (M, depth units) B + (start row, or C itself, or 0).
 template <int M, int64_t STEP_ROW, int64_t STEP_K>
-static void tile(int64_t depth, const R* a, const R* b, R* c, int64_t stride, const R* start, bool add) {
+static void tile(int64_t depth, const Unit* a, const Unit* b, R* c, int64_t stride, const R* start, bool add) {
   Vector sum[M][VECTORS];
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++)
@@ -63,14 +139,14 @@ static void tile(int64_t depth, const R* a, const R* b, R* c, int64_t stride, co
       sum[m][v] = add ? *(const Loose*)(c + m * stride + v * LANES)
                       : start ? *(const Loose*)(start + v * LANES) : Vector{};
   for (int64_t k = 0; k < depth; k++) {
-    Vector right[VECTORS];
+    Units right[VECTORS];
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; v++) right[v] = *(const Loose*)(b + k * COLUMNS + v * LANES);
+    for (int v = 0; v < VECTORS; v++) right[v] = *(const LooseUnits*)(b + k * COLUMNS + v * LANES);
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-      Vector left = a[m * STEP_ROW + k * STEP_K] - Vector{};
+      Unit left = a[m * STEP_ROW + k * STEP_K];
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; v++) sum[m][v] += left * right[v];
+      for (int v = 0; v < VECTORS; v++) sum[m][v] = multiply_add(sum[m][v], left, right[v]);
     }
   }
 #pragma GCC unroll 16
@@ -79,7 +155,7 @@ static void tile(int64_t depth, const R* a, const R* b, R* c, int64_t stride, co
     for (int v = 0; v < VECTORS; v++) *(Loose*)(c + m * stride + v * LANES) = sum[m][v];
 }
 
-typedef void (*Tile)(int64_t, const R*, const R*, R*, int64_t, const R*, bool);
+typedef void (*Tile)(int64_t, const Unit*, const Unit*, R*, int64_t, const R*, bool);
 template <int64_t STEP_ROW, int64_t STEP_K>
 static Tile tile_of(int64_t rows) {
   static const Tile tiles[] = {nullptr,
@@ -97,7 +173,7 @@ static Tile tile_of(int64_t rows) {
 }
 
 // One tile into C, of which only `width` columns exist.
-static void put(Tile run, int64_t rows, int64_t depth, const R* a, const R* b, R* c, int64_t stride, int64_t width,
+static void put(Tile run, int64_t rows, int64_t depth, const Unit* a, const Unit* b, R* c, int64_t stride, int64_t width,
                 const R* start, bool add) {
   if (width >= COLUMNS) return run(depth, a, b, c, stride, start, add);
   R whole[ROWS * COLUMNS];
@@ -109,66 +185,96 @@ static void put(Tile run, int64_t rows, int64_t depth, const R* a, const R* b, R
 
 // C (M, N) = start + A B by one thread; rows of A by a table, B packed whole, `start` as wide as the panels.
 // C's rows have room for `room` >= N columns.
-static void rows_times(int64_t M, const R* const* a, int64_t K, const R* packed, int64_t N, R* c, int64_t stride,
+static void rows_times(int64_t M, const R* const* a, int64_t K, const Unit* packed, int64_t N, R* c, int64_t stride,
                        int64_t room, const R* start) {
-  alignas(64) R left[BLOCK * PITCH];
+  alignas(64) Unit left[BLOCK * PITCH];
   for (int64_t top = 0; top < M; top += BLOCK) {
     int64_t count = std::min(BLOCK, M - top), tiles = (count + ROWS - 1) / ROWS;
     for (int64_t first = 0; first < K || first == 0; first += DEPTH) {
       int64_t depth = std::min(DEPTH, K - first);
-      for (int64_t m = 0; m < count; m++) std::memcpy(left + m * PITCH, a[top + m] + first, depth * sizeof(R));
+      for (int64_t m = 0; m < count; m++) pack_row(a[top + m] + first, depth, left + m * PITCH);
       for (int64_t n = 0; n < N; n += COLUMNS)
         for (int64_t t = 0; t < tiles; t++) {
           int64_t m0 = count * t / tiles, rows = count * (t + 1) / tiles - m0;
-          put(tile_of<PITCH, 1>(rows), rows, depth, left + m0 * PITCH, packed + n * K + first * COLUMNS,
-              c + (top + m0) * stride + n, stride, room - n, start ? start + n : nullptr, first > 0);
+          put(tile_of<PITCH, 1>(rows), rows, units(depth), left + m0 * PITCH,
+              packed + n * units(K) + first / GROUP * COLUMNS, c + (top + m0) * stride + n, stride, room - n,
+              start ? start + n : nullptr, first > 0);
         }
     }
   }
 }
 
-// The large product behind the loop, by all threads of a team: C (M, N) = sum over rows r of left[r]^T right[r], where
-// right is scaled by `scale` if that is given; sums (M) = sum over rows of left. Everything by tables of rows.
-static void gather(int64_t count, const R* const* left, int64_t offset, int64_t M, const R* const* right,
-                   const R* const* scale, int64_t N, R* c, int64_t stride, R* sums, R* packed, int id, int threads) {
-  alignas(64) R block[8 * DEPTH * ROWS + 2 * LANES] = {};  // the sums read a little past a row
-  int64_t tiles = (M + ROWS - 1) / ROWS, t0 = tiles * id / threads, t1 = tiles * (id + 1) / threads;
+// WIDTH units, of which `width` are there, out of neighbouring rows of a table: each number times its scale where there
+// is one, and added to its sum where there are sums.
+template <int64_t WIDTH>
+INLINE void pack_across(const R* const* rows, const R* const* scale, int64_t count, int64_t at, int64_t width, Unit* to,
+                        R* sums) {
+#pragma GCC unroll 2
+  for (int64_t v = 0; v < WIDTH; v += LANES) {
+    Vector low = some(rows[0] + at + v, std::min(WIDTH, width) - v), high = {};
+    if (scale) low *= some(scale[0] + at + v, width - v);
+    if (GROUP > 1 && count > 1) {
+      high = some(rows[1] + at + v, std::min(WIDTH, width) - v);
+      if (scale) high *= some(scale[1] + at + v, width - v);
+    }
+    if (sums) *(Loose*)(sums + v) += GROUP > 1 ? low + high : low;
+    store_some(to + v, pairs(low, high), WIDTH - v);
+  }
+}
+
+// One right side of a large product, and where what it makes goes: columns `from` to `to` of left, each with a row of c.
+struct Part {
+  int64_t from, to;
+  const R* const* right;  // table
+  const R* const* scale;  // table: multiplies right; or null
+  int64_t columns;        // of right
+  R* c;
+  int64_t stride;
+  R* sums;  // of left's columns, or null
+};
+
+// The large products behind the loop, by all threads of a team: c = sum over rows r of left[r]^T right[r] for each part.
+// Some columns of left are packed once for all parts, and wide enough that memory is read in long stretches.
+static void gather(int64_t count, const R* const* left, const Part* parts, int64_t number, Unit* packed, int id,
+                   int threads) {
+  constexpr int64_t WIDE = 16;
+  Memory<Unit> block(WIDE * ROWS * LONG);
+  int64_t width = 0;
+  for (int64_t p = 0; p < number; p++) width = std::max(width, parts[p].to);
+  int64_t tiles = (width + ROWS - 1) / ROWS, t0 = tiles * id / threads, t1 = tiles * (id + 1) / threads;
   for (int64_t first = 0; first < count; first += DEPTH) {
     int64_t depth = std::min(DEPTH, count - first);
-    for (int64_t n = id * COLUMNS; n < N; n += threads * COLUMNS)
-      for (int64_t k = 0; k < depth; k++) {
-        R* to = packed + n * DEPTH + k * COLUMNS;
-        const R* from = right[first + k] + n;
-        int64_t width = std::min(COLUMNS, N - n);
-        if (width == COLUMNS) std::memcpy(to, from, COLUMNS * sizeof(R));
-        else for (int64_t j = 0; j < COLUMNS; j++) to[j] = j < width ? from[j] : R(0);
-        if (scale)
-          for (int64_t j = 0; j < width; j++) to[j] *= scale[first + k][n + j];
-      }
+    for (int64_t p = 0, begin = 0; p < number; begin += padded(parts[p].columns), p++)
+      for (int64_t n = id * COLUMNS; n < parts[p].columns; n += threads * COLUMNS)
+        for (int64_t k = 0; k < depth; k += GROUP)
+          pack_across<COLUMNS>(parts[p].right + first + k, parts[p].scale ? parts[p].scale + first + k : nullptr,
+                               depth - k, n, parts[p].columns - n, packed + (begin + n) * LONG + k / GROUP * COLUMNS,
+                               nullptr);
 #pragma omp barrier
-    for (int64_t group = t0; group < t1; group += 8) {
-      int64_t m0 = group * ROWS, m1 = std::min(std::min(group + 8, t1) * ROWS, M);
-      for (int64_t k = 0; k < depth; k++) {
-        const R* from = left[first + k] + offset;
-        for (int64_t m = m0; m < m1; m += ROWS) {
-          R* to = block + (m - m0) * DEPTH + k * ROWS;
-          if (m + ROWS <= m1) std::memcpy(to, from + m, ROWS * sizeof(R));
-          else for (int64_t i = 0; i < ROWS; i++) to[i] = m + i < m1 ? from[m + i] : R(0);
-        }
+    for (int64_t group = t0; group < t1; group += WIDE) {
+      int64_t m0 = group * ROWS, m1 = std::min(std::min(group + WIDE, t1) * ROWS, width);
+      R added[WIDE * ROWS + 2 * LANES] = {};
+      for (int64_t k = 0; k < depth; k += GROUP) {
+        for (int64_t g = k + 16; g < std::min(k + 16 + GROUP, depth); g++)
+          for (int64_t m = m0; m < m1; m += 64 / (int64_t)sizeof(R)) __builtin_prefetch(left[first + g] + m);
+        for (int64_t m = m0; m < m1; m += ROWS)
+          pack_across<ROWS>(left + first + k, nullptr, depth - k, m, m1 - m,
+                            block.at + (m - m0) * LONG + k / GROUP * ROWS, added + m - m0);
       }
-      for (int64_t m = m0; m < m1; m += ROWS) {
-        const R* a = block + (m - m0) * DEPTH;
-        int64_t rows = std::min(ROWS, m1 - m);
-        if (sums) {
-          constexpr int64_t PARTS = (ROWS + LANES - 1) / LANES;
-          Vector sum[PARTS] = {};
-          for (int64_t k = 0; k < depth; k++)
-            for (int64_t v = 0; v < PARTS; v++) sum[v] += *(const Loose*)(a + k * ROWS + v * LANES);
-          for (int64_t i = 0; i < rows; i++) sums[m + i] = (first ? sums[m + i] : R(0)) + sum[i / LANES][i % LANES];
-        }
-        for (int64_t n = 0; n < N; n += COLUMNS)
-          put(tile_of<1, ROWS>(rows), rows, depth, a, packed + n * DEPTH, c + m * stride + n, stride, N - n, nullptr,
-              first > 0);
+      for (int64_t p = 0, begin = 0; p < number; begin += padded(parts[p].columns), p++) {
+        const Part& part = parts[p];
+        int64_t from = std::max(m0, part.from), to = std::min(m1, part.to);
+        if (part.sums)
+          for (int64_t m = from; m < to; m++)
+            part.sums[m - part.from] = (first ? part.sums[m - part.from] : R(0)) + added[m - m0];
+        for (int64_t n = 0; n < part.columns; n += COLUMNS)
+          for (int64_t m = from, rows; m < to; m += rows) {
+            int64_t inside = (m - m0) % ROWS;
+            rows = std::min(ROWS - inside, to - m);
+            put(tile_of<1, ROWS>(rows), rows, units(depth), block.at + (m - m0 - inside) * LONG + inside,
+                packed + (begin + n) * LONG, part.c + (m - part.from) * part.stride + n, part.stride, part.columns - n,
+                nullptr, first > 0);
+          }
       }
     }
 #pragma omp barrier
