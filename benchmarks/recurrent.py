@@ -1,20 +1,25 @@
 """Every pointwise cell beside torch.nn: training steps and inference, one process, in turn, medians and their ratios.
 
     python benchmarks/recurrent.py --threads 1 2 --repeats 15
+    python benchmarks/recurrent.py --sizes 2 --layers 2 --record recurrent.jsonl     a piece at a time
+    python benchmarks/recurrent.py --tables recurrent.jsonl                          and all pieces as tables
 
 Times are divided by that of an unpacked nn.LSTM of the same sizes, which on a CPU is oneDNN's kernel, the fastest that
-torch has. A last column divides by torch's own layer for the same cell. The allocator keeps what is freed, so that no
-side pays for page faults (--default-allocator leaves it as it is). On a busy machine `--clock processor` counts the
-process's own time instead of the clock's; use it with one thread only, since threads that wait are counted too.
+torch has; in brackets by torch's own layer for the same cell. The allocator keeps what is freed, so that no side pays
+for page faults (--default-allocator leaves it as it is). On a busy machine `--clock processor` counts the process's own
+time instead of the clock's; use it with one thread only, since threads that wait are counted too.
 
 The share is what a training step's products would take at the machine's best rate for a large product, divided by what
-the step takes.
+the step takes. With --mixed all run under autocast to bfloat16, but the rate is that of float32.
 """
 
 import argparse
+import json
+import math
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,9 +53,10 @@ def cells(backend: str) -> dict[str, Any]:
 class Setting:
     """Inputs of one size, and who runs on them."""
 
-    def __init__(self, sizes: tuple[int, int, int], layers: int, bidirectional: bool, shortest: float | None) -> None:
+    def __init__(self, sizes: tuple[int, int, int], asked: argparse.Namespace) -> None:
         self.time, batch, self.hidden = sizes
-        self.layers, self.bidirectional = layers, bidirectional
+        self.layers, self.bidirectional, self.mixed = asked.layers, asked.bidirectional, asked.mixed
+        shortest: float | None = asked.shortest
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(batch, self.time, self.hidden, generator=generator, requires_grad=True)
         self.lengths = None
@@ -77,13 +83,15 @@ class Setting:
     def training(self, forward: Forward) -> Run:
         def step() -> None:
             self.inputs.grad = None
-            forward().square().mean().backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+                outputs = forward()
+            outputs.float().square().mean().backward()
 
         return step
 
     def inference(self, forward: Forward) -> Run:
         def step() -> None:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
                 forward()
 
         return step
@@ -132,12 +140,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shortest", type=float, help="ragged: shortest length ÷ time, beside packed torch.nn")
     parser.add_argument("--cells", nargs="+", help="only these")
     parser.add_argument("--backends", nargs="+", default=["compiled"], help="compiled, auto, fused, loop")
+    parser.add_argument("--mixed", action="store_true", help="under autocast to bfloat16")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--default-allocator", action="store_true")
+    parser.add_argument("--record", type=Path, help="append what is measured to this file, one JSON object a line")
+    parser.add_argument("--tables", type=Path, nargs="+", help="measure nothing, print what these files hold")
     return parser.parse_args()
 
 
-def rows(setting: Setting, asked: argparse.Namespace, rate: float) -> list[list[str]]:
+def measure(setting: Setting, asked: argparse.Namespace, common: dict[str, Any]) -> list[dict[str, Any]]:
+    """A record for each contender: its name, what it was measured under, seconds of training and of inference."""
     clock = CLOCKS[asked.clock]
     contenders = {f"nn.{layer.__name__}": setting.theirs(layer) for layer in TORCH.values()}
     for backend in asked.backends:
@@ -147,36 +159,84 @@ def rows(setting: Setting, asked: argparse.Namespace, rate: float) -> list[list[
         dict(zip(contenders, medians([make(f) for f in contenders.values()], asked.repeats, clock), strict=True))
         for make in (setting.training, setting.inference)
     )
-    table: list[list[str]] = []
-    for name in contenders:
-        own = TORCH.get(name.split(",")[0])
-        row = [name, *(f"{times[name] / times['nn.LSTM']:.2f}" for times in (training, inference))]
-        row += [f"{t[name] / t[f'nn.{own.__name__}']:.2f}" if own else "" for t in (training, inference)]
-        is_lstm = name == "nn.LSTM" or name.startswith("LSTMCell")
-        share = f"{100 * setting.products() / rate / training[name]:.0f} %" if is_lstm else ""
-        table.append([*row, f"{1000 * training[name]:.1f}", f"{1000 * inference[name]:.1f}", share])
-    return table
+    common = {**common, "sizes": [setting.time, setting.inputs.shape[0], setting.hidden], "work": setting.products()}
+    return [{**common, "name": name, "seconds": [training[name], inference[name]]} for name in contenders]
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """A table for each kind of run: a row for each contender, a column for each size."""
+    kinds: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for record in records:
+        kind = f"{record['threads']} threads, {record['layers']} layers, {record['directions']} directions"
+        kind += f", lengths from {record['shortest']} × T, torch.nn packed" if record["shortest"] is not None else ""
+        kind += ", autocast to bfloat16" if record["mixed"] else ""
+        size = "T {}, B {}, H {}".format(*record["sizes"])
+        kinds.setdefault(kind, {}).setdefault(size, {})[record["name"]] = record
+    return "\n\n".join(table(kind, sizes) for kind, sizes in kinds.items())
+
+
+def table(kind: str, sizes: dict[str, dict[str, dict[str, Any]]]) -> str:
+    first = next(iter(next(iter(sizes.values())).values()))
+    names = list(dict.fromkeys(name for records in sizes.values() for name in records))
+    lines = [
+        f"{kind}; {first['clock']} clock, medians of {first['repeats']}",
+        "",
+        f"| training, inference ÷ nn.LSTM (÷ torch's own) | {' | '.join(sizes)} |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+    lines += [f"| {name} | {' | '.join(cell(name, records) for records in sizes.values())} |" for name in names]
+    means = [mean(records) for records in sizes.values()]
+    if any(means):
+        lines.append(f"| geometric mean of the compiled cells | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def cell(name: str, records: dict[str, dict[str, Any]]) -> str:
+    if name not in records:
+        return ""
+    record, reference = records[name], records["nn.LSTM"]
+    share = f"{100 * record['work'] / record['rate'] / record['seconds'][0]:.0f} %"
+    if name == "nn.LSTM":
+        return "{:.1f}, {:.1f} ms; {}".format(*(1000 * s for s in record["seconds"]), share)
+    text = ratios(record, reference)
+    own = TORCH.get(name.split(",")[0])
+    if own is nn.LSTM:
+        return f"{text}; {share}"
+    return f"{text} ({ratios(record, records[f'nn.{own.__name__}'])})" if own is not None else text
+
+
+def ratios(record: dict[str, Any], reference: dict[str, Any]) -> str:
+    return ", ".join(f"{a / b:.2f}" for a, b in zip(record["seconds"], reference["seconds"], strict=True))
+
+
+def mean(records: dict[str, dict[str, Any]]) -> str:
+    compiled = [record["seconds"] for name, record in records.items() if name.endswith(", compiled")]
+    if not compiled:
+        return ""
+    reference = records["nn.LSTM"]["seconds"]
+    logs = [[math.log(s / r) for s, r in zip(seconds, reference, strict=True)] for seconds in compiled]
+    return ", ".join(f"{math.exp(statistics.mean(column)):.2f}" for column in zip(*logs, strict=True))
 
 
 def main() -> None:
     asked = arguments()
+    if asked.tables:
+        print(tables([json.loads(line) for file in asked.tables for line in file.read_text().splitlines()]))
+        return
     kept = not asked.default_allocator and keep_freed_memory()
-    print(f"torch {torch.__version__}, float32, medians of {asked.repeats}, {asked.clock} clock; ", end="")
-    print(f"layers {asked.layers}, directions {1 + asked.bidirectional}, freed memory kept: {kept}")
-    if asked.shortest is not None:
-        print(f"ragged: lengths from {asked.shortest} × time to time; torch.nn packed")
+    print(f"torch {torch.__version__}, float32, freed memory kept: {kept}")
+    records: list[dict[str, Any]] = []
     for threads in asked.threads:
         torch.set_num_threads(threads)
-        rate = best_rate(CLOCKS[asked.clock])
+        common = {name: getattr(asked, name) for name in ("layers", "shortest", "mixed", "clock", "repeats")}
+        common |= {"threads": threads, "directions": 1 + asked.bidirectional, "rate": best_rate(CLOCKS[asked.clock])}
+        print(f"{threads} threads: large product {common['rate'] / 1e9:.0f} GFLOP/s", flush=True)
         for index in asked.sizes:
-            sizes = SIZES[index]
-            setting = Setting(sizes, asked.layers, asked.bidirectional, asked.shortest)
-            print(f"\nT {sizes[0]}, B {sizes[1]}, H {sizes[2]}; {threads} threads; ", end="")
-            print(f"large product {rate / 1e9:.0f} GFLOP/s\n")
-            print("| | training ÷ nn.LSTM | inference ÷ nn.LSTM | training ÷ own | inference ÷ own | ms | ms | share |")
-            print("|---|---|---|---|---|---|---|---|")
-            for row in rows(setting, asked, rate):
-                print(f"| {' | '.join(row)} |", flush=True)
+            records += (found := measure(Setting(SIZES[index], asked), asked, common))
+            if asked.record is not None:
+                with asked.record.open("a") as file:
+                    file.writelines(json.dumps(record) + "\n" for record in found)
+    print(f"\n{tables(records)}")
 
 
 if __name__ == "__main__":

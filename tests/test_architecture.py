@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import modules of its own level or of a lower one, as long as no circle comes of it.
 LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
-    {"losses", "dropout", "cells", "initialization"},
+    {"losses", "dropout", "cells", "initialization", "recomputation"},
     {"backends", "conversion", "feedforward", "recurrent"},
     {"encoders", "attention", "vision", "audio", "decoders", "pooling", "readers"},
     {"classifier", "networks", "generation", "inspection"},

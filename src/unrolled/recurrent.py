@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.backends import BACKENDS, Choice, check_name, choose
+from unrolled.backends.base import Backend
 from unrolled.cells.base import Cell
 from unrolled.dropout import SequenceDropout
+from unrolled.recomputation import in_stretches
 from unrolled.sequences import all_full, mask_from_lengths, reverse_valid
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves, rebuild
@@ -31,6 +33,7 @@ def unroll(
     *,
     reverse: bool = False,
     backend: str = "auto",
+    recompute: bool = False,
 ) -> tuple[Tensor, S]:
     """Run a cell over sequences.
 
@@ -41,6 +44,8 @@ def unroll(
         lengths: (batch,) integers from 0 to time, on any device; all of time by default.
         reverse: read from the last valid step to the first.
         backend: "auto", "compiled", "fused" or "loop". Results are the same.
+        recompute: keep for the backward pass only the states between √time stretches of √time steps, and run each
+            stretch again on the way back.
 
     Returns:
         The outputs (batch, time, output), zero in the padding, and the state behind each sequence's last step (in
@@ -59,24 +64,36 @@ def unroll(
     ragged = _ragged(inputs, lengths)
     if ragged is not None:
         inputs = inputs.masked_fill(ragged.padding, 0.0)
-    return _run(cell, inputs, state, ragged, reverse, backend)
+    return _run(cell, inputs, state, None if ragged is None else ragged.lengths, reverse, backend, recompute)
 
 
 def _run(
-    cell: Cell[S], inputs: Tensor, state: S, ragged: _Ragged | None, reverse: bool, backend: str
+    cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
 ) -> tuple[Tensor, S]:
     """`unroll` behind its checks, on inputs without anything in their padding."""
-    choice = choose(backend, cell, inputs, ragged=ragged is not None)
+    choice = choose(backend, cell, inputs, ragged=lengths is not None)
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
-    lengths = None if ragged is None else ragged.lengths
-    backend_ = BACKENDS[choice.backend]
-    turned = reverse and not backend_.reverses
+    noise = cell.noise(inputs.shape[0], like=inputs)
+
+    def run(inputs: Tensor, state: S, lengths: Tensor | None) -> tuple[Tensor, S]:
+        return _directed(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, noise)
+
+    if recompute and torch.is_grad_enabled():
+        return in_stretches(run, inputs, state, lengths, reverse=reverse)
+    return run(inputs, state, lengths)
+
+
+def _directed(
+    backend: Backend, cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, noise: Any
+) -> tuple[Tensor, S]:
+    """Run a backend in a direction, with zeros in the padding of the outputs, whatever it does of that by itself."""
+    turned = reverse and not backend.reverses
     if turned:
         inputs = reverse_valid(inputs, lengths)
-    outputs, state = backend_.run(cell, inputs, state, lengths, reverse and backend_.reverses)
-    if ragged is not None and not backend_.clears_padding:
-        outputs = outputs.masked_fill(ragged.padding, 0.0)
+    outputs, state = backend.run(cell, inputs, state, lengths, reverse and backend.reverses, noise)
+    if lengths is not None and not backend.clears_padding:
+        outputs = outputs.masked_fill(~mask_from_lengths(lengths, outputs.shape[1]).unsqueeze(-1), 0.0)
     return reverse_valid(outputs, lengths) if turned else outputs, state
 
 
@@ -128,6 +145,8 @@ class Recurrent(nn.Module):
         bidirectional: run each layer in both directions and join their outputs.
         learned_initial_state: the state before the first step is a parameter, which begins at the cell's own.
         backend: "auto", "compiled", "fused" or "loop"; see `choices`.
+        recompute: a layer keeps for its backward pass its inputs, its outputs and the states between √time stretches
+            of √time steps; the rest is computed again, which costs another forward pass.
 
     Raises:
         ValueError: a size or number below one, a probability outside [0, 1), an unknown backend.
@@ -146,6 +165,7 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         learned_initial_state: bool = False,
         backend: str = "auto",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if num_layers < 1:
@@ -158,6 +178,7 @@ class Recurrent(nn.Module):
         self.residual = residual
         self.bidirectional = bidirectional
         self.backend = backend
+        self.recompute = recompute
         self.cells = nn.ModuleList()
         self.reverse_cells = nn.ModuleList()
         self.output_size = input_size
@@ -209,11 +230,15 @@ class Recurrent(nn.Module):
         state = self._checked_state(state, inputs)
         ragged = _ragged(inputs, lengths)
         values = inputs if ragged is None else inputs.masked_fill(ragged.padding, 0.0)
+        ends = None if ragged is None else ragged.lengths
         final: list[Any] = []
         for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
             dropped = values if layer == 0 else self.dropout(values)
             pairs = zip(cells, before if self.bidirectional else (before,), (False, True), strict=False)
-            runs = [_run(cell, dropped, start, ragged, reverse, self.backend) for cell, start, reverse in pairs]
+            runs = [
+                _run(cell, dropped, start, ends, reverse, self.backend, self.recompute)
+                for cell, start, reverse in pairs
+            ]
             outputs = torch.cat([run[0] for run in runs], dim=-1) if self.bidirectional else runs[0][0]
             final.append(tuple(run[1] for run in runs) if self.bidirectional else runs[0][1])
             values = self._join(values, outputs)
@@ -285,7 +310,7 @@ class Recurrent(nn.Module):
         return [choose(self.backend, cell, values, ragged=ragged) for cell, values in pairs]
 
     def extra_repr(self) -> str:
-        options = ("residual", "bidirectional")
+        options = ("residual", "bidirectional", "recompute")
         return ", ".join([f"backend={self.backend}", *(f"{o}={getattr(self, o)}" for o in options if getattr(self, o))])
 
     def _join(self, values: Tensor, outputs: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Backend(ABC):
 
     @abstractmethod
     def run(
-        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
         """Run a cell over at least one step.
 
@@ -35,6 +35,7 @@ class Backend(ABC):
             state: before the first step.
             lengths: (batch,) int64 on the device of the inputs, 0 to time; None where nothing is padded.
             reverse: read from each row's last valid step to its first; never asked of a backend without `reverses`.
+            noise: what `cell.noise` drew for these steps.
 
         Returns:
             The outputs (batch, time, output) and the state behind each row's last valid step.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unrolled.backends.base import Backend
-from unrolled.cells.base import Cell
+from unrolled.cells.base import Cell, RecurrentNoise
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
 from unrolled.cells.lstm import LSTMCell
@@ -50,11 +50,10 @@ class FusedBackend(Backend):
         return None
 
     def run(
-        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
         known = cast("_Known", cell)
-        noise = known.noise(inputs.shape[0], like=inputs)
-        dropped = None if noise is None else noise.weight_hh
+        dropped = None if noise is None else cast("RecurrentNoise", noise).weight_hh
         recurrent = known.weight_hh if dropped is None else dropped
         if isinstance(known, LSTMCell):
             return _run_lstm(known, inputs, state, lengths, recurrent)

@@ -21,10 +21,9 @@ class LoopBackend(Backend):
         return None
 
     def run(
-        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
-        batch, time = inputs.shape[:2]
-        noise = cell.noise(batch, like=inputs)
+        time = inputs.shape[1]
         projected = cell.project(inputs).unbind(1)
         valid = repeat(None) if lengths is None else mask_from_lengths(lengths, time).unbind(1)
         outputs: list[Tensor] = []

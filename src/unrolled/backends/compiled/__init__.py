@@ -47,14 +47,14 @@ class CompiledBackend(Backend):
         return _look(cell, inputs)[1]
 
     def run(
-        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool = False
+        self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
         found = _look(cell, inputs)
         if found[1] is not None:
             raise ValueError(found[1])
         known, mixed = cast("PointwiseCell[Any]", cell), _autocast_dtype()
         with torch.autocast("cpu", enabled=False):
-            outputs, final = _call(found, known, inputs, state, lengths, reverse)
+            outputs, final = _call(found, known, inputs, state, lengths, reverse, noise or RecurrentNoise(None, None))
         if mixed is not None:  # outputs as those of torch's own layers; the state goes on unrounded
             return outputs.to(mixed), type(state)(*final)
         ends = (leaf.to(before.dtype) for leaf, before in zip(final, leaves(state), strict=True))
@@ -170,13 +170,18 @@ class _Identity:
 
 
 def _call(
-    found: _Found, cell: PointwiseCell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool
+    found: _Found,
+    cell: PointwiseCell[Any],
+    inputs: Tensor,
+    state: Any,
+    lengths: Tensor | None,
+    reverse: bool,
+    noise: RecurrentNoise,
 ) -> tuple[Tensor, list[Tensor]]:
     key, _, projects, names = found
     dtype = _COMPUTED[cell.weight_ih.dtype]
     inputs = inputs.to(cell.weight_ih.dtype)
     initial = [leaf.to(dtype) for leaf in leaves(state)]
-    noise = cell.noise(inputs.shape[0], like=inputs) or RecurrentNoise(None, None)
     if any(mask.requires_grad for mask in (noise.state_mask, *noise.masks) if mask is not None):
         raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; take backend='loop'")
     weight_ih, bias_ih = cell.weight_ih, cell.bias_ih
