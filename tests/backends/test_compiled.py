@@ -16,14 +16,18 @@ from unrolled import (
     GRUCell,
     HiddenState,
     IndRNNCell,
+    LayerNormLSTMCell,
     LSTMCell,
     LSTMState,
+    MultiplicativeLSTMCell,
     PeepholeLSTMCell,
     PointwiseCell,
+    ResetFirstGRUCell,
     unroll,
 )
 from unrolled.backends.compiled.kernel import Kernel
 from unrolled.cells.base import RecurrentNoise
+from unrolled.cells.pointwise import ChainedCell
 from unrolled.state import leaves, rebuild
 
 
@@ -137,6 +141,49 @@ class EveryOperationCell(PointwiseCell[HiddenState]):
         return h, HiddenState(h)
 
 
+class SumsCell(PointwiseCell[HiddenState]):
+    """Sums, means and layer norm over a row's units, one after another, of one block and of several."""
+
+    gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, 3 * hidden_size))
+
+    def pointwise(self, projected: Any, recurrent: Any, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        joined = torch.cat([one + other for one, other in zip(projected, recurrent, strict=True)], dim=-1)
+        joined = nn.functional.layer_norm(joined, joined.shape[-1:]) * self.gain
+        a, b, c = joined.split(self.hidden_size, dim=-1)
+        share = torch.sigmoid(a.sum(-1, keepdim=True) - (b * state.h).mean(-1, keepdim=True))
+        sharpened = torch.exp(c) / torch.exp(c).sum(-1, keepdim=True)
+        h = share * torch.tanh(b + nn.functional.layer_norm(c * share, c.shape[-1:])) + (1 - share) * sharpened
+        return h, HiddenState(h)
+
+
+class ChainCell(ChainedCell[LSTMState]):
+    """Two further products, one of several blocks, one without a bias, on what a sum and both noises went into."""
+
+    gates = 2
+    state_type = LSTMState
+
+    def __init__(self, input_size: int, hidden_size: int, **options: float) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        self.weight_one = nn.Parameter(torch.randn(2 * hidden_size, 3 * hidden_size) / 3)
+        self.weight_two = nn.Parameter(torch.randn(hidden_size, hidden_size) / 2)
+        self.bias_two = nn.Parameter(torch.linspace(-1.0, 1.0, hidden_size))
+
+    def products(self, weight_hh: Tensor) -> Any:
+        return (weight_hh, self.bias_hh), (self.weight_one, None), (self.weight_two, self.bias_two)
+
+    def chain(self, projected: Any, recurrent: Any, state: LSTMState, product: Any) -> tuple[Tensor, LSTMState]:
+        a = torch.sigmoid(projected[0] + recurrent[0])
+        first, second = product(1, a * state.h, state.c, a - a.mean(-1, keepdim=True))
+        c = state.c + a * torch.tanh(first + recurrent[1])
+        (third,) = product(2, c * second)
+        h = torch.tanh(third + projected[1]) * a
+        return h + second, LSTMState(h, 0.5 * c)
+
+
 CELLS: dict[str, Any] = {
     "lstm": LSTMCell,
     "gru": GRUCell,
@@ -155,6 +202,13 @@ CELLS: dict[str, Any] = {
     "shared": SharedCell,
     "noisy": NoisyCell,
     "every operation": EveryOperationCell,
+    "sums": SumsCell,
+    "chain": ChainCell,
+    "chain dropped": partial(ChainCell, recurrent_dropout=0.5, weight_drop=0.25),
+    "reset first": ResetFirstGRUCell,
+    "reset first dropped": partial(ResetFirstGRUCell, recurrent_dropout=0.5, weight_drop=0.25),
+    "layer norm": LayerNormLSTMCell,
+    "multiplicative": partial(MultiplicativeLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "dropped": partial(LSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "twofold dropped": partial(TwofoldCell, recurrent_dropout=0.5, weight_drop=0.25),
 }

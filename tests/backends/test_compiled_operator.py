@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from unrolled import Cell, ElmanCell, GRUCell, HiddenState, LSTMCell, PointwiseCell, Recurrent, unroll
 from unrolled.backends import BACKENDS, choose
 from unrolled.backends.compiled.kernel import Run
-from unrolled.backends.compiled.operator import KERNELS, recurrence
+from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
+from unrolled.cells.pointwise import ChainedCell
 from unrolled.state import leaves
 
 MAKES = [LSTMCell, GRUCell, ElmanCell]
@@ -18,6 +19,13 @@ MAKES = [LSTMCell, GRUCell, ElmanCell]
 
 def double(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def run_of(inputs: Tensor, weights: dict[str, Tensor]) -> Run:
+    """A GRU's layer of five units."""
+    initial = [inputs.new_zeros(inputs.shape[0], 5)]
+    others: dict[str, Any] = {"further": [], "own": None, "noise": [], "state_mask": None, "lengths": None}
+    return Run(inputs=inputs, initial=initial, reverse=False, **weights, **others)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +119,10 @@ def test_torch_agrees_that_it_is_an_operator() -> None:
     key = next(
         key for key, kernel in KERNELS.items() if kernel.program.layout.gates == 3 and kernel.dtype == inputs.dtype
     )
-    weights = [weight.detach().clone().requires_grad_() for weight in cell.parameters()]
-    named = dict(zip([name for name, _ in cell.named_parameters()], weights, strict=True))
-    order = [named[name] for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
-    arguments = (inputs, *order, [torch.zeros(2, 5)], None, [], None, None, False, key, True)
+    weights = {name: weight.detach().clone().requires_grad_() for name, weight in cell.named_parameters()}
+    learned, fixed = packed(run_of(inputs, weights))
 
-    torch.library.opcheck(recurrence, arguments)
+    torch.library.opcheck(recurrence, (learned, fixed, False, key, True))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -224,6 +230,51 @@ class _Mean(PointwiseCell[HiddenState]):
         return h - h.mean(dim=-1, keepdim=True)
 
 
+class _Lost(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h * h.sum(-1)[:, None]
+
+
+class _Overall(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h - h.mean(dim=0, keepdim=True)
+
+
+class _Part(_Mean):
+    def combine(self, h: Tensor) -> Tensor:
+        return h - h[:, :2].sum(-1, keepdim=True)
+
+
+class _OutOfTurn(ChainedCell[HiddenState]):
+    gates = 1
+    number = 2
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.weight_more = nn.Parameter(torch.zeros(self.rows(), self.hidden_size))
+
+    def rows(self) -> int:
+        return self.hidden_size
+
+    def products(self, weight_hh: Tensor) -> Any:
+        return (weight_hh, self.bias_hh), (self.weight_more, None)
+
+    def chain(self, projected: Any, recurrent: Any, state: HiddenState, product: Any) -> tuple[Tensor, HiddenState]:
+        h = projected[0] + recurrent[0]
+        if self.number:
+            h = h + product(self.number, h)[0]
+        return h, HiddenState(h)
+
+
+class _Unasked(_OutOfTurn):
+    number = 0
+
+
+class _Narrow(_OutOfTurn):
+    def rows(self) -> int:
+        return 2
+
+
 class _Cumulative(_Mean):
     def combine(self, h: Tensor) -> Tensor:
         return h.cumsum(0)
@@ -282,7 +333,12 @@ class _Plain(Cell[HiddenState]):
     [
         (_OwnStep(3, 5), "_OwnStep has a step of its own"),
         (_OwnProduct(3, 5), "_OwnProduct has a recur of its own"),
-        (_Mean(3, 5), "its step uses mean, of the shape (6, 1), which mixes rows or units"),
+        (_Lost(3, 5), "its step uses sum, of the shape (6,), which mixes rows or units"),
+        (_Overall(3, 5), "its step uses mean, of the shape (1, 5), which mixes rows or units"),
+        (_Part(3, 5), "its step uses slice, of the shape (6, 2), which mixes rows or units"),
+        (_OutOfTurn(3, 5), "it asks for product 2 out of turn"),
+        (_Unasked(3, 5), "it asks for 0 of 1 further products"),
+        (_Narrow(3, 5), "a product of it has weights (2, 5), not blocks of 5 units"),
         (_Cumulative(3, 5), "its step uses cumsum, which is no elementwise maths known here"),
         (_Flipped(3, 5), "its step uses flip, which is no elementwise maths known here"),
         (_Random(3, 5), "its step uses rand_like, which is no elementwise maths known here"),
@@ -340,17 +396,7 @@ def test_sizes_are_what_they_are_in_the_maths() -> None:
 def test_raw_pointers_are_only_taken_from_what_fits() -> None:
     unroll(GRUCell(3, 5), torch.zeros(2, 4, 3), backend="compiled")
     kernel = next(k for k in KERNELS.values() if k.program.layout.gates == 3 and k.dtype == torch.float32)
-    cell = GRUCell(3, 5)
-    good = Run(
-        torch.zeros(2, 4, 3),
-        *(weight.detach() for weight in (cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh)),
-        [torch.zeros(2, 5)],
-        None,
-        [],
-        None,
-        None,
-        False,
-    )
+    good = run_of(torch.zeros(2, 4, 3), {name: weight.detach() for name, weight in GRUCell(3, 5).named_parameters()})
     kernel.forward(good, keep=False)
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"inputs": good.inputs.double()}, "inputs"),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unrolled.cells.gates import open_forget_gate
 from unrolled.cells.pointwise import PointwiseCell
 
 
@@ -71,10 +72,7 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        with torch.no_grad():
-            self.bias_ih[forget] = self.forget_bias
-            self.bias_hh[forget] = 0.0
+        open_forget_gate(self, self.forget_bias)
 
     def recurrent_inputs(self, state: FullGateState) -> tuple[Tensor, ...]:
         """h_{t-1}, i_{t-1}, f_{t-1}, o_{t-1}."""

@@ -13,12 +13,12 @@ all four gates together. Its b is a third bias beside β₁ and β₂, and left 
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.pointwise import PointwiseCell
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
 
 
-class LayerNormLSTMCell(AffineCell[LSTMState]):
+class LayerNormLSTMCell(PointwiseCell[LSTMState]):
     """One step of a layer-normalised long short-term memory.
 
     Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's; bias_ih and bias_hh are β₁ and β₂.
@@ -37,6 +37,9 @@ class LayerNormLSTMCell(AffineCell[LSTMState]):
         ValueError: a size below one, or a probability outside [0, 1).
     """
 
+    gates = 4
+    state_type = LSTMState
+
     def __init__(
         self,
         input_size: int,
@@ -47,7 +50,7 @@ class LayerNormLSTMCell(AffineCell[LSTMState]):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
         self.forget_bias = forget_bias
         self.epsilon = epsilon
         self.gain_ih = nn.Parameter(torch.empty(4 * hidden_size))
@@ -65,24 +68,24 @@ class LayerNormLSTMCell(AffineCell[LSTMState]):
         with torch.no_grad():
             self.bias_ih[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
 
-    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
-        return LSTMState(*(like.new_zeros(batch, self.hidden_size) for _ in range(2)))
-
     def project(self, inputs: Tensor) -> Tensor:
         """(..., input) -> (..., 4 × hidden): LN(W x), for all steps at once."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return self._normalized(nn.functional.linear(inputs, self.weight_ih), self.gain_ih, self.bias_ih)
 
-    def step(
-        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """U on h_{t-1}; its bias stands behind the normalisation."""
+        return ((weight_hh, None),)
+
+    def pointwise(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """(batch, 4 × hidden) and a state -> h_t (batch, hidden) as output, h_t and c_t as state."""
-        product = nn.functional.linear(*self.recurrent_factors(state.h, noise))
-        i, f, g, o = (projected + self._normalized(product, self.gain_hh, self.bias_hh)).chunk(4, dim=-1)
+        """LN(W x), and U h_{t-1}, in blocks for i, f, g, o -> h_t as output, h_t and c_t as state."""
+        of_state = self._normalized(torch.cat(recurrent, dim=-1), self.gain_hh, self.bias_hh)
+        i, f, g, o = (one + other for one, other in zip(projected, of_state.chunk(4, dim=-1), strict=True))
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(self._normalized(c, self.gain_c, self.bias_c))
         return h, LSTMState(h, c)
 
     def _normalized(self, values: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        return nn.functional.layer_norm(values, gain.shape, gain, bias, self.epsilon)
+        return torch.addcmul(bias, gain, nn.functional.layer_norm(values, values.shape[-1:], eps=self.epsilon))

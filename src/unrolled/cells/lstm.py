@@ -14,6 +14,7 @@ and no peepholes, as torch.nn.LSTM has it.
 import torch
 from torch import Tensor
 
+from unrolled.cells.gates import open_forget_gate
 from unrolled.cells.noisy import NoisyCell
 from unrolled.state import LSTMState
 
@@ -64,18 +65,12 @@ class LSTMCell(NoisyCell[LSTMState]):
             weight_drop=weight_drop,
         )
         self.forget_bias = forget_bias
-        self._set_forget_bias()
+        open_forget_gate(self, self.forget_bias)
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        self._set_forget_bias()
-
-    def _set_forget_bias(self) -> None:
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        with torch.no_grad():
-            self.bias_ih[forget] = self.forget_bias
-            self.bias_hh[forget] = 0.0
+        open_forget_gate(self, self.forget_bias)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.gates import open_forget_gate, remember
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
 
@@ -67,10 +68,7 @@ class MogrifierLSTMCell(AffineCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        with torch.no_grad():
-            self.bias_ih[forget] = self.forget_bias
-            self.bias_hh[forget] = 0.0
+        open_forget_gate(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
         """Zeros (batch, hidden) on the device and in the dtype of `like`."""
@@ -91,10 +89,9 @@ class MogrifierLSTMCell(AffineCell[LSTMState]):
                 x = 2.0 * torch.sigmoid(self._shape(number, h)) * x
             else:
                 h = 2.0 * torch.sigmoid(self._shape(number, x)) * h
-        i, f, g, o = (linear(x, self.weight_ih, self.bias_ih) + self.recur(h, noise)).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        return h, LSTMState(h, c)
+        gates = linear(x, self.weight_ih, self.bias_ih) + self.recur(h, noise)
+        new = remember(gates.chunk(4, dim=-1), state.c)
+        return new.h, new
 
     def _shape(self, number: int, values: Tensor) -> Tensor:
         """Q_k h or R_k x."""

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.gates import open_forget_gate, remember
+from unrolled.cells.pointwise import ChainedCell, Product
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
 
 
-class MultiplicativeLSTMCell(AffineCell[LSTMState]):
+class MultiplicativeLSTMCell(ChainedCell[LSTMState]):
     """One step of a multiplicative LSTM.
 
     Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, but weight_hh multiplies m; besides,
@@ -36,6 +37,9 @@ class MultiplicativeLSTMCell(AffineCell[LSTMState]):
         ValueError: a size below one, or a probability outside [0, 1).
     """
 
+    gates = 4
+    state_type = LSTMState
+
     def __init__(
         self,
         input_size: int,
@@ -45,7 +49,7 @@ class MultiplicativeLSTMCell(AffineCell[LSTMState]):
         recurrent_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, gates=4, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+        super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
         self.forget_bias = forget_bias
         self.weight_mx = nn.Parameter(torch.empty(hidden_size, input_size))
         self.weight_mh = nn.Parameter(torch.empty(hidden_size, hidden_size))
@@ -54,28 +58,22 @@ class MultiplicativeLSTMCell(AffineCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        with torch.no_grad():
-            self.bias_ih[forget] = self.forget_bias
-            self.bias_hh[forget] = 0.0
-
-    def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
-        return LSTMState(*(like.new_zeros(batch, self.hidden_size) for _ in range(2)))
+        open_forget_gate(self, self.forget_bias)
 
     def project(self, inputs: Tensor) -> Tensor:
         """(..., input) -> (..., 5 × hidden): what the gates take from the input, and W_m x."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return torch.cat([linear(inputs, self.weight_ih, self.bias_ih), linear(inputs, self.weight_mx)], dim=-1)
 
-    def step(
-        self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
+    def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """U_m on h_{t-1}, and U on m_t."""
+        return (self.weight_mh, None), (weight_hh, self.bias_hh)
+
+    def chain(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState, product: Product
     ) -> tuple[Tensor, LSTMState]:
-        """(batch, 5 × hidden) and a state -> h_t (batch, hidden) as output, h_t and c_t as state."""
-        of_gates, of_m = projected.split([4 * self.hidden_size, self.hidden_size], dim=-1)
-        h, weight = self.recurrent_factors(state.h, noise)
-        m = of_m * linear(h, self.weight_mh)
-        i, f, g, o = (of_gates + linear(m, weight, self.bias_hh)).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        return h, LSTMState(h, c)
+        """What i, f, g, o and m take from the input, and U_m h_{t-1} -> h_t as output, h_t and c_t as state."""
+        *of_gates, of_m = projected
+        of_state = product(1, of_m * recurrent[0])
+        new = remember([one + other for one, other in zip(of_gates, of_state, strict=True)], state.c)
+        return new.h, new

@@ -14,13 +14,16 @@ et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, withou
             z = torch.sigmoid(projected[0] + recurrent[0])
             h = z * state.h + (1 - z) * torch.relu(projected[1] + recurrent[1])
             return h, HiddenState(h)
+
+What multiplies again on the way, as a gate in front of a product does, is a `ChainedCell`.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled.cells.base import AffineCell, RecurrentNoise, S
 from unrolled.state import HiddenState
@@ -30,8 +33,8 @@ class PointwiseCell(AffineCell[S]):
     """A cell whose step is one recurrent product and pointwise maths.
 
     A new one sets `gates`, sets `state_type` unless it carries h alone, and writes `pointwise`. Parameters of its own
-    are (hidden,) each, used in `pointwise` as `self.name`, and so are constants, which are buffers; a cell that has
-    some creates them behind `super().__init__(...)`, with their first values.
+    are (hidden,) or (blocks × hidden,) each, used in `pointwise` as `self.name`, and so are constants, which are
+    buffers; a cell that has some creates them behind `super().__init__(...)`, with their first values.
 
     Attributes, of the class or set before `super().__init__(...)`:
         gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
@@ -70,8 +73,9 @@ class PointwiseCell(AffineCell[S]):
     def pointwise(self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S) -> tuple[Tensor, S]:
         """One step behind the products: the output (batch, hidden) and the next state.
 
-        Operations on single elements only: no sums, no products of matrices, no look at other units, and no random
-        numbers but those handed in. Every tensor is (batch, hidden).
+        Operations on single elements, and sums, means and layer_norm over a row's units (dim=-1, keepdim=True): no
+        products of matrices, no look at other rows or single other units, and no random numbers but those handed in.
+        Every tensor is (batch, hidden), or several of them joined along the last axis.
 
         Args:
             projected: what each gate takes from the input, biases included; behind it what `step_masks` drew.
@@ -101,11 +105,67 @@ class PointwiseCell(AffineCell[S]):
         masks = self.step_masks(tuple(inputs.shape[:-1]), like=projected)
         return torch.cat([projected, *masks], dim=-1) if masks else projected
 
+    def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """A step's products, each a weight and a bias or None: of `recurrent_inputs`, then those of a `ChainedCell`.
+
+        Args:
+            weight_hh: `recurrent_weight()`, with some of it dropped where the unroll's noise says so.
+        """
+        return ((weight_hh, self.bias_hh),)
+
+    def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
+        """(batch, blocks × hidden) -> (batch, gates × hidden): the first of the products."""
+        seen, weight = self.recurrent_factors(h, noise)
+        return nn.functional.linear(seen, *self.products(weight)[0])
+
     def step(self, projected: Tensor, state: S, noise: RecurrentNoise | None = None) -> tuple[Tensor, S]:
         """(batch, gates × hidden), with masks behind it, and a state -> the output (batch, hidden), the next state."""
+        return self.pointwise(*self._blocks(projected, state, noise), state)
+
+    def _blocks(
+        self, projected: Tensor, state: S, noise: RecurrentNoise | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What `pointwise` gets beside the state."""
         recurrent: tuple[Tensor, ...] = () if noise is None else noise.masks
         fed = self.recurrent_inputs(state)
         if self.has_recurrent_product:
             product = self.recur(fed[0] if len(fed) == 1 else torch.cat(fed, dim=-1), noise)
             recurrent = (*product.split(self.hidden_size, dim=-1), *recurrent)
-        return self.pointwise(projected.split(self.hidden_size, dim=-1), recurrent, state)
+        return projected.split(self.hidden_size, dim=-1), recurrent
+
+
+# The number of a product in `products`, from 1 on, and the blocks (batch, hidden) that it takes -> those that it gives.
+Product = Callable[..., tuple[Tensor, ...]]
+
+
+class ChainedCell(PointwiseCell[S]):
+    """A pointwise cell with further products within a step, of what it has computed by then.
+
+    It gives their weights in `products`, each (blocks × hidden, blocks × hidden), and writes `chain` instead of
+    `pointwise`.
+    """
+
+    @abstractmethod
+    def chain(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S, product: Product
+    ) -> tuple[Tensor, S]:
+        """`pointwise`, with `product(number, *blocks)` for each further product, each called once and in turn."""
+
+    def pointwise(self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S) -> tuple[Tensor, S]:
+        """`chain` without noise."""
+        return self.chain(projected, recurrent, state, self._product(self.recurrent_weight()))
+
+    def step(self, projected: Tensor, state: S, noise: RecurrentNoise | None = None) -> tuple[Tensor, S]:
+        """(batch, gates × hidden), with masks behind it, and a state -> the output (batch, hidden), the next state."""
+        dropped = None if noise is None else noise.weight_hh
+        product = self._product(self.recurrent_weight() if dropped is None else dropped)
+        return self.chain(*self._blocks(projected, state, noise), state, product)
+
+    def _product(self, weight_hh: Tensor) -> Product:
+        products = self.products(weight_hh)
+
+        def product(number: int, *blocks: Tensor) -> tuple[Tensor, ...]:
+            joined = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
+            return nn.functional.linear(joined, *products[number]).split(self.hidden_size, dim=-1)
+
+        return product

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.gates import open_forget_gate
 from unrolled.state import LSTMState
 
 
@@ -63,10 +64,7 @@ class ProjectedLSTMCell(AffineCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        with torch.no_grad():
-            self.bias_ih[forget] = self.forget_bias
-            self.bias_hh[forget] = 0.0
+        open_forget_gate(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
         """Zeros: h (batch, projection) and c (batch, hidden), on the device and in the dtype of `like`."""

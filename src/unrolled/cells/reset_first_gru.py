@@ -11,13 +11,13 @@ reset_after=False and ONNX linear_before_reset=0; `GRUCell` has the other order,
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.base import RecurrentNoise
+from unrolled.cells.pointwise import ChainedCell, Product
 from unrolled.state import HiddenState
 
 
-class ResetFirstGRUCell(AffineCell[HiddenState]):
+class ResetFirstGRUCell(ChainedCell[HiddenState]):
     """One step of a gated recurrent unit that forgets before it multiplies.
 
     Parameters are named, ordered (r, z, n), shaped and drawn as `GRUCell`'s, but weights mean something else here.
@@ -32,24 +32,29 @@ class ResetFirstGRUCell(AffineCell[HiddenState]):
         ValueError: a size below one, or a probability outside [0, 1).
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, *, recurrent_dropout: float = 0.0, weight_drop: float = 0.0
-    ) -> None:
-        super().__init__(input_size, hidden_size, gates=3, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
+    gates = 3
 
-    def initial_state(self, batch: int, *, like: Tensor) -> HiddenState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
-        return HiddenState(like.new_zeros(batch, self.hidden_size))
+    def noise(self, batch: int, *, like: Tensor) -> RecurrentNoise | None:
+        """The masks of one unroll; the one on h_{t-1} is there for the second product too."""
+        noise = super().noise(batch, like=like)
+        if noise is None or noise.state_mask is None:
+            return noise
+        return noise._replace(masks=(noise.state_mask,))
 
-    def step(
-        self, projected: Tensor, state: HiddenState, noise: RecurrentNoise | None = None
-    ) -> tuple[Tensor, HiddenState]:
-        """(batch, 3 × hidden) and a state -> h_t (batch, hidden) as output and as state."""
+    def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """(2 × hidden, hidden) of the gates, on h_{t-1}, and (hidden, hidden) of the candidate, on r_t ⊙ h_{t-1}."""
         both = [2 * self.hidden_size, self.hidden_size]
-        of_gates, of_candidate = projected.split(both, dim=-1)
-        seen, weight = self.recurrent_factors(state.h, noise)
-        (gates, candidate), (gates_bias, bias) = weight.split(both), self.bias_hh.split(both)
-        r, z = torch.sigmoid(of_gates + linear(seen, gates, gates_bias)).chunk(2, dim=-1)
-        n = torch.tanh(of_candidate + linear(r * seen, candidate, bias))
+        gates, candidate = zip(weight_hh.split(both), self.bias_hh.split(both), strict=True)
+        return gates, candidate
+
+    def chain(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState, product: Product
+    ) -> tuple[Tensor, HiddenState]:
+        """What r, z, n take from the input, r and z from h_{t-1} -> h_t as output and as state."""
+        r = torch.sigmoid(projected[0] + recurrent[0])
+        z = torch.sigmoid(projected[1] + recurrent[1])
+        seen = state.h * recurrent[2] if len(recurrent) > 2 else state.h  # a mask, where units are dropped
+        (of_state,) = product(1, r * seen)
+        n = torch.tanh(projected[2] + of_state)
         h = n + z * (state.h - n)
         return h, HiddenState(h)

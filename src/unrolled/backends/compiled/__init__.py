@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from unrolled.backends.base import Backend
 from unrolled.backends.compiled.building import CompilerError, multiplies_halves
-from unrolled.backends.compiled.kernel import Kernel
-from unrolled.backends.compiled.operator import KERNELS, recurrence
+from unrolled.backends.compiled.kernel import Kernel, Run
+from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
 from unrolled.backends.compiled.reading import NotPointwiseError
-from unrolled.backends.compiled.tracing import AFFINE, layout_of, trace
+from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
-from unrolled.cells.pointwise import PointwiseCell
+from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.sequences import reverse_valid
 from unrolled.state import leaves
 
@@ -121,7 +121,8 @@ def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> s
     kind = type(cell).__name__
     if not isinstance(cell, PointwiseCell):
         return f"only pointwise cells can be compiled, which {kind} is not"
-    for name, base in (("step", PointwiseCell), ("recur", AffineCell), ("recurrent_factors", AffineCell)):
+    whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
+    for name, base in (("step", whole), ("recur", PointwiseCell), ("recurrent_factors", AffineCell)):
         if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
             return f"{kind} has a {name} of its own, which may compute anything"
     if len(cell.state_type._fields) == 0:
@@ -143,7 +144,7 @@ def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
     """All that may decide what a cell's `pointwise` does: its class, options and mode, by value where they have one."""
     options = tuple((name, _by_value(value)) for name, value in vars(cell).items() if name not in _MODULE)
     tensors = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
-    shapes = tuple((name, value.shape) for name, value in tensors if name not in AFFINE)
+    shapes = tuple((name, value.shape) for name, value in tensors if not name.startswith("weight_"))
     children = tuple(_Identity(child) for child in cell.children())
     return type(cell), cell.weight_ih.dtype, options, shapes, children
 
@@ -184,40 +185,48 @@ def _call(
     initial = [leaf.to(dtype) for leaf in leaves(state)]
     if any(mask.requires_grad for mask in (noise.state_mask, *noise.masks) if mask is not None):
         raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; take backend='loop'")
-    weight_ih, bias_ih = cell.weight_ih, cell.bias_ih
     turned = reverse and not projects
     if not projects:  # noise that is new at each step is drawn in the order in which the steps are taken
         inputs = cell.project(reverse_valid(inputs, lengths) if turned else inputs)
-        weight_ih = bias_ih = None
-    weight_hh = bias_hh = None
+    products: tuple[tuple[Tensor, Tensor | None], ...] = ()
     if cell.has_recurrent_product:
-        weight_hh, bias_hh = cell.recurrent_weight() if noise.weight_hh is None else noise.weight_hh, cell.bias_hh
-    own = None
-    if names:
-        own = torch.stack([getattr(cell, name).expand(cell.hidden_size) for name in names])
-    inputs = inputs.to(dtype)
-    weight_ih, bias_ih, weight_hh, bias_hh, own, state_mask = (
-        None if tensor is None else tensor.to(dtype)
-        for tensor in (weight_ih, bias_ih, weight_hh, bias_hh, own, noise.state_mask)
+        products = cell.products(cell.recurrent_weight() if noise.weight_hh is None else noise.weight_hh)
+
+    def single(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(dtype)
+
+    weight_hh, bias_hh = products[0] if products else (None, None)
+    run = Run(
+        inputs=inputs.to(dtype),
+        weight_ih=single(cell.weight_ih) if projects else None,
+        bias_ih=single(cell.bias_ih) if projects else None,
+        weight_hh=single(weight_hh),
+        bias_hh=single(bias_hh),
+        further=[
+            inputs.new_empty(0, dtype=dtype) if tensor is None else tensor.to(dtype)
+            for product in products[1:]
+            for tensor in product
+        ],
+        initial=initial,
+        own=single(_own(cell, names)),
+        noise=[mask.to(dtype) for mask in noise.masks],
+        state_mask=single(noise.state_mask),
+        lengths=lengths,
+        reverse=reverse and projects,
     )
-    tensors = [inputs, weight_ih, bias_ih, weight_hh, bias_hh, own, *initial]
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    outputs, _, *final = recurrence(
-        inputs,
-        weight_ih,
-        bias_ih,
-        weight_hh,
-        bias_hh,
-        initial,
-        own,
-        [mask.to(dtype) for mask in noise.masks],
-        state_mask,
-        lengths,
-        reverse and projects,
-        key,
-        keep,
-    )
+    learned, fixed = packed(run)
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)
+    outputs, _, *final = recurrence(learned, fixed, run.reverse, key, keep)
     return reverse_valid(outputs, lengths) if turned else outputs, final
+
+
+def _own(cell: PointwiseCell[Any], names: tuple[str, ...]) -> Tensor | None:
+    """The cell's own parameters (blocks, hidden)."""
+    if not names:
+        return None
+    values = ((name, getattr(cell, name)) for name in names)
+    sizes = [(value, own_blocks(value, cell.hidden_size)) for _, value in values]
+    return torch.cat([v.expand(cell.hidden_size) if v.numel() == 1 else v for v, _ in sizes]).view(-1, cell.hidden_size)
 
 
 def _has_own_projection(cell: PointwiseCell[Any]) -> bool:

@@ -33,12 +33,18 @@ _NUMBERS = [
     "own",
     "noise",
     "apart",
+    "further",
+    "entering",
+    "leaving",
     "shown",
 ]
 _POINTERS = [
     "fed_fields",
     "fed_saved",
     "gradient_sources",
+    "further_inside",
+    "further_outside",
+    "further_saved",
     "lengths",
     "pointwise",
     "inputs",
@@ -46,6 +52,8 @@ _POINTERS = [
     "bias_ih",
     "weight_hh",
     "bias_hh",
+    "further_weights",
+    "further_biases",
     "initial",
     "state_mask",
     "noises",
@@ -62,6 +70,8 @@ _POINTERS = [
     "bias_ih_gradient",
     "weight_hh_gradient",
     "bias_hh_gradient",
+    "further_weight_gradients",
+    "further_bias_gradients",
     "initial_gradient",
     "own_gradient",
 ]
@@ -76,10 +86,13 @@ class _Layer(ctypes.Structure):
 class Run(NamedTuple):
     """What a layer is run on. H hidden, P projected blocks, R recurrent blocks, K blocks that enter the product.
 
+    A bias without elements, or None, is none.
+
     inputs: (batch, time, input), or (batch, time, P × H) without weight_ih.
     weight_ih, bias_ih: (P × H, input), (P × H); or None.
     weight_hh, bias_hh: (R × H, K × H), (R × H); or None.
     initial: (batch, H) for each field of the state.
+    further: for each further product a weight (out × H, in × H) and a bias (out × H).
     own: (own, H).
     noise: (batch, H) each.
     state_mask: (batch, K × H), or None.
@@ -91,6 +104,7 @@ class Run(NamedTuple):
     bias_ih: Tensor | None
     weight_hh: Tensor | None
     bias_hh: Tensor | None
+    further: Sequence[Tensor]
     initial: Sequence[Tensor]
     own: Tensor | None
     noise: Sequence[Tensor]
@@ -116,12 +130,13 @@ class Kernel:
         self.plan: Plan = plan(program)
         self.dtype = dtype
         self.halves = halves
+        self.own = len(program.gradients["own"])  # blocks
         text = source(program, self.plan)
         self.key = hashlib.sha256(f"{dtype} {halves} {program.layout} {text}".encode()).hexdigest()[:32]
         engine, lanes = _engine(dtype, halves), load("cell", text, dtype)
         self._forward, self._backward = engine.forward, engine.backward
         self._fixed = self._fix()
-        self._steps = {name: ctypes.cast(getattr(lanes, name), ctypes.c_void_p).value for name in _FUNCTIONS}
+        self._steps = {name: self._parts(lanes, name) for name in _FUNCTIONS}
 
     def forward(self, run: Run, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The outputs (batch, time, H), what the way back needs, and the state behind each row's last step."""
@@ -161,7 +176,7 @@ class Kernel:
         layout = self.program.layout
         projected = new(batch, time, layout.projected * hidden)
         found: dict[str, Any] = {"initial": [new(batch, hidden) for _ in run.initial]}
-        found["own"] = new(len(layout.own), hidden)
+        found["own"] = new(self.own, hidden)
         if run.weight_ih is None or run.bias_ih is None:
             found["inputs"] = projected
         else:
@@ -169,8 +184,10 @@ class Kernel:
                 found["inputs"] = new(run.inputs.shape)
             if want_weights:
                 found |= {"weight_ih": new(run.weight_ih.shape), "bias_ih": new(run.bias_ih.shape)}
-        if want_weights and run.weight_hh is not None and run.bias_hh is not None:
-            found |= {"weight_hh": new(run.weight_hh.shape), "bias_hh": new(run.bias_hh.shape)}
+        if want_weights and run.weight_hh is not None:
+            found["weight_hh"] = new(run.weight_hh.shape)
+            found |= {} if run.bias_hh is None else {"bias_hh": new(run.bias_hh.shape)}
+            found["further"] = [new(tensor.shape) for tensor in run.further]
         if batch == 0:
             return found
         layer = self._layer(run)
@@ -179,9 +196,17 @@ class Kernel:
         layer.set(apart_gradient=new(batch, time, len(self.plan.apart) * hidden), pointwise=self._steps["back"])
         layer.set(input_gradient=found.get("inputs") if run.weight_ih is not None else None)
         layer.set(**{f"{name}_gradient": found.get(name) for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")})
+        further = found.get("further", [])
+        layer.set(further_weight_gradients=further[::2], further_bias_gradients=further[1::2])
         layer.set(initial_gradient=found["initial"], own_gradient=found["own"])
         layer.call(self._backward)
         return found
+
+    def _parts(self, lanes: ctypes.CDLL, name: str) -> Any:
+        """The addresses of a function's parts, one behind the other."""
+        count = 1 + len(self.program.layout.further)
+        parts = (ctypes.cast(getattr(lanes, f"{name}_{part}"), ctypes.c_void_p) for part in range(count))
+        return (ctypes.c_void_p * count)(*parts)
 
     def _layer(self, run: Run) -> "_Call":
         batch, time, width = run.inputs.shape
@@ -190,6 +215,7 @@ class Kernel:
         layer.set(threads=max(1, min(torch.get_num_threads(), batch)))
         layer.set(lengths=run.lengths, inputs=run.inputs, initial=list(run.initial), noises=list(run.noise))
         layer.set(weight_ih=run.weight_ih, bias_ih=run.bias_ih, weight_hh=run.weight_hh, bias_hh=run.bias_hh)
+        layer.set(further_weights=list(run.further[::2]), further_biases=list(run.further[1::2]))
         layer.set(state_mask=run.state_mask, own_values=run.own)
         return layer
 
@@ -199,7 +225,11 @@ class Kernel:
         sources = [-1 - apart.index(block) if where is None else where for block, where in enumerate(plan.sources)]
         layer = _Call()
         layer.set(projected=layout.projected, recurrent=layout.recurrent, fed=len(layout.fed), states=layout.states)
-        layer.set(saved=len(plan.saved), own=len(layout.own), noise=layout.noise, apart=len(apart))
+        layer.set(saved=len(plan.saved), own=self.own, noise=layout.noise, apart=len(apart))
+        inside, outside = zip(*layout.further, strict=True) if layout.further else ((), ())
+        layer.set(further=len(layout.further), entering=sum(inside), leaving=sum(outside))
+        layer.set(further_inside=_integers(inside), further_outside=_integers(outside))
+        layer.set(further_saved=_integers([block for blocks in plan.further_saved for block in blocks]))
         layer.set(shown=-1 if plan.shown is None else plan.shown)
         layer.set(fed_fields=_integers(layout.fed), gradient_sources=_integers(sources))
         layer.set(fed_saved=_integers([-1 if block is None else block for block in plan.fed_saved]))
@@ -218,12 +248,15 @@ class Kernel:
             ("weight_ih", run.weight_ih, (blocks, width), False),
             ("bias_ih", run.bias_ih, (blocks,), run.weight_ih is not None),
             ("weight_hh", run.weight_hh, (rows, fed), rows > 0),
-            ("bias_hh", run.bias_hh, (rows,), rows > 0),
+            ("bias_hh", run.bias_hh, (rows,), False),
             ("state_mask", run.state_mask, (batch, fed), False),
-            ("own parameters", run.own, (len(layout.own), hidden), len(layout.own) > 0),
+            ("own parameters", run.own, (self.own, hidden), self.own > 0),
             *(("state", leaf, (batch, hidden), True) for leaf in run.initial),
             *(("noise", mask, (batch, hidden), True) for mask in run.noise),
         ]
+        for (inside, outside), weight, bias in zip(layout.further, run.further[::2], run.further[1::2], strict=True):
+            shapes.append(("a further weight", weight, (outside * hidden, inside * hidden), True))
+            shapes.append(("a further bias", bias, (outside * hidden if bias.numel() else 0,), True))
         for name, tensor, shape, needed in shapes:
             if tensor is not None:
                 self._expect(name, tensor, shape)
@@ -268,13 +301,14 @@ class _Call:
         self.alive: list[Any] = [begun]
 
     def set(self, **values: Any) -> None:
-        """Numbers, tensors, lists of tensors, arrays, addresses; None is a null pointer."""
+        """Numbers, tensors, lists of tensors, arrays, addresses; None, or an empty tensor of a list, is a null."""
         for name, value in values.items():
             self.alive.append(value)
             if isinstance(value, Tensor):
                 value = value.data_ptr() if value.numel() > 0 else ctypes.addressof(_NOTHING)
             elif isinstance(value, list):
-                value = (ctypes.c_void_p * max(1, len(value)))(*(leaf.data_ptr() for leaf in value))
+                addresses = (leaf.data_ptr() if leaf.numel() > 0 else None for leaf in value)
+                value = (ctypes.c_void_p * max(1, len(value)))(*addresses)
                 self.alive.append(value)
             if isinstance(value, ctypes.Array):
                 value = ctypes.addressof(value)

@@ -1,7 +1,8 @@
 """The pointwise maths of a cell as a program on numbers: one step and its derivative.
 
-A program knows no batch, no units and no time. `evaluate` runs it on tensors, which is the definition that the printed
-C++ is tested against.
+A program knows no batch, no number of units and no time. Most values are one for each row and unit; a "total" is summed
+over a row's units, and "size" is their number. `evaluate` runs a program on tensors, which is the definition that the
+printed C++ is tested against.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -34,6 +35,7 @@ class Layout(NamedTuple):
     states: int
     noise: int
     fed: tuple[int, ...]  # the fields of the state that enter the recurrent product
+    further: tuple[tuple[int, int], ...]  # of each product behind it: blocks that enter, and that come out
     own: tuple[str, ...]  # names of the cell's own parameters and buffers
 
     @property
@@ -49,7 +51,18 @@ class Program(NamedTuple):
     values: tuple[Value, ...]
     output: int
     states: tuple[int, ...]
-    gradients: dict[str, tuple[int, ...]]  # of the groups projected, recurrent, states, own
+    fed: tuple[tuple[int, ...], ...]  # what enters each further product
+    gradients: dict[str, tuple[int, ...]]  # of the groups projected, recurrent, states, own, further
+
+    def blocks(self, number: int) -> range:
+        """Which of the group "further" are the blocks of a further product."""
+        first = sum(out for _, out in self.layout.further[:number])
+        return range(first, first + self.layout.further[number][1])
+
+    def entering(self, number: int) -> range:
+        """Which of the group "fed_gradients" belong to what enters a further product."""
+        first = sum(inside for inside, _ in self.layout.further[:number])
+        return range(first, first + self.layout.further[number][0])
 
 
 def is_logical(value: Value) -> bool:
@@ -73,21 +86,45 @@ _TORCH: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def evaluate(program: Program, leaf: Callable[[str, int], Tensor], like: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """One step on tensors: the output and the next state. Differentiable as often as torch's own operations are."""
+def evaluate(
+    program: Program,
+    leaf: Callable[[str, int], Tensor],
+    further: Callable[[int, list[Tensor]], Sequence[Tensor]],
+    like: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """One step on tensors: the output and the next state. Differentiable as often as torch's own operations are.
+
+    Args:
+        program: the step.
+        leaf: what a leaf stands for, from its group and number.
+        further: a further product, from its number and what enters it.
+        like: (batch, hidden), of the shape that results have.
+    """
     known: dict[int, Tensor] = {}
-    for place in sorted(reached(program.values, (program.output, *program.states), frozenset())):
-        value = program.values[place]
-        if value.operation == "leaf":
-            known[place] = leaf(*cast(tuple[str, int], value.detail))
-        elif value.operation == "constant":
-            known[place] = like.new_tensor(float.fromhex(cast(str, value.detail)))
-        elif value.operation in ("true", "false"):
-            known[place] = torch.tensor(value.operation == "true", device=like.device)
-        else:
-            known[place] = _TORCH[value.operation](*(known[a] for a in value.arguments))
-    shape = like.shape
-    return known[program.output].expand(shape), [known[place].expand(shape) for place in program.states]
+
+    def compute(roots: Sequence[int]) -> list[Tensor]:
+        for place in sorted(reached(program.values, roots, frozenset(known)) - set(known)):
+            value = program.values[place]
+            if value.operation == "leaf":
+                known[place] = leaf(*cast(tuple[str, int], value.detail))
+            elif value.operation == "constant":
+                known[place] = like.new_tensor(float.fromhex(cast(str, value.detail)))
+            elif value.operation == "size":
+                known[place] = like.new_tensor(float(like.shape[-1]))
+            elif value.operation == "total":
+                known[place] = known[value.arguments[0]].expand(like.shape).sum(-1, keepdim=True)
+            elif value.operation in ("true", "false"):
+                known[place] = torch.tensor(value.operation == "true", device=like.device)
+            else:
+                known[place] = _TORCH[value.operation](*(known[a] for a in value.arguments))
+        return [known[place].expand(like.shape) for place in roots]
+
+    for number, places in enumerate(program.fed):
+        blocks = further(number, compute(places))
+        names = [Value("leaf", (), ("further", index)) for index in program.blocks(number)]
+        known |= {program.values.index(name): block for name, block in zip(names, blocks, strict=True)}
+    output, *states = compute((program.output, *program.states))
+    return output, states
 
 
 def reached(values: Sequence[Value], roots: Sequence[int], known: frozenset[int]) -> set[int]:

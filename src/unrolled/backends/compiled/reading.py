@@ -1,5 +1,11 @@
-"""Traced graphs of torch's operators read as programs, in which equal values are one."""
+"""Traced graphs of torch's operators read as programs, in which equal values are one.
 
+A tensor as wide as the units is one value; one several times as wide, a list of values, a block each, on which
+operators act block by block; one that is one wide is a value of the row.
+"""
+
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +16,7 @@ from torch.fx import GraphModule, Node
 from unrolled.backends.compiled.program import BINARY, LOGIC, UNARY, Value, is_logical
 
 _SAME = {"clone", "detach", "alias", "lift_fresh_copy", "expand", "view", "_unsafe_view", "view_as", "contiguous"}
+_WIDE = {"cat", "split", "split_with_sizes", "slice", "sum", "mean"}
 _RENAMED = {"sgn": "sign", "bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_not": "logical_not"}
 
 
@@ -28,7 +35,7 @@ class Reader:
         self.places: dict[Value, int] = {}
 
     def read(self, leaves: Sequence[tuple[str, int]]) -> tuple[tuple[Value, ...], list[int]]:
-        known: dict[Node, int] = {}
+        known: dict[Node, Any] = {}  # a place, or places of blocks
         remaining = iter(leaves)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
@@ -38,9 +45,11 @@ class Reader:
             elif node.op == "output":
                 results = [known[result] for result in node.args[0]]
                 return tuple(self.values), [self.number(result) for result in results]
+            elif node.target is operator.getitem:
+                known[node] = known[node.args[0]][node.args[1]]
             else:
                 arguments = [known[a] if isinstance(a, Node) else _Given(a) for a in node.args]
-                known[node] = self.call(node, arguments)
+                known[node] = self.call(node, arguments, known)
         raise NotPointwiseError("its trace has no end")
 
     def _held(self, node: Node) -> float | bool:
@@ -79,13 +88,78 @@ class Reader:
             return self.add(Value("where", (self.truth(condition), *map(self.number, branches))))
         return self.add(Value(operation, tuple(map(self.number, arguments))))
 
-    def call(self, node: Node, arguments: list[Any]) -> int:
+    def call(self, node: Node, arguments: list[Any], known: dict[Node, Any]) -> Any:
         name = cast(Any, node.target)._schema.name.removeprefix("aten::") if hasattr(node.target, "_schema") else ""
-        shape = tuple(node.meta["val"].shape) if "val" in node.meta else None
-        if shape not in (self.shape, ()):
-            raise NotPointwiseError(
-                f"its step uses {name or node.target}, of the shape {shape}, which mixes rows or units"
-            )
+        for value in made if isinstance(made := node.meta.get("val"), list | tuple) else [made]:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else None
+            if shape != () and (
+                shape is None or len(shape) != 2 or shape[0] != self.shape[0] or not self.blocks(shape)
+            ):
+                raise NotPointwiseError(
+                    f"its step uses {name or node.target}, of the shape {shape}, which mixes rows or units"
+                )
+        if name in _WIDE:
+            return getattr(self, f"on_{name}")(node, known)
+        several = max((len(a) for a in arguments if isinstance(a, list)), default=0)
+        if several:
+            each = ([a[n] if isinstance(a, list) else a for a in arguments] for n in range(several))
+            return [self.call_block(node, name, of_block) for of_block in each]
+        return self.call_block(node, name, arguments)
+
+    def blocks(self, shape: Sequence[int]) -> int:
+        """How many blocks of units a shape has, 1 for a value of the row; 0 where it is cut otherwise."""
+        return 1 if shape[-1] == 1 else 0 if shape[-1] % self.shape[1] else shape[-1] // self.shape[1]
+
+    def split_up(self, node: Node, known: dict[Node, Any]) -> list[int]:
+        """The places of a node, block by block."""
+        places = known[node]
+        return places if isinstance(places, list) else [places] * self.blocks(node.meta["val"].shape)
+
+    def on_cat(self, node: Node, known: dict[Node, Any]) -> Any:
+        parts = cast("list[Node]", node.args[0])
+        if any(part.meta["val"].shape[-1] % self.shape[1] for part in parts):
+            raise NotPointwiseError("its step joins tensors that are not as wide as its units")
+        joined = [place for part in parts for place in self.split_up(part, known)]
+        return joined if len(joined) > 1 else joined[0]
+
+    def on_split(self, node: Node, known: dict[Node, Any]) -> list[Any]:
+        remaining = iter(self.split_up(cast(Node, node.args[0]), known))
+        parts = [[next(remaining) for _ in range(self.blocks(part.shape))] for part in node.meta["val"]]
+        return [part if len(part) > 1 else part[0] for part in parts]
+
+    on_split_with_sizes = on_split
+
+    def on_slice(self, node: Node, known: dict[Node, Any]) -> Any:
+        _, dim, first, last, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
+        places = self.split_up(cast(Node, node.args[0]), known)
+        width = cast(Node, node.args[0]).meta["val"].shape[-1]
+        if dim in (0, -2) and tuple(node.meta["val"].shape) == tuple(cast(Node, node.args[0]).meta["val"].shape):
+            return known[cast(Node, node.args[0])]
+        begin, end = cast(int, first or 0), min(cast(int, last if last is not None else width), width)
+        begin, end = (border + width if border < 0 else border for border in (begin, end))
+        if dim not in (1, -1) or step != 1 or begin % self.shape[1] or end % self.shape[1]:
+            raise NotPointwiseError("its step looks at some of its units alone")
+        part = places[begin // self.shape[1] : end // self.shape[1]]
+        return part if len(part) > 1 else part[0]
+
+    def on_sum(self, node: Node, known: dict[Node, Any]) -> int:
+        source = cast(Node, node.args[0])
+        dims, keep = (*node.args[1:], None, False)[:2]
+        if dims not in ([1], [-1]) or not keep:
+            raise NotPointwiseError("its step sums over something else than a row's units (dim=-1, keepdim=True)")
+        if source.meta["val"].shape[-1] == 1:
+            return known[source]
+        totals = [self.operate("total", self.number(place)) for place in self.split_up(source, known)]
+        return functools.reduce(lambda one, other: self.operate("add", one, other), totals)
+
+    def on_mean(self, node: Node, known: dict[Node, Any]) -> int:
+        blocks = self.blocks(cast(Node, node.args[0]).meta["val"].shape)
+        count = self.operate("mul", self.add(Value("size")), self.constant(float(blocks)))
+        if cast(Node, node.args[0]).meta["val"].shape[-1] == 1:
+            return known[cast(Node, node.args[0])]
+        return self.operate("div", self.on_sum(node, known), count)
+
+    def call_block(self, node: Node, name: str, arguments: list[Any]) -> int:
         name = _RENAMED.get(name, name)
         places = [a if isinstance(a, int) else self.constant(a.value) for a in arguments if _is_value(a)]
         if name in BINARY and len(places) == 2:
@@ -100,7 +174,7 @@ class Reader:
         if name in _SAME:
             return places[0]
         special = getattr(self, f"on_{name}", None)
-        if special is None:
+        if special is None or name in _WIDE:
             raise NotPointwiseError(f"its step uses {name or node.target}, which is no elementwise maths known here")
         return special(node, arguments, places)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from unrolled.backends.compiled.program import FUNCTIONS, Program, reached
 
 _EXPENSIVE = {*FUNCTIONS, "div", "pow"}
-_GIVEN_BACK = ("output_gradient", "state_gradients")  # leaves that exist on the way back alone
+_GIVEN_BACK = ("output_gradient", "state_gradients", "fed_gradients")  # leaves that exist on the way back alone
 
 
 class Plan(NamedTuple):
@@ -19,17 +19,20 @@ class Plan(NamedTuple):
     saved: the places kept at each step, one block of columns each.
     shown: the field of the state that is the output too, so that it need not be kept; None for none.
     fed_saved: for each field that enters the recurrent product, its block in `saved`; None where it is the output.
-    sources: for each recurrent block, the projected block with the same gradient; None where there is none.
+    sources: for each block of the recurrent product, and then of the further ones, the projected block with the same
+        gradient; None where there is none.
+    further_saved: for each further product, the blocks in `saved` that entered it.
     """
 
     saved: tuple[int, ...]
     shown: int | None
     fed_saved: tuple[int | None, ...]
     sources: tuple[int | None, ...]
+    further_saved: tuple[tuple[int, ...], ...]
 
     @property
     def apart(self) -> tuple[int, ...]:
-        """The recurrent blocks whose gradients have to be kept for themselves."""
+        """The blocks of products whose gradients have to be kept for themselves."""
         return tuple(block for block, source in enumerate(self.sources) if source is None)
 
 
@@ -43,14 +46,17 @@ def plan(program: Program) -> Plan:
     order = (*layout.fed, *range(layout.states))
     shown = next((field for field in order if program.states[field] == program.output), None)
     forced = [leaf[("states", field)] for field in layout.fed if field != shown]
+    forced = list(dict.fromkeys([*forced, *(place for places in program.fed for place in places)]))
 
     late = {place for (group, _), place in leaf.items() if group in _GIVEN_BACK}
     for place, value in enumerate(values):  # whatever depends on a gradient that comes from outside
         if late.intersection(value.arguments):
             late.add(place)
-    roots = [place for group in ("projected", "recurrent", "states", "own") for place in program.gradients[group]]
+    roots = [
+        place for group in ("projected", "recurrent", "further", "states", "own") for place in program.gradients[group]
+    ]
     free = {place for (group, _), place in leaf.items() if group in ("own", "noise")}
-    free |= {place for place, value in enumerate(values) if value.operation in ("constant", "true", "false")}
+    free |= {place for place, value in enumerate(values) if value.operation in ("constant", "true", "false", "size")}
     free |= {program.output, *forced}
     if shown is not None:
         free.add(leaf[("states", shown)])
@@ -69,9 +75,10 @@ def plan(program: Program) -> Plan:
                 best, kept = found, needed
     saved = (*forced, *sorted(kept - set(forced)))
     gradients = program.gradients
-    sources = (_index(gradients["projected"], place) for place in gradients["recurrent"])
+    sources = (_index(gradients["projected"], place) for place in (*gradients["recurrent"], *gradients["further"]))
     fed_saved = (None if field == shown else saved.index(leaf[("states", field)]) for field in layout.fed)
-    return Plan(saved, shown, tuple(fed_saved), tuple(sources))
+    further_saved = tuple(tuple(saved.index(place) for place in places) for places in program.fed)
+    return Plan(saved, shown, tuple(fed_saved), tuple(sources), further_saved)
 
 
 def _index(places: tuple[int, ...], place: int) -> int | None:

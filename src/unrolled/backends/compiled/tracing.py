@@ -1,17 +1,18 @@
 """A cell's `pointwise` run once on stand-ins, differentiated by torch, and read as a program."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends.compiled.program import Layout, Program
+from unrolled.backends.compiled.program import Layout, Program, reached
 from unrolled.backends.compiled.reading import NotPointwiseError, Reader
 from unrolled.cells.base import RecurrentNoise
-from unrolled.cells.pointwise import PointwiseCell
+from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 
-AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def layout_of(cell: PointwiseCell[Any]) -> Layout:
@@ -28,23 +29,36 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
         if not places:
             raise NotPointwiseError("what enters its recurrent product is computed from the state, not part of it")
         fed += places
+    products = cell.products(cell.recurrent_weight()) if cell.has_recurrent_product else ()
+    blocks = [_blocks(weight.shape, cell.hidden_size) for weight, _ in products]
     return Layout(
         gates=cell.gates,
         step_masks=width // cell.hidden_size - cell.gates,
-        recurrent=cell.recurrent_weight().shape[0] // cell.hidden_size if cell.has_recurrent_product else 0,
+        recurrent=blocks[0][1] if blocks else 0,
         states=len(marks),
         noise=0 if noise is None else len(noise.masks),
         fed=tuple(fed) if cell.has_recurrent_product else (),
+        further=tuple(blocks[1:]),
         own=_own_names(cell),
     )
 
 
+def _blocks(shape: Sequence[int], hidden: int) -> tuple[int, int]:
+    """Blocks that enter a product, and that come out."""
+    if shape[0] % hidden or shape[1] % hidden:
+        raise NotPointwiseError(f"a product of it has weights {tuple(shape)}, not blocks of {hidden} units")
+    return shape[1] // hidden, shape[0] // hidden
+
+
 def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
-    """Parameters and buffers of the cell itself that `pointwise` may use, one number per unit or one for all."""
+    """Parameters and buffers of the cell itself that `pointwise` may use: numbers for each unit, or one for all.
+
+    A bias that no product takes is one of them.
+    """
     holder = getattr(cell, "parametrizations", None)
     parametrized = {name for name, _ in holder.named_children()} if isinstance(holder, nn.Module) else set[str]()
-    if not parametrized <= set(AFFINE):
-        raise NotPointwiseError(f"its {', '.join(sorted(parametrized - set(AFFINE)))} is parametrized")
+    if not parametrized <= set(_AFFINE):
+        raise NotPointwiseError(f"its {', '.join(sorted(parametrized - set(_AFFINE)))} is parametrized")
     for name, child in cell.named_children():
         if name != "parametrizations" and (any(True for _ in child.parameters()) or any(True for _ in child.buffers())):
             raise NotPointwiseError(f"its module {name!r} has parameters or buffers of its own")
@@ -52,8 +66,22 @@ def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
         if isinstance(value, Tensor):
             raise NotPointwiseError(f"its tensor {name!r} is neither a parameter nor a buffer")
     found = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
-    shapes = ((), (1,), (cell.hidden_size,))  # a tensor of another shape may serve outside the maths; inside it, it is
-    return tuple(name for name, value in found if name not in AFFINE and tuple(value.shape) in shapes)  # refused there
+    # A tensor of another shape may serve outside the maths; inside it, it is refused there.
+    return tuple(name for name, value in found if name not in taken(cell) and own_blocks(value, cell.hidden_size))
+
+
+def taken(cell: PointwiseCell[Any]) -> frozenset[str]:
+    """Parameters that the products take."""
+    products = cell.products(cell.recurrent_weight()) if cell.has_recurrent_product else ()
+    biases = {bias for _, bias in products if bias is not None}
+    return frozenset({"weight_ih", "weight_hh", "bias_ih", *(["bias_hh"] if biases or not products else [])})
+
+
+def own_blocks(value: Tensor, hidden: int) -> int:
+    """How many blocks of units a parameter of the cell itself has; one number for all counts as a block, else 0."""
+    if tuple(value.shape) in ((), (1,)):
+        return 1
+    return value.shape[0] // hidden if value.dim() == 1 and value.shape[0] % hidden == 0 else 0
 
 
 def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
@@ -66,9 +94,12 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
     from torch.fx.experimental.proxy_tensor import make_fx
 
     sizes = {"projected": layout.projected, "recurrent": layout.recurrent, "states": layout.states}
-    sizes |= {"own": len(layout.own), "noise": layout.noise}
+    sizes |= {"own": sum(own_blocks(getattr(cell, name), cell.hidden_size) for name in layout.own)}
+    sizes |= {"noise": layout.noise, "further": sum(out for _, out in layout.further)}
     groups = [(group, index) for group, size in sizes.items() for index in range(size)]
+    entering = sum(inside for inside, _ in layout.further)
     leaves = [*groups, ("output_gradient", 0), *(("state_gradients", index) for index in range(layout.states))]
+    leaves += [("fed_gradients", index) for index in range(entering)]
 
     shape = (cell.hidden_size + 1, cell.hidden_size)  # so that rows and units are never mistaken for one another
 
@@ -76,8 +107,10 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
         given = {group: tuple(v for v, (g, _) in zip(lanes, groups, strict=True) if g == group) for group in sizes}
         twin = _twin(cell, layout, given["own"])
         recurrent = (*given["recurrent"], *given["noise"])
-        output, state = twin.pointwise(given["projected"], recurrent, twin.state_type(*given["states"]))
-        results = (output, *state)
+        arguments = given["projected"], recurrent, twin.state_type(*given["states"])
+        chain = _Chain(layout, given["further"])
+        output, state = twin.chain(*arguments, chain) if isinstance(twin, ChainedCell) else twin.pointwise(*arguments)
+        results = (output, *state, *chain.fed())
         if any(result.shape != shape for result in results):
             raise NotPointwiseError(
                 f"its step turns (batch, hidden) into {[tuple(result.shape) for result in results]}"
@@ -93,7 +126,7 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
         stack.enter_context(torch.autocast("cpu", enabled=False))
         stack.enter_context(torch.enable_grad())
         try:
-            table = cast(Any, {**core_aten_decompositions(), **get_decompositions(_activations())})
+            table = cast(Any, {**core_aten_decompositions(), **get_decompositions(_activations()), **_normalisations()})
             pure = cast(Any, torch.func.functionalize)(joint)  # operations in place as ordinary ones
             graph = make_fx(pure, decomposition_table=table, tracing_mode="fake")(*examples)
         except NotPointwiseError:
@@ -104,8 +137,45 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
     values, results = Reader(graph, shape, dtype).read(leaves)
     output, *rest = results
     states, rest = rest[: layout.states], rest[layout.states :]
+    fed, rest = rest[:entering], rest[entering:]
     gradients = {group: tuple(v for v, (g, _) in zip(rest, groups, strict=True) if g == group) for group in sizes}
-    return Program(layout, values, output, tuple(states), gradients)
+    program = Program(layout, values, output, tuple(states), (), gradients)
+    program = program._replace(
+        fed=tuple(tuple(fed[at] for at in program.entering(number)) for number in range(len(layout.further)))
+    )
+    _check_order(program)
+    return program
+
+
+class _Chain:
+    """Stands for the further products of a step: notes what enters, and gives leaves for what comes out."""
+
+    def __init__(self, layout: Layout, further: tuple[Tensor, ...]) -> None:
+        self.layout = layout
+        self.remaining = list(further)
+        self.entered: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, number: int, *blocks: Tensor) -> tuple[Tensor, ...]:
+        if number != len(self.entered) + 1 or number > len(self.layout.further):
+            raise NotPointwiseError(f"it asks for product {number} out of turn")
+        inside, out = self.layout.further[number - 1]
+        if len(blocks) != inside:
+            raise NotPointwiseError(f"{len(blocks)} blocks enter its product {number}, expected {inside}")
+        self.entered.append(blocks)
+        given, self.remaining = self.remaining[:out], self.remaining[out:]
+        return tuple(given)
+
+    def fed(self) -> list[Tensor]:
+        if len(self.entered) != len(self.layout.further):
+            raise NotPointwiseError(f"it asks for {len(self.entered)} of {len(self.layout.further)} further products")
+        return [block for blocks in self.entered for block in blocks]
+
+
+def _check_order(program: Program) -> None:
+    for number, places in enumerate(program.fed):
+        late = {("further", index) for index in range(program.blocks(number).start, 1 << 16)}
+        if any(program.values[place].detail in late for place in reached(program.values, places, frozenset())):
+            raise NotPointwiseError(f"what enters its product {number + 1} depends on what comes out of it")
 
 
 def _activations() -> list[Any]:
@@ -115,11 +185,36 @@ def _activations() -> list[Any]:
     return [operator for operator in found if operator is not None]
 
 
+def _normalisations() -> dict[Any, Any]:
+    """Layer normalisation over the last axis, without gains, as means over a row."""
+
+    def forward(values: Tensor, shape: list[int], weight: Any, bias: Any, epsilon: float) -> tuple[Tensor, ...]:
+        if weight is not None or bias is not None or len(shape) != 1:
+            raise NotPointwiseError("its layer_norm has weights of its own or several axes; multiply behind it")
+        mean = values.mean(-1, keepdim=True)
+        centred = values - mean
+        scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + epsilon)
+        return centred * scale, mean, scale
+
+    def backward(
+        gradient: Tensor, values: Tensor, _: list[int], mean: Tensor, scale: Tensor, *__: Any
+    ) -> tuple[Tensor | None, ...]:
+        normal = (values - mean) * scale
+        along = (gradient * normal).mean(-1, keepdim=True)
+        return scale * (gradient - gradient.mean(-1, keepdim=True) - normal * along), None, None
+
+    operators = torch.ops.aten
+    return {operators.native_layer_norm.default: forward, operators.native_layer_norm_backward.default: backward}
+
+
 def _twin(cell: PointwiseCell[Any], layout: Layout, own: tuple[Tensor, ...]) -> PointwiseCell[Any]:
-    """The cell with other tensors in the places of its own parameters."""
+    """The cell with other tensors in the places of its own parameters, each as wide as its blocks."""
     twin = object.__new__(type(cell))  # copy.copy refuses parametrized cells
     vars(twin).update(vars(cell))
-    replaced = dict(zip(layout.own, own, strict=True))
+    remaining, replaced = iter(own), dict[str, Tensor]()
+    for name in layout.own:
+        parts = [next(remaining) for _ in range(own_blocks(getattr(cell, name), cell.hidden_size))]
+        replaced[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     for place in ("_parameters", "_buffers"):
         vars(twin)[place] = {name: replaced.get(name, value) for name, value in vars(cell)[place].items()}
     return twin

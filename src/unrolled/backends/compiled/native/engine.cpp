@@ -2,6 +2,7 @@
 //
 // A thread owns some rows of the batch for all steps, so that no step waits for another thread. Rows are sorted by
 // length within a thread: those that a step still reaches are the first ones, and padding costs nothing.
+#include <memory>
 #include <numeric>
 #include <vector>
 #include "products.h"
@@ -19,13 +20,19 @@ struct Layer {
   int64_t batch, time, input, hidden, reverse, threads;
   int64_t projected;  // blocks that come from the input, step masks behind them
   int64_t recurrent, fed, states, saved, own, noise, apart;
+  int64_t further, entering, leaving;  // products behind the recurrent one, all blocks that enter and leave them
   int64_t shown;                     // the field of the state that is the output too, or -1
   const int64_t* fed_fields;         // (fed): the fields of the state that enter the product
   const int64_t* fed_saved;          // (fed): the block of `saved` that holds the field, or -1 where the output does
-  const int64_t* gradient_sources;   // (recurrent): the projected block with the same gradient, or -1 - apart block
+  const int64_t* gradient_sources;   // (recurrent + leaving): the projected block with the same gradient, or -1 - apart
+  const int64_t* further_inside;     // (further): blocks that enter
+  const int64_t* further_outside;    // (further): blocks that leave
+  const int64_t* further_saved;      // (entering): the block of `saved` that holds them
   const int64_t* lengths;            // (batch) or null
-  Pointwise pointwise;
+  const Pointwise* pointwise;        // (further + 1), as they are called
   const R *inputs, *weight_ih, *bias_ih, *weight_hh, *bias_hh;
+  const R* const* further_weights;   // per product: (outside * hidden, inside * hidden)
+  const R* const* further_biases;    // per product, or null
   const R* const* initial;           // per field of the state: (batch, hidden)
   const R* state_mask;               // (batch, fed * hidden)
   const R* const* noises;            // per mask: (batch, hidden)
@@ -37,6 +44,8 @@ struct Layer {
   const R* const* final_gradient;    // per field, or null
   R *projected_gradient, *apart_gradient;  // (batch, time, blocks * hidden)
   R *input_gradient, *weight_ih_gradient, *bias_ih_gradient, *weight_hh_gradient, *bias_hh_gradient;
+  R* const* further_weight_gradients;
+  R* const* further_bias_gradients;
   R* const* initial_gradient;        // per field
   R* own_gradient;                   // (own, hidden)
 };
@@ -94,9 +103,30 @@ struct Tables {  // what Step points to, for the rows of one thread
   }
 };
 
-static Step step_of(const Layer& l, Tables& t, R* state, R* recurrent, int64_t stride) {
+// The further products of one thread: what enters and leaves them, row by row, and the rows' addresses.
+struct Further {
+  Memory<R> inside, outside;
+  std::vector<std::vector<const R*>> inside_rows, outside_rows;
+  std::vector<int64_t> inside_at, outside_at;
+  Further(const Layer& l, int64_t count)
+      : inside(count * l.entering * l.hidden), outside(count * l.leaving * l.hidden), inside_rows(l.further),
+        outside_rows(l.further) {
+    for (int64_t k = 0, in = 0, out = 0; k < l.further; k++) {
+      inside_at.push_back(in * l.hidden), outside_at.push_back(out * l.hidden);
+      for (int64_t m = 0; m < count; m++) {
+        inside_rows[k].push_back(inside.at + (m * l.entering + in) * l.hidden);
+        outside_rows[k].push_back(outside.at + (m * l.leaving + out) * l.hidden);
+      }
+      in += l.further_inside[k], out += l.further_outside[k];
+    }
+  }
+};
+
+static Step step_of(const Layer& l, Tables& t, Further& f, R* state, R* recurrent, int64_t stride) {
   Step s = {};
   s.hidden = l.hidden, s.state_stride = l.states * l.hidden, s.recurrent_stride = stride;
+  s.further = f.outside.at, s.further_stride = l.leaving * l.hidden;
+  s.fed = f.inside.at, s.fed_stride = l.entering * l.hidden;
   s.recurrent = recurrent, s.state = state, s.own = l.own_values;
   s.projected = t.projected.data(), s.masks = t.masks.data(), s.previous = t.previous.data();
   s.output_gradient = t.output_gradient.data(), s.output = t.output.data(), s.saved = t.saved.data();
@@ -116,8 +146,14 @@ static void feed(const Layer& l, const Rows& rows, int64_t count, const R* state
     }
 }
 
-static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_weights, const Unit* weights,
-                         const R* bias_ih, const R* bias_hh) {
+struct Weights {  // of one direction, packed
+  Memory<Unit> input, recurrent;
+  std::vector<std::unique_ptr<Memory<Unit>>> further;
+  std::vector<std::vector<R>> biases;  // of the inputs, the recurrent product, the further ones; as wide as the panels
+  explicit Weights(int64_t input_units, int64_t recurrent_units) : input(input_units), recurrent(recurrent_units) {}
+};
+
+static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), P = l.projected * H, width = padded(l.recurrent * H);
   const int64_t chunk = std::max<int64_t>(1, BLOCK / std::max<int64_t>(count, 1)), room = padded(P);
   Memory<R> state(count * l.states * H), fed(count * l.fed * H), recurrent(count * width);
@@ -130,7 +166,8 @@ static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_wei
     for (int64_t k = 0; k < l.states; k++)
       std::copy_n(l.initial[k] + rows.batch[m] * H, H, state.at + (m * l.states + k) * H);
   }
-  Step s = step_of(l, t, state.at, recurrent.at, width);
+  Further f(l, count);
+  Step s = step_of(l, t, f, state.at, recurrent.at, width);
   int64_t used = 0, row = 0;
   for (int64_t step = 0; (s.rows = rows.active(step)) > 0; step++) {
     if (l.weight_ih && step % chunk == 0) {  // the inputs of some steps in one product, which stays in the cache
@@ -139,11 +176,12 @@ static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_wei
         for (int64_t m = 0, n = rows.active(ahead); m < n; m++)
           input_rows.push_back(l.inputs + (rows.batch[m] * l.time + moment(l, rows.length[m], ahead)) * l.input);
       used = (int64_t)input_rows.size(), row = 0;
-      rows_times(used, input_rows.data(), l.input, input_weights, P, projected.at, room, room, bias_ih);
+      rows_times(used, input_rows.data(), l.input, w.input.at, P, projected.at, room, room, w.biases[0].data());
     }
     if (l.recurrent) {
       if (!direct) feed(l, rows, s.rows, state.at, fed.at);
-      rows_times(s.rows, fed_rows.data(), l.fed * H, weights, l.recurrent * H, recurrent.at, width, width, bias_hh);
+      rows_times(s.rows, fed_rows.data(), l.fed * H, w.recurrent.at, l.recurrent * H, recurrent.at, width, width,
+                 w.biases[1].data());
     }
     for (int64_t m = 0; m < s.rows; m++) {
       int64_t at = rows.batch[m] * l.time + moment(l, rows.length[m], step);
@@ -151,7 +189,13 @@ static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_wei
       t.output[m] = l.outputs + at * H;
       if (l.saved_values) t.saved[m] = l.saved_values + at * l.saved * H;
     }
-    l.pointwise(&s);
+    for (int64_t k = 0; k < l.further; k++) {
+      l.pointwise[k](&s);
+      const int64_t out = l.further_outside[k] * H;
+      rows_times(s.rows, f.inside_rows[k].data(), l.further_inside[k] * H, w.further[k]->at, out,
+                 f.outside.at + f.outside_at[k], l.leaving * H, out, w.biases[2 + k].data());
+    }
+    l.pointwise[l.further](&s);
   }
   for (int64_t m = 0; m < count; m++) {
     for (int64_t k = 0; k < l.states; k++)
@@ -162,7 +206,7 @@ static void forward_rows(const Layer& l, const Rows& rows, const Unit* input_wei
 }
 
 // From the last step to the first: the gradients of what comes from the input and of the initial state.
-static void backward_rows(const Layer& l, const Rows& rows, const Unit* weights, R* own_gradient) {
+static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R* own_gradient) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), R_ = l.recurrent * H, room = padded(l.fed * H);
   Memory<R> state(count * l.states * H), recurrent(count * R_), fed(count * room);
   std::vector<R> nothing(H);
@@ -176,7 +220,8 @@ static void backward_rows(const Layer& l, const Rows& rows, const Unit* weights,
       else std::fill_n(to, H, R(0));
     }
   }
-  Step s = step_of(l, t, state.at, recurrent.at, R_);
+  Further f(l, count);
+  Step s = step_of(l, t, f, state.at, recurrent.at, R_);
   s.own_gradient = own_gradient;
   for (int64_t step = l.time - 1; step >= 0; step--) {
     if ((s.rows = rows.active(step)) == 0) continue;
@@ -189,9 +234,15 @@ static void backward_rows(const Layer& l, const Rows& rows, const Unit* weights,
       t.apart_gradient[m] = l.apart_gradient + at * l.apart * H;
       if (l.shown >= 0) t.previous[m] = before(l, b, rows.length[m], step);
     }
-    l.pointwise(&s);
+    for (int64_t k = l.further - 1; k >= 0; k--) {
+      l.pointwise[l.further - 1 - k](&s);
+      const int64_t in = l.further_inside[k] * H;
+      rows_times(s.rows, f.outside_rows[k].data(), l.further_outside[k] * H, w.further[k]->at, in,
+                 f.inside.at + f.inside_at[k], l.entering * H, in, nullptr);
+    }
+    l.pointwise[l.further](&s);
     if (!l.recurrent) continue;
-    rows_times(s.rows, recurrent_rows.data(), R_, weights, l.fed * H, fed.at, room, room, nullptr);
+    rows_times(s.rows, recurrent_rows.data(), R_, w.recurrent.at, l.fed * H, fed.at, room, room, nullptr);
     for (int64_t m = 0; m < s.rows; m++)
       for (int64_t k = 0; k < l.fed; k++) {
         R* to = state.at + (m * l.states + l.fed_fields[k]) * H;
@@ -224,12 +275,12 @@ static void input_gradient_rows(const Layer& l, const Rows& rows, const Unit* we
 
 struct Valid {  // every valid step of every row, as the large products want it
   std::vector<const R*> inputs, projected, apart, mask;
-  std::vector<std::vector<const R*>> fed;
+  std::vector<std::vector<const R*>> fed, entering;
 };
 
 static Valid valid_steps(const Layer& l) {
   Valid v;
-  v.fed.resize(l.fed);
+  v.fed.resize(l.fed), v.entering.resize(l.entering);
   for (int64_t b = 0; b < l.batch; b++)
     for (int64_t step = 0, length = length_of(l, b); step < length; step++) {
       int64_t at = b * l.time + moment(l, length, step);
@@ -240,8 +291,27 @@ static Valid valid_steps(const Layer& l) {
       for (int64_t k = 0; k < l.fed; k++)
         v.fed[k].push_back(l.fed_saved[k] < 0 ? before(l, b, length, step)
                                               : l.saved_values + (at * l.saved + l.fed_saved[k]) * l.hidden);
+      for (int64_t k = 0; k < l.entering; k++)
+        v.entering[k].push_back(l.saved_values + (at * l.saved + l.further_saved[k]) * l.hidden);
     }
   return v;
+}
+
+// Adds the parts of one product's weight gradient: blocks `first` to `last` of all products', whose gradients may lie in
+// two places, beside the block `right` of what enters, which is column `column` of `columns` in the weights.
+static void add_parts(const Layer& l, int64_t first, int64_t last, const std::vector<const R*>& right,
+                      const std::vector<const R*>& scale, int64_t column, int64_t columns, R* weights, R* bias,
+                      std::vector<Part>& shared, std::vector<Part>& apart) {
+  const int64_t H = l.hidden;
+  for (int64_t begin = first, end; begin < last; begin = end) {  // neighbours in one product
+    int64_t source = l.gradient_sources[begin], direction = source < 0 ? -1 : 1;
+    for (end = begin + 1; end < last; end++)
+      if (l.gradient_sources[end] != source + direction * (end - begin)) break;
+    int64_t from = (source < 0 ? -1 - source : source) * H, row = (begin - first) * H;
+    (source < 0 ? apart : shared)
+        .push_back({from, from + (end - begin) * H, right.data(), scale.empty() ? nullptr : scale.data(), H,
+                    weights + row * columns * H + column * H, columns * H, bias && column == 0 ? bias + row : nullptr});
+  }
 }
 
 // The gradients of the weights, each one product over all steps and rows. Blocks that share a gradient share its packing.
@@ -255,17 +325,12 @@ static void weight_gradients(const Layer& l, const Valid& v, Unit* packed, int i
   for (int64_t k = 0; k < l.fed && l.weight_hh_gradient; k++) {
     if (l.state_mask)
       for (const R* row : v.mask) scales[k].push_back(row + k * H);
-    for (int64_t first = 0, end; first < l.recurrent; first = end) {  // neighbours in one product
-      int64_t source = l.gradient_sources[first], direction = source < 0 ? -1 : 1;
-      for (end = first + 1; end < l.recurrent; end++)
-        if (l.gradient_sources[end] != source + direction * (end - first)) break;
-      int64_t from = (source < 0 ? -1 - source : source) * H;
-      (source < 0 ? apart : shared)
-          .push_back({from, from + (end - first) * H, v.fed[k].data(), l.state_mask ? scales[k].data() : nullptr, H,
-                      l.weight_hh_gradient + first * H * l.fed * H + k * H, l.fed * H,
-                      k == 0 ? l.bias_hh_gradient + first * H : nullptr});
-    }
+    add_parts(l, 0, l.recurrent, v.fed[k], scales[k], k, l.fed, l.weight_hh_gradient, l.bias_hh_gradient, shared, apart);
   }
+  for (int64_t p = 0, in = 0, out = l.recurrent; p < l.further; in += l.further_inside[p], out += l.further_outside[p], p++)
+    for (int64_t k = 0; k < l.further_inside[p] && l.weight_hh_gradient; k++)
+      add_parts(l, out, out + l.further_outside[p], v.entering[in + k], {}, k, l.further_inside[p],
+                l.further_weight_gradients[p], l.further_bias_gradients[p], shared, apart);
   gather(count, v.projected.data(), shared.data(), (int64_t)shared.size(), packed, id, threads);
   gather(count, v.apart.data(), apart.data(), (int64_t)apart.size(), packed, id, threads);
 }
@@ -278,51 +343,71 @@ static std::vector<R> padded_copy(const R* values, int64_t count) {
 
 extern "C" int forward(const Layer* layer) try {
   const Layer& l = *layer;
-  const int64_t P = l.projected * l.hidden, R_ = l.recurrent * l.hidden, F = l.fed * l.hidden;
-  Memory<Unit> input_weights(l.weight_ih ? padded(P) * units(l.input) : 0), weights(padded(R_) * units(F));
-  std::vector<R> bias_ih = padded_copy(l.bias_ih, P), bias_hh = padded_copy(l.bias_hh, R_);
+  const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H, F = l.fed * H;
+  Weights w(l.weight_ih ? padded(P) * units(l.input) : 0, padded(R_) * units(F));
+  w.biases = {padded_copy(l.bias_ih, P), padded_copy(l.bias_hh, R_)};
+  for (int64_t k = 0; k < l.further; k++) {
+    int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
+    w.further.emplace_back(new Memory<Unit>(padded(out) * units(in)));
+    w.biases.push_back(padded_copy(l.further_biases[k], out));
+  }
   int failed = 0;
 #pragma omp parallel num_threads((int)l.threads) reduction(+ : failed)
   {
     int id = omp_get_thread_num(), threads = omp_get_num_threads();
-    if (l.weight_ih) pack_panels(l.input, P, l.weight_ih, 1, l.input, input_weights.at, id, threads);
-    pack_panels(F, R_, l.weight_hh, 1, F, weights.at, id, threads);
+    if (l.weight_ih) pack_panels(l.input, P, l.weight_ih, 1, l.input, w.input.at, id, threads);
+    pack_panels(F, R_, l.weight_hh, 1, F, w.recurrent.at, id, threads);
+    for (int64_t k = 0; k < l.further; k++) {
+      int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
+      pack_panels(in, out, l.further_weights[k], 1, in, w.further[k]->at, id, threads);
+    }
 #pragma omp barrier
     try {
-      forward_rows(l, rows_of(l, id, threads), input_weights.at, weights.at, bias_ih.data(), bias_hh.data());
+      forward_rows(l, rows_of(l, id, threads), w);
     } catch (const std::bad_alloc&) { failed = 1; }
   }
   return failed;
 } catch (const std::bad_alloc&) { return 1; }
 
+static void no_weight_gradients(const Layer& l) {
+  const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H;
+  auto clear = [](R* values, int64_t count) { if (values) std::fill_n(values, count, R(0)); };
+  clear(l.weight_ih_gradient, P * l.input), clear(l.bias_ih_gradient, P);
+  clear(l.weight_hh_gradient, R_ * l.fed * H), clear(l.bias_hh_gradient, R_);
+  for (int64_t k = 0; k < l.further && l.weight_hh_gradient; k++) {
+    clear(l.further_weight_gradients[k], l.further_outside[k] * l.further_inside[k] * H * H);
+    clear(l.further_bias_gradients[k], l.further_outside[k] * H);
+  }
+}
+
 extern "C" int backward(const Layer* layer) try {
   const Layer& l = *layer;
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H, F = l.fed * H, own = l.own * H;
-  Memory<Unit> input_weights(l.input_gradient ? padded(l.input) * units(P) : 0), weights(padded(F) * units(R_));
-  Memory<Unit> packed((padded(l.input) + l.recurrent * l.fed * padded(H)) * LONG);
+  Weights w(l.input_gradient ? padded(l.input) * units(P) : 0, padded(F) * units(R_));
+  int64_t pieces = l.recurrent * l.fed;  // right sides of large products, at most
+  for (int64_t k = 0; k < l.further; k++) {
+    w.further.emplace_back(new Memory<Unit>(padded(l.further_inside[k] * H) * units(l.further_outside[k] * H)));
+    pieces += l.further_inside[k] * l.further_outside[k];
+  }
+  Memory<Unit> packed((padded(l.input) + pieces * padded(H)) * LONG);
   std::vector<R> own_parts(own * l.threads);
   Valid valid = valid_steps(l);
-  if (valid.inputs.empty()) {
-    if (l.weight_ih_gradient) {
-      std::fill_n(l.weight_ih_gradient, P * l.input, R(0));
-      std::fill_n(l.bias_ih_gradient, P, R(0));
-    }
-    if (l.weight_hh_gradient) {
-      std::fill_n(l.weight_hh_gradient, R_ * F, R(0));
-      std::fill_n(l.bias_hh_gradient, R_, R(0));
-    }
-  }
+  if (valid.inputs.empty()) no_weight_gradients(l);
   int failed = 0;
 #pragma omp parallel num_threads((int)l.threads) reduction(+ : failed)
   {
     int id = omp_get_thread_num(), threads = omp_get_num_threads();
-    if (l.input_gradient) pack_panels(P, l.input, l.weight_ih, l.input, 1, input_weights.at, id, threads);
-    pack_panels(R_, F, l.weight_hh, F, 1, weights.at, id, threads);
+    if (l.input_gradient) pack_panels(P, l.input, l.weight_ih, l.input, 1, w.input.at, id, threads);
+    pack_panels(R_, F, l.weight_hh, F, 1, w.recurrent.at, id, threads);
+    for (int64_t k = 0; k < l.further; k++) {
+      int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
+      pack_panels(out, in, l.further_weights[k], in, 1, w.further[k]->at, id, threads);
+    }
 #pragma omp barrier
     try {
       Rows rows = rows_of(l, id, threads);
-      backward_rows(l, rows, weights.at, own_parts.data() + id * own);
-      if (l.input_gradient) input_gradient_rows(l, rows, input_weights.at);
+      backward_rows(l, rows, w, own_parts.data() + id * own);
+      if (l.input_gradient) input_gradient_rows(l, rows, w.input.at);
     } catch (const std::bad_alloc&) { failed = 1; }
 #pragma omp barrier
     weight_gradients(l, valid, packed.at, id, threads);

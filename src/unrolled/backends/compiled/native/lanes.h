@@ -8,9 +8,11 @@ typedef REAL R;
 
 // One step of the rows of one thread. A table holds a pointer per row; blocks of `hidden` lie side by side in a row.
 struct Step {
-  int64_t rows, hidden, state_stride, recurrent_stride;
+  int64_t rows, hidden, state_stride, recurrent_stride, further_stride, fed_stride;
   const R* const* projected;   // table: what the gates take from the input, step masks behind it
   R* recurrent;                // (rows, recurrent_stride): what they take from the state; its gradient on the way back
+  R* further;                  // (rows, further_stride): what comes out of further products; its gradient on the way back
+  R* fed;                      // (rows, fed_stride): what enters them; its gradient on the way back
   R* state;                    // (rows, state_stride): the state, replaced in place; its gradient on the way back
   const R* const* masks;       // table: noise of an unroll
   const R* own;                // (own, hidden): the cell's own parameters

@@ -1,0 +1,25 @@
+"""What LSTMs share whose gates are fed in other ways."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.cells.base import AffineCell
+from unrolled.state import LSTMState
+
+
+def open_forget_gate(cell: AffineCell[Any], bias: float) -> None:
+    """Set the bias of the forget gate, the second of (i, f, g, o): once, as bias_ih, beside a zero in bias_hh."""
+    forget = slice(cell.hidden_size, 2 * cell.hidden_size)
+    with torch.no_grad():
+        cell.bias_ih[forget] = bias
+        cell.bias_hh[forget] = 0.0
+
+
+def remember(gates: Sequence[Tensor], c: Tensor) -> LSTMState:
+    """The LSTM's next state from i, f, g, o before their activations, and c_{t-1}."""
+    i, f, g, o = gates
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return LSTMState(torch.sigmoid(o) * torch.tanh(c), c)
