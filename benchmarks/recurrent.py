@@ -39,13 +39,13 @@ Forward = Callable[[], Tensor]
 
 
 def cells(backend: str) -> dict[str, Any]:
-    """All cells of the package that need no options and that a backend takes."""
+    """All cells of the package that need no options and that a backend takes; of auto, those that torch has too."""
     found: dict[str, Any] = {}
     for name in unrolled.__all__:
         cell = getattr(unrolled, name)
         if not name.endswith("Cell") or getattr(cell, "__abstractmethods__", None):
             continue
-        if backend == "auto" or BACKENDS[backend].refuses(cell(2, 8), torch.zeros(1, 1, 2)) is None:
+        if name in TORCH if backend == "auto" else BACKENDS[backend].refuses(cell(2, 8), torch.zeros(1, 1, 2)) is None:
             found[name] = cell
     return found
 
@@ -149,7 +149,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(setting: Setting, asked: argparse.Namespace, common: dict[str, Any]) -> list[dict[str, Any]]:
-    """A record for each contender: its name, what it was measured under, seconds of training and of inference."""
+    """A record for each contender: its name, conditions, seconds of training and of inference."""
     clock = CLOCKS[asked.clock]
     contenders = {f"nn.{layer.__name__}": setting.theirs(layer) for layer in TORCH.values()}
     for backend in asked.backends:

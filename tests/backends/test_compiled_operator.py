@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled import Cell, ElmanCell, GRUCell, HiddenState, LSTMCell, PointwiseCell, Recurrent, unroll
+from unrolled import Cell, ElmanCell, GRUCell, HiddenState, JordanCell, LSTMCell, PointwiseCell, Recurrent, unroll
 from unrolled.backends import BACKENDS, choose
 from unrolled.backends.compiled.kernel import Run
 from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
@@ -333,6 +333,7 @@ class _Plain(Cell[HiddenState]):
     [
         (_OwnStep(3, 5), "_OwnStep has a step of its own"),
         (_OwnProduct(3, 5), "_OwnProduct has a recur of its own"),
+        (JordanCell(3, 5, output_units=10), "JordanCell has 10 outputs of 5 units, and a compiled cell equally many"),
         (_Lost(3, 5), "its step uses sum, of the shape (6,), which mixes rows or units"),
         (_Overall(3, 5), "its step uses mean, of the shape (1, 5), which mixes rows or units"),
         (_Part(3, 5), "its step uses slice, of the shape (6, 2), which mixes rows or units"),

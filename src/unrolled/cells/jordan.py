@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.activations import activation as named
-from unrolled.cells.base import AffineCell, RecurrentNoise
+from unrolled.cells.pointwise import ChainedCell, Product
 from unrolled.state import HiddenState
 
 
-class JordanCell(AffineCell[HiddenState]):
+class JordanCell(ChainedCell[HiddenState]):
     """One step of Jordan's network.
 
     Parameters are named as torch.nn.RNNCell's, with weight_hh (hidden, output), and weight_ho (output, hidden) and
@@ -36,6 +36,8 @@ class JordanCell(AffineCell[HiddenState]):
         ValueError: a size below one, a memory or a probability outside [0, 1), an unknown activation.
     """
 
+    gates = 1
+
     def __init__(
         self,
         input_size: int,
@@ -51,7 +53,6 @@ class JordanCell(AffineCell[HiddenState]):
         super().__init__(
             input_size,
             hidden_size,
-            gates=1,
             output_size=output_units,
             recurrent_dropout=recurrent_dropout,
             weight_drop=weight_drop,
@@ -70,12 +71,17 @@ class JordanCell(AffineCell[HiddenState]):
         """Zeros (batch, output) on the device and in the dtype of `like`."""
         return HiddenState(like.new_zeros(batch, self.output_size))
 
-    def step(
-        self, projected: Tensor, state: HiddenState, noise: RecurrentNoise | None = None
+    def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """U on the context, and V on the hidden units."""
+        return (weight_hh, self.bias_hh), (self.weight_ho, self.bias_ho)
+
+    def chain(
+        self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState, product: Product
     ) -> tuple[Tensor, HiddenState]:
-        """(batch, hidden) and the context -> y_t (batch, output) and the next context."""
-        h = self._activate(projected + self.recur(state.h, noise))
-        y = self._write(nn.functional.linear(h, self.weight_ho, self.bias_ho))
+        """What the hidden units take from the input and from the context -> y_t as output, and the next context."""
+        h = self._activate(projected[0] + recurrent[0])
+        written = product(1, h)
+        y = self._write(written[0] if len(written) == 1 else torch.cat(written, dim=-1))
         return y, HiddenState(y + self.memory * state.h if self.memory > 0.0 else y)
 
     def extra_repr(self) -> str:

@@ -44,6 +44,8 @@ class PointwiseCell(AffineCell[S]):
     Args:
         input_size: features of an input.
         hidden_size: features of each tensor of the state, and of the output.
+        output_size: features of the output, and of what enters the recurrent product, where they are others; such a
+            cell makes its own initial state, and is not compiled.
         recurrent_dropout: probability of a unit to be dropped for a whole unroll where it enters the recurrent product.
         weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
 
@@ -56,7 +58,13 @@ class PointwiseCell(AffineCell[S]):
     state_type: ClassVar[type[Any]] = HiddenState
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, recurrent_dropout: float = 0.0, weight_drop: float = 0.0
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        output_size: int | None = None,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
     ) -> None:
         probe = cast(S, self.state_type(*(torch.empty(0) for _ in self.state_type._fields)))
         super().__init__(
@@ -65,6 +73,7 @@ class PointwiseCell(AffineCell[S]):
             gates=self.gates,
             recurrent_gates=self.recurrent_gates,
             recurrent_blocks=len(self.recurrent_inputs(probe)),
+            output_size=output_size,
             recurrent_dropout=recurrent_dropout,
             weight_drop=weight_drop,
         )

@@ -127,6 +127,8 @@ def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> s
             return f"{kind} has a {name} of its own, which may compute anything"
     if len(cell.state_type._fields) == 0:
         return f"{kind} carries no state"
+    if cell.output_size != cell.hidden_size:
+        return f"{kind} has {cell.output_size} outputs of {cell.hidden_size} units, and a compiled cell equally many"
     devices = {device, cell.weight_ih.device.type} - {"cpu"}
     if devices:
         return f"compiled cells run on a CPU, not on {', '.join(sorted(devices))}"
