@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends import BACKENDS, Choice, check_name, choose
-from unrolled.backends.base import Backend
+from unrolled.backends import Choice, check_name, choose
+from unrolled.backends.running import run, run_both
 from unrolled.cells.base import Cell
 from unrolled.dropout import SequenceDropout
-from unrolled.recomputation import in_stretches
-from unrolled.sequences import all_full, mask_from_lengths, reverse_valid
+from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves, rebuild
 
@@ -64,37 +63,7 @@ def unroll(
     ragged = _ragged(inputs, lengths)
     if ragged is not None:
         inputs = inputs.masked_fill(ragged.padding, 0.0)
-    return _run(cell, inputs, state, None if ragged is None else ragged.lengths, reverse, backend, recompute)
-
-
-def _run(
-    cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
-) -> tuple[Tensor, S]:
-    """`unroll` behind its checks, on inputs without anything in their padding."""
-    choice = choose(backend, cell, inputs, ragged=lengths is not None)
-    if inputs.shape[1] == 0:
-        return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
-    noise = cell.noise(inputs.shape[0], like=inputs)
-
-    def run(inputs: Tensor, state: S, lengths: Tensor | None) -> tuple[Tensor, S]:
-        return _directed(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, noise)
-
-    if recompute and torch.is_grad_enabled():
-        return in_stretches(run, inputs, state, lengths, reverse=reverse)
-    return run(inputs, state, lengths)
-
-
-def _directed(
-    backend: Backend, cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, noise: Any
-) -> tuple[Tensor, S]:
-    """Run a backend in a direction, with zeros in the padding of the outputs, whatever it does of that by itself."""
-    turned = reverse and not backend.reverses
-    if turned:
-        inputs = reverse_valid(inputs, lengths)
-    outputs, state = backend.run(cell, inputs, state, lengths, reverse and backend.reverses, noise)
-    if lengths is not None and not backend.clears_padding:
-        outputs = outputs.masked_fill(~mask_from_lengths(lengths, outputs.shape[1]).unsqueeze(-1), 0.0)
-    return reverse_valid(outputs, lengths) if turned else outputs, state
+    return run(cell, inputs, state, None if ragged is None else ragged.lengths, reverse, backend, recompute)
 
 
 def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
@@ -234,13 +203,11 @@ class Recurrent(nn.Module):
         final: list[Any] = []
         for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
             dropped = values if layer == 0 else self.dropout(values)
-            pairs = zip(cells, before if self.bidirectional else (before,), (False, True), strict=False)
-            runs = [
-                _run(cell, dropped, start, ends, reverse, self.backend, self.recompute)
-                for cell, start, reverse in pairs
-            ]
-            outputs = torch.cat([run[0] for run in runs], dim=-1) if self.bidirectional else runs[0][0]
-            final.append(tuple(run[1] for run in runs) if self.bidirectional else runs[0][1])
+            if self.bidirectional:
+                outputs, after = run_both(cells, dropped, before, ends, self.backend, self.recompute)
+            else:
+                outputs, after = run(cells[0], dropped, before, ends, False, self.backend, self.recompute)
+            final.append(after)
             values = self._join(values, outputs)
         return values, tuple(final)
 

@@ -205,3 +205,29 @@ def test_mixed_precision_comes_close_to_single(make: Any, backend: str, generato
     # bfloat16 keeps 8 bits, and errors add up over 7 steps.
     torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=0.03)
     torch.testing.assert_close([leaf.float() for leaf in leaves(state)], leaves(final), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_drop": 0.5}])
+def test_both_directions_in_one_call_are_two_calls(options: dict[str, float], inputs: Tensor) -> None:
+    def results(backend: str) -> list[Tensor]:
+        torch.manual_seed(1)
+        network = Recurrent(partial(LSTMCell, **options), 3, 5, 2, bidirectional=True, backend=backend).double()
+        start = network.initial_state(4, like=inputs)
+        for at, leaf in enumerate(leaves(start)):
+            leaf.copy_(torch.linspace(-1.0, 1.0, leaf.numel()).view(leaf.shape) * (at + 1))
+        outputs, final = network(inputs, start)
+        total = outputs.square().sum() + sum(leaf.sum() for leaf in leaves(final))
+        return [outputs, *leaves(final), *torch.autograd.grad(total, list(network.parameters()))]
+
+    torch.testing.assert_close(results("fused"), results("loop"), rtol=0, atol=1e-12)
+
+
+def test_both_directions_of_an_lstm_are_one_call(inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "flip")  # nothing is turned round
+    calls: list[bool] = []
+    lstm = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda *a: (calls.append(a[-2]), lstm(*a))[1])
+
+    Recurrent(LSTMCell, 3, 5, bidirectional=True).double()(inputs)
+
+    assert calls == [True]

@@ -63,6 +63,25 @@ class FusedBackend(Backend):
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
 
 
+def run_both(
+    cells: tuple[LSTMCell, LSTMCell], inputs: Tensor, states: tuple[LSTMState, LSTMState], noises: tuple[Any, Any]
+) -> tuple[Tensor, tuple[LSTMState, LSTMState]]:
+    """Two LSTMs that read the same inputs (batch, time, input), one forwards, one backwards, in one call of the kernel.
+
+    It reads backwards by itself, where two calls would turn round the inputs and outputs of the second.
+
+    Returns:
+        The outputs side by side (batch, time, 2 × hidden), and the state behind each direction's last step.
+    """
+    weights: list[Tensor] = []
+    for cell, noise in zip(cells, noises, strict=True):
+        dropped = None if noise is None else cast("RecurrentNoise", noise).weight_hh
+        weights += [cell.weight_ih, cell.weight_hh if dropped is None else dropped, cell.bias_ih, cell.bias_hh]
+    h, c = (torch.stack(leaves) for leaves in zip(*states, strict=True))
+    outputs, h, c = torch.lstm(inputs, (h, c), *_options(weights, bidirectional=True))
+    return outputs, (LSTMState(h[0], c[0]), LSTMState(h[1], c[1]))
+
+
 def _run_lstm(
     cell: LSTMCell, inputs: Tensor, state: LSTMState, lengths: Tensor | None, recurrent: Tensor
 ) -> tuple[Tensor, LSTMState]:
@@ -84,13 +103,15 @@ def _layered(leaf: Tensor) -> Tensor:
     return leaf.unsqueeze(0).contiguous()
 
 
-def _options(weights: list[Tensor]) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
+def _options(
+    weights: list[Tensor], *, bidirectional: bool = False
+) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
     """What torch's kernels take last: weights, biases, layers, dropout, train, bidirectional, batch first.
 
     `train` makes a kernel keep what its backward pass needs. cuDNN refuses a backward pass without it, so it follows
     the gradient mode rather than the module's.
     """
-    return _in_one_block(weights), True, 1, 0.0, torch.is_grad_enabled(), False, True
+    return _in_one_block(weights), True, 1, 0.0, torch.is_grad_enabled(), bidirectional, True
 
 
 def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
