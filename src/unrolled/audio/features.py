@@ -17,7 +17,9 @@ from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
 
 KINDS = ("log_mel", "mfcc")
-NORMALISATIONS = ("none", "mean", "utterance", "fitted", "running")
+NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
+_NEED_FIT = ("level", "fitted", "running")
+_WHOLE = ("mean", "utterance", "level")
 _FLOOR = 1e-5  # of a variance, so that silence becomes zeros
 
 
@@ -53,11 +55,14 @@ class AudioFeatures(Reader):
         floor: least power of a band, relative to full scale.
         depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
             microphones with more or less noise look alike; None for `floor` alone.
+        trim: decibels below the loudest frame of a whole recording under which frames at its beginning and its end
+            are left out, but for one to either side; None leaves all in.
         deltas: 0, 1 or 2 derivatives beside the features themselves.
-        normalise: "none"; "mean" and "utterance" (mean and deviation) over the recording, which has to be whole;
-            "fitted" over the training part; "running" over the frames so far, beginning with the training part as if
-            it had been `prior` frames.
-        centers: mean of each feature over the training part, for "fitted" and "running".
+        normalise: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
+            be whole, as it has for "level": the loudest frame sets the zero of all bands alike, so that a short word
+            keeps the colour of its vowel, which its mean would take away, and then as "fitted" over the training part;
+            "running" over the frames so far, beginning with the training part as if it had been `prior` frames.
+        centers: mean of each feature over the training part, for "level", "fitted" and "running".
         scales: its standard deviation, likewise.
         prior: frames that the training part counts for in "running".
 
@@ -84,6 +89,7 @@ class AudioFeatures(Reader):
         emphasis: float = 0.0,
         floor: float = 1e-8,
         depth: float | None = None,
+        trim: float | None = None,
         deltas: int = 0,
         normalise: str = "utterance",
         centers: Sequence[float] | None = None,
@@ -97,13 +103,15 @@ class AudioFeatures(Reader):
                 f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
             )
         if (
-            min(rate, num_mels, num_coefficients, prior, floor, depth or 1) <= 0
+            min(rate, num_mels, num_coefficients, prior, floor) <= 0
+            or any(each is not None and not each > 0 for each in (depth, trim))
             or not hop * rate > 0
             or window * rate < 2
         ):
             raise ValueError(
                 f"rate={rate}, num_mels={num_mels}, num_coefficients={num_coefficients}, window={window}, hop={hop}, "
-                f"floor={floor}, depth={depth} and prior={prior} are above 0, and a window holds two samples or more"
+                f"floor={floor}, depth={depth}, trim={trim} and prior={prior} are above 0, and a window holds two "
+                "samples or more"
             )
         if not 0 <= low < (high or rate / 2) <= rate / 2 or (kind == "mfcc" and num_coefficients > num_mels):
             raise ValueError(
@@ -114,7 +122,7 @@ class AudioFeatures(Reader):
         self.window, self.hop, self.low, self.high = window, hop, low, high
         self.emphasis, self.floor, self.deltas, self.normalise, self.prior = emphasis, floor, deltas, normalise, prior
         self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
-        self.depth = depth
+        self.depth, self.trim = depth, trim
         self.fft_size = 1 << (self.window_samples - 1).bit_length()
         self.base_size = num_mels if kind == "log_mel" else num_coefficients
         self.output_size = self.base_size * (1 + deltas)
@@ -132,7 +140,12 @@ class AudioFeatures(Reader):
     @property
     def streams(self) -> bool:
         """Whether frames can be made as samples arrive: no feature needs what comes later."""
-        return self.deltas == 0 and self.depth is None and self.normalise not in ("mean", "utterance")
+        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalise not in _WHOLE
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the training part has to be heard before features can be made."""
+        return self.normalise in _NEED_FIT
 
     def forward(self, source: Tensor) -> Tensor:
         """Samples (time,) from −1 to 1 -> (frames, features)."""
@@ -157,18 +170,22 @@ class AudioFeatures(Reader):
             raise ValueError("a recording without a sample has no features")
         samples = samples.masked_fill(~mask_from_lengths(lengths, samples.shape[1]), 0.0)
         frames = self.num_frames(lengths)
-        base = self._base(_framed(samples, self.window_samples, self.hop_samples), warps, frames)
-        return Frames(self._normalised(self._with_deltas(base, frames), frames), frames)
+        mels = self._mels(_framed(samples, self.window_samples, self.hop_samples), warps)
+        if self.trim is not None:
+            mels, frames = _trimmed(mels, frames, self.trim)
+        return Frames(self._normalised(self._with_deltas(self._base(mels, frames), frames), frames), frames)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """(batch,) samples -> (batch,) frames: whole windows, and one for whatever is shorter."""
+        """(batch,) samples -> (batch,) frames, untrimmed: whole windows, and one for whatever is shorter."""
         return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
 
     def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
         """The same features with centers and scales of the training part's recordings (samples,)."""
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
-        unscaled: dict[str, Any] = {**kept, "normalise": "none"}
-        plain = AudioFeatures(**unscaled)
+        count = len(self.centers)
+        unit = [0.0] * count, [1.0] * count
+        normalise = self.normalise if self.normalise == "level" else "none"
+        plain = AudioFeatures(**{**kept, "normalise": normalise, "centers": unit[0], "scales": unit[1]})
         moments = Moments()
         for recording in recordings:
             moments.update(plain(recording))
@@ -183,8 +200,9 @@ class AudioFeatures(Reader):
         """
         if not self.streams:
             raise ValueError(
-                f"normalise={self.normalise}, deltas={self.deltas} and depth={self.depth} need what comes later; to "
-                "hear as samples arrive, train with normalise=running (or fitted), deltas=0 and depth=null"
+                f"normalise={self.normalise}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
+                "comes later; to hear as samples arrive, train with normalise=running (or fitted), deltas=0, "
+                "depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
@@ -199,20 +217,21 @@ class AudioFeatures(Reader):
         count = (heard.shape[1] - self.window_samples) // self.hop_samples + 1
         if count < 1:
             return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
-        base = self._base(_framed(heard, self.window_samples, self.hop_samples), None, None)
+        base = self._base(self._mels(_framed(heard, self.window_samples, self.hop_samples), None), None)
         state = state._replace(samples=heard[:, count * self.hop_samples :])
         if self.normalise == "running":
             return self._running(base, state)
         return (base - self.centers) / self.scales if self.normalise == "fitted" else base, state
 
     def to_dict(self) -> dict[str, Any]:
-        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth deltas normalise prior"
+        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth trim deltas"
+        names += " normalise prior"
         fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
         plain = {name: getattr(self, name) for name in names.split()}
         return {"_target_": "unrolled.audio.AudioFeatures", **plain, **fitted}
 
-    def _base(self, frames: Tensor, warps: Sequence[float] | None, counts: Tensor | None) -> Tensor:
-        """(batch, time, window), the first `counts` of them valid -> (batch, time, base features)."""
+    def _mels(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
+        """(batch, time, window) -> (batch, time, mels): power, relative to full scale."""
         if self.emphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.emphasis * before
@@ -221,12 +240,19 @@ class AudioFeatures(Reader):
             mels = power @ self.bank
         else:
             mels = power @ torch.stack([self._bank(round(warp, 2)) for warp in warps])
-        # Relative to the power that a full-scale tone has, so that the floor doesn't depend on the window's length.
-        logs = (mels / self.window_samples).clamp(min=self.floor).log()
-        if self.depth is not None and counts is not None:
+        return mels / self.window_samples  # as a full-scale tone has it, whatever the window's length
+
+    def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
+        """(batch, time, mels), the first `counts` of them valid -> (batch, time, base features)."""
+        logs = mels.clamp(min=self.floor).log()
+        if counts is not None and (self.depth is not None or self.normalise == "level"):
             padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
-            loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
-            logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
+            if self.depth is not None:
+                loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
+                logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
+            if self.normalise == "level":
+                power = mels.masked_fill(padding, 0.0).mean(-1, keepdim=True).amax(1, keepdim=True)
+                logs = logs - power.clamp(min=self.floor).log()
         return logs if self.kind == "log_mel" else logs @ self.cosines
 
     def _bank(self, warp: float) -> Tensor:
@@ -241,7 +267,7 @@ class AudioFeatures(Reader):
     def _normalised(self, values: Tensor, lengths: Tensor) -> Tensor:
         mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
         values = values.masked_fill(~mask, 0.0)
-        if self.normalise in ("fitted", "running") and not self.fitted:
+        if self.needs_fit and not self.fitted:
             raise ValueError(f"normalise={self.normalise} needs centers and scales of the training part: call fit()")
         if self.normalise in ("mean", "utterance"):
             count = lengths.view(-1, 1, 1)
@@ -249,7 +275,7 @@ class AudioFeatures(Reader):
             if self.normalise == "utterance":
                 variance = values.square().masked_fill(~mask, 0.0).sum(1, keepdim=True) / count
                 values = values / (variance + _FLOOR).sqrt()
-        elif self.normalise == "fitted":
+        elif self.normalise in ("level", "fitted"):
             values = (values - self.centers) / self.scales
         elif self.normalise == "running":
             nothing = values.new_zeros(len(values), self.output_size)
@@ -274,3 +300,16 @@ def _framed(samples: Tensor, window: int, hop: int) -> Tensor:
     if samples.shape[1] < window:
         samples = nn.functional.pad(samples, (0, window - samples.shape[1]))
     return samples.unfold(1, window, hop)
+
+
+def _trimmed(mels: Tensor, counts: Tensor, trim: float) -> tuple[Tensor, Tensor]:
+    """Frames (batch, time, mels) from the first to the last that is `trim` decibels below the loudest, or less."""
+    _, time, bands = mels.shape
+    steps = torch.arange(time, device=mels.device)
+    power = mels.sum(-1).masked_fill(~mask_from_lengths(counts, time), -1.0)
+    loud = power >= power.amax(1, keepdim=True) * 10 ** (-trim / 10)  # the loudest always, so something is left
+    first = (torch.where(loud, steps, time).amin(1) - 1).clamp(min=0)
+    last = torch.minimum(torch.where(loud, steps, -1).amax(1) + 1, counts.to(steps) - 1)
+    lengths = last - first + 1
+    places = torch.minimum(first.unsqueeze(1) + steps[: int(lengths.max())], last.unsqueeze(1))
+    return mels.gather(1, places.unsqueeze(-1).expand(-1, -1, bands)), lengths
