@@ -183,9 +183,9 @@ class AudioFeatures(Reader):
         """The same features with centers and scales of the training part's recordings (samples,)."""
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
-        unit = [0.0] * count, [1.0] * count
-        normalise = self.normalise if self.normalise == "level" else "none"
-        plain = AudioFeatures(**{**kept, "normalise": normalise, "centers": unit[0], "scales": unit[1]})
+        unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
+        unscaled["normalise"] = self.normalise if self.normalise == "level" else "none"
+        plain = AudioFeatures(**unscaled)
         moments = Moments()
         for recording in recordings:
             moments.update(plain(recording))

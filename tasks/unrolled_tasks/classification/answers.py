@@ -21,7 +21,7 @@ class Answers:
     def __init__(
         self,
         kind: str,
-        answer: str | list[str],
+        answer: str | Sequence[str],
         *,
         separator: str = ",",
         names: Mapping[Any, str] | None = None,
