@@ -21,7 +21,7 @@ LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
     {"losses", "dropout", "cells", "initialization", "recomputation"},
     {"backends", "conversion", "feedforward", "recurrent"},
-    {"encoders", "attention", "vision", "audio", "decoders", "pooling", "readers"},
+    {"encoders", "attention", "hard_attention", "vision", "audio", "decoders", "pooling", "readers"},
     {"classifier", "networks", "generation", "inspection"},
     {"checkpoint"},
     {"inference", "__main__"},

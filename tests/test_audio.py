@@ -57,12 +57,12 @@ def test_log_mels_cepstra_and_deltas_are_librosas() -> None:
     close(cepstra[:, 26:], GOLDEN["delta_of_delta"], atol=1e-3)
 
 
-@pytest.mark.parametrize("normalise", ["none", "mean", "utterance", "fitted", "running"])
+@pytest.mark.parametrize("normalise", ["none", "mean", "utterance", "level", "fitted", "running"])
 @pytest.mark.parametrize("deltas", [0, 2])
 def test_padding_and_neighbours_never_matter(normalise: str, deltas: int) -> None:
     one, other = sound(), 0.1 * sound()[:500]
     reader = features(normalise=normalise, deltas=deltas)
-    if normalise in ("fitted", "running"):
+    if reader.needs_fit:
         reader = reader.fit([one.float(), other.float()]).double()
     padded = torch.full((2, 1200), torch.nan, dtype=torch.float64)
     padded[0], padded[1, :500] = one, other
@@ -105,7 +105,17 @@ def test_a_microphone_hears_what_the_whole_recording_says() -> None:
     torch.testing.assert_close(logits, network(reader(sound()).unsqueeze(0)), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("options", [{"normalise": "utterance"}, {"normalise": "mean"}, {"deltas": 1}, {"depth": 60}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalise": "utterance"},
+        {"normalise": "mean"},
+        {"deltas": 1},
+        {"depth": 60},
+        {"trim": 30},
+        {"normalise": "level"},
+    ],
+)
 def test_what_needs_the_end_cannot_hear_as_samples_arrive(options: dict[str, Any]) -> None:
     reader = features(**options)
 
@@ -124,6 +134,44 @@ def test_nothing_is_told_apart_below_the_depth() -> None:
     torch.testing.assert_close(both.values[1, :7], features(depth=20.0)(1e-3 * sound()[:700]), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("trim", [10.0, 30.0])
+def test_what_is_quiet_at_either_end_is_left_out(trim: float) -> None:
+    recording = torch.cat([1e-4 * sound(), 1e-2 * sound(), sound(), 0 * sound(), 0.5 * sound(), 1e-3 * sound()])
+    whole = features()(recording)
+    power = [float(frame.exp().sum()) for frame in whole]
+    loud = [n for n, each in enumerate(power) if each >= max(power) / 10 ** (trim / 10)]
+
+    found = features(trim=trim)(recording)
+
+    assert 25 < loud[0] - 1 < loud[-1] + 2 < len(whole) - 10
+    torch.testing.assert_close(found, whole[loud[0] - 1 : loud[-1] + 2], rtol=0, atol=1e-9)
+    other = sound()[:700]
+    padded = torch.full((2, len(recording)), torch.nan, dtype=torch.float64)
+    padded[0], padded[1, :700] = recording, other
+    both = features(trim=trim, deltas=1).features(padded, torch.tensor([len(recording), 700]))
+    alone = features(trim=trim, deltas=1)(other)
+    assert both.lengths.tolist() == [len(found), len(alone)]
+    torch.testing.assert_close(both.values[0], features(trim=trim, deltas=1)(recording), rtol=0, atol=1e-9)
+    torch.testing.assert_close(both.values[1, : len(alone)], alone, rtol=0, atol=1e-9)
+    assert not both.values[1, len(alone) :].any()
+
+
+def test_silence_is_not_trimmed_away() -> None:
+    assert len(features(trim=30.0)(0 * sound())) == 13
+    assert len(features(trim=30.0)(torch.zeros(1, dtype=torch.float64))) == 1
+
+
+def test_a_level_is_one_number_for_all_bands_and_frames() -> None:
+    fitted = {"centers": [0.0] * 20, "scales": [1.0] * 20}
+    level = features(normalise="level", **fitted)
+
+    moved = level(sound()) - features()(sound())
+
+    torch.testing.assert_close(moved, torch.full_like(moved, float(moved[0, 0])), rtol=0, atol=1e-9)
+    torch.testing.assert_close(level(0.01 * sound()), level(sound()), rtol=0, atol=1e-6)
+    assert float(level(sound()).exp().mean(1).max()) == pytest.approx(1.0)  # the loudest frame
+
+
 def test_silence_and_the_shortest_sounds_are_finite() -> None:
     for normalise in ("none", "mean", "utterance"):
         for samples in (torch.zeros(900), torch.zeros(1), torch.ones(3)):
@@ -133,17 +181,20 @@ def test_silence_and_the_shortest_sounds_are_finite() -> None:
 
 
 def test_the_features_come_back_from_plain_data() -> None:
-    reader = AudioFeatures(RATE, normalise="running", num_mels=12, high=3500.0, prior=9).fit([sound().float()])
+    reader = AudioFeatures(RATE, normalise="running", num_mels=12, high=3500.0, prior=9, trim=20.0, depth=50.0).fit(
+        [sound().float()]
+    )
 
     again = build(json.loads(json.dumps(reader.to_dict())), trusted=("unrolled.",))
 
     torch.testing.assert_close(again(sound().float()), reader(sound().float()), rtol=0, atol=0)
 
 
-def test_fitted_features_have_mean_zero_and_deviation_one() -> None:
+@pytest.mark.parametrize(("normalise", "trim"), [("fitted", None), ("fitted", 6.0), ("level", None), ("level", 6.0)])
+def test_fitted_features_have_mean_zero_and_deviation_one(normalise: str, trim: float | None) -> None:
     recordings = [sound().float(), 0.3 * sound().float()[:700]]
 
-    reader = AudioFeatures(RATE, normalise="fitted", num_mels=12).fit(recordings)
+    reader = AudioFeatures(RATE, normalise=normalise, trim=trim, num_mels=12).fit(recordings)
 
     values = torch.cat([reader(recording) for recording in recordings])
     torch.testing.assert_close(values.mean(0), torch.zeros(12), rtol=0, atol=1e-4)

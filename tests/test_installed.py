@@ -1,9 +1,12 @@
 """The wheel in an environment of its own: what another project gets."""
 
+import math
 import os
+import struct
 import subprocess
 import sys
 import textwrap
+import wave
 from pathlib import Path
 
 import pytest
@@ -144,3 +147,36 @@ def test_a_translator_trained_here_translates_there_with_torch_alone(site: Path,
     )
     assert refused.returncode == 2
     assert "pip install 'unrolled[text]'" in refused.stderr
+
+
+def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    for label, hertz in (("low", 300), ("high", 900)):
+        for number in range(10):
+            samples = (int(9000 * math.sin(2 * math.pi * (hertz + number) * n / 8000)) for n in range(800))
+            path = tmp_path / "tones" / label / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with wave.open(str(path), "wb") as file:
+                file.setparams((1, 2, 8000, 800, "NONE", "not compressed"))
+                file.writeframes(struct.pack("<800h", *samples))
+    code = "from unrolled.training.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
+    (tmp_path / "mytrain.py").write_text(code)
+    options = "task=classification data=speech data.files=tones model.hidden_size=8 encoder.frame.hidden_size=null"
+    options += " data.reader.features.trim=30 data.reader.features.normalise=level optimizer.lr=0.02 data.batch_size=4"
+    options += " trainer=cpu trainer.max_epochs=12 data.cut=[0.8,0.2,0.0] test=false hydra.run.dir=run"
+
+    trained = run(site, tmp_path, "mytrain.py", *options.split())
+    assert trained.returncode == 0, trained.stderr
+    command = FORBID.replace("datasets", "datasets soundfile numpy matplotlib") + textwrap.dedent(
+        """
+        import torch
+        from unrolled import load_bundle
+        from unrolled.inference import classify
+        time = torch.arange(900) / 8000
+        tones = [(0.4 * torch.sin(6.283185 * hertz * time), 8000) for hertz in (310, 910)]
+        print(*[said.label for said in classify(load_bundle("run/checkpoints/last.ckpt"), tones)])
+        """
+    )
+    heard = run(site, tmp_path, code=command)
+
+    assert heard.stdout.split() == ["low", "high"], heard.stderr

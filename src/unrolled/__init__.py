@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unrolled.attention import MultiplicativeAttention as MultiplicativeAttention
     from unrolled.attention import SummaryAttention as SummaryAttention
     from unrolled.attention import WeighingAttention as WeighingAttention
-    from unrolled.audio import AudioFeatures as AudioFeatures
+    from unrolled.audio.features import AudioFeatures as AudioFeatures
     from unrolled.cells.base import Cell as Cell
     from unrolled.cells.base import RecurrentNoise as RecurrentNoise
     from unrolled.cells.clockwork import ClockworkCell as ClockworkCell
@@ -114,7 +114,7 @@ _MODULE_OF = {
     "Attention": "unrolled.attention",
     "AttentionPooling": "unrolled.pooling",
     "AttentiveDecoder": "unrolled.decoders.attentive",
-    "AudioFeatures": "unrolled.audio",
+    "AudioFeatures": "unrolled.audio.features",
     "BPECodec": "unrolled.codecs.subword",
     "Bundle": "unrolled.checkpoint",
     "ByteCodec": "unrolled.codecs.text",

@@ -8,6 +8,7 @@ from torch import Tensor
 from unrolled.audio import AudioFeatures, resample
 
 _GRID = 20  # speeds are twentieths, so that few filters do for all
+_REGIONS = 4  # between five places whose level is drawn
 
 
 class Augmentation:
@@ -25,7 +26,9 @@ class Augmentation:
         least_snr: of the noise, in decibels below the recording.
         most_snr: likewise.
         gain: decibels at most, louder or softer.
-        tilt: decibels at most by which the highest band is raised over the lowest, or lowered: another microphone.
+        tilt: decibels at most by which the highest frequency is raised over the lowest, or lowered: another voice.
+        equaliser: decibels at most by which each of five frequencies is raised or lowered, with straight lines between
+            them: another microphone and room.
         band_masks: runs of bands that are blanked (Park et al. 2019, SpecAugment).
         band_width: bands at most in each.
         time_masks: runs of frames that are blanked.
@@ -47,20 +50,23 @@ class Augmentation:
         most_snr: float = 30.0,
         gain: float = 0.0,
         tilt: float = 0.0,
+        equaliser: float = 0.0,
         band_masks: int = 0,
         band_width: int = 8,
         time_masks: int = 0,
         time_width: float = 0.15,
     ) -> None:
         shares = {"speed": speed, "warp": warp, "stretch": stretch, "noise": noise, "time_width": time_width}
-        amounts = {"shift": shift, "gain": gain, "tilt": tilt, "band_masks": band_masks, "time_masks": time_masks}
+        amounts = {"shift": shift, "gain": gain, "tilt": tilt, "equaliser": equaliser}
+        amounts |= {"band_masks": band_masks, "time_masks": time_masks}
         for name, value in {**shares, **amounts, "band_width": band_width}.items():
             if value < 0 or (name in shares and name != "noise" and value >= 1) or (name == "noise" and value > 1):
                 raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
         if least_snr > most_snr:
             raise ValueError(f"augmentation: least_snr={least_snr} is above most_snr={most_snr}")
         self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
-        self.noise, self.least_snr, self.most_snr, self.gain, self.tilt = noise, least_snr, most_snr, gain, tilt
+        self.noise, self.least_snr, self.most_snr, self.gain = noise, least_snr, most_snr, gain
+        self.tilt, self.equaliser = tilt, equaliser
         self.band_masks, self.band_width = band_masks, band_width
         self.time_masks, self.time_width = time_masks, time_width
 
@@ -83,11 +89,25 @@ class Augmentation:
             moved = round(self.shift * rate * _between(generator))
             kept = samples[max(0, -moved) :] if len(samples) + moved > 1 else samples
             samples = torch.nn.functional.pad(kept, (max(0, moved), 0))
+        if self.tilt or self.equaliser:
+            samples = self._filtered(samples, rate, generator)
         if self.noise and _uniform(generator) < self.noise:
             samples = samples + self._noise(samples, generator)
         if self.gain:
             samples = samples * 10 ** (self.gain * _between(generator) / 20)
         return samples
+
+    def _filtered(self, samples: Tensor, rate: int, generator: torch.Generator) -> Tensor:
+        """Louder here and softer there along the frequencies as they are heard, without a shift in time."""
+        length = len(samples) + rate // 50  # room for what the filter spreads: nothing wraps round to the other end
+        spectrum = torch.fft.rfft(samples, length)
+        heard = torch.log1p(torch.linspace(0, rate / 2, len(spectrum)) / 700)
+        place = heard / heard[-1]
+        knots = self.equaliser * (2 * torch.rand(_REGIONS + 1, generator=generator) - 1)
+        left = (place * _REGIONS).long().clamp(max=_REGIONS - 1)
+        curve = torch.lerp(knots[left], knots[left + 1], place * _REGIONS - left)
+        decibels = curve + self.tilt * _between(generator) * (place - 0.5)
+        return torch.fft.irfft(spectrum * 10 ** (decibels / 20), length)[: len(samples)]
 
     def _noise(self, samples: Tensor, generator: torch.Generator) -> Tensor:
         """Noise between white and pink, so many decibels below the recording's own power."""
@@ -102,10 +122,6 @@ class Augmentation:
         if self.stretch and len(frames) > 1:
             length = max(1, round(len(frames) * (1 + self.stretch * _between(generator))))
             frames = torch.nn.functional.interpolate(frames.T[None], length, mode="linear", align_corners=True)[0].T
-        if self.tilt and features.kind == "log_mel":
-            slope = torch.linspace(-0.5, 0.5, features.num_mels) * self.tilt * _between(generator) / 4.343
-            slope = slope if features.normalise in ("none", "mean") else slope / 3  # in units of a usual deviation
-            frames = torch.cat([frames[:, : features.num_mels] + slope, frames[:, features.num_mels :]], dim=1)
         if self.band_masks or self.time_masks:
             frames = self._masked(frames, features.base_size, generator)
         return frames

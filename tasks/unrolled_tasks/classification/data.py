@@ -1,6 +1,5 @@
 """Sequences with labels or numbers: from any source, read by what the training part has shown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
 from unrolled.training.data import PARTS, DataError, SequenceData
 from unrolled.training.hub import HubSplits
+from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import (
     Columns,
     Example,
@@ -23,8 +23,6 @@ from unrolled_tasks.classification.examples import (
 )
 from unrolled_tasks.classification.media import Medium, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
-
-TARGETS = ("label", "labels", "number", "share")
 
 
 class LabelledBatch(NamedTuple):
@@ -122,10 +120,9 @@ class ClassificationData(SequenceData):
             raise DataError(
                 f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
             )
-        if target not in TARGETS or on_error not in ("raise", "skip") or unit != reader.unit:
+        if on_error not in ("raise", "skip") or unit != reader.unit:
             raise DataError(
-                f"target={target!r} is one of {', '.join(TARGETS)}; on_error={on_error!r} is raise or skip; "
-                f"unit={unit!r} is {reader.unit} for {type(reader).__name__}"
+                f"on_error={on_error!r} is raise or skip; unit={unit!r} is {reader.unit} for {type(reader).__name__}"
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
             raise DataError(f"package={package!r} is one of {', '.join(PACKAGES)}, film_sentences")
@@ -144,10 +141,15 @@ class ClassificationData(SequenceData):
         self._files = {part: each for part, each in given if each is not None}
         self._splits = None if dataset is None else HubSplits(dataset, dataset_options or {})
         self._package, self._archive = package, archive
-        self.target, self._separator = target, separator
-        self._names = {str(written): str(name) for written, name in (names or {}).items()}
-        self._scaled = scaled
-        self._least, self._on_error = least_examples, on_error
+        self.answers = Answers(
+            target,
+            self.columns.answer,
+            separator=separator,
+            names=names,
+            scaled=scaled,
+            least_examples=least_examples,
+        )
+        self._on_error = on_error
         self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
         self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
         self._given_codec = None if codec_from is None else _answer_codec(codec_from)
@@ -164,15 +166,15 @@ class ClassificationData(SequenceData):
             return
         found = self._examples()
         if self._cut != [0.0, 0.0, 1.0] or self._given_codec is None:
-            stratify = self.target == "label"
+            stratify = self.answers.kind == "label"
             found = cut_examples(found, self._cut, self._held_out, stratify=stratify, seed=self._seed)
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
         opened = {part: self._open(examples) for part, examples in found.items()}
         opened = {part: examples for part, examples in opened.items() if examples}
-        codec = self._given_codec or self._fitted(opened.get("train", []))
+        codec = self._given_codec or self.answers.fit(opened.get("train", []), self.medium)
         if isinstance(codec, LabelCodec) and "train" in opened:
-            counts = label_counts(self._labels(example) for example, _ in opened["train"])
+            counts = label_counts(self.answers.labels(example) for example, _ in opened["train"])
             self._training_counts = {label: counts[label] for label in codec.labels}
         self._parts = {part: self._in_memory(part, examples, codec) for part, examples in opened.items()}
         self._codec = codec
@@ -259,7 +261,7 @@ class ClassificationData(SequenceData):
 
     def _examples(self) -> dict[str, list[Example]]:
         if self._package == "film_sentences":
-            found = film_sentences(self._archive)
+            found = film_sentences(self._archive, ratings=self.answers.kind in ("number", "share"))
         elif self._package is not None:
             found = PACKAGES[self._package]()
         elif self._splits is not None:
@@ -282,50 +284,13 @@ class ClassificationData(SequenceData):
                 self._skipped.append(said)
         return opened
 
-    def _fitted(self, opened: Sequence[tuple[Example, Any]]) -> LabelCodec | NumberCodec:
-        if not opened:
-            raise DataError("there is no training example; data.cut or data.files has to leave some")
-        lowercase = bool(getattr(self.medium, "lowercase", False))
-        if self.target in ("number", "share"):
-            numbers = torch.stack([self._numbers(example) for example, _ in opened])
-            return self._number_codec(numbers, self.medium.fit([source for _, source in opened]), lowercase)
-        counts = label_counts(self._labels(example) for example, _ in opened)
-        rare = [label for label, count in counts.items() if count < self._least]
-        if rare:
-            raise DataError(
-                f"label {rare[0]!r} has {counts[rare[0]]} training example, one of {len(rare)} labels with fewer than "
-                f"least_examples={self._least}: add some, leave them out, or take data.least_examples=1"
-            )
-        if len(counts) < 2 and self.target == "label":
-            raise DataError(
-                f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
-            )
-        labels = sorted(counts, key=_in_order)
-        reader = self.medium.fit([source for _, source in opened])
-        return LabelCodec(labels, reader, multiple=self.target == "labels", lowercase=lowercase)
-
-    def _number_codec(self, numbers: Tensor, reader: Any, lowercase: bool) -> NumberCodec:
-        answer = self.columns.answer
-        names = [answer] if isinstance(answer, str) else list(answer)
-        if self.target == "share":
-            ones = [1.0] * len(names)
-            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, lowercase=lowercase)
-        if not self._scaled:
-            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, lowercase=lowercase)
-        deviations = numbers.std(0, unbiased=False)
-        same = (numbers == numbers[0]).all(0).tolist()
-        constant = [name for name, one in zip(names, same, strict=True) if one]
-        if constant:
-            raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
-        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, lowercase=lowercase)
-
     def _in_memory(self, part: str, opened: Sequence[tuple[Example, Any]], codec: LabelCodec | NumberCodec) -> _Part:
         sources, read, steps, targets, shown = [], [], [], [], []
         keep = not (part == "train" and self.medium.augments)
         for example, source in opened:
             try:
                 frames = self.medium.read(source, codec.source) if keep else None
-                target = self._target(example, codec)
+                target = self.answers.target(example, codec)
             except ValueError as error:
                 raise DataError(f"{part}, {example.place}: {error}") from error
             sources.append(source if not keep else None)
@@ -335,50 +300,11 @@ class ClassificationData(SequenceData):
             shown.append(self.medium.shown(example, source))
         return _Part(sources, read if keep else None, steps, torch.stack(targets), shown)
 
-    def _target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
-        if isinstance(codec, NumberCodec):
-            return self._numbers(example)
-        ids = [codec.index(label) for label in self._labels(example)]
-        if not codec.multiple:
-            return torch.tensor(ids[0])
-        return torch.zeros(codec.size).index_fill(0, torch.tensor(ids, dtype=torch.int64), 1.0)
-
-    def _labels(self, example: Example) -> list[str]:
-        answer = example.answer
-        if self.target == "labels":
-            found = answer.split(self._separator) if isinstance(answer, str) else list(answer)
-            labels = [str(label).strip() for label in found if str(label).strip()]
-        else:
-            labels = [str(answer).strip()]
-        return [self._names.get(label, label) for label in labels]
-
-    def _numbers(self, example: Example) -> Tensor:
-        answers = example.answer if isinstance(example.answer, list) else [example.answer]
-        try:
-            numbers = [float(answer) for answer in answers]
-        except (TypeError, ValueError):
-            raise DataError(
-                f"{example.place}: {example.answer!r} is no number; data.target=label for classes"
-            ) from None
-        if not all(math.isfinite(number) for number in numbers):
-            raise DataError(f"{example.place}: {example.answer!r} is not finite")
-        if self.target == "share" and not all(0 <= number <= 1 for number in numbers):
-            raise DataError(f"{example.place}: {example.answer!r} is not from 0 to 1; data.target=number takes any")
-        return torch.tensor(numbers)
-
 
 def _length_class(steps: int) -> int:
     """Lengths that may share a batch, rounded up by a quarter or by 3, so that batches are mixed anew each epoch."""
     grain = max(4, 1 << max(0, steps.bit_length() - 3))
     return -(-steps // grain) * grain
-
-
-def _in_order(label: str) -> tuple[bool, float, str]:
-    """Numbers by their size, in front of words by their spelling."""
-    try:
-        return False, float(label), label
-    except ValueError:
-        return True, 0.0, label
 
 
 def _answer_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:

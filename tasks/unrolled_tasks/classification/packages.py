@@ -45,11 +45,12 @@ def spoken_digits() -> Parts:
     return {"train": [Example(s, str(label), "", f"digits.npz, {n}") for n, (s, label) in enumerate(series)]}
 
 
-def film_sentences(archive: str | None = None) -> Parts:
-    """10,605 sentences of film reviews with mean ratings from −4 to 4 (Hutto & Gilbert 2014, Pang & Lee 2004).
+def film_sentences(archive: str | None = None, *, ratings: bool = False) -> Parts:
+    """10,605 sentences of film reviews, positive or negative by twenty people's judgement (Hutto & Gilbert 2014).
 
     Args:
         archive: vaderSentiment's source archive, which has them; its wheel doesn't.
+        ratings: their mean ratings from −4 to 4 instead.
     """
     if archive is None:
         raise DataError(
@@ -69,7 +70,11 @@ def film_sentences(archive: str | None = None) -> Parts:
     except (OSError, tarfile.TarError, StopIteration, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{archive} is no source archive of vaderSentiment 3.3.2: {error!r}") from error
     rows = [line.split("\t", 2) for line in text.splitlines() if line.strip()]
-    return {"train": [Example(text, rating, "", f"film sentence {number}") for number, rating, text in rows]}
+
+    def answer(rating: str) -> str:
+        return rating if ratings else "positive" if float(rating) > 0 else "negative"
+
+    return {"train": [Example(text, answer(rating), "", f"film sentence {number}") for number, rating, text in rows]}
 
 
 def _folder(package: str, extra: str) -> Path:

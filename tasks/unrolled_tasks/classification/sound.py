@@ -73,7 +73,7 @@ class Sound(Medium):
             features = self._features(rate=self.rate)
         except ValueError as error:
             raise DataError(f"features: {error}") from error
-        return features.fit(sources) if features.normalise in ("fitted", "running") else features
+        return features.fit(sources) if features.needs_fit else features
 
     def restore(self, reader: AudioFeatures) -> None:
         self.rate = reader.rate
@@ -82,6 +82,8 @@ class Sound(Medium):
         return reader(source)
 
     def steps(self, source: Tensor, reader: AudioFeatures) -> int:
+        if reader.trim is not None:
+            return len(reader(source))
         return max(0, len(source) - reader.window_samples) // reader.hop_samples + 1
 
     def augmented(self, sources: Sequence[Tensor], reader: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:

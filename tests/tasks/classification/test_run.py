@@ -1,5 +1,6 @@
 """Classification from the command line to an answer: learnt, scored, drawn, resumed, shared between processes."""
 
+import csv
 import json
 import math
 import struct
@@ -136,23 +137,35 @@ def test_a_run_leaves_predictions_pictures_and_mistakes(trained: Path) -> None:
     assert "at " in (folder / "samples.md").read_text()
 
 
-def test_labels_weigh_as_asked(texts: Path, configure: Configure) -> None:
-    same = [{"text": "what", "label": "common" if n % 6 else "rare"} for n in range(120)]  # only the odds can be learnt
+@pytest.mark.parametrize(
+    ("asked", "common", "rare"),
+    [("null", 1.0, 1.0), ("balanced", 96 / (2 * 80), 96 / (2 * 16)), ("{rare: 15}", 1.0, 15.0)],
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_labels_weigh_as_asked(
+    texts: Path, configure: Configure, asked: str, common: float, rare: float, smoothing: float
+) -> None:
+    same = [{"text": "what", "label": "common" if n % 6 else "rare"} for n in range(120)]
     (texts / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
-    options = [*WORDS, "trainer.max_epochs=6"]
+    options = ["data.batch_size=200", "trainer.max_steps=1", "trainer.log_every_n_steps=1", "optimizer.lr=1e-12"]
+    options += [f"task.class_weights={asked}", f"task.label_smoothing={smoothing}", "test=false"]
 
-    def probability(name: str, *more: str) -> float:
-        run(configure(name, *options, *more, small=False))
-        bundle = load_bundle(texts / name / "checkpoints" / "last.ckpt")
-        return next(classify(bundle, ["what"])).values["rare"]
+    run(configure("run", *WORDS, *options, small=False))  # one step with all 80 and 16 that are learnt from
 
-    assert probability("plain") < 0.3
-    assert 0.35 < probability("balanced", "task.class_weights=balanced") < 0.65
-    assert 0.65 < probability("given", "task.class_weights={rare: 15}") < 0.85
+    (said,) = classify(load_bundle(texts / "run" / "checkpoints" / "last.ckpt"), ["what"])  # it has not moved
+    nats = {label: -math.log(probability) for label, probability in said.values.items()}
+    spread = smoothing / 2 * (common * nats["common"] + rare * nats["rare"])
+    expected = (1 - smoothing) * (80 * common * nats["common"] + 16 * rare * nats["rare"]) / 96 + spread
+    rows = csv.DictReader((texts / "run" / "metrics.csv").read_text().splitlines())
+    (loss,) = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_unknown_labels_are_refused(texts: Path, configure: Configure) -> None:
     with pytest.raises(ValueError, match="label 'awful' is none that training saw"):
-        run(configure("unknown", *options, "task.class_weights={awful: 2}", small=False))
+        run(configure("unknown", *WORDS, "task.class_weights={awful: 2}", small=False))
     with pytest.raises(ValueError, match="class_weights='balance' is balanced"):
-        run(configure("misspelt", *options, "task.class_weights=balance", small=False))
+        run(configure("misspelt", *WORDS, "task.class_weights=balance", small=False))
 
 
 def test_numbers_are_predicted_in_their_own_units(texts: Path, configure: Configure) -> None:

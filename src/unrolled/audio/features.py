@@ -6,19 +6,20 @@ frame needs its own samples only, so that it can be made as soon as they are hea
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
-from os import PathLike
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from unrolled.audio.spectra import cosine_transform, delta, mel_filter_bank, power_spectrum
 from unrolled.readers import Moments, Reader
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
 
 KINDS = ("log_mel", "mfcc")
-NORMALISATIONS = ("none", "mean", "utterance", "fitted", "running")
+NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
+_NEED_FIT = ("level", "fitted", "running")
+_WHOLE = ("mean", "utterance", "level")
 _FLOOR = 1e-5  # of a variance, so that silence becomes zeros
 
 
@@ -54,11 +55,14 @@ class AudioFeatures(Reader):
         floor: least power of a band, relative to full scale.
         depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
             microphones with more or less noise look alike; None for `floor` alone.
+        trim: decibels below the loudest frame of a whole recording under which frames at its beginning and its end
+            are left out, but for one to either side; None leaves all in.
         deltas: 0, 1 or 2 derivatives beside the features themselves.
-        normalise: "none"; "mean" and "utterance" (mean and deviation) over the recording, which has to be whole;
-            "fitted" over the training part; "running" over the frames so far, beginning with the training part as if
-            it had been `prior` frames.
-        centers: mean of each feature over the training part, for "fitted" and "running".
+        normalise: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
+            be whole, as it has for "level": the loudest frame sets the zero of all bands alike, so that a short word
+            keeps the colour of its vowel, which its mean would take away, and then as "fitted" over the training part;
+            "running" over the frames so far, beginning with the training part as if it had been `prior` frames.
+        centers: mean of each feature over the training part, for "level", "fitted" and "running".
         scales: its standard deviation, likewise.
         prior: frames that the training part counts for in "running".
 
@@ -85,6 +89,7 @@ class AudioFeatures(Reader):
         emphasis: float = 0.0,
         floor: float = 1e-8,
         depth: float | None = None,
+        trim: float | None = None,
         deltas: int = 0,
         normalise: str = "utterance",
         centers: Sequence[float] | None = None,
@@ -98,13 +103,15 @@ class AudioFeatures(Reader):
                 f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
             )
         if (
-            min(rate, num_mels, num_coefficients, prior, floor, depth or 1) <= 0
+            min(rate, num_mels, num_coefficients, prior, floor) <= 0
+            or any(each is not None and not each > 0 for each in (depth, trim))
             or not hop * rate > 0
             or window * rate < 2
         ):
             raise ValueError(
                 f"rate={rate}, num_mels={num_mels}, num_coefficients={num_coefficients}, window={window}, hop={hop}, "
-                f"floor={floor}, depth={depth} and prior={prior} are above 0, and a window holds two samples or more"
+                f"floor={floor}, depth={depth}, trim={trim} and prior={prior} are above 0, and a window holds two "
+                "samples or more"
             )
         if not 0 <= low < (high or rate / 2) <= rate / 2 or (kind == "mfcc" and num_coefficients > num_mels):
             raise ValueError(
@@ -115,7 +122,7 @@ class AudioFeatures(Reader):
         self.window, self.hop, self.low, self.high = window, hop, low, high
         self.emphasis, self.floor, self.deltas, self.normalise, self.prior = emphasis, floor, deltas, normalise, prior
         self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
-        self.depth = depth
+        self.depth, self.trim = depth, trim
         self.fft_size = 1 << (self.window_samples - 1).bit_length()
         self.base_size = num_mels if kind == "log_mel" else num_coefficients
         self.output_size = self.base_size * (1 + deltas)
@@ -133,7 +140,12 @@ class AudioFeatures(Reader):
     @property
     def streams(self) -> bool:
         """Whether frames can be made as samples arrive: no feature needs what comes later."""
-        return self.deltas == 0 and self.depth is None and self.normalise not in ("mean", "utterance")
+        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalise not in _WHOLE
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the training part has to be heard before features can be made."""
+        return self.normalise in _NEED_FIT
 
     def forward(self, source: Tensor) -> Tensor:
         """Samples (time,) from −1 to 1 -> (frames, features)."""
@@ -158,17 +170,21 @@ class AudioFeatures(Reader):
             raise ValueError("a recording without a sample has no features")
         samples = samples.masked_fill(~mask_from_lengths(lengths, samples.shape[1]), 0.0)
         frames = self.num_frames(lengths)
-        base = self._base(_framed(samples, self.window_samples, self.hop_samples), warps, frames)
-        return Frames(self._normalised(self._with_deltas(base, frames), frames), frames)
+        mels = self._mels(_framed(samples, self.window_samples, self.hop_samples), warps)
+        if self.trim is not None:
+            mels, frames = _trimmed(mels, frames, self.trim)
+        return Frames(self._normalised(self._with_deltas(self._base(mels, frames), frames), frames), frames)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """(batch,) samples -> (batch,) frames: whole windows, and one for whatever is shorter."""
+        """(batch,) samples -> (batch,) frames, untrimmed: whole windows, and one for whatever is shorter."""
         return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
 
     def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
         """The same features with centers and scales of the training part's recordings (samples,)."""
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
-        unscaled: dict[str, Any] = {**kept, "normalise": "none"}
+        count = len(self.centers)
+        unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
+        unscaled["normalise"] = self.normalise if self.normalise == "level" else "none"
         plain = AudioFeatures(**unscaled)
         moments = Moments()
         for recording in recordings:
@@ -184,8 +200,9 @@ class AudioFeatures(Reader):
         """
         if not self.streams:
             raise ValueError(
-                f"normalise={self.normalise}, deltas={self.deltas} and depth={self.depth} need what comes later; to "
-                "hear as samples arrive, train with normalise=running (or fitted), deltas=0 and depth=null"
+                f"normalise={self.normalise}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
+                "comes later; to hear as samples arrive, train with normalise=running (or fitted), deltas=0, "
+                "depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
@@ -200,20 +217,21 @@ class AudioFeatures(Reader):
         count = (heard.shape[1] - self.window_samples) // self.hop_samples + 1
         if count < 1:
             return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
-        base = self._base(_framed(heard, self.window_samples, self.hop_samples), None, None)
+        base = self._base(self._mels(_framed(heard, self.window_samples, self.hop_samples), None), None)
         state = state._replace(samples=heard[:, count * self.hop_samples :])
         if self.normalise == "running":
             return self._running(base, state)
         return (base - self.centers) / self.scales if self.normalise == "fitted" else base, state
 
     def to_dict(self) -> dict[str, Any]:
-        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth deltas normalise prior"
+        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth trim deltas"
+        names += " normalise prior"
         fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
         plain = {name: getattr(self, name) for name in names.split()}
         return {"_target_": "unrolled.audio.AudioFeatures", **plain, **fitted}
 
-    def _base(self, frames: Tensor, warps: Sequence[float] | None, counts: Tensor | None) -> Tensor:
-        """(batch, time, window), the first `counts` of them valid -> (batch, time, base features)."""
+    def _mels(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
+        """(batch, time, window) -> (batch, time, mels): power, relative to full scale."""
         if self.emphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.emphasis * before
@@ -222,12 +240,19 @@ class AudioFeatures(Reader):
             mels = power @ self.bank
         else:
             mels = power @ torch.stack([self._bank(round(warp, 2)) for warp in warps])
-        # Relative to the power that a full-scale tone has, so that the floor doesn't depend on the window's length.
-        logs = (mels / self.window_samples).clamp(min=self.floor).log()
-        if self.depth is not None and counts is not None:
+        return mels / self.window_samples  # as a full-scale tone has it, whatever the window's length
+
+    def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
+        """(batch, time, mels), the first `counts` of them valid -> (batch, time, base features)."""
+        logs = mels.clamp(min=self.floor).log()
+        if counts is not None and (self.depth is not None or self.normalise == "level"):
             padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
-            loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
-            logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
+            if self.depth is not None:
+                loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
+                logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
+            if self.normalise == "level":
+                power = mels.masked_fill(padding, 0.0).mean(-1, keepdim=True).amax(1, keepdim=True)
+                logs = logs - power.clamp(min=self.floor).log()
         return logs if self.kind == "log_mel" else logs @ self.cosines
 
     def _bank(self, warp: float) -> Tensor:
@@ -242,7 +267,7 @@ class AudioFeatures(Reader):
     def _normalised(self, values: Tensor, lengths: Tensor) -> Tensor:
         mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
         values = values.masked_fill(~mask, 0.0)
-        if self.normalise in ("fitted", "running") and not self.fitted:
+        if self.needs_fit and not self.fitted:
             raise ValueError(f"normalise={self.normalise} needs centers and scales of the training part: call fit()")
         if self.normalise in ("mean", "utterance"):
             count = lengths.view(-1, 1, 1)
@@ -250,7 +275,7 @@ class AudioFeatures(Reader):
             if self.normalise == "utterance":
                 variance = values.square().masked_fill(~mask, 0.0).sum(1, keepdim=True) / count
                 values = values / (variance + _FLOOR).sqrt()
-        elif self.normalise == "fitted":
+        elif self.normalise in ("level", "fitted"):
             values = (values - self.centers) / self.scales
         elif self.normalise == "running":
             nothing = values.new_zeros(len(values), self.output_size)
@@ -277,153 +302,14 @@ def _framed(samples: Tensor, window: int, hop: int) -> Tensor:
     return samples.unfold(1, window, hop)
 
 
-def power_spectrum(frames: Tensor, fft_size: int) -> Tensor:
-    """(..., window) -> (..., fft_size / 2 + 1): |DFT|², filled up with zeros."""
-    return torch.view_as_real(torch.fft.rfft(frames, fft_size)).square().sum(-1)
-
-
-def cosine_transform(num_mels: int, num_coefficients: int) -> Tensor:
-    """(mels, coefficients): the orthonormal cosine transform, type 2."""
-    band = torch.arange(num_mels, dtype=torch.float64) + 0.5
-    order = torch.arange(num_coefficients, dtype=torch.float64)
-    cosines = torch.cos(math.pi / num_mels * band.unsqueeze(1) * order) * math.sqrt(2 / num_mels)
-    cosines[:, 0] /= math.sqrt(2)
-    return cosines.float()
-
-
-@lru_cache(maxsize=256)
-def mel_filter_bank(
-    num_mels: int, fft_size: int, rate: int, low: float = 0.0, high: float | None = None, warp: float = 1.0
-) -> Tensor:
-    """(fft_size / 2 + 1, mels): triangles of equal area, evenly spaced on Slaney's mel scale.
-
-    Args:
-        num_mels: bands.
-        fft_size: of the spectrum.
-        rate: in hertz.
-        low: where the first band begins, in hertz.
-        high: where the last one ends; half the rate by default.
-        warp: factor on the frequencies of the triangles, up to where the band's end has to be kept (Jaitly & Hinton
-            2013, "Vocal Tract Length Perturbation improves speech recognition", section 3).
-    """
-    nyquist = rate / 2
-    edges = torch.linspace(_mel(low), _mel(high or nyquist), num_mels + 2, dtype=torch.float64)
-    places = torch.tensor([_warped(_hertz(mel), warp, nyquist) for mel in edges.tolist()], dtype=torch.float64)
-    bins = torch.linspace(0, nyquist, fft_size // 2 + 1, dtype=torch.float64)
-    distance = bins.unsqueeze(1) - places
-    width = places.diff()
-    rising, falling = distance[:, :-2] / width[:-1], -distance[:, 2:] / width[1:]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * (2 / (places[2:] - places[:-2]))).float()
-
-
-def _warped(hertz: float, warp: float, nyquist: float) -> float:
-    border = 0.6 * nyquist * min(warp, 1.0) / warp  # 4.8 of 8 kHz in the paper
-    if hertz <= border:
-        return hertz * warp
-    kept = border * warp
-    return nyquist - (nyquist - kept) / (nyquist - border) * (nyquist - hertz)
-
-
-def _mel(hertz: float) -> float:
-    """Slaney's scale: linear up to 1 kHz, logarithmic above."""
-    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
-
-
-def _hertz(mel: float) -> float:
-    return mel * 200 / 3 if mel < 15 else 1000 * math.exp((mel - 15) * math.log(6.4) / 27)
-
-
-def delta(values: Tensor, lengths: Tensor | None = None, *, reach: int = 2) -> Tensor:
-    """Σ n (x_{t+n} − x_{t−n}) / (2 Σ n²) over n = 1 … reach, the first and last valid frame repeated at the borders.
-
-    Args:
-        values: (batch, time, features).
-        lengths: (batch,) valid frames; all by default.
-        reach: frames to either side.
-    """
-    expect(values, "batch time features", name="values")
-    batch, time, _ = values.shape
-    last = torch.full((batch,), time, device=values.device) if lengths is None else lengths.to(values.device)
-    last = (last - 1).clamp(min=0).view(batch, 1)
-    steps = torch.arange(time, device=values.device)
-
-    def moved(by: int) -> Tensor:
-        places = torch.minimum((steps + by).clamp(min=0).expand(batch, time), last)
-        return values.gather(1, places.unsqueeze(-1).expand_as(values))
-
-    slope = sum((n * (moved(n) - moved(-n)) for n in range(1, reach + 1)), torch.zeros_like(values))
-    return slope / (2 * sum(n * n for n in range(1, reach + 1)))
-
-
-def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Tensor:
-    """(..., samples) at another rate, by a windowed sinc (Smith 2002, "Digital audio resampling").
-
-    Args:
-        samples: at `rate`.
-        rate: samples a second.
-        new_rate: samples a second of the result, which has ⌈samples × new_rate / rate⌉ of them.
-        zeros: crossings of the sinc to either side of its middle.
-
-    Raises:
-        ValueError: a rate below 1.
-    """
-    if min(rate, new_rate) < 1:
-        raise ValueError(f"rates are 1 hertz or more, got {rate} and {new_rate}")
-    divisor = math.gcd(rate, new_rate)
-    old, new = rate // divisor, new_rate // divisor
-    if old == new:
-        return samples
-    kernels, width = _sinc_kernels(old, new, zeros)
-    flat = samples.reshape(-1, 1, samples.shape[-1])
-    padded = nn.functional.pad(flat, (width, width + old))
-    found = nn.functional.conv1d(padded, kernels.to(flat), stride=old).transpose(1, 2).flatten(1)
-    length = math.ceil(samples.shape[-1] * new / old)
-    return found[:, :length].reshape(*samples.shape[:-1], length)
-
-
-@lru_cache(maxsize=64)
-def _sinc_kernels(old: int, new: int, zeros: int) -> tuple[Tensor, int]:
-    cutoff = 0.97 * min(old, new)  # below half the lower rate, where the window's slope ends
-    width = math.ceil(zeros * old / cutoff)
-    offsets = torch.arange(-width, width + old, dtype=torch.float64) / old
-    phases = -torch.arange(new, dtype=torch.float64) / new
-    time = ((phases.unsqueeze(1) + offsets) * cutoff).clamp(-zeros, zeros)
-    kernels = torch.special.sinc(time) * torch.cos(time * math.pi / zeros / 2).square() * cutoff / old
-    return kernels.unsqueeze(1).float(), width
-
-
-class Recording(NamedTuple):
-    """Samples (time,) from −1 to 1, how many a second, and how many channels were mixed into one."""
-
-    samples: Tensor
-    rate: int
-    channels: int
-
-
-def read_recording(file: str | PathLike[str] | BinaryIO, name: str | None = None) -> Recording:
-    """A WAV, FLAC, OGG or MP3 file, mixed to one channel, by the library soundfile.
-
-    Args:
-        file: its path, or an open file.
-        name: what errors call it; the path by default.
-
-    Raises:
-        ValueError: a file that cannot be read, without a sample or with one that is not finite; no soundfile here.
-    """
-    try:
-        import soundfile
-    except (ModuleNotFoundError, OSError):  # OSError: its library is missing
-        raise ValueError("reading sound needs soundfile: pip install 'unrolled[audio]'") from None
-    name = name or str(file)
-    try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise ValueError(f"{name} cannot be read as sound: {error}") from None
-    if len(samples) == 0:
-        raise ValueError(f"{name} holds no sample")
-    found = torch.from_numpy(samples)
-    if not bool(found.isfinite().all()):
-        place = int((~found.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"{name}: sample {place} ({place / rate:.3f} s) is not finite")
-    return Recording(found.mean(1), int(rate), found.shape[1])
+def _trimmed(mels: Tensor, counts: Tensor, trim: float) -> tuple[Tensor, Tensor]:
+    """Frames (batch, time, mels) from the first to the last that is `trim` decibels below the loudest, or less."""
+    _, time, bands = mels.shape
+    steps = torch.arange(time, device=mels.device)
+    power = mels.sum(-1).masked_fill(~mask_from_lengths(counts, time), -1.0)
+    loud = power >= power.amax(1, keepdim=True) * 10 ** (-trim / 10)  # the loudest always, so something is left
+    first = (torch.where(loud, steps, time).amin(1) - 1).clamp(min=0)
+    last = torch.minimum(torch.where(loud, steps, -1).amax(1) + 1, counts.to(steps) - 1)
+    lengths = last - first + 1
+    places = torch.minimum(first.unsqueeze(1) + steps[: int(lengths.max())], last.unsqueeze(1))
+    return mels.gather(1, places.unsqueeze(-1).expand(-1, -1, bands)), lengths

@@ -1,0 +1,127 @@
+"""Labels and numbers: as examples have them, as networks learn them, and the codec between."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.codecs import LabelCodec, NumberCodec
+from unrolled.training.data import DataError
+from unrolled_tasks.classification.examples import Example, label_counts
+from unrolled_tasks.classification.media import Medium
+
+TARGETS = ("label", "labels", "number", "share")
+
+
+class Answers:
+    """How the answers of examples are understood; see `ClassificationData` for the arguments."""
+
+    def __init__(
+        self,
+        kind: str,
+        answer: str | Sequence[str],
+        *,
+        separator: str = ",",
+        names: Mapping[Any, str] | None = None,
+        scaled: bool = True,
+        least_examples: int = 2,
+    ) -> None:
+        if kind not in TARGETS:
+            raise DataError(f"target={kind!r} is one of {', '.join(TARGETS)}")
+        self.kind, self._answer, self._separator, self._scaled = kind, answer, separator, scaled
+        self._names = {str(written): str(name) for written, name in (names or {}).items()}
+        self._least = least_examples
+
+    def fit(self, opened: Sequence[tuple[Example, Any]], medium: Medium) -> LabelCodec | NumberCodec:
+        """The codec for the training part's examples and their opened sources, with what reads them.
+
+        Raises:
+            DataError: answers that nothing can be learnt from.
+        """
+        if not opened:
+            raise DataError("there is no training example; data.cut or data.files has to leave some")
+        lowercase = bool(getattr(medium, "lowercase", False))
+        if self.kind in ("number", "share"):
+            numbers = torch.stack([self.numbers(example) for example, _ in opened])
+            return self._number_codec(numbers, medium.fit([source for _, source in opened]), lowercase)
+        counts = label_counts(self.labels(example) for example, _ in opened)
+        rare = [label for label, count in counts.items() if count < self._least]
+        if rare:
+            raise DataError(
+                f"label {rare[0]!r} has {counts[rare[0]]} training example, one of {len(rare)} labels with fewer than "
+                f"least_examples={self._least}: add some, leave them out, or take data.least_examples=1"
+            )
+        if len(counts) < 2 and self.kind == "label":
+            raise DataError(
+                f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
+            )
+        labels = sorted(counts, key=_in_order)
+        reader = medium.fit([source for _, source in opened])
+        return LabelCodec(labels, reader, multiple=self.kind == "labels", lowercase=lowercase)
+
+    def _number_codec(self, numbers: Tensor, reader: Any, lowercase: bool) -> NumberCodec:
+        answer = self._answer
+        names = [answer] if isinstance(answer, str) else list(answer)
+        if self.kind == "share":
+            ones = [1.0] * len(names)
+            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, lowercase=lowercase)
+        if not self._scaled:
+            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, lowercase=lowercase)
+        deviations = numbers.std(0, unbiased=False)
+        same = (numbers == numbers[0]).all(0).tolist()
+        constant = [name for name, one in zip(names, same, strict=True) if one]
+        if constant:
+            raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
+        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, lowercase=lowercase)
+
+    def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
+        """What the network shall say about an example: () int64, or (outputs,) float.
+
+        Raises:
+            ValueError: a label that training never saw, or no number.
+        """
+        if isinstance(codec, NumberCodec):
+            return self.numbers(example)
+        ids = [codec.index(label) for label in self.labels(example)]
+        if not codec.multiple:
+            return torch.tensor(ids[0])
+        return torch.zeros(codec.size).index_fill(0, torch.tensor(ids, dtype=torch.int64), 1.0)
+
+    def labels(self, example: Example) -> list[str]:
+        """The labels of an example by their names."""
+        answer = example.answer
+        if self.kind == "labels":
+            found = answer.split(self._separator) if isinstance(answer, str) else list(answer)
+            labels = [str(label).strip() for label in found if str(label).strip()]
+        else:
+            labels = [str(answer).strip()]
+        return [self._names.get(label, label) for label in labels]
+
+    def numbers(self, example: Example) -> Tensor:
+        """(numbers,) of an example, in their own units.
+
+        Raises:
+            DataError: no number, or one that cannot be.
+        """
+        answers = example.answer if isinstance(example.answer, list) else [example.answer]
+        try:
+            numbers = [float(answer) for answer in answers]
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{example.place}: {example.answer!r} is no number; data.target=label for classes"
+            ) from None
+        if not all(math.isfinite(number) for number in numbers):
+            raise DataError(f"{example.place}: {example.answer!r} is not finite")
+        if self.kind == "share" and not all(0 <= number <= 1 for number in numbers):
+            raise DataError(f"{example.place}: {example.answer!r} is not from 0 to 1; data.target=number takes any")
+        return torch.tensor(numbers)
+
+
+def _in_order(label: str) -> tuple[bool, float, str]:
+    """Numbers by their size, in front of words by their spelling."""
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label

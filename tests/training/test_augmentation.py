@@ -1,0 +1,69 @@
+"""Recordings changed at random: by how much, and where."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from unrolled import AudioFeatures
+from unrolled.training.augmentation import Augmentation
+
+RATE = 8000
+
+
+def bands(samples: Tensor, augmentation: Augmentation | None = None, seed: int = 0) -> Tensor:
+    """Decibels of each of 20 bands, in the mean over time."""
+    features = AudioFeatures(RATE, num_mels=20, normalise="none")
+    frames = features(samples) if augmentation is None else augmentation([samples], features, [seed])[0]
+    return frames.mean(0) * 10 / math.log(10)
+
+
+def hiss() -> Tensor:
+    return 0.1 * torch.randn(8000, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_tilt_is_a_slope_over_the_bands() -> None:
+    moved = [bands(hiss(), Augmentation(tilt=12.0), seed) - bands(hiss()) for seed in range(20)]
+
+    slopes = torch.stack([(each[-1] - each[0]) for each in moved])
+    assert 6 < float(slopes.abs().max()) <= 12
+    assert float(slopes.min()) < 0 < float(slopes.max())
+    for each in moved:
+        assert bool((each.diff() * each.diff().sum().sign() > -0.2).all())  # always the same way
+
+
+def test_an_equaliser_goes_no_further_than_it_may_and_draws_anew_for_each() -> None:
+    moved = torch.stack([bands(hiss(), Augmentation(equaliser=9.0), seed) - bands(hiss()) for seed in range(40)])
+
+    assert 6 < float(moved.abs().max()) < 9.2
+    spread = moved.std(0)
+    assert bool((spread > 2).all())  # all bands are moved
+    ends = torch.corrcoef(moved[:, [0, -1]].T)[0, 1]
+    assert abs(float(ends)) < 0.5  # the lowest and the highest each by itself
+    assert torch.equal(bands(hiss(), Augmentation(equaliser=9.0), 3), bands(hiss(), Augmentation(equaliser=9.0), 3))
+
+
+def test_a_filter_moves_nothing_in_time() -> None:
+    click = torch.zeros(4000)
+    click[1000] = 1.0
+    changed = Augmentation(equaliser=9.0, tilt=6.0)._sound(click, RATE, torch.Generator().manual_seed(1))
+
+    assert len(changed) == 4000
+    assert int(changed.abs().argmax()) == 1000
+    assert float(changed[1200:].abs().max()) < 0.02 * float(changed.abs().max())
+
+
+def test_noise_is_as_far_below_as_asked() -> None:
+    tone = torch.sin(torch.arange(8000) / 3)
+    for decibels in (0.0, 20.0):
+        augmentation = Augmentation(noise=1.0, least_snr=decibels, most_snr=decibels)
+        added = augmentation._sound(tone, RATE, torch.Generator().manual_seed(0)) - tone
+        found = 10 * math.log10(float(tone.square().mean() / added.square().mean()))
+        assert found == pytest.approx(decibels, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{"equaliser": -1.0}, {"tilt": -3.0}, {"noise": 1.2}, {"speed": 1.0}])
+def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"augmentation: {next(iter(options))}="):
+        Augmentation(**options)
