@@ -161,3 +161,20 @@ def test_subnormal_numbers_stay() -> None:
 
     assert 5e-324 * 1.0 > 0
     assert (torch.full((64,), 1e-40) * 1.0 > 0).all()
+
+
+def test_importing_torch_alone_is_waited_for() -> None:
+    code = "import sys; from unrolled import Recurrent, load_bundle; print('torch._dynamo' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
+
+
+def test_a_constant_is_marked_as_torch_marks_it() -> None:
+    def function() -> None: ...
+
+    marked = torch.compiler.assume_constant_result(function)
+
+    assert marked is function
+    assert vars(function).items() <= vars(compiled._resolve).items()

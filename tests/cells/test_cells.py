@@ -181,7 +181,7 @@ def test_recurrent_dropout_acts_on_the_product_and_not_on_the_carried_state(make
     # The same by hand: a product that alone sees the masked state.
     factors = cell.recurrent_factors
     cell.recurrent_factors = lambda h, noise: factors(h * mask, None)  # pyright: ignore
-    expected, _ = cell.step(cell.project(inputs), state)
+    expected, _ = cell.step(cell.project(inputs), state, noise._replace(state_mask=None))
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-15)
     cell.recurrent_factors = factors
     assert not torch.allclose(output, cell.step(cell.project(inputs), state)[0])

@@ -20,6 +20,23 @@ def test_one_step_is_its_equations(generator: torch.Generator) -> None:
     assert state.h is output
 
 
+def test_dropped_units_are_missing_in_both_products(generator: torch.Generator) -> None:
+    cell = ResetFirstGRUCell(3, 5, recurrent_dropout=0.5).double()
+    x, h = (torch.randn(4, size, dtype=torch.float64, generator=generator) for size in (3, 5))
+    noise = cell.noise(4, like=x)
+    assert noise is not None
+    assert noise.state_mask is not None
+
+    output, _ = cell.step(cell.project(x), HiddenState(h), noise)
+
+    p, seen = (x @ cell.weight_ih.T + cell.bias_ih).chunk(3, dim=1), h * noise.state_mask
+    (u_r, u_z, u_n), (c_r, c_z, c_n) = cell.weight_hh.chunk(3), cell.bias_hh.chunk(3)
+    r = torch.sigmoid(p[0] + seen @ u_r.T + c_r)
+    z = torch.sigmoid(p[1] + seen @ u_z.T + c_z)
+    n = torch.tanh(p[2] + (r * seen) @ u_n.T + c_n)
+    torch.testing.assert_close(output, (1 - z) * n + z * h, rtol=0, atol=1e-14)
+
+
 def test_the_two_conventions_agree_where_the_reset_gate_is_open(generator: torch.Generator) -> None:
     cell, other = ResetFirstGRUCell(3, 5).double(), GRUCell(3, 5).double()
     other.load_state_dict(cell.state_dict())

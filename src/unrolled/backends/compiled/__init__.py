@@ -5,7 +5,9 @@ be. A cell's maths is compiled once for a machine; T, B and H don't matter.
 """
 
 import logging
-from typing import Any, cast
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ _logger = logging.getLogger("unrolled")
 _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _known: dict[Any, Kernel | str] = {}
 _said: set[str] = set()
 
@@ -61,6 +64,14 @@ class CompiledBackend(Backend):
         return outputs.to(known.weight_ih.dtype), type(state)(*ends)
 
 
+def _constant(function: _Function) -> _Function:
+    """torch.compiler.assume_constant_result, whose import of torch._dynamo takes a second, without that import."""
+    if "torch._dynamo" in sys.modules:
+        return torch.compiler.assume_constant_result(function)
+    vars(function)["_dynamo_marked_constant"] = True  # a test compares it with what the public function does
+    return function
+
+
 # A kernel's key, why there is none, whether it projects the inputs itself, names of the cell's own parameters.
 _Found = tuple[str, str | None, bool, tuple[str, ...]]
 
@@ -72,7 +83,7 @@ def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
     return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtype | None) -> _Found:
     """`_look` without tensors, so that torch.compile may take its answer as a constant."""
     found = _refusal(cell, device, dtype, mixed is not None)
