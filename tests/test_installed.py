@@ -162,8 +162,9 @@ def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_
     code = "from unrolled.training.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=classification data=speech data.files=tones model.hidden_size=8 encoder.frame.hidden_size=null"
-    options += " data.reader.features.trim=30 data.reader.features.normalise=level optimizer.lr=0.02 data.batch_size=4"
-    options += " trainer=cpu trainer.max_epochs=12 data.cut=[0.8,0.2,0.0] test=false hydra.run.dir=run"
+    options += " data.reader.features.trim=30 data.reader.features.normalise=level data.reader.features.depth=40"
+    options += " data.reader.augmentation=null optimizer.lr=0.02 data.batch_size=4"
+    options += " trainer=cpu trainer.max_epochs=30 data.cut=[0.8,0.2,0.0] test=false hydra.run.dir=run"
 
     trained = run(site, tmp_path, "mytrain.py", *options.split())
     assert trained.returncode == 0, trained.stderr
