@@ -187,6 +187,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, nn.Module]:
         return trained["timm"] if pretrained else Timm()
 
     vision, models, timm = ModuleType("torchvision"), ModuleType("torchvision.models"), ModuleType("timm")
+    # Names that a bare module doesn't declare: these stand in for libraries that need not be installed.
     models.get_model, models.get_model_weights = get_model, get_model_weights  # type: ignore[attr-defined]
     timm.create_model = create_model  # type: ignore[attr-defined]
     vision.models = models  # type: ignore[attr-defined]

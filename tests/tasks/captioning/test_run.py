@@ -240,7 +240,7 @@ def test_what_cannot_caption_is_refused(trained: Path, pictures: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint"):
         caption([], [])
     with pytest.raises(ValueError, match="with a CaptionCodec captions"):
-        caption(bundle._replace(codec=bundle.codec.target), [])  # type: ignore[attr-defined]
+        caption(bundle._replace(codec=bundle.codec.target), [])  # type: ignore[attr-defined]  # a captioner's codec
     with pytest.raises(ValueError, match="batch_size=0"):
         caption(bundle, [], batch_size=0)
 
