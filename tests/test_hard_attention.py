@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrolled import AttentiveDecoder, Choices, Encoded, HardAttention, LSTMCell, Recurrent, choice_loss
 from unrolled.decoders.base import Decoded, DecoderState
-from unrolled.training.choosing import Reinforcement
+from unrolled.training.reinforcement import Reinforcement
 
 BATCH, SOURCE, TIME, SIZE = 3, 4, 2, 5
 LENGTHS = torch.tensor([4, 2, 0])

@@ -35,7 +35,7 @@ class Operator(NamedTuple):
     blocks: str  # our gates, in our order
     order: str  # theirs
     activations: tuple[str, ...]
-    attributes: dict[str, Any] = {}  # noqa: RUF012 - subclasses replace it whole
+    attributes: dict[str, Any] = {}  # noqa: RUF012 - a default that is only read
 
 
 LSTM = partial(Operator, name="LSTM", blocks="ifgo", order="iofg", activations=("Sigmoid", "Tanh", "Tanh"))

@@ -20,8 +20,8 @@ from unrolled.inference.writing import Search, candidates, search
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.alignments import Alignment, Drawn
-from unrolled.training.choosing import Reinforcement
 from unrolled.training.gathering import of_all_processes
+from unrolled.training.reinforcement import Reinforcement
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 
