@@ -2,8 +2,13 @@
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from rich import get_console
+from rich.progress import track
+
+T = TypeVar("T")
 
 
 def draws() -> bool:
@@ -14,3 +19,8 @@ def draws() -> bool:
     if get_console().is_jupyter:
         return True
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def waiting(items: Sequence[T], doing: str) -> Iterable[T]:
+    """The same items, with a bar of how many are done and how long the rest takes, where a bar can be drawn."""
+    return track(items, doing, transient=True, disable=not draws())

@@ -13,7 +13,7 @@ from unrolled.generation.sampling import Generated, sample
 from unrolled.inference.writing import Search
 from unrolled.sequences import mask_from_lengths
 from unrolled.state import leaves, select
-from unrolled_tasks.captioning.scores import CiderD, tokens
+from unrolled_tasks.captioning.scores import CiderD, sentence_bleu, tokens
 
 _END = "<end>"  # counts as a word, so that breaking off costs something
 
@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     """What a step of self-critical training gives."""
 
     loss: Tensor  # to be minimised; its gradient is the policy gradient per sampled token
-    reward: float  # mean CIDEr-D of the samples
+    reward: float  # mean of the samples
 
 
 class SelfCritic:
@@ -30,7 +30,8 @@ class SelfCritic:
 
         ∇ = −(r(sampled) − b) ∇ log p(sampled)                      eq. 8
 
-    The reward is CIDEr-D with the document frequencies of the training references, the end of a text counted as a word.
+    The reward is CIDEr-D with the document frequencies of the training references, the end of a text counted as a word,
+    plus `bleu` times the caption's own BLEU-4 (from 0 to 1, smoothed), which pays for length and for common words, too.
     The baseline b is what the network writes greedily, as in that paper, or the mean reward of the image's other
     samples (Luo 2020, "A Better Variant of Self-Critical Sequence Training"): less noise, and nothing more to write.
     Samples, baseline and gradient are those of the decoder without dropout and without unknown words, so that all speak
@@ -40,17 +41,27 @@ class SelfCritic:
         references: for each training image, its captions.
         samples: drawn for each image.
         baseline: "samples" or "greedy".
+        bleu: weight of BLEU-4 beside CIDEr-D.
 
     Raises:
-        ValueError: an unknown baseline, no sample, or a single one to be its own baseline.
+        ValueError: an unknown baseline, no sample, or a single one to be its own baseline, a weight below 0.
     """
 
-    def __init__(self, references: Iterable[Sequence[str]], *, samples: int = 5, baseline: str = "samples") -> None:
+    def __init__(
+        self,
+        references: Iterable[Sequence[str]],
+        *,
+        samples: int = 5,
+        baseline: str = "samples",
+        bleu: float = 0.0,
+    ) -> None:
         if baseline not in ("samples", "greedy"):
             raise ValueError(f"baseline={baseline!r}: samples or greedy")
         if samples < (2 if baseline == "samples" else 1):
             raise ValueError(f"samples={samples}: 1 or more with baseline=greedy, 2 or more without")
-        self.samples, self.baseline = samples, baseline
+        if bleu < 0:
+            raise ValueError(f"bleu={bleu}: the weight of BLEU-4 in the reward, 0 or more")
+        self.samples, self.baseline, self.bleu = samples, baseline, bleu
         self._scorer = CiderD([_words(text) for text in several] for several in references)
 
     def learn(
@@ -122,13 +133,14 @@ class SelfCritic:
 
     def _rewards(self, written: Generated, codec: Codec, references: Sequence[Sequence[str]]) -> Tensor:
         rows = zip(written.tokens.tolist(), written.lengths.tolist(), references, strict=True)
-        scores = [
-            self._scorer.score(
-                _words(codec.decode(ids[:length]), ended=length < len(ids)), [_words(text) for text in several]
-            )
-            for ids, length, several in rows
-        ]
+        scores = [self._reward(codec.decode(ids[:length]), length < len(ids), several) for ids, length, several in rows]
         return torch.tensor(scores, device=written.tokens.device)
+
+    def _reward(self, text: str, ended: bool, references: Sequence[str]) -> float:
+        reward = self._scorer.score(_words(text, ended=ended), [_words(reference) for reference in references])
+        if self.bleu > 0:
+            reward += self.bleu * sentence_bleu(tokens(text), [tokens(reference) for reference in references])
+        return reward
 
 
 def _words(text: str, *, ended: bool = True) -> list[str]:

@@ -1,11 +1,9 @@
 """Captioned images: from any source, captions encoded once, images read as they are needed or looked at once."""
 
-import hashlib
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unrolled.codecs import CaptionCodec, codec_from_dict
-from unrolled.training.arrays import Arrays, Pictures, write_arrays
+from unrolled.training.arrays import Arrays, Pictures
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
 from unrolled.training.data import PARTS, DataError
@@ -28,13 +26,11 @@ from unrolled.training.texts import (
 )
 from unrolled.training.tokens import Tokens
 from unrolled.vision import ImageEncoder, ImageTransform, read_image
-from unrolled.vision.encoder import trunk_hash
+from unrolled_tasks.captioning.features import kept_features
 from unrolled_tasks.captioning.preparation import Preparation
 from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
 
-_log = logging.getLogger(__name__)
 _UNITS = ("word", "subword", "character")
-_LOOKED = 32  # images that a trunk looks at together
 
 
 class CaptionBatch(NamedTuple):
@@ -83,6 +79,7 @@ class CaptionData(WritingData[CaptionBatch]):
         transform: options of `unrolled.vision.ImageTransform`.
         features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
             time.
+        mirrored: training images are learnt from as they are and, in the same epoch, mirrored.
         unit: what is written: "word", "subword" or "character".
         min_count: rarer words are unknown.
         vocabulary_size: at most, of words and subwords.
@@ -114,6 +111,7 @@ class CaptionData(WritingData[CaptionBatch]):
         broken: str = "error",
         transform: Mapping[str, Any] | None = None,
         features: str = "live",
+        mirrored: bool = False,
         unit: str = "word",
         min_count: int = 5,
         vocabulary_size: int = 10000,
@@ -170,12 +168,12 @@ class CaptionData(WritingData[CaptionBatch]):
             max_length=max_length,
             broken=broken,
         )
-        self.features = features
+        self.features, self.mirrored = features, mirrored
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
         self._codec: CaptionCodec | None = None
         self._parts: dict[str, _Part] = {}
-        self._looked: dict[str, Arrays] = {}
+        self._looked: dict[str, list[Arrays]] = {}  # what the trunk says of a part, and of the part mirrored
         self._dropped: dict[str, int] = {}
 
     def prepare(self) -> None:
@@ -233,22 +231,28 @@ class CaptionData(WritingData[CaptionBatch]):
         of = self._parts[part]
         lengths = of.tokens.lengths + 1
         if not scored:
+            lengths = np.tile(lengths, 2 if self.mirrored else 1)
             return Examples(lengths[:, None], lengths)
         longest = np.maximum.reduceat(lengths, of.first[:-1]) if len(of.pictures) else lengths
         return Examples((longest * np.diff(of.first))[:, None], np.diff(of.first))
 
     def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
-        """These captions and the images that they are about; to be scored, these images and all their captions."""
+        """These captions and the images that they are about; to be scored, these images and all their captions.
+
+        Captions and images beyond the last are the first ones again, mirrored.
+        """
         of = self._parts[part]
         if scored:
             images = rows
             captions = np.concatenate([np.arange(*of.first[row : row + 2]) for row in rows.tolist()])
             about = np.repeat(np.arange(len(rows)), np.diff(of.first)[rows])
         else:
-            captions = rows
-            images, about = np.unique(of.owners[rows], return_inverse=True)
+            captions, way = rows % len(of.owners), rows // len(of.owners)
+            images, about = np.unique(of.owners[captions] + way * len(of.pictures), return_inverse=True)
+        views = self._images(part, images)
+        images = images % len(of.pictures)
         return CaptionBatch(
-            images=self._images(part, images),
+            images=views,
             rows=torch.as_tensor(about),
             **taught(documents(of.tokens, captions), self.codec().start)._asdict(),
             examples=torch.as_tensor(images),
@@ -267,10 +271,18 @@ class CaptionData(WritingData[CaptionBatch]):
         one = self._parts[part].pictures[row]
         return self._transform.picture(read_image(one.source, one.path))
 
-    def _images(self, part: str, rows: Ints) -> Tensor:
-        if part in self._looked:
-            return self._looked[part].read(rows)
-        return torch.stack([self._transform(self._readable(part, row)) for row in rows.tolist()])
+    def _images(self, part: str, views: Ints) -> Tensor:
+        """Images in ascending order; those beyond the last are the first ones mirrored."""
+        if part not in self._looked:
+            return self._read(part, views)
+        count = len(self._parts[part].pictures)
+        seen = [looked.read(views[views // count == way] % count) for way, looked in enumerate(self._looked[part])]
+        return torch.cat(seen)
+
+    def _read(self, part: str, views: Ints) -> Tensor:
+        count = len(self._parts[part].pictures)
+        images = [self._transform(self._readable(part, view % count)) for view in views.tolist()]
+        return torch.stack([each.flip(-1) if view >= count else each for each, view in zip(images, views, strict=True)])
 
     def _readable(self, part: str, row: int) -> Any:
         one = self._parts[part].pictures[row]
@@ -290,35 +302,19 @@ class CaptionData(WritingData[CaptionBatch]):
                 "something else; leave one of the two out"
             )
         about = {
-            "trunk": trunk_hash(encoder.trunk),
             "transform": self._transform.to_dict(),
             "images": self._source.fingerprint(),
+            # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
+            "places": {part: of.places for part, of in self._parts.items()},
         }
-        # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
-        places = {part: of.places for part, of in self._parts.items()}
-        name = hashlib.sha256(json.dumps([about, places], sort_keys=True).encode()).hexdigest()[:24]
         device = trainer.strategy.root_device
-
-        def make(folder: Path) -> None:
-            kind = type(encoder.trunk).__name__
-            encoder.trunk.to(device)
-            for part, of in self._parts.items():
-                _log.info("%s looks at %s images of the %s part, once", kind, f"{len(of.pictures):,}", part)
-                write_arrays(folder / f"{part}.arrow", self._seen(encoder, part, device))
-            (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
-
-        folder = made_once(self._cache / f"features-{name}", make)
-        self._looked = {part: Arrays(folder / f"{part}.arrow") for part in self._parts}
-
-    def _seen(self, encoder: ImageEncoder, part: str, device: torch.device) -> Iterator[Tensor]:
-        mode = encoder.training
-        encoder.eval()
-        count = len(self._parts[part].pictures)
-        with torch.no_grad():
-            for start in range(0, count, _LOOKED):
-                rows = np.arange(start, min(start + _LOOKED, count))
-                yield from encoder.look(self._images(part, rows).to(device)).cpu()
-        encoder.train(mode)
+        views = {part: (np.arange(len(of.pictures)), partial(self._read, part)) for part, of in self._parts.items()}
+        found = kept_features(self._cache, encoder, views, about, device)
+        self._looked = {part: [features] for part, features in found.items()}
+        if self.mirrored and "train" in views:
+            rows, read = views["train"]
+            found = kept_features(self._cache, encoder, {"train": (rows + len(rows), read)}, about, device)
+            self._looked["train"].append(found["train"])
 
 
 def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:

@@ -16,6 +16,7 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError("for captioning: pip install 'unrolled[vision]'", name="sacrebleu") from None
 
+_SENTENCE_BLEU = BLEU(tokenize="none", smooth_method="exp", effective_order=True)
 _WORD = re.compile(r"\w+(?:-\w+)*|'\w+")
 _ORDER = 4  # the longest n-grams that count
 _SIGMA = 6.0  # CIDEr-D's tolerance for lengths
@@ -69,6 +70,11 @@ def bleu(texts: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[
         numbers[f"bleu{order}"] = found.score
         numbers[f"bleu{order}_unpenalised"] = found.score / found.bp if found.bp > 0 else 0.0
     return numbers
+
+
+def sentence_bleu(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """BLEU-4 of one text from 0 to 1, with the brevity penalty, so smoothed that it is seldom 0 (sacrebleu's "exp")."""
+    return _SENTENCE_BLEU.sentence_score(" ".join(text), [" ".join(reference) for reference in references]).score / 100
 
 
 def rouge_l(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -35,7 +35,7 @@ class Captioning(WritingTask):
         trunk_lr: its own learning rate; None: that of the rest.
         doubly_stochastic: weight of Xu et al.'s regulariser, eq. 14.
         self_critical: train on CIDEr-D of sampled captions instead of on the references (Rennie et al. 2017).
-        critic: options of `SelfCritic`: samples, baseline.
+        critic: options of `SelfCritic`: samples, baseline, bleu.
         gallery: images on the page gallery.html at most.
         options: those of `WritingTask`.
 

@@ -62,12 +62,14 @@ def drawn(caption: list[int]) -> Generated:
     return Generated(torch.tensor([tokens]), torch.tensor([len(caption)]), torch.zeros(1))
 
 
-@pytest.mark.parametrize("baseline", ["greedy", "samples"])
+@pytest.mark.parametrize(("baseline", "bleu"), [("greedy", 0.0), ("samples", 0.0), ("samples", 0.7)])
 def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(
-    baseline: str, monkeypatch: pytest.MonkeyPatch
+    baseline: str, bleu: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, codec, options = Policy(), Names(), Search(max_extra=LONGEST)
-    critic: Any = SelfCritic([REFERENCES, ["blue"]], samples=1 if baseline == "greedy" else 2, baseline=baseline)
+    critic: Any = SelfCritic(
+        [REFERENCES, ["blue"]], samples=1 if baseline == "greedy" else 2, baseline=baseline, bleu=bleu
+    )
     plain = SelfCritic._draw
 
     def rewarded(caption: list[int]) -> float:
@@ -98,8 +100,25 @@ def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(
     torch.testing.assert_close(mean, exact, rtol=0, atol=1e-5)
 
 
+def test_bleu_is_paid_beside_cider_d() -> None:
+    codec: Any = Names()
+    texts = [drawn(caption) for caption in captions()]
+    plain, paid = (SelfCritic([REFERENCES, ["blue"]], bleu=bleu) for bleu in (0.0, 0.7))
+    more = [
+        float(paid._rewards(text, codec, [REFERENCES]) - plain._rewards(text, codec, [REFERENCES])) for text in texts
+    ]
+
+    # [], red, blue, red red, red blue, blue red, blue blue against "red blue" and "red": sacrebleu's own numbers
+    assert more[captions().index([2, 3])] == pytest.approx(0.7)
+    assert more[captions().index([2])] == pytest.approx(0.7)
+    assert more[captions().index([])] == 0.0
+    assert 0 < more[captions().index([3, 2])] < 0.7  # both words, in the wrong order
+
+
 def test_impossible_critics_are_refused() -> None:
     with pytest.raises(ValueError, match="samples=1"):
         SelfCritic([], samples=1)
     with pytest.raises(ValueError, match="baseline='best': samples or greedy"):
         SelfCritic([], baseline="best")
+    with pytest.raises(ValueError, match="bleu=-1"):
+        SelfCritic([], bleu=-1)

@@ -2,21 +2,25 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from unrolled.codecs import CaptionCodec, codec_from_dict
 from unrolled.training.arrays import Arrays, Picture, Pictures, write_arrays, write_pictures
 from unrolled.training.data import DataError
 from unrolled_tasks.captioning import CaptionData
+from unrolled_tasks.captioning.data import CaptionBatch
 from unrolled_tasks.captioning.glyphs import GlyphSource
 
 Image = pytest.importorskip("PIL.Image")
 TRANSFORM: dict[str, Any] = {"size": 12, "mean": [0.5] * 3, "std": [0.5] * 3}
+WAYS = ("plain", "mirrored")
 
 
 def prepared(**options: Any) -> CaptionData:
@@ -113,6 +117,36 @@ def test_an_image_goes_with_its_own_captions(pictures: Path) -> None:
             red, green, blue = (float(channel.mean()) for channel in image)
             colour = "black" if max(red, green, blue) < 0.1 else ("red", "green", "blue")[np.argmax([red, green, blue])]
             assert colour in several[0]
+
+
+def test_an_epoch_shows_each_image_as_it_is_and_mirrored(pictures: Path) -> None:
+    plain = prepared(files="shapes", batch_tokens=30)
+    data = prepared(files="shapes", batch_tokens=30, mirrored=True)
+    images = {number: each for batch in plain.train_dataloader() for number, each in _numbered(batch)}
+
+    seen = Counter[tuple[int, str, str]]()
+    for batch in data.train_dataloader():
+        numbers = batch.examples[batch.rows].tolist()
+        for number, image, target, length in zip(
+            numbers, batch.images[batch.rows], batch.targets, batch.lengths, strict=True
+        ):
+            ways = [way for way in WAYS if torch.equal(image, _seen_so(images[number], way))]
+            for way in ways:
+                seen[number, way, data.codec().decode(target[: length - 1].tolist())] += 1
+    every = [(n, way, text) for n, several in enumerate(data.references("train")) for text in several for way in WAYS]
+
+    upright = [n for n, each in images.items() if torch.equal(each, each.flip(-1))]
+    assert 0 < len(upright) < 16  # a half on the top looks the same in a mirror
+    assert seen == Counter({each: 2 if each[0] in upright else 1 for each in every})
+    assert len(list(data.val_dataloader())) == len(list(plain.val_dataloader()))
+
+
+def _numbered(batch: CaptionBatch) -> Iterable[tuple[int, Tensor]]:
+    return zip(batch.examples.tolist(), batch.images, strict=True)
+
+
+def _seen_so(image: Tensor, way: str) -> Tensor:
+    return image.flip(-1) if way == "mirrored" else image
 
 
 def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path) -> None:

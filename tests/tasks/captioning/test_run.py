@@ -108,6 +108,16 @@ def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure)
     assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 3
 
 
+def test_looking_once_is_looking_each_time_in_a_mirror_too(pictures: Path, configure: Configure) -> None:
+    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1", "trunk.module.norm=batch", "data.mirrored=true"]
+    live = run(configure("live", *frozen, small=False))
+    plain = run(configure("plain", *frozen, "data.mirrored=false", small=False))
+    cached = run(configure("cached", *frozen, "data.features=cached", small=False))
+
+    assert cached["test/loss"] == pytest.approx(live["test/loss"], rel=1e-3)
+    assert plain["test/loss"] != pytest.approx(live["test/loss"], rel=1e-2)
+
+
 def test_a_trunk_that_learns_is_not_looked_through_once(pictures: Path, configure: Configure) -> None:
     with pytest.raises(ValueError, match=r"features=cached .*task\.trunk_from"):
         run(configure("run", *TINY, "data.features=cached", "task.trunk_from=0", small=False))

@@ -1,0 +1,65 @@
+"""What a trunk that never learns says of images: looked at once, kept in a file that all runs share."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.training.arrays import Arrays, write_arrays
+from unrolled.training.buckets import Ints
+from unrolled.training.cache import made_once
+from unrolled.training.console import waiting
+from unrolled.vision import ImageEncoder
+from unrolled.vision.encoder import trunk_hash
+
+_log = logging.getLogger(__name__)
+_LOOKED = 32  # images that a trunk looks at together
+
+Images = Callable[[Ints], Tensor]  # numbers of images to (images, channels, height, width)
+
+
+def kept_features(
+    cache: Path,
+    encoder: ImageEncoder,
+    parts: Mapping[str, tuple[Ints, Images]],
+    about: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Arrays]:
+    """What the encoder's trunk says of each part's images, from the cache if any run has asked before.
+
+    Args:
+        cache: folder of all prepared data.
+        encoder: whose trunk looks.
+        parts: of each its name, the numbers of its images, and how they are read.
+        about: which images they are and how they are shown; with the trunk's hash it makes the name of the folder.
+        device: where the trunk looks.
+    """
+    numbers = {part: [int(rows[0]), len(rows)] if len(rows) else [] for part, (rows, _) in parts.items()}
+    described = {"trunk": trunk_hash(encoder.trunk), "numbers": numbers, **about}
+    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
+
+    def make(folder: Path) -> None:
+        encoder.trunk.to(device)
+        for part, (rows, read) in parts.items():
+            _log.info(
+                "%s looks at %s images of the %s part, once", type(encoder.trunk).__name__, f"{len(rows):,}", part
+            )
+            write_arrays(folder / f"{part}.arrow", _seen(encoder, rows, read, device))
+        (folder / "about.json").write_text(json.dumps(described), encoding="utf-8")
+
+    folder = made_once(cache / f"features-{name}", make)
+    return {part: Arrays(folder / f"{part}.arrow") for part in parts}
+
+
+def _seen(encoder: ImageEncoder, rows: Ints, read: Images, device: torch.device) -> Iterator[Tensor]:
+    mode = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        for start in waiting(range(0, len(rows), _LOOKED), "images looked at"):
+            yield from encoder.look(read(rows[start : start + _LOOKED]).to(device)).cpu()
+    encoder.train(mode)
