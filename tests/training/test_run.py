@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.checkpoint import CheckpointError
-from unrolled.training.run import run, score
+from unrolled.training.run import assemble, run, score
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -220,3 +220,24 @@ def test_a_sweep_leaves_a_folder_for_each_run(
     (sweep,) = folder.glob("outputs/sweeps/*/*")
     parameters = [summary(sweep / run)["parameters"] for run in ("0", "1")]
     assert parameters[1] > parameters[0]
+
+
+@pytest.mark.parametrize(
+    ("able", "said"),
+    [
+        ({"architecture": "x86_64", "cpu_name": "an old one", "avx512_bf16": False, "amx_bf16": False}, "an old one"),
+        ({"architecture": "x86_64", "cpu_name": "a new one", "avx512_bf16": True, "amx_bf16": False}, ""),
+        ({}, ""),
+    ],
+)
+def test_bfloat16_on_a_processor_without_it_is_warned_of(
+    configure: Configure, able: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+
+    assemble(configure("run", "trainer.precision=bf16-mixed"))
+    assert ("trainer.precision=32-true" in caplog.text) == bool(said)
+    assert said in caplog.text
+    caplog.clear()
+    assemble(configure("run"))
+    assert "32-true" not in caplog.text
