@@ -16,6 +16,7 @@ from unrolled.state import leaves, map_state, select, where
 def case(running: tuple[Callable[[int, int], Cell], str]) -> tuple[Cell, Callable[..., tuple[Tensor, Any]]]:
     """A cell, and `unroll` on a backend that runs it."""
     make, backend = running
+    torch.manual_seed(0)  # some weights let no state through: one in 200 of Elman's networks with ReLU has no live unit
     cell = make(3, 5).double()
     return cell, partial(unroll, cell, backend=backend)
 

@@ -209,7 +209,7 @@ static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
 static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R* own_gradient) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), R_ = l.recurrent * H, room = padded(l.fed * H);
   Memory<R> state(count * l.states * H), recurrent(count * R_), fed(count * room);
-  std::vector<R> nothing(H);
+  std::vector<R> nothing(H), own(l.own * H);
   Tables t(l, rows);
   std::vector<const R*> recurrent_rows(count);
   for (int64_t m = 0; m < count; m++) {
@@ -222,7 +222,7 @@ static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R*
   }
   Further f(l, count);
   Step s = step_of(l, t, f, state.at, recurrent.at, R_);
-  s.own_gradient = own_gradient;
+  s.own_gradient = own.data();
   for (int64_t step = l.time - 1; step >= 0; step--) {
     if ((s.rows = rows.active(step)) == 0) continue;
     for (int64_t m = 0; m < s.rows; m++) {
@@ -240,7 +240,9 @@ static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R*
       rows_times(s.rows, f.outside_rows[k].data(), l.further_outside[k] * H, w.further[k]->at, in,
                  f.inside.at + f.inside_at[k], l.entering * H, in, nullptr);
     }
+    std::fill(own.begin(), own.end(), R(0));  // a sum of sums of each step, which rounds less than one long sum
     l.pointwise[l.further](&s);
+    for (size_t j = 0; j < own.size(); j++) own_gradient[j] += own[j];
     if (!l.recurrent) continue;
     rows_times(s.rows, recurrent_rows.data(), R_, w.recurrent.at, l.fed * H, fed.at, room, room, nullptr);
     for (int64_t m = 0; m < s.rows; m++)

@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <new>
 #include "lanes.h"
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -26,12 +26,17 @@ constexpr int64_t VECTOR_BYTES = 16, ROWS = 12;
 constexpr int64_t VECTOR_BYTES = 16, ROWS = 6;
 #endif
 constexpr int64_t LANES = VECTOR_BYTES / sizeof(R), VECTORS = 2, COLUMNS = VECTORS * LANES;
-constexpr int64_t BLOCK = 8 * ROWS;
+constexpr int64_t BLOCK = 112 / ROWS * ROWS;
 typedef R Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef Vector Loose __attribute__((aligned(sizeof(R)), may_alias));
 
 #if defined(__AVX512F__)  // what is masked out is not touched
 INLINE unsigned first_lanes(int64_t count) { return count >= LANES ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
+#elif defined(__AVX__)
+INLINE __m256i first_lanes(int64_t count) {  // of LANES, in the top bit of each
+  static const int32_t numbers[] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+  return _mm256_loadu_si256((const __m256i*)(numbers + 8 - count * (8 / LANES)));
+}
 #endif
 
 // The first `count` of LANES numbers, zeros behind them.
@@ -39,6 +44,11 @@ INLINE Vector some(const R* from, int64_t count) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(R) == 4) return (Vector)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count), from);
   else return (Vector)_mm512_maskz_loadu_pd((__mmask8)first_lanes(count), from);
+#elif defined(__AVX__)
+  if (count >= LANES) return *(const Loose*)from;
+  if (count <= 0) return Vector{};
+  if constexpr (sizeof(R) == 4) return (Vector)_mm256_maskload_ps((const float*)from, first_lanes(count));
+  else return (Vector)_mm256_maskload_pd((const double*)from, first_lanes(count));
 #else
   Vector found = {};
   if (count > 0) std::memcpy(&found, from, std::min(count, LANES) * sizeof(R));
@@ -78,14 +88,6 @@ INLINE Vector multiply_add(Vector sum, Unit left, Units right) { return sum + (l
 #endif
 typedef Units LooseUnits __attribute__((aligned(sizeof(Unit)), may_alias));
 
-INLINE void store_some(Unit* to, Units packed, int64_t count) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(R) == 4) _mm512_mask_storeu_ps(to, (__mmask16)first_lanes(count), (__m512)packed);
-  else _mm512_mask_storeu_pd(to, (__mmask8)first_lanes(count), (__m512d)packed);
-#else
-  std::memcpy(to, &packed, std::min(count, LANES) * sizeof(Unit));
-#endif
-}
 constexpr int64_t LONG = 256, DEPTH = LONG * GROUP;  // units, and what they hold
 constexpr int64_t PITCH = LONG + 16;                 // off the powers of two, whose rows would share cache sets
 
@@ -205,7 +207,7 @@ static void rows_times(int64_t M, const R* const* a, int64_t K, const Unit* pack
 }
 
 // WIDTH units, of which `width` are there, out of neighbouring rows of a table: each number times its scale where there
-// is one, and added to its sum where there are sums.
+// is one, and added to its sum where there are sums. Whole vectors are written, so what lies behind comes later.
 template <int64_t WIDTH>
 INLINE void pack_across(const R* const* rows, const R* const* scale, int64_t count, int64_t at, int64_t width, Unit* to,
                         R* sums) {
@@ -218,7 +220,7 @@ INLINE void pack_across(const R* const* rows, const R* const* scale, int64_t cou
       if (scale) high *= some(scale[1] + at + v, width - v);
     }
     if (sums) *(Loose*)(sums + v) += GROUP > 1 ? low + high : low;
-    store_some(to + v, pairs(low, high), WIDTH - v);
+    *(LooseUnits*)(to + v) = pairs(low, high);
   }
 }
 
@@ -237,8 +239,8 @@ struct Part {
 // Some columns of left are packed once for all parts, and wide enough that memory is read in long stretches.
 static void gather(int64_t count, const R* const* left, const Part* parts, int64_t number, Unit* packed, int id,
                    int threads) {
-  constexpr int64_t WIDE = 16;
-  Memory<Unit> block(WIDE * ROWS * LONG);
+  constexpr int64_t WIDE = 16, STRIP = ROWS * LONG + LANES;  // ROWS columns of left, and room for the last vector
+  Memory<Unit> block(WIDE * STRIP);
   int64_t width = 0;
   for (int64_t p = 0; p < number; p++) width = std::max(width, parts[p].to);
   int64_t tiles = (width + ROWS - 1) / ROWS, t0 = tiles * id / threads, t1 = tiles * (id + 1) / threads;
@@ -259,7 +261,7 @@ static void gather(int64_t count, const R* const* left, const Part* parts, int64
           for (int64_t m = m0; m < m1; m += 64 / (int64_t)sizeof(R)) __builtin_prefetch(left[first + g] + m);
         for (int64_t m = m0; m < m1; m += ROWS)
           pack_across<ROWS>(left + first + k, nullptr, depth - k, m, m1 - m,
-                            block.at + (m - m0) * LONG + k / GROUP * ROWS, added + m - m0);
+                            block.at + (m - m0) / ROWS * STRIP + k / GROUP * ROWS, added + m - m0);
       }
       for (int64_t p = 0, begin = 0; p < number; begin += padded(parts[p].columns), p++) {
         const Part& part = parts[p];
@@ -269,9 +271,9 @@ static void gather(int64_t count, const R* const* left, const Part* parts, int64
             part.sums[m - part.from] = (first ? part.sums[m - part.from] : R(0)) + added[m - m0];
         for (int64_t n = 0; n < part.columns; n += COLUMNS)
           for (int64_t m = from, rows; m < to; m += rows) {
-            int64_t inside = (m - m0) % ROWS;
+            int64_t strip = (m - m0) / ROWS, inside = (m - m0) % ROWS;
             rows = std::min(ROWS - inside, to - m);
-            put(tile_of<1, ROWS>(rows), rows, units(depth), block.at + (m - m0 - inside) * LONG + inside,
+            put(tile_of<1, ROWS>(rows), rows, units(depth), block.at + strip * STRIP + inside,
                 packed + (begin + n) * LONG, part.c + (m - part.from) * part.stride + n, part.stride, part.columns - n,
                 nullptr, first > 0);
           }
