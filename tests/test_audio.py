@@ -203,6 +203,18 @@ def test_fitted_features_have_mean_zero_and_deviation_one(normalise: str, trim: 
         AudioFeatures(RATE, normalise="fitted")(sound().float())
 
 
+@pytest.mark.parametrize("deltas", [0, 1])
+def test_a_band_that_hardly_varied_in_training_is_not_blown_up(deltas: int) -> None:
+    reader = AudioFeatures(RATE, normalise="level", num_mels=12, deltas=deltas, low=200.0, depth=30.0)
+    tone = 0.5 * torch.sin(2 * math.pi * 250 * torch.arange(8000) / RATE)
+    swelling = tone * torch.linspace(0.1, 1.0, 8000)  # far from the tone all lies at the depth, always
+    trained = reader.fit([swelling, swelling + 1e-9 * sound().float().mean()])
+
+    for first in range(0, len(trained.scales), 12):
+        block = trained.scales[first : first + 12]
+        assert float(block.min()) >= 0.099 * float(block.median())
+
+
 def test_a_warp_moves_a_tone_to_another_band_and_keeps_the_ends() -> None:
     time = torch.arange(1600) / RATE
     tone = torch.sin(2 * math.pi * 1000 * time).unsqueeze(0).repeat(3, 1)

@@ -46,11 +46,11 @@ def frames(generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("filters", [None, 4])
+@pytest.mark.parametrize("options", [{}, {"filters": 4}, {"band_filters": 2}, {"filters": 4, "band_filters": 2}])
 def test_step_by_step_it_says_what_it_says_about_the_whole(
-    core: Any, pooling: Any, filters: int | None, generator: torch.Generator
+    core: Any, pooling: Any, options: dict[str, int], generator: torch.Generator
 ) -> None:
-    network, source = classifier(core, pooling, filters=filters), frames(generator)
+    network, source = classifier(core, pooling, **options), frames(generator)
     state = network.initial_state(4)
     said: list[Tensor] = []
     for step in range(7):
@@ -65,8 +65,11 @@ def test_step_by_step_it_says_what_it_says_about_the_whole(
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("core", CORES)
-def test_padding_never_matters(core: Any, pooling: Any, bidirectional: bool, generator: torch.Generator) -> None:
-    network, source = classifier(core, pooling, bidirectional=bidirectional, filters=4), frames(generator)
+@pytest.mark.parametrize("options", [{"filters": 4}, {"band_filters": 2}])
+def test_padding_never_matters(
+    core: Any, pooling: Any, bidirectional: bool, options: dict[str, int], generator: torch.Generator
+) -> None:
+    network, source = classifier(core, pooling, bidirectional=bidirectional, **options), frames(generator)
     padded = source.clone()
     for row, length in enumerate(LENGTHS.tolist()):
         padded[row, length:] = torch.nan

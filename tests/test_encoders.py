@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled import GRUCell, Recurrent, RecurrentEncoder
+from unrolled import FeatureEncoder, GRUCell, Recurrent, RecurrentEncoder
 
 
 def encoder(**options: Any) -> RecurrentEncoder:
@@ -66,3 +66,24 @@ def test_the_shortest_sources_are_encoded(length: int) -> None:
     assert encoded.values.shape == (2, length, 12)
     assert encoded.summary.shape == (2, 12)
     assert bool(encoded.summary.any()) == bool(length)
+
+
+@pytest.mark.parametrize("bands", [1, 7, 8, 40])
+def test_band_filters_find_at_four_bands_further_what_they_found(bands: int) -> None:
+    encoder = FeatureEncoder(bands, partial(Recurrent, GRUCell, hidden_size=3), band_filters=2)
+    frame = torch.zeros(1, 2, bands)
+    if bands == 40:
+        frame[0, 0, 12:15] = torch.tensor([1.0, -2.0, 3.0])
+        frame[0, 1, 16:19] = torch.tensor([1.0, -2.0, 3.0])
+
+    found = encoder.embed(frame).view(2, 2, -1)
+
+    assert found.shape[-1] == -(-bands // 4)
+    torch.testing.assert_close(found[1, :, 3:8], found[0, :, 2:7])
+    assert bands < 40 or not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("options", [{"filters": 0}, {"band_filters": 0}])
+def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=0"):
+        FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)

@@ -167,6 +167,27 @@ class RecurrentEncoder(SteppedEncoder):
         return source
 
 
+class BandFilters(nn.Module):
+    """Filters along the features of each frame by itself, of widths 5 and 3 and stride 2, with ReLU.
+
+    Args:
+        input_size: features of a frame, in an order such as that of frequency.
+        num_filters: of each of the two layers.
+    """
+
+    def __init__(self, input_size: int, num_filters: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(1, num_filters, 5, stride=2, padding=2)
+        self.second = nn.Conv1d(num_filters, num_filters, 3, stride=2, padding=1)
+        self.output_size = num_filters * ((input_size + 3) // 4)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(batch, time, features) -> (batch, time, output_size)."""
+        batch, time, _ = frames.shape
+        found = torch.relu(self.second(torch.relu(self.first(frames.flatten(0, 1).unsqueeze(1)))))
+        return found.view(batch, time, self.output_size)
+
+
 class FeatureEncoder(SteppedEncoder):
     """Frames of numbers through a recurrent net: spectra, sensors, rows or patches of a picture.
 
@@ -178,6 +199,9 @@ class FeatureEncoder(SteppedEncoder):
         bidirectional: read in both directions.
         filters: learnt filters, with ReLU, that each frame passes first; on overlapping patches they are a small
             convolution whose places are read in order. None for none.
+        band_filters: learnt filters, with ReLU, that move along the features of each frame, which have to be in an
+            order such as that of frequency: what is learnt of a voice at one place is known at its neighbours. Two
+            layers, each of which halves the places. They come before `filters`. None for none.
         input_dropout: dropout on what the core reads.
         variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
 
@@ -194,23 +218,26 @@ class FeatureEncoder(SteppedEncoder):
         num_layers: int | None = None,
         bidirectional: bool = True,
         filters: int | None = None,
+        band_filters: int | None = None,
         input_dropout: float = 0.0,
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        if input_size < 1 or (filters is not None and filters < 1):
-            raise ValueError(f"input_size={input_size} and filters={filters} are 1 or more")
+        if any(size is not None and size < 1 for size in (input_size, filters, band_filters)):
+            raise ValueError(f"input_size={input_size}, filters={filters}, band_filters={band_filters}: 1 or more")
         self.input_size = input_size
-        self.filters = None if filters is None else nn.Linear(input_size, filters)
+        self.bands = None if band_filters is None else BandFilters(input_size, band_filters)
+        read = input_size if self.bands is None else self.bands.output_size
+        self.filters = None if filters is None else nn.Linear(read, filters)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.core = complete(
-            core, filters or input_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
+            core, filters or read, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
         )
         self.output_size = self.core.output_size
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Frames (batch, time, features) -> Encoded; what lies in the padding never matters, not even NaN."""
-        if lengths is not None and self.filters is not None:  # else the core sees to it
+        if lengths is not None and not (self.filters is None and self.bands is None):  # else the core sees to it
             padding = ~mask_from_lengths(lengths.to(source.device), source.shape[1]).unsqueeze(-1)
             source = source.masked_fill(padding, 0.0)
         return super().forward(source, lengths)
@@ -218,6 +245,8 @@ class FeatureEncoder(SteppedEncoder):
     def embed(self, source: Tensor) -> Tensor:
         """Frames (batch, time, features) -> (batch, time, what the core reads)."""
         expect(source, "batch time features", features=self.input_size, name="source")
+        if self.bands is not None:
+            source = self.bands(source)
         if self.filters is not None:
             source = torch.relu(self.filters(source))
         return self.input_dropout(source)

@@ -54,6 +54,21 @@ def test_a_filter_moves_nothing_in_time() -> None:
     assert float(changed[1200:].abs().max()) < 0.02 * float(changed.abs().max())
 
 
+def test_silence_is_added_at_both_ends_each_by_itself() -> None:
+    augmentation = Augmentation(padding=0.1)
+    found = []
+    for seed in range(30):
+        changed = augmentation._sound(torch.ones(1000), RATE, torch.Generator().manual_seed(seed))
+        assert float(changed.sum()) == 1000
+        before = int(changed.argmax())
+        found.append([before, len(changed) - 1000 - before])
+
+    ends = torch.tensor(found, dtype=torch.float32)
+    assert bool((ends.amax(0) > 600).all())
+    assert float(ends.max()) <= 800
+    assert abs(float(torch.corrcoef(ends.T)[0, 1])) < 0.5
+
+
 def test_noise_is_as_far_below_as_asked() -> None:
     tone = torch.sin(torch.arange(8000) / 3)
     for decibels in (0.0, 20.0):
@@ -63,7 +78,9 @@ def test_noise_is_as_far_below_as_asked() -> None:
         assert found == pytest.approx(decibels, abs=0.01)
 
 
-@pytest.mark.parametrize("options", [{"equaliser": -1.0}, {"tilt": -3.0}, {"noise": 1.2}, {"speed": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"equaliser": -1.0}, {"padding": -0.1}, {"tilt": -3.0}, {"noise": 1.2}, {"speed": 1.0}]
+)
 def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"augmentation: {next(iter(options))}="):
         Augmentation(**options)

@@ -6,6 +6,7 @@ frame needs its own samples only, so that it can be made as soon as they are hea
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
 _NEED_FIT = ("level", "fitted", "running")
 _WHOLE = ("mean", "utterance", "level")
 _FLOOR = 1e-5  # of a variance, so that silence becomes zeros
+_LEAST_SCALE = 0.1  # of the middle deviation: what hardly varied in training is not blown up when it does later
 
 
 class Frames(NamedTuple):
@@ -180,7 +182,10 @@ class AudioFeatures(Reader):
         return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
 
     def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
-        """The same features with centers and scales of the training part's recordings (samples,)."""
+        """The same features with centers and scales of the training part's recordings (samples,).
+
+        No scale is below a tenth of the middle one among the features, their first or their second derivatives.
+        """
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
         unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
@@ -190,6 +195,8 @@ class AudioFeatures(Reader):
         for recording in recordings:
             moments.update(plain(recording))
         centers, scales = moments.result()
+        blocks = [scales[first : first + self.base_size] for first in range(0, count, self.base_size)]
+        scales = [max(scale, _LEAST_SCALE * median(block)) for block in blocks for scale in block]
         return AudioFeatures(**kept, centers=centers, scales=scales)
 
     def initial_state(self, batch: int, *, like: Tensor) -> StreamState:

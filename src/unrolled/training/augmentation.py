@@ -22,6 +22,8 @@ class Augmentation:
             (Jaitly & Hinton 2013).
         stretch: s of a factor from 1 − s to 1 + s on the length alone: frames are interpolated.
         shift: seconds of silence at most in front of a recording, or cut off it.
+        padding: seconds of silence at most in front of a recording and, drawn by itself, behind it, before there is
+            noise: how much silence there is says nothing about a word.
         noise: probability that noise is added.
         least_snr: of the noise, in decibels below the recording.
         most_snr: likewise.
@@ -45,6 +47,7 @@ class Augmentation:
         warp: float = 0.0,
         stretch: float = 0.0,
         shift: float = 0.0,
+        padding: float = 0.0,
         noise: float = 0.0,
         least_snr: float = 5.0,
         most_snr: float = 30.0,
@@ -57,7 +60,7 @@ class Augmentation:
         time_width: float = 0.15,
     ) -> None:
         shares = {"speed": speed, "warp": warp, "stretch": stretch, "noise": noise, "time_width": time_width}
-        amounts = {"shift": shift, "gain": gain, "tilt": tilt, "equaliser": equaliser}
+        amounts = {"shift": shift, "padding": padding, "gain": gain, "tilt": tilt, "equaliser": equaliser}
         amounts |= {"band_masks": band_masks, "time_masks": time_masks}
         for name, value in {**shares, **amounts, "band_width": band_width}.items():
             if value < 0 or (name in shares and name != "noise" and value >= 1) or (name == "noise" and value > 1):
@@ -65,6 +68,7 @@ class Augmentation:
         if least_snr > most_snr:
             raise ValueError(f"augmentation: least_snr={least_snr} is above most_snr={most_snr}")
         self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
+        self.padding = padding
         self.noise, self.least_snr, self.most_snr, self.gain = noise, least_snr, most_snr, gain
         self.tilt, self.equaliser = tilt, equaliser
         self.band_masks, self.band_width = band_masks, band_width
@@ -89,6 +93,9 @@ class Augmentation:
             moved = round(self.shift * rate * _between(generator))
             kept = samples[max(0, -moved) :] if len(samples) + moved > 1 else samples
             samples = torch.nn.functional.pad(kept, (max(0, moved), 0))
+        if self.padding:
+            before, behind = (round(self.padding * rate * _uniform(generator)) for _ in range(2))
+            samples = torch.nn.functional.pad(samples, (before, behind))
         if self.tilt or self.equaliser:
             samples = self._filtered(samples, rate, generator)
         if self.noise and _uniform(generator) < self.noise:
