@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <new>
 #include "lanes.h"
-#if defined(__AVX__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -33,9 +33,12 @@ typedef Vector Loose __attribute__((aligned(sizeof(R)), may_alias));
 #if defined(__AVX512F__)  // what is masked out is not touched
 INLINE unsigned first_lanes(int64_t count) { return count >= LANES ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
 #elif defined(__AVX__)
-INLINE __m256i first_lanes(int64_t count) {  // of LANES, in the top bit of each
+template <class Mask>
+INLINE Mask first_lanes(int64_t count) {  // all bits of each; the intrinsics' header takes a second to compile
   static const int32_t numbers[] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-  return _mm256_loadu_si256((const __m256i*)(numbers + 8 - count * (8 / LANES)));
+  Mask mask;
+  std::memcpy(&mask, numbers + 8 - count * (8 / LANES), sizeof mask);
+  return mask;
 }
 #endif
 
@@ -47,8 +50,13 @@ INLINE Vector some(const R* from, int64_t count) {
 #elif defined(__AVX__)
   if (count >= LANES) return *(const Loose*)from;
   if (count <= 0) return Vector{};
-  if constexpr (sizeof(R) == 4) return (Vector)_mm256_maskload_ps((const float*)from, first_lanes(count));
-  else return (Vector)_mm256_maskload_pd((const double*)from, first_lanes(count));
+  typedef float Floats __attribute__((vector_size(32)));
+  typedef double Doubles __attribute__((vector_size(32)));
+  typedef int32_t Eight __attribute__((vector_size(32)));
+  typedef long long Four __attribute__((vector_size(32)));
+  if constexpr (sizeof(R) == 4)
+    return (Vector)__builtin_ia32_maskloadps256((const Floats*)from, first_lanes<Eight>(count));
+  else return (Vector)__builtin_ia32_maskloadpd256((const Doubles*)from, first_lanes<Four>(count));
 #else
   Vector found = {};
   if (count > 0) std::memcpy(&found, from, std::min(count, LANES) * sizeof(R));
