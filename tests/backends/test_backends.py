@@ -200,11 +200,29 @@ def test_mixed_precision_comes_close_to_single(make: Any, backend: str, generato
     expected, final = unroll(cell, inputs, lengths=lengths)
 
     with torch.autocast("cpu", torch.bfloat16):
+        if backend == "fused" and (why := BACKENDS["fused"].refuses(cell, inputs)):
+            pytest.skip(why)
         outputs, state = unroll(cell, inputs, lengths=lengths, backend=backend)
 
     # bfloat16 keeps 8 bits, and errors add up over 7 steps.
     torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=0.03)
     torch.testing.assert_close([leaf.float() for leaf in leaves(state)], leaves(final), rtol=0, atol=0.03)
+
+
+def test_where_torchs_lstm_fails_under_autocast_auto_takes_another(inputs: Tensor) -> None:
+    cell, plain = LSTMCell(3, 5), inputs.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        try:
+            nn.LSTM(3, 5, batch_first=True)(plain)
+            able = True
+        except RuntimeError:
+            able = False
+        why = BACKENDS["fused"].refuses(cell, plain)
+        outputs, _ = unroll(cell, plain)
+
+    assert (why is None) == able
+    assert outputs.isfinite().all()
+    assert BACKENDS["fused"].refuses(cell, plain) is None  # without autocast
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_drop": 0.5}])

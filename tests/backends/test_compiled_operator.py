@@ -162,15 +162,15 @@ def test_an_exported_program_has_nothing_of_this_machine_in_it() -> None:
 
 
 @pytest.mark.parametrize("make", MAKES)
-def test_under_autocast_dtypes_are_those_of_torchs_lstm(make: Any) -> None:
+def test_under_autocast_dtypes_are_those_of_torchs_layers(make: Any) -> None:
     inputs = torch.randn(2, 4, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        expected = nn.LSTM(3, 5, batch_first=True)(inputs)
         cell = make(3, 5)
         outputs, state = unroll(cell, inputs, backend="compiled")
         again, _ = unroll(make(5, 5), outputs, backend="compiled")  # a layer on a layer
 
-    assert outputs.dtype == again.dtype == expected[0].dtype == torch.bfloat16
+    # As nn.LSTM's outputs are, where the processor lets it run.
+    assert outputs.dtype == again.dtype == torch.bfloat16
     assert {leaf.dtype for leaf in leaves(state)} == {torch.float32}  # as the loop's: a state goes on unrounded
     outputs.float().sum().backward()
     assert cell.weight_hh.grad is not None

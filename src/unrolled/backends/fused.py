@@ -7,6 +7,7 @@ closes the input gate and opens the forget gate there, and c stays exactly what 
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -47,6 +48,10 @@ class FusedBackend(Backend):
                 return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
         if known.zones:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
+        if isinstance(known, LSTMCell) and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            if not _lstm_takes(dtype):
+                return f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
         return None
 
     def run(
@@ -61,6 +66,19 @@ class FusedBackend(Backend):
         weights = [known.weight_ih, recurrent, known.bias_ih, known.bias_hh]
         outputs, h = kernel(inputs, _layered(state.h), *_options(weights))
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
+
+
+@cache
+def _lstm_takes(dtype: torch.dtype) -> bool:
+    """Whether torch.lstm runs under autocast on the CPU: oneDNN has no bfloat16 LSTM for x86 without AVX-512."""
+    weights = [torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1), torch.zeros(4), torch.zeros(4)]
+    state = (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    try:
+        with torch.autocast("cpu", dtype), torch.enable_grad():
+            torch.lstm(torch.zeros(1, 1, 1), state, *_options(weights))
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_both(
