@@ -192,17 +192,15 @@ def test_the_features_come_back_from_plain_data() -> None:
 
 @pytest.mark.parametrize(("normalise", "trim"), [("fitted", None), ("fitted", 6.0), ("level", None), ("level", 6.0)])
 def test_fitted_features_have_mean_zero_and_deviation_one(normalise: str, trim: float | None) -> None:
-    recordings = [sound().float(), 0.3 * sound().float()[:700]]
+    # Noise that swells: every band varies, so that none has its scale from the floor.
+    swelling = torch.linspace(0.1, 1.0, 4000) * torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    recordings = [swelling, 0.3 * swelling[:2000]]
 
     reader = AudioFeatures(RATE, normalise=normalise, trim=trim, num_mels=12).fit(recordings)
 
     values = torch.cat([reader(recording) for recording in recordings])
     torch.testing.assert_close(values.mean(0), torch.zeros(12), rtol=0, atol=1e-4)
-    floored = reader.scales <= reader.scales.min() * 1.0001
-    few = floored if int(floored.sum()) > 1 else torch.zeros(12, dtype=torch.bool)  # bands at the floor vary less
-    assert int(few.sum()) < 6
-    torch.testing.assert_close(values.std(0, unbiased=False)[~few], torch.ones(12)[~few], rtol=0, atol=1e-4)
-    assert bool((values.std(0, unbiased=False) < 1.0001).all())
+    torch.testing.assert_close(values.std(0, unbiased=False), torch.ones(12), rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="call fit"):
         AudioFeatures(RATE, normalise="fitted")(sound().float())
 

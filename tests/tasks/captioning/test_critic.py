@@ -108,7 +108,6 @@ def test_bleu_is_paid_beside_cider_d() -> None:
         float(paid._rewards(text, codec, [REFERENCES]) - plain._rewards(text, codec, [REFERENCES])) for text in texts
     ]
 
-    # [], red, blue, red red, red blue, blue red, blue blue against "red blue" and "red": sacrebleu's own numbers
     assert more[captions().index([2, 3])] == pytest.approx(0.7)
     assert more[captions().index([2])] == pytest.approx(0.7)
     assert more[captions().index([])] == 0.0

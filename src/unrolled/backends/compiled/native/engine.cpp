@@ -206,7 +206,7 @@ static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
 }
 
 // From the last step to the first: the gradients of what comes from the input and of the initial state.
-static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R* own_gradient) {
+static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, double* own_gradient) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), R_ = l.recurrent * H, room = padded(l.fed * H);
   Memory<R> state(count * l.states * H), recurrent(count * R_), fed(count * room);
   std::vector<R> nothing(H), own(l.own * H);
@@ -240,7 +240,7 @@ static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, R*
       rows_times(s.rows, f.outside_rows[k].data(), l.further_outside[k] * H, w.further[k]->at, in,
                  f.inside.at + f.inside_at[k], l.entering * H, in, nullptr);
     }
-    std::fill(own.begin(), own.end(), R(0));  // a sum of sums of each step, which rounds less than one long sum
+    std::fill(own.begin(), own.end(), R(0));  // each step's sum by itself, all of them in double: a long sum rounds
     l.pointwise[l.further](&s);
     for (size_t j = 0; j < own.size(); j++) own_gradient[j] += own[j];
     if (!l.recurrent) continue;
@@ -392,7 +392,7 @@ extern "C" int backward(const Layer* layer) try {
     pieces += l.further_inside[k] * l.further_outside[k];
   }
   Memory<Unit> packed((padded(l.input) + pieces * padded(H)) * LONG);
-  std::vector<R> own_parts(own * l.threads);
+  std::vector<double> own_parts(own * l.threads);
   Valid valid = valid_steps(l);
   if (valid.inputs.empty()) no_weight_gradients(l);
   int failed = 0;
@@ -414,8 +414,10 @@ extern "C" int backward(const Layer* layer) try {
 #pragma omp barrier
     weight_gradients(l, valid, packed.at, id, threads);
   }
-  std::fill_n(l.own_gradient, own, R(0));
-  for (int64_t part = 0; part < l.threads; part++)
-    for (int64_t j = 0; j < own; j++) l.own_gradient[j] += own_parts[part * own + j];
+  for (int64_t j = 0; j < own; j++) {
+    double sum = 0;
+    for (int64_t part = 0; part < l.threads; part++) sum += own_parts[part * own + j];
+    l.own_gradient[j] = R(sum);
+  }
   return failed;
 } catch (const std::bad_alloc&) { return 1; }
