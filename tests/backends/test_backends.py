@@ -225,6 +225,18 @@ def test_where_torchs_lstm_fails_under_autocast_auto_takes_another(inputs: Tenso
     assert BACKENDS["fused"].refuses(cell, plain) is None  # without autocast
 
 
+def test_torch_compile_knows_whether_torchs_lstm_runs_under_autocast(inputs: Tensor) -> None:
+    cell, plain = LSTMCell(3, 5), inputs.float()
+
+    def run(values: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return unroll(cell, values)[0]
+
+    expected = run(plain)
+    compiled: Any = torch.compile(run, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(plain), expected, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("options", [{}, {"weight_drop": 0.5}])
 def test_both_directions_in_one_call_are_two_calls(options: dict[str, float], inputs: Tensor) -> None:
     def results(backend: str) -> list[Tensor]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unrolled.backends.base import Backend
+from unrolled.backends.base import Backend, constant
 from unrolled.cells.base import Cell, RecurrentNoise
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
@@ -68,9 +68,14 @@ class FusedBackend(Backend):
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
 
 
-@cache
+@constant
 def _lstm_takes(dtype: torch.dtype) -> bool:
     """Whether torch.lstm runs under autocast on the CPU: oneDNN has no bfloat16 LSTM for x86 without AVX-512."""
+    return _tried(dtype)
+
+
+@cache
+def _tried(dtype: torch.dtype) -> bool:
     weights = [torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1), torch.zeros(4), torch.zeros(4)]
     state = (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     try:

@@ -212,7 +212,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
 
 
 def _warn_of_slow_bfloat16(precision: str) -> None:
-    """On a processor that multiplies bfloat16 in software, a product takes up to fifty times as long as in float32."""
+    """On a processor that multiplies bfloat16 in software, a product takes many times as long as in float32."""
     able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 and later
     if able.get("architecture") == "x86_64" and not (able.get("avx512_bf16") or able.get("amx_bf16")):
         _log.warning(

@@ -5,14 +5,12 @@ be. A cell's maths is compiled once for a machine; T, B and H don't matter.
 """
 
 import logging
-import sys
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends.base import Backend
+from unrolled.backends.base import Backend, constant
 from unrolled.backends.compiled.building import CompilerError, multiplies_halves
 from unrolled.backends.compiled.kernel import Kernel, Run
 from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
@@ -27,7 +25,6 @@ _logger = logging.getLogger("unrolled")
 _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _known: dict[Any, Kernel | str] = {}
 _said: set[str] = set()
 
@@ -64,14 +61,6 @@ class CompiledBackend(Backend):
         return outputs.to(known.weight_ih.dtype), type(state)(*ends)
 
 
-def _constant(function: _Function) -> _Function:
-    """torch.compiler.assume_constant_result, whose import of torch._dynamo takes a second, without that import."""
-    if "torch._dynamo" in sys.modules:
-        return torch.compiler.assume_constant_result(function)
-    vars(function)["_dynamo_marked_constant"] = True  # a test compares it with what the public function does
-    return function
-
-
 # A kernel's key, why there is none, whether it projects the inputs itself, names of the cell's own parameters.
 _Found = tuple[str, str | None, bool, tuple[str, ...]]
 
@@ -83,7 +72,7 @@ def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
     return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
-@_constant
+@constant
 def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtype | None) -> _Found:
     """`_look` without tensors, so that torch.compile may take its answer as a constant."""
     found = _refusal(cell, device, dtype, mixed is not None)
@@ -111,7 +100,12 @@ def multiplies_in_half(cell: AffineCell[Any]) -> bool:
 def _halved(cell: AffineCell[Any], mixed: torch.dtype | None) -> bool:
     dtype = cell.weight_ih.dtype
     asked = torch.bfloat16 in (mixed, dtype) or torch.get_float32_matmul_precision() == "medium"
-    return asked and _COMPUTED.get(dtype) == torch.float32 and multiplies_halves()
+    return asked and _COMPUTED.get(dtype) == torch.float32 and _processor_halves()
+
+
+@constant
+def _processor_halves() -> bool:
+    return multiplies_halves()
 
 
 def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel | str:
