@@ -3,6 +3,7 @@
     python benchmarks/recurrent.py --threads 1 2 --repeats 15
     python benchmarks/recurrent.py --sizes 2 --layers 2 --record recurrent.jsonl     a piece at a time
     python benchmarks/recurrent.py --tables recurrent.jsonl                          and all pieces as tables
+    python benchmarks/recurrent.py --models coupled_lstm mogrifier_lstm --backends auto    those of conf/model instead
 
 Times are divided by that of an unpacked nn.LSTM of the same sizes, which on a CPU is oneDNN's kernel, the fastest that
 torch has; in brackets by torch's own layer for the same cell. The allocator keeps what is freed, so that no side pays
@@ -19,10 +20,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -50,6 +54,12 @@ def cells(backend: str) -> dict[str, Any]:
     return found
 
 
+def models(names: list[str]) -> dict[str, Any]:
+    """By the names of their files in conf/model, with the options that stand there: partial `Recurrent`s."""
+    with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
+        return {name: instantiate(compose(f"model/{name}")["model"]) for name in names}
+
+
 class Setting:
     """Inputs of one size, and who runs on them."""
 
@@ -64,9 +74,9 @@ class Setting:
             first = max(1, int(shortest * self.time))
             self.lengths = torch.randint(first, self.time + 1, (batch,), generator=generator)
 
-    def ours(self, cell: Any, backend: str) -> Forward:
-        options: dict[str, Any] = {"bidirectional": self.bidirectional, "backend": backend}
-        network = Recurrent(cell, self.hidden, self.hidden, self.layers, **options)
+    def ours(self, core: Callable[..., Recurrent], backend: str) -> Forward:
+        options: dict[str, Any] = {"bidirectional": self.bidirectional, "backend": backend, "dropout": 0.0}
+        network = core(input_size=self.hidden, hidden_size=self.hidden, num_layers=self.layers, **options)
         return lambda: network(self.inputs, lengths=self.lengths)[0]
 
     def theirs(self, layer: Any) -> Forward:
@@ -139,6 +149,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bidirectional", action="store_true")
     parser.add_argument("--shortest", type=float, help="ragged: shortest length ÷ time, beside packed torch.nn")
     parser.add_argument("--cells", nargs="+", help="only these")
+    parser.add_argument("--models", nargs="+", help="these of conf/model, with their options, instead of cells")
     parser.add_argument("--backends", nargs="+", default=["compiled"], help="compiled, auto, fused, loop")
     parser.add_argument("--mixed", action="store_true", help="under autocast to bfloat16")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -153,8 +164,12 @@ def measure(setting: Setting, asked: argparse.Namespace, common: dict[str, Any])
     clock = CLOCKS[asked.clock]
     contenders = {f"nn.{layer.__name__}": setting.theirs(layer) for layer in TORCH.values()}
     for backend in asked.backends:
-        found = {name: cell for name, cell in cells(backend).items() if not asked.cells or name in asked.cells}
-        contenders |= {f"{name}, {backend}": setting.ours(cell, backend) for name, cell in found.items()}
+        if asked.models:
+            found = models(asked.models)
+        else:
+            named = {name: cell for name, cell in cells(backend).items() if not asked.cells or name in asked.cells}
+            found = {name: partial(Recurrent, cell) for name, cell in named.items()}
+        contenders |= {f"{name}, {backend}": setting.ours(core, backend) for name, core in found.items()}
     training, inference = (
         dict(zip(contenders, medians([make(f) for f in contenders.values()], asked.repeats, clock), strict=True))
         for make in (setting.training, setting.inference)

@@ -84,11 +84,12 @@ def test_auto_compiles_what_has_no_fast_kernel_on_a_cpu_and_says_so(make: Any, i
     assert "compiled for this machine" in choice.reason
 
 
-def test_auto_compiles_for_ragged_batches_but_not_for_a_few_steps(inputs: Tensor) -> None:
+def test_auto_compiles_for_ragged_batches_and_many_steps_but_not_for_a_few(inputs: Tensor) -> None:
     def chosen(cell: Cell, steps: int, ragged: bool = False) -> str:
         return choose("auto", cell.double(), inputs[:, :1].expand(4, steps, 3), ragged=ragged).backend
 
     assert chosen(LSTMCell(3, 5), 16, ragged=True) == "compiled"
+    assert [chosen(LSTMCell(3, 5), steps) for steps in (499, 500)] == ["fused", "compiled"]
     assert [chosen(GRUCell(3, 5), steps) for steps in (15, 16)] == ["fused", "compiled"]
     softsign = ElmanCell(3, 5, activation="softsign")
     assert [chosen(softsign, steps) for steps in (5, 6)] == ["loop", "compiled"]

@@ -17,6 +17,8 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (LoopBacken
 # Below, a call of the compiled kernel costs more than the steps in Python, or in torch's kernel.
 _FEWEST_STEPS = 6
 _FEWEST_STEPS_BESIDE_FUSED = 16
+# From here on the fused LSTM, whose threads wait for one another at each step, is no faster than the compiled one.
+_LONG = 500
 
 
 class Choice(NamedTuple):
@@ -43,8 +45,9 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
 
     "auto" takes torch's fused kernel where it computes what the cell says, the compiled one where cell and machine
     allow it, and the loop for the rest. Where several could, benchmarks/recurrent.py has decided: on a CPU only the
-    LSTM's fused kernel is fast, and it knows no padding; a few steps are over before a compiled kernel has begun. Where
-    products are in bfloat16, the fused LSTM rounds c to it at each step, and the compiled one doesn't.
+    LSTM's fused kernel is fast, and it knows no padding; a few steps are over before a compiled kernel has begun; over
+    many steps the compiled LSTM is faster on several threads. Where products are in bfloat16, the fused LSTM rounds c
+    to it at each step, and the compiled one doesn't.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
@@ -62,7 +65,7 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
     kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = Choice("fused", f"one kernel for all steps of {kind}, with all options that it has")
-    fast = isinstance(cell, LSTMCell) and not ragged and not multiplies_in_half(cell)
+    fast = isinstance(cell, LSTMCell) and not ragged and time < _LONG and not multiplies_in_half(cell)
     if unfused is None and (inputs.device.type != "cpu" or fast):
         return fused
     fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
