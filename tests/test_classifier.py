@@ -46,7 +46,9 @@ def frames(generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("options", [{}, {"filters": 4}, {"band_filters": 2}, {"filters": 4, "band_filters": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"filters": 4}, {"band_filters": 2}, {"filters": 4, "band_filters": 2, "band_frames": 3}]
+)
 def test_step_by_step_it_says_what_it_says_about_the_whole(
     core: Any, pooling: Any, options: dict[str, int], generator: torch.Generator
 ) -> None:
@@ -65,7 +67,7 @@ def test_step_by_step_it_says_what_it_says_about_the_whole(
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("options", [{"filters": 4}, {"band_filters": 2}])
+@pytest.mark.parametrize("options", [{"filters": 4}, {"band_filters": 2}, {"band_filters": 2, "band_frames": 3}])
 def test_padding_never_matters(
     core: Any, pooling: Any, bidirectional: bool, options: dict[str, int], generator: torch.Generator
 ) -> None:

@@ -83,7 +83,20 @@ def test_band_filters_find_at_four_bands_further_what_they_found(bands: int) -> 
     assert bands < 40 or not torch.allclose(found[0], found[1])
 
 
-@pytest.mark.parametrize("options", [{"filters": 0}, {"band_filters": 0}])
+def test_band_filters_see_a_frame_and_those_before_it() -> None:
+    torch.manual_seed(0)
+    encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), band_filters=4, band_frames=3).double()
+    frames = torch.randn(1, 12, 6, dtype=torch.float64)
+    moved = frames.clone()
+    moved[0, 5] += 1.0
+
+    changed = (encoder.embed(moved) != encoder.embed(frames)).any(-1)[0]
+
+    assert changed.nonzero().flatten().tolist() == [5, 6, 7, 8, 9]  # two layers, each of which sees two frames more
+    assert encoder.embed(frames[:, :0]).shape == (1, 0, 8)
+
+
+@pytest.mark.parametrize("options", [{"filters": 0}, {"band_filters": 0}, {"band_frames": 0}])
 def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}=0"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)

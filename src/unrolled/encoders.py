@@ -74,7 +74,7 @@ class SteppedEncoder(Encoder, ABC):
 
     @abstractmethod
     def embed(self, source: Tensor) -> Tensor:
-        """Steps of a source, batch first -> (batch, time, features), each from its own step alone."""
+        """Steps of a source, batch first -> (batch, time, features), each from its own step and those before it."""
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """A source, batch first -> Encoded with (batch, time, output_size) values."""
@@ -168,24 +168,47 @@ class RecurrentEncoder(SteppedEncoder):
 
 
 class BandFilters(nn.Module):
-    """Filters along the features of each frame by itself, of widths 5 and 3 and stride 2, with ReLU.
+    """Filters over the features of a frame and of those before it, of widths 5 and 3 and stride 2, with ReLU.
+
+    They never look ahead, so that each frame can be answered as it comes.
 
     Args:
         input_size: features of a frame, in an order such as that of frequency.
         num_filters: of each of the two layers.
+        frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
     """
 
-    def __init__(self, input_size: int, num_filters: int) -> None:
+    def __init__(self, input_size: int, num_filters: int, frames: int = 1) -> None:
         super().__init__()
-        self.first = nn.Conv1d(1, num_filters, 5, stride=2, padding=2)
-        self.second = nn.Conv1d(num_filters, num_filters, 3, stride=2, padding=1)
+        self.input_size, self.num_filters, self.seen = input_size, num_filters, frames - 1
+        self.first = nn.Conv2d(1, num_filters, (frames, 5), stride=(1, 2), padding=(0, 2))
+        self.second = nn.Conv2d(num_filters, num_filters, (frames, 3), stride=(1, 2), padding=(0, 1))
         self.output_size = num_filters * ((input_size + 3) // 4)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(batch, time, features) -> (batch, time, output_size)."""
+    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What was seen before the first frame, which is nothing, by each layer."""
+        halved = like.new_zeros(batch, self.num_filters, self.seen, (self.input_size + 1) // 2)
+        return like.new_zeros(batch, 1, self.seen, self.input_size), halved
+
+    def forward(
+        self, frames: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(batch, time, features) and what was seen before -> (batch, time, output_size) and what is seen now."""
         batch, time, _ = frames.shape
-        found = torch.relu(self.second(torch.relu(self.first(frames.flatten(0, 1).unsqueeze(1)))))
-        return found.view(batch, time, self.output_size)
+        before = self.initial_state(batch, like=frames) if state is None else state
+        if time == 0:
+            return frames.new_zeros(batch, 0, self.output_size), before
+        read = torch.cat([before[0], frames.unsqueeze(1)], dim=2)
+        halved = torch.cat([before[1], torch.relu(self.first(read))], dim=2)
+        found = torch.relu(self.second(halved)).transpose(1, 2)
+        return found.reshape(batch, time, self.output_size), (read[:, :, time:], halved[:, :, time:])
+
+
+class FrameState(NamedTuple):
+    """What a `FeatureEncoder` remembers of the frames so far."""
+
+    core: tuple[Any, ...]
+    bands: tuple[Tensor, Tensor] | None
 
 
 class FeatureEncoder(SteppedEncoder):
@@ -202,6 +225,7 @@ class FeatureEncoder(SteppedEncoder):
         band_filters: learnt filters, with ReLU, that move along the features of each frame, which have to be in an
             order such as that of frequency: what is learnt of a voice at one place is known at its neighbours. Two
             layers, each of which halves the places. They come before `filters`. None for none.
+        band_frames: how many frames such a filter sees: each and those before it.
         input_dropout: dropout on what the core reads.
         variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
 
@@ -219,14 +243,16 @@ class FeatureEncoder(SteppedEncoder):
         bidirectional: bool = True,
         filters: int | None = None,
         band_filters: int | None = None,
+        band_frames: int = 1,
         input_dropout: float = 0.0,
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        if any(size is not None and size < 1 for size in (input_size, filters, band_filters)):
-            raise ValueError(f"input_size={input_size}, filters={filters}, band_filters={band_filters}: 1 or more")
+        sizes = {"input_size": input_size, "filters": filters, "band_filters": band_filters, "band_frames": band_frames}
+        if any(size is not None and size < 1 for size in sizes.values()):
+            raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: 1 or more")
         self.input_size = input_size
-        self.bands = None if band_filters is None else BandFilters(input_size, band_filters)
+        self.bands = None if band_filters is None else BandFilters(input_size, band_filters, band_frames)
         read = input_size if self.bands is None else self.bands.output_size
         self.filters = None if filters is None else nn.Linear(read, filters)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
@@ -245,8 +271,23 @@ class FeatureEncoder(SteppedEncoder):
     def embed(self, source: Tensor) -> Tensor:
         """Frames (batch, time, features) -> (batch, time, what the core reads)."""
         expect(source, "batch time features", features=self.input_size, name="source")
+        return self._filtered(source if self.bands is None else self.bands(source)[0])
+
+    def initial_state(self, batch: int, *, like: Tensor) -> FrameState:
+        """What is remembered before the first frame."""
+        bands = None if self.bands is None else self.bands.initial_state(batch, like=like)
+        return FrameState(super().initial_state(batch, like=like), bands)
+
+    def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, FrameState]:
+        """See `SteppedEncoder.step`."""
+        expect(source, "batch features", features=self.input_size, name="source")
+        frame, (core, bands) = source.unsqueeze(1), state
         if self.bands is not None:
-            source = self.bands(source)
+            frame, bands = self.bands(frame, bands)
+        values, core = self.core.step(self._filtered(frame).squeeze(1), core)
+        return values, FrameState(core, bands)
+
+    def _filtered(self, frames: Tensor) -> Tensor:
         if self.filters is not None:
-            source = torch.relu(self.filters(source))
-        return self.input_dropout(source)
+            frames = torch.relu(self.filters(frames))
+        return self.input_dropout(frames)
