@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = [
     {"shapes", "state", "sequences", "codecs"},
     {"losses", "dropout", "cells", "initialization", "recomputation"},
-    {"backends", "conversion", "feedforward", "recurrent"},
+    {"backends", "band_filters", "conversion", "feedforward", "recurrent"},
     {"encoders", "attention", "hard_attention", "vision", "audio", "decoders", "pooling", "readers"},
     {"classifier", "networks", "generation", "inspection"},
     {"checkpoint"},

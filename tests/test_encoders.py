@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from unrolled import FeatureEncoder, GRUCell, Recurrent, RecurrentEncoder
 
@@ -94,6 +95,22 @@ def test_band_filters_see_a_frame_and_those_before_it() -> None:
 
     assert changed.nonzero().flatten().tolist() == [5, 6, 7, 8, 9]  # two layers, each of which sees two frames more
     assert encoder.embed(frames[:, :0]).shape == (1, 0, 8)
+
+
+def test_band_filters_are_normalised_over_the_valid_frames_alone() -> None:
+    torch.manual_seed(0)
+    options = {"band_filters": 4, "band_frames": 2, "band_norm": True, "bidirectional": False}
+    encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), **options).double()
+    long, short = torch.randn(1, 9, 6, dtype=torch.float64), torch.randn(1, 4, 6, dtype=torch.float64)
+    padded = torch.cat([long, torch.cat([short, torch.full((1, 5, 6), torch.nan)], dim=1)])
+    norm = encoder.bands.norms[0]
+
+    encoder(padded, torch.tensor([9, 4]))
+
+    found = torch.cat([encoder.bands.first(nn.functional.pad(x.unsqueeze(1), (0, 0, 1, 0))) for x in (long, short)], 2)
+    torch.testing.assert_close(norm.running_mean, 0.1 * found.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * found.transpose(0, 1).flatten(1).var(1))
+    assert bool(encoder(padded, torch.tensor([0, 0])).values.isfinite().all())
 
 
 @pytest.mark.parametrize("options", [{"filters": 0}, {"band_filters": 0}, {"band_frames": 0}])

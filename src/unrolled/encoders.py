@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from unrolled.band_filters import BandFilters
 from unrolled.dropout import EmbeddingDropout, SequenceDropout, TokenDropout
 from unrolled.feedforward import FeedForward
 from unrolled.recurrent import Recurrent
@@ -167,43 +168,6 @@ class RecurrentEncoder(SteppedEncoder):
         return source
 
 
-class BandFilters(nn.Module):
-    """Filters over the features of a frame and of those before it, of widths 5 and 3 and stride 2, with ReLU.
-
-    They never look ahead, so that each frame can be answered as it comes.
-
-    Args:
-        input_size: features of a frame, in an order such as that of frequency.
-        num_filters: of each of the two layers.
-        frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
-    """
-
-    def __init__(self, input_size: int, num_filters: int, frames: int = 1) -> None:
-        super().__init__()
-        self.input_size, self.num_filters, self.seen = input_size, num_filters, frames - 1
-        self.first = nn.Conv2d(1, num_filters, (frames, 5), stride=(1, 2), padding=(0, 2))
-        self.second = nn.Conv2d(num_filters, num_filters, (frames, 3), stride=(1, 2), padding=(0, 1))
-        self.output_size = num_filters * ((input_size + 3) // 4)
-
-    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What was seen before the first frame, which is nothing, by each layer."""
-        halved = like.new_zeros(batch, self.num_filters, self.seen, (self.input_size + 1) // 2)
-        return like.new_zeros(batch, 1, self.seen, self.input_size), halved
-
-    def forward(
-        self, frames: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(batch, time, features) and what was seen before -> (batch, time, output_size) and what is seen now."""
-        batch, time, _ = frames.shape
-        before = self.initial_state(batch, like=frames) if state is None else state
-        if time == 0:
-            return frames.new_zeros(batch, 0, self.output_size), before
-        read = torch.cat([before[0], frames.unsqueeze(1)], dim=2)
-        halved = torch.cat([before[1], torch.relu(self.first(read))], dim=2)
-        found = torch.relu(self.second(halved)).transpose(1, 2)
-        return found.reshape(batch, time, self.output_size), (read[:, :, time:], halved[:, :, time:])
-
-
 class FrameState(NamedTuple):
     """What a `FeatureEncoder` remembers of the frames so far."""
 
@@ -226,6 +190,7 @@ class FeatureEncoder(SteppedEncoder):
             order such as that of frequency: what is learnt of a voice at one place is known at its neighbours. Two
             layers, each of which halves the places. They come before `filters`. None for none.
         band_frames: how many frames such a filter sees: each and those before it.
+        band_norm: batch normalisation of what these filters find.
         input_dropout: dropout on what the core reads.
         variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
 
@@ -244,6 +209,7 @@ class FeatureEncoder(SteppedEncoder):
         filters: int | None = None,
         band_filters: int | None = None,
         band_frames: int = 1,
+        band_norm: bool = False,
         input_dropout: float = 0.0,
         variational_dropout: bool = True,
     ) -> None:
@@ -252,7 +218,9 @@ class FeatureEncoder(SteppedEncoder):
         if any(size is not None and size < 1 for size in sizes.values()):
             raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: 1 or more")
         self.input_size = input_size
-        self.bands = None if band_filters is None else BandFilters(input_size, band_filters, band_frames)
+        self.bands = (
+            None if band_filters is None else BandFilters(input_size, band_filters, band_frames, norm=band_norm)
+        )
         read = input_size if self.bands is None else self.bands.output_size
         self.filters = None if filters is None else nn.Linear(read, filters)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
@@ -263,15 +231,19 @@ class FeatureEncoder(SteppedEncoder):
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Frames (batch, time, features) -> Encoded; what lies in the padding never matters, not even NaN."""
-        if lengths is not None and not (self.filters is None and self.bands is None):  # else the core sees to it
-            padding = ~mask_from_lengths(lengths.to(source.device), source.shape[1]).unsqueeze(-1)
-            source = source.masked_fill(padding, 0.0)
-        return super().forward(source, lengths)
+        if lengths is None or (self.filters is None and self.bands is None):  # the core sees to the padding
+            return super().forward(source, lengths)
+        valid = mask_from_lengths(lengths.to(source.device), source.shape[1])
+        values, _ = self.core(self._embed(source.masked_fill(~valid.unsqueeze(-1), 0.0), valid), lengths=lengths)
+        return Encoded(values, lengths, self._summary(values, lengths))
 
     def embed(self, source: Tensor) -> Tensor:
         """Frames (batch, time, features) -> (batch, time, what the core reads)."""
+        return self._embed(source, None)
+
+    def _embed(self, source: Tensor, valid: Tensor | None) -> Tensor:
         expect(source, "batch time features", features=self.input_size, name="source")
-        return self._filtered(source if self.bands is None else self.bands(source)[0])
+        return self._filtered(source if self.bands is None else self.bands(source, valid=valid)[0])
 
     def initial_state(self, batch: int, *, like: Tensor) -> FrameState:
         """What is remembered before the first frame."""

@@ -1,0 +1,64 @@
+"""A small convolution over frames and their features, which answers frame by frame."""
+
+import torch
+from torch import Tensor, nn
+
+
+class BandFilters(nn.Module):
+    """Filters over the features of a frame and of those before it, of widths 5 and 3 and stride 2, with ReLU.
+
+    They never look ahead, so that each frame can be answered as it comes.
+
+    Args:
+        input_size: features of a frame, in an order such as that of frequency.
+        num_filters: of each of the two layers.
+        frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
+        norm: batch normalisation (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places.
+    """
+
+    def __init__(self, input_size: int, num_filters: int, frames: int = 1, *, norm: bool = False) -> None:
+        super().__init__()
+        self.input_size, self.num_filters, self.seen = input_size, num_filters, frames - 1
+        self.first = nn.Conv2d(1, num_filters, (frames, 5), stride=(1, 2), padding=(0, 2))
+        self.second = nn.Conv2d(num_filters, num_filters, (frames, 3), stride=(1, 2), padding=(0, 1))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(num_filters) for _ in range(2)) if norm else None
+        self.output_size = num_filters * ((input_size + 3) // 4)
+
+    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What was seen before the first frame, which is nothing, by each layer."""
+        halved = like.new_zeros(batch, self.num_filters, self.seen, (self.input_size + 1) // 2)
+        return like.new_zeros(batch, 1, self.seen, self.input_size), halved
+
+    def forward(
+        self, frames: Tensor, state: tuple[Tensor, Tensor] | None = None, valid: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Frames and what was seen before them -> what is found in each, and what is seen now.
+
+        Args:
+            frames: (batch, time, features).
+            state: as it was given back for the frames before.
+            valid: (batch, time) bool: frames from which the normalisation learns. None for all.
+
+        Returns:
+            (batch, time, output_size), and the state.
+        """
+        batch, time, _ = frames.shape
+        before = self.initial_state(batch, like=frames) if state is None else state
+        if time == 0:
+            return frames.new_zeros(batch, 0, self.output_size), before
+        read = torch.cat([before[0], frames.unsqueeze(1)], dim=2)
+        halved = torch.cat([before[1], self._rectified(self.first(read), 0, valid)], dim=2)
+        found = self._rectified(self.second(halved), 1, valid).transpose(1, 2)
+        return found.reshape(batch, time, self.output_size), (read[:, :, time:], halved[:, :, time:])
+
+    def _rectified(self, values: Tensor, layer: int, valid: Tensor | None) -> Tensor:
+        """ReLU of (batch, filters, time, places), normalised if need be."""
+        if self.norms is None:
+            return torch.relu(values)
+        by_frame = values.transpose(1, 2)
+        if valid is None:
+            valid = torch.ones(by_frame.shape[:2], dtype=torch.bool, device=values.device)
+        normalised = torch.zeros_like(by_frame)
+        if bool(valid.any()):
+            normalised[valid] = self.norms[layer](by_frame[valid])
+        return torch.relu(normalised).transpose(1, 2)
