@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 from unrolled_tasks.classification import outcomes as scoring
 from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.mixing import mixed
 from unrolled_tasks.classification.outcomes import Outcome
 from unrolled_tasks.classification.vectors import load_vectors
 
@@ -40,6 +42,7 @@ class Classification(SequenceTask):
         l1: weight of the absolute penalty.
         l2: weight of the square penalty.
         label_smoothing: share of the target that is spread over all labels.
+        mixup: of sequences of frames; see `mixed`. The loss is that of both answers, by their shares. 0 for none.
         class_weights: what each label weighs in training, by its name; "balanced": the rarer, the more, so that all
             labels together weigh alike. None for equal weights.
         shares: shares of each test sequence after which its answer is scored too; empty for none.
@@ -71,6 +74,7 @@ class Classification(SequenceTask):
         l1: float = 0.0,
         l2: float = 0.0,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
         class_weights: Mapping[Any, float] | str | None = None,
         shares: Sequence[float] = (),
         shown: int = 6,
@@ -86,6 +90,8 @@ class Classification(SequenceTask):
                 f"label_smoothing={label_smoothing} is a share in [0, 1), shown={shown} and mistakes={mistakes} are 0 "
                 "or more"
             )
+        if mixup < 0 or (mixup and isinstance(codec.source, Codec)):
+            raise ValueError(f"mixup={mixup} is 0 or more, and 0 for text: it mixes frames, and words cannot be mixed")
         if any(not 0 < share <= 1 for share in shares):
             raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
         if isinstance(class_weights, str) and class_weights != "balanced":
@@ -94,7 +100,7 @@ class Classification(SequenceTask):
         numbers = isinstance(codec, NumberCodec)
         if numbers and (label_smoothing or class_weights):
             raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
-        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.label_smoothing, self.mixup, self.class_weights = label_smoothing, mixup, class_weights
         self.single = isinstance(codec, LabelCodec) and not codec.multiple
         self.shares = [float(share) for share in shares] if self.single else []
         self.shown, self.most_mistakes = shown, mistakes
@@ -149,8 +155,14 @@ class Classification(SequenceTask):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The batch's share of the optimizer step's mean loss."""
-        outputs = self.network(batch.source, batch.lengths)
-        loss = self._loss(outputs, batch.targets, smoothing=self.label_smoothing, weights=self._weights)
+        learnt = partial(self._loss, smoothing=self.label_smoothing, weights=self._weights)
+        if self.mixup:
+            source, lengths, share, others = mixed(batch.source, batch.lengths, self.mixup)
+            outputs = self.network(source, lengths)
+            own, other = learnt(outputs, batch.targets), learnt(outputs, batch.targets[others])
+            loss = Loss(share * own.total + (1 - share) * other.total, own.count)
+        else:
+            loss = learnt(self.network(batch.source, batch.lengths), batch.targets)
         self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
