@@ -192,11 +192,18 @@ CELLS: dict[str, Any] = {
     "peephole lstm": PeepholeLSTMCell,
     "coupled, softsign": partial(PeepholeLSTMCell, coupled=True, input_activation="softsign"),
     "no input gate": partial(PeepholeLSTMCell, missing_gate="input", peepholes=False),
+    "no forget gate": partial(PeepholeLSTMCell, missing_gate="forget"),
+    "no output gate": partial(PeepholeLSTMCell, missing_gate="output"),
+    "no input activation": partial(PeepholeLSTMCell, input_activation="identity"),
+    "no output activation": partial(PeepholeLSTMCell, output_activation="identity"),
+    "peephole zoneout": partial(PeepholeLSTMCell, zoneout=0.3, zoneout_c=0.5, recurrent_dropout=0.5),
     "full gates": FullGateLSTMCell,
+    "full gates dropped": partial(FullGateLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "independent": IndRNNCell,
     "clockwork": partial(ClockworkCell, periods=(1, 3)),
     "zoneout": partial(LSTMCell, zoneout=0.3, zoneout_c=0.5, candidate_dropout=0.25),
-    "zoneout gru": partial(GRUCell, zoneout=0.3),
+    "zoneout gru": partial(GRUCell, zoneout=0.3, recurrent_dropout=0.5),
+    "tanh dropped": partial(ElmanCell, recurrent_dropout=0.5),
     "own": PeepholeCell,
     "twofold": TwofoldCell,
     "diagonal": DiagonalCell,
@@ -209,6 +216,7 @@ CELLS: dict[str, Any] = {
     "reset first": ResetFirstGRUCell,
     "reset first dropped": partial(ResetFirstGRUCell, recurrent_dropout=0.5, weight_drop=0.25),
     "layer norm": LayerNormLSTMCell,
+    "layer norm dropped": partial(LayerNormLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "jordan": partial(JordanCell, memory=0.5, output_activation="logistic", recurrent_dropout=0.5),
     "multiplicative": partial(MultiplicativeLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "dropped": partial(LSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
@@ -270,7 +278,10 @@ def test_in_evaluation_mode_too(name: str, generator: torch.Generator) -> None:
     torch.testing.assert_close(results(cell, inputs, None, None, False, "compiled"), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "own", "twofold"])
+WIDE = ["layer norm", "reset first", "multiplicative", "jordan", "full gates"]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "own", "twofold", "chain", *WIDE])
 @settings(deadline=None, derandomize=True, max_examples=20)
 @given(data=st.data())
 def test_whatever_the_shapes_and_threads(name: str, data: st.DataObject) -> None:
@@ -279,18 +290,31 @@ def test_whatever_the_shapes_and_threads(name: str, data: st.DataObject) -> None
     batch = data.draw(st.sampled_from([0, 1, 2, 13, 14, 15, 29]))
     features, hidden = (data.draw(st.sampled_from([1, 2, 8, 15, 17, 33, 65])) for _ in range(2))
     lengths = torch.tensor(data.draw(st.lists(st.integers(0, time), min_size=batch, max_size=batch)), dtype=torch.int64)
-    threads, reverse = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    threads, reverse, start = data.draw(st.integers(1, 3)), data.draw(st.booleans()), data.draw(st.booleans())
     cell = CELLS[name](features, hidden).double()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(batch, time, features, dtype=torch.float64, generator=generator)
+    state = random_state(cell, batch, generator) if start else None
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = results(cell, inputs, None, lengths, reverse, "compiled")
+        found = results(cell, inputs, state, lengths, reverse, "compiled")
     finally:
         torch.set_num_threads(before)
 
-    torch.testing.assert_close(found, results(cell, inputs, None, lengths, reverse, "loop"), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found, results(cell, inputs, state, lengths, reverse, "loop"), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("name", ["sums", "chain", *WIDE])
+def test_units_of_more_than_one_vector(name: str, reverse: bool, generator: torch.Generator) -> None:
+    cell = CELLS[name](15, 33).double()
+    inputs = torch.randn(15, 7, 15, dtype=torch.float64, generator=generator)
+    state, lengths = random_state(cell, 15, generator), torch.arange(15) % 8
+
+    expected = results(cell, inputs, state, lengths, reverse, "loop")
+
+    torch.testing.assert_close(results(cell, inputs, state, lengths, reverse, "compiled"), expected, rtol=0, atol=1e-10)
 
 
 def test_layers_wider_than_a_packed_block(generator: torch.Generator) -> None:
@@ -302,7 +326,7 @@ def test_layers_wider_than_a_packed_block(generator: torch.Generator) -> None:
     torch.testing.assert_close(found, results(cell, inputs, None, None, False, "loop"), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "logistic", "softsign", "own"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "logistic", "softsign", "own", "sums", *WIDE])
 def test_single_precision_is_as_exact_as_the_loop(name: str, generator: torch.Generator) -> None:
     cell = CELLS[name](40, 70)
     inputs = torch.randn(9, 50, 40, generator=generator)
@@ -317,11 +341,12 @@ def test_single_precision_is_as_exact_as_the_loop(name: str, generator: torch.Ge
         assert compiled < 2 * loop + 1e-7
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_are_those_of_the_numbers(name: str, generator: torch.Generator) -> None:
+def test_gradients_are_those_of_the_numbers(name: str, reverse: bool, generator: torch.Generator) -> None:
     cell = CELLS[name](2, 3).double()
-    inputs = torch.randn(2, 4, 2, dtype=torch.float64, generator=generator).requires_grad_()
-    state = rebuild(s := random_state(cell, 2, generator), [leaf.requires_grad_() for leaf in leaves(s)])
+    inputs = torch.randn(3, 3, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    state = rebuild(s := random_state(cell, 3, generator), [leaf.requires_grad_() for leaf in leaves(s)])
     names = [key for key, _ in cell.named_parameters()]
 
     def run(inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
@@ -329,7 +354,7 @@ def test_gradients_are_those_of_the_numbers(name: str, generator: torch.Generato
         start, parameters = others[: len(state)], dict(zip(names, others[len(state) :], strict=True))
         call = partial(
             torch.func.functional_call,
-            _Unroll(cell, torch.tensor([4, 2])),
+            _Unroll(cell, torch.tensor([3, 1, 0]), reverse),
             {f"cell.{k}": v for k, v in parameters.items()},
         )
         return call((inputs, rebuild(state, start)))
@@ -338,13 +363,14 @@ def test_gradients_are_those_of_the_numbers(name: str, generator: torch.Generato
 
 
 class _Unroll(nn.Module):
-    def __init__(self, cell: Any, lengths: Tensor) -> None:
+    def __init__(self, cell: Any, lengths: Tensor, reverse: bool) -> None:
         super().__init__()
         self.cell = cell
         self.lengths = lengths
+        self.reverse = reverse
 
     def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, ...]:
-        outputs, final = unroll(self.cell, inputs, state, self.lengths, backend="compiled")
+        outputs, final = unroll(self.cell, inputs, state, self.lengths, reverse=self.reverse, backend="compiled")
         return (outputs, *leaves(final))
 
 
@@ -386,7 +412,8 @@ def test_padding_never_matters_not_even_in_gradients(generator: torch.Generator)
         torch.testing.assert_close(results(cell, spoilt, None, lengths, reverse, "compiled"), clean, rtol=0, atol=0)
 
 
-def test_nothing_is_kept_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", CELLS)
+def test_nothing_is_kept_without_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
     forward = Kernel.forward
 
@@ -396,11 +423,13 @@ def test_nothing_is_kept_without_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         return found
 
     monkeypatch.setattr(Kernel, "forward", watched)
-    cell, inputs = GRUCell(3, 5), torch.zeros(2, 7, 3)
+    cell, inputs = CELLS[name](3, 5).double(), torch.zeros(2, 7, 3, dtype=torch.float64)
 
     unroll(cell, inputs, backend="compiled")
     with torch.no_grad():
         unroll(cell, inputs, backend="compiled")
     unroll(cell.requires_grad_(False), inputs, backend="compiled")
 
-    assert kept == [2 * 7 * 4 * 5, 0, 0]  # r, z, n and what n takes from the state
+    assert kept[1:] == [0, 0]
+    blocks = {"gru": 4, "lstm": 5}  # r, z, n and what n takes from the state; four gates and c
+    assert kept[0] == 2 * 7 * 5 * blocks.get(name, kept[0] // (2 * 7 * 5))

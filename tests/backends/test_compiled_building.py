@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import random
 from typing import Any
 
 import pytest
@@ -86,11 +87,17 @@ def test_with_a_cache_that_others_may_write_to(
 
 def test_with_a_full_disk(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", f".compiling-{random()}")
 
     monkeypatch.setattr(building.tempfile, "TemporaryDirectory", full)
 
     assert_auto_goes_on_and_says_so_once("No space left on device", caplog)
+
+
+def test_without_a_home(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("UNROLLED_CACHE", "~nobody-has-this-name/cache")
+
+    assert_auto_goes_on_and_says_so_once("the cache ~nobody-has-this-name/cache cannot be used .* set UNROLLED", caplog)
 
 
 @pytest.mark.distributed

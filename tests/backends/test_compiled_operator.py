@@ -1,14 +1,20 @@
 """The compiled layer as an operator of torch: higher derivatives, torch.compile, mixed precision, refusals."""
 
+import builtins
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unrolled import Cell, ElmanCell, GRUCell, HiddenState, JordanCell, LSTMCell, PointwiseCell, Recurrent, unroll
 from unrolled.backends import BACKENDS, choose
+from unrolled.backends import compiled as backends_compiled
+from unrolled.backends.compiled import tracing
 from unrolled.backends.compiled.kernel import Run
 from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
 from unrolled.cells.pointwise import ChainedCell
@@ -363,6 +369,67 @@ def test_what_it_cannot_take_it_refuses_and_says_why(cell: Any, reason: str) -> 
     with pytest.raises(ValueError, match=re.escape(f"the backend 'compiled' cannot run this cell: {refusal}")):
         unroll(cell, inputs, backend="compiled")
     assert choose("auto", cell, inputs).backend in ("loop", "fused")
+
+
+class _Activated(_Mean):
+    def __init__(self, *sizes: int, activation: str = "softplus") -> None:
+        super().__init__(*sizes)
+        self.activation = activation
+
+    def combine(self, h: Tensor) -> Tensor:
+        return getattr(nn.functional, self.activation)(h)
+
+
+def test_a_first_trace_under_hooks_is_as_any_other(generator: torch.Generator) -> None:
+    cell = _Activated(3, 5).double()  # of this test alone, so nothing knows it yet
+    inputs = torch.randn(2, 16, 3, dtype=torch.float64, generator=generator)
+
+    def gradients(backend: str) -> tuple[Tensor, ...]:
+        outputs = checkpoint(lambda x: unroll(cell, x, backend=backend)[0], inputs, use_reentrant=False)
+        return outputs, *torch.autograd.grad(outputs.square().sum(), list(cell.parameters()))  # pyright: ignore
+
+    with torch.autograd.graph.save_on_cpu():
+        assert choose("auto", cell, inputs).backend == "compiled"
+    torch.testing.assert_close(gradients("compiled"), gradients("loop"), rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients("auto"), gradients("loop"), rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Nothing known of cells, nor of torch."""
+    monkeypatch.setattr(backends_compiled, "_known", {})
+    tracing._activations.cache_clear()
+    yield monkeypatch
+    tracing._activations.cache_clear()
+
+
+def test_activations_that_torch_hides_are_refused_and_no_others(forgetful: pytest.MonkeyPatch) -> None:
+    importing = builtins.__import__
+
+    def without(name: str, space: Any = None, *others: Any) -> Any:
+        if name == "torch._decomp" and space["__name__"] == tracing.__name__:
+            raise ImportError
+        return importing(name, space, *others)
+
+    forgetful.setattr(builtins, "__import__", without)
+
+    refusals = [
+        BACKENDS["compiled"].refuses(_Activated(3, 5, activation=name), torch.zeros(2, 4, 3))
+        for name in ("gelu", "softsign")
+    ]
+
+    assert refusals == [
+        "_Activated cannot be compiled: its step uses gelu, which is no elementwise maths known here",
+        None,
+    ]
+
+
+def test_without_torchs_tracer_every_cell_is_refused(forgetful: pytest.MonkeyPatch) -> None:
+    forgetful.setitem(sys.modules, "torch.fx.experimental.proxy_tensor", None)
+
+    assert "its step cannot be traced: import of torch.fx" in str(
+        BACKENDS["compiled"].refuses(GRUCell(3, 5), torch.zeros(2, 4, 3))
+    )
 
 
 def test_an_option_changed_later_is_seen(generator: torch.Generator) -> None:

@@ -25,7 +25,7 @@ from unrolled import (
     unroll,
 )
 from unrolled.cells.base import AffineCell
-from unrolled.state import leaves, map_state
+from unrolled.state import leaves, map_state, rebuild
 
 # Those with a recurrent product, and so with noise on it.
 CELLS = [
@@ -44,30 +44,35 @@ CELLS = [
 ]
 
 
-def test_gradients_of_all_parameters_are_exact(make_cell: Callable[..., Cell], generator: torch.Generator) -> None:
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+def test_gradients_of_all_parameters_are_exact(
+    make_cell: Callable[..., Cell], reverse: bool, generator: torch.Generator
+) -> None:
     cell = make_cell(3, 4).double()
-    inputs = torch.randn(2, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    lengths = torch.tensor([3, 2])
+    inputs = torch.randn(3, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    lengths, zeros = torch.tensor([3, 1, 0]), cell.initial_state(3, like=inputs)
+    start = [torch.randn(leaf.shape, dtype=leaf.dtype, generator=generator).requires_grad_() for leaf in leaves(zeros)]
     names = [name for name, _ in cell.named_parameters()]
 
-    def run(inputs: torch.Tensor, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = dict(zip(names, parameters, strict=True))
-        run = _Unrolled(cell)
-        outputs, state = torch.func.functional_call(run, {f"cell.{n}": p for n, p in given.items()}, (inputs, lengths))
+    def run(inputs: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = {f"cell.{n}": p for n, p in zip(names, others[len(start) :], strict=True)}
+        asked = (inputs, rebuild(zeros, others[: len(start)]), lengths)
+        outputs, state = torch.func.functional_call(_Unrolled(cell, reverse), given, asked)
         return outputs, *(leaf for leaf in leaves(state) if leaf.requires_grad)
 
-    assert torch.autograd.gradcheck(run, (inputs, *cell.parameters()))
+    assert torch.autograd.gradcheck(run, (inputs, *start, *cell.parameters()))
 
 
 class _Unrolled(nn.Module):
     """`unroll` as a module, whose parameters can be given."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, reverse: bool) -> None:
         super().__init__()
         self.cell = cell
+        self.reverse = reverse
 
-    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        return unroll(self.cell, inputs, lengths=lengths, backend="loop")
+    def forward(self, inputs: torch.Tensor, state: Any, lengths: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        return unroll(self.cell, inputs, state, lengths, reverse=self.reverse, backend="loop")
 
 
 def test_a_cell_is_drawn_anew_by_reset_parameters(make_cell: Callable[..., Cell]) -> None:

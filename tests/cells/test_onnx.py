@@ -126,7 +126,7 @@ def ask_onnxruntime(
     return [np.asarray(found) for found in session.run(outputs, given)]
 
 
-@pytest.mark.parametrize("lengths", [None, [6, 1, 3, 5]])
+@pytest.mark.parametrize("lengths", [None, [6, 1, 3, 5]])  # at 0 onnxruntime forgets the state
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_cells_are_onnxs_operators(
@@ -145,7 +145,7 @@ def test_cells_are_onnxs_operators(
     state = map_state(lambda leaf: torch.randn(leaf.shape, generator=generator), like)
 
     takers = [backend for backend in BACKENDS if BACKENDS[backend].refuses(cells[0], inputs) is None]
-    assert "loop" in takers
+    assert {"loop", "compiled"} <= set(takers)
 
     per_cell = len(leaves(state)) // len(cells)
     start = [torch.stack(leaves(state)[index::per_cell]) for index in range(per_cell)]

@@ -56,7 +56,7 @@ def ask(oracle: nn.RNNBase, inputs: Tensor, stacked: list[Tensor], lengths: list
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("backend", ["loop", "fused"])
+@pytest.mark.parametrize("backend", ["loop", "fused", "compiled"])
 @pytest.mark.parametrize("name", CELLS)
 def test_layers_are_torchs(
     name: str, backend: str, layers: int, bidirectional: bool, lengths: list[int] | None, generator: torch.Generator

@@ -26,7 +26,7 @@ _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
 _known: dict[Any, Kernel | str] = {}
-_said: set[str] = set()
+_said: set[type[CompilerError]] = set()  # kinds: a message may name a file that is new each time
 
 
 class CompiledBackend(Backend):
@@ -114,8 +114,8 @@ def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel 
     except NotPointwiseError as reason:
         return f"{type(cell).__name__} cannot be compiled: {reason}"
     except CompilerError as reason:
-        if str(reason) not in _said:
-            _said.add(str(reason))
+        if type(reason) not in _said:
+            _said.add(type(reason))
             _logger.warning("unrolled: cells are not compiled, and run slower: %s", reason)
         return str(reason)
     return KERNELS.setdefault(kernel.key, kernel)

@@ -33,10 +33,15 @@ _FLAGS = [
     "-ffp-contract=fast",
 ]
 _SECONDS = 300
+_REMEDY = "set UNROLLED_CACHE to a folder of your own with room"
 
 
 class CompilerError(RuntimeError):
     """No library can be made or kept on this machine."""
+
+
+class CacheError(CompilerError):
+    """No library can be kept or loaded."""
 
 
 class Compiler(NamedTuple):
@@ -91,8 +96,16 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries lie: `compiled` in $UNROLLED_CACHE, or else in ~/.cache/unrolled."""
-    return Path(os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser() / "compiled"
+    """Where compiled libraries lie: `compiled` in $UNROLLED_CACHE, or else in ~/.cache/unrolled.
+
+    Raises:
+        CacheError: ~ is nobody's home.
+    """
+    wanted = Path(os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled")
+    try:
+        return wanted.expanduser() / "compiled"
+    except RuntimeError as error:
+        raise CacheError(f"the cache {wanted} cannot be used ({error}); {_REMEDY}") from error
 
 
 def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) -> ctypes.CDLL:
@@ -105,7 +118,8 @@ def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) ->
         halves: round to bfloat16 what enters its products.
 
     Raises:
-        CompilerError: no compiler, an error of it, or a cache that cannot be written to.
+        CompilerError: no compiler, or an error of it.
+        CacheError: a cache that cannot be written to.
     """
     compiler = find_compiler(os.environ.get("CXX"), os.environ.get("PATH"))
     native = resources.files("unrolled.backends.compiled") / "native"
@@ -117,8 +131,9 @@ def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) ->
     )
     parts = [source, *included.values(), *flags, compiler.path, compiler.version, torch.__version__, processor()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    folder = cache_folder()
     try:
-        folder = _private(cache_folder())
+        _check_private(folder)
         library = folder / f"{name}-{key}.so"
         if not library.exists():
             with _locked(folder / f"{name}-{key}.lock"):
@@ -126,17 +141,15 @@ def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) ->
                     _compile(compiler.path, flags, {"source.cpp": source, **included}, library)
         return ctypes.CDLL(str(library))
     except OSError as error:
-        remedy = "set UNROLLED_CACHE to a folder of your own with room"
-        raise CompilerError(f"the cache {cache_folder()} cannot be used ({error}); {remedy}") from error
+        raise CacheError(f"the cache {folder} cannot be used ({error}); {_REMEDY}") from error
 
 
-def _private(folder: Path) -> Path:
-    """The folder, which nobody else may write to: code is loaded from it."""
+def _check_private(folder: Path) -> None:
+    """Make a folder to which nobody else may write: code is loaded from it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.stat()
     if found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o022:
         raise OSError(f"{folder} belongs to another user or may be written by others")
-    return folder
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """A cell's `pointwise` run once on stand-ins, differentiated by torch, and read as a program."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -85,14 +86,19 @@ def own_blocks(value: Tensor, hidden: int) -> int:
 
 
 def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
-    """The program of a cell's `pointwise` in its present mode.
+    """The program of a cell's `pointwise` in its present mode, whatever the caller has set in torch.
+
+    Hooks on what autograd saves, as of torch.utils.checkpoint, autocast, grad mode and transforms of torch.func belong
+    to a thread, and a new one has none.
 
     Raises:
         NotPointwiseError: anything but elementwise maths.
     """
-    from torch._decomp import core_aten_decompositions, get_decompositions
-    from torch.fx.experimental.proxy_tensor import make_fx
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_trace, cell, layout, dtype).result()
 
+
+def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
     sizes = {"projected": layout.projected, "recurrent": layout.recurrent, "states": layout.states}
     sizes |= {"own": sum(own_blocks(getattr(cell, name), cell.hidden_size) for name in layout.own)}
     sizes |= {"noise": layout.noise, "further": sum(out for _, out in layout.further)}
@@ -122,18 +128,16 @@ def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Progr
         return (*results, *pull(given[len(groups) :]))
 
     examples = [torch.full(shape, 0.5, dtype=dtype) for _ in leaves]
-    with ExitStack() as stack:
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        stack.enter_context(torch.enable_grad())
-        try:
-            table = cast(Any, {**core_aten_decompositions(), **get_decompositions(_activations()), **_normalisations()})
-            pure = cast(Any, torch.func.functionalize)(joint)  # operations in place as ordinary ones
-            graph = make_fx(pure, decomposition_table=table, tracing_mode="fake")(*examples)
-        except NotPointwiseError:
-            raise
-        except Exception as error:  # somebody's own maths, and tracing it, may raise anything
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NotPointwiseError(f"its step cannot be traced: {first}") from error
+    try:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        pure = cast(Any, torch.func.functionalize)(joint)  # operations in place as ordinary ones
+        graph = make_fx(pure, decomposition_table=_decompositions(), tracing_mode="fake")(*examples)
+    except NotPointwiseError:
+        raise
+    except Exception as error:  # somebody's own maths, and tracing it, may raise anything
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise NotPointwiseError(f"its step cannot be traced: {first}") from error
     values, results = Reader(graph, shape, dtype).read(leaves)
     output, *rest = results
     states, rest = rest[: layout.states], rest[layout.states :]
@@ -178,11 +182,24 @@ def _check_order(program: Program) -> None:
             raise NotPointwiseError(f"what enters its product {number + 1} depends on what comes out of it")
 
 
-def _activations() -> list[Any]:
-    """Activations that torch calls core operators, with their derivatives."""
+def _decompositions() -> dict[Any, Any]:
+    """Operators as simpler ones."""
+    return {**torch.export.default_decompositions(), **_activations(), **_normalisations()}
+
+
+@cache
+def _activations() -> dict[Any, Any]:
+    """Activations that torch calls core operators, with their derivatives; none where torch hides how it does them.
+
+    Only a private module has them. Without it, cells with such an activation are refused, and no others.
+    """
+    try:
+        from torch._decomp import get_decompositions
+    except ImportError:
+        return {}
     names = ("elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "silu", "softplus", "lerp")
     found = [getattr(torch.ops.aten, name + end, None) for name in names for end in ("", "_backward")]
-    return [operator for operator in found if operator is not None]
+    return get_decompositions([operator for operator in found if operator is not None])
 
 
 def _normalisations() -> dict[Any, Any]:
