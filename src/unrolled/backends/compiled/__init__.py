@@ -5,6 +5,7 @@ be. A cell's maths is compiled once for a machine; T, B and H don't matter.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,9 @@ _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
 _known: dict[Any, Kernel | str] = {}
+# The innermost transform of torch.func, which torch tells nowhere else. Without it torch itself refuses, in its words.
+_functorch = getattr(torch._C, "_functorch", None)  # pyright: ignore[reportPrivateUsage]
+_transforming: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 _said: set[type[CompilerError]] = set()  # kinds: a message may name a file that is new each time
 
 
@@ -124,6 +128,8 @@ def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel 
 def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> str | None:
     """What can be seen without looking at the cell's maths."""
     kind = type(cell).__name__
+    if _transforming() is not None:
+        return "torch.func's transforms cannot look into a compiled cell"
     if not isinstance(cell, PointwiseCell):
         return f"only pointwise cells can be compiled, which {kind} is not"
     whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
