@@ -74,10 +74,14 @@ def test_the_cell_of_the_readme_joins_every_task(folder: Path, python: Process, 
     assert len(shown) == 2
     pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    for name, task in (("run", small), ("translation", [*PAIRS, "model.hidden_size=12"])):
+    digits = ["task=classification", "encoder.frame.hidden_size=null", "model.hidden_size=12", "trainer=cpu"]
+    tasks = {"run": small, "translation": [*PAIRS, "model.hidden_size=12"], "digits": digits}
+    for name, task in tasks.items():
         steps = ["trainer.max_epochs=1", "trainer.max_steps=2", "test=false", f"hydra.run.dir={name}"]
         done = python(str(ROOT / "train.py"), "--config-dir", "mylab/conf", *task, *asked, *steps)
         assert done.returncode == 0, done.stderr
+        # A decoder whose input is fed back runs step by step.
+        assert name == "translation" or "compiled: the maths of LeakyCell" in done.stdout
     checkpoint = str(folder / "run" / "checkpoints" / "last.ckpt")
     written = python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5")
     assert written.returncode == 0, written.stderr
