@@ -185,3 +185,24 @@ def test_a_constant_is_marked_as_torch_marks_it() -> None:
 
     assert marked is function
     assert vars(function).items() <= vars(compiled._resolve).items()
+
+
+def test_a_library_is_kept_under_all_that_decides_what_is_in_it(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(source: str = "int f() { return 1; }") -> int:
+        building.load("one", f'extern "C" {source}', torch.float32)
+        return len(list(fresh.rglob("one-*.so")))
+
+    monkeypatch.setenv("UNROLLED_CACHE", str(fresh / "cache"))
+    assert [load(), load(), load("int f() { return 2; }")] == [1, 1, 2]
+    monkeypatch.setattr(building, "processor", lambda: "another processor")
+    assert load() == 3
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert load() == 4
+
+    def read_only(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(building, "_locked", read_only)
+    assert load() == 4  # what is there is loaded
+    with pytest.raises(building.CompilerError, match="Read-only file system"):
+        load("int f() { return 3; }")
