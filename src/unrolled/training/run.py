@@ -97,7 +97,7 @@ def score(config: DictConfig) -> dict[str, float]:
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
-    task = _task_class(config)(**_arguments(config.task), network=description, codec=parts.data.codec(), optimizer=None)
+    task = _made_task(config, network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
     parts.data.score_part(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
@@ -136,13 +136,8 @@ def rehearse(config: DictConfig) -> None:
 def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
     """The task around a network whose sizes the data have told."""
     network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
-    task = _task_class(config)(
-        **_arguments(config.task),
-        network=network,
-        codec=parts.data.codec(),
-        optimizer=parts.optimizer,
-        schedule=parts.schedule,
-    )
+    codec = parts.data.codec()
+    task = _made_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
     task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
     return task
 
@@ -166,6 +161,15 @@ def _quieten() -> None:
 
 def _task_class(config: DictConfig) -> type[SequenceTask]:
     return locate(config.task._target_)
+
+
+def _made_task(config: DictConfig, **given: Any) -> SequenceTask:
+    options = _arguments(config.task)
+    try:
+        return _task_class(config)(**options, **given)
+    except TypeError as error:  # of a comparison, which doesn't say whose value it was
+        words = ", ".join(f"{name}={value!r}" for name, value in options.items() if isinstance(value, str))
+        raise ConfigurationError(f"task: {error}; given as text: {words or 'nothing'}") from error
 
 
 def _arguments(node: DictConfig) -> dict[str, Any]:
