@@ -222,6 +222,7 @@ class CaptionData(WritingData[CaptionBatch]):
         )
         return (
             f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
+            + ("; training images from both sides" if self.mirrored else "")
             + left_out(self._dropped)
             + f"; scored: {self.scored_part}"
         )

@@ -139,6 +139,8 @@ def test_an_epoch_shows_each_image_as_it_is_and_mirrored(pictures: Path) -> None
     assert 0 < len(upright) < 16  # a half on the top looks the same in a mirror
     assert seen == Counter({each: 2 if each[0] in upright else 1 for each in every})
     assert len(list(data.val_dataloader())) == len(list(plain.val_dataloader()))
+    assert "both sides" in data.describe()
+    assert "both sides" not in plain.describe()
 
 
 def _numbered(batch: CaptionBatch) -> Iterable[tuple[int, Tensor]]:
