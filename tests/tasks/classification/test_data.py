@@ -6,6 +6,7 @@ import json
 import math
 import tarfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from unrolled import LabelCodec, NumberCodec
 from unrolled.training.data import DataError
 from unrolled_tasks.classification import ClassificationData, Series, Text
 from unrolled_tasks.classification.data import LabelledBatch
+
+Batches = Callable[..., list[LabelledBatch]]
 
 WORDS = ["good", "fine", "great", "bad", "poor", "awful"]
 
@@ -37,15 +40,10 @@ def text_data(path: Path, **options: Any) -> ClassificationData:
     return data
 
 
-def batches(data: ClassificationData, part: str = "train") -> list[LabelledBatch]:
-    data.score_part(part)
-    return list(data.test_dataloader())
-
-
 # Text ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_of_texts_is_cut_with_all_labels_in_each_part(tmp_path: Path) -> None:
+def test_a_table_of_texts_is_cut_with_all_labels_in_each_part(tmp_path: Path, batches: Batches) -> None:
     data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), cut=[0.8, 0.1, 0.1])
 
     assert list(data.parts) == ["train", "validation", "test"]
@@ -57,7 +55,7 @@ def test_a_table_of_texts_is_cut_with_all_labels_in_each_part(tmp_path: Path) ->
     assert data.sizes()["features"] == 0
 
 
-def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path) -> None:
+def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path, batches: Batches) -> None:
     rows = sentences(20)
     test = [{"text": "an unheard word film", "label": 0}, {"text": "a good film", "label": 1}]
 
@@ -73,7 +71,7 @@ def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path) -> No
     assert batch.shown[batch.examples.tolist().index(0)] == "an unheard word film"
 
 
-def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path) -> None:
+def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches) -> None:
     rows = [{"text": "It's  a well-made\tfilm , isn't it ?", "label": n % 2} for n in range(8)]
     data = text_data(jsonl(tmp_path / "a.jsonl", rows), cut=[1, 0, 0])
 
@@ -87,7 +85,7 @@ def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["word", "character", "byte", "subword"])
-def test_every_unit_of_text_is_read(tmp_path: Path, unit: str) -> None:
+def test_every_unit_of_text_is_read(tmp_path: Path, unit: str, batches: Batches) -> None:
     reader = Text(unit=unit, vocabulary_size=60, max_length=9)
 
     data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), reader=reader)
@@ -96,7 +94,7 @@ def test_every_unit_of_text_is_read(tmp_path: Path, unit: str) -> None:
     assert data.sizes()["vocabulary"] == data.codec().source.size
 
 
-def test_labels_may_be_named_and_several(tmp_path: Path) -> None:
+def test_labels_may_be_named_and_several(tmp_path: Path, batches: Batches) -> None:
     named = text_data(jsonl(tmp_path / "a.jsonl", sentences()), names={0: "liked", 1: "disliked"})
     several = [{"text": f"a film {n}", "label": ["odd"] * (n % 2) + ["third"] * (n % 3 == 0)} for n in range(12)]
     multiple = text_data(jsonl(tmp_path / "b.jsonl", several), target="labels", cut=[1, 0, 0])
@@ -173,7 +171,7 @@ def test_all_of_one_label_and_one_number_are_refused(tmp_path: Path) -> None:
         text_data(same, target="number")
 
 
-def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path, batches: Batches) -> None:
     path = jsonl(tmp_path / "a.jsonl", [*sentences(), {"text": " ", "label": 0}, {"text": "", "label": 1}])
 
     data = text_data(path, on_error="skip")
@@ -182,7 +180,7 @@ def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path) -
     assert sum(len(batch.lengths) for part in data.parts for batch in batches(data, part)) == 60
 
 
-def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path) -> None:
+def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batches) -> None:
     path = jsonl(tmp_path / "a.jsonl", sentences())
     rows = sentences()
 

@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import wave
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,7 @@ from unrolled.training.data import DataError
 from unrolled_tasks.classification import ClassificationData, Pictures, Sound
 from unrolled_tasks.classification.data import LabelledBatch
 
-
-def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+Batches = Callable[..., list[LabelledBatch]]
 
 
 def wav(path: Path, samples: list[float], rate: int = 8000, channels: int = 1) -> Path:
@@ -56,15 +54,10 @@ def sound_data(folder: Path, **options: Any) -> ClassificationData:
     return data
 
 
-def batches(data: ClassificationData, part: str = "train") -> list[LabelledBatch]:
-    data.score_part(part)
-    return list(data.test_dataloader())
-
-
 # Sound --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_labels_is_read_and_its_speakers_held_out(tmp_path: Path) -> None:
+def test_a_folder_of_labels_is_read_and_its_speakers_held_out(tmp_path: Path, batches: Batches) -> None:
     pytest.importorskip("soundfile")
     folder = sounds(tmp_path / "sounds")
 
@@ -88,17 +81,22 @@ def test_parts_may_be_folders_above_the_labels(tmp_path: Path) -> None:
     assert data.describe().startswith("train 9, validation 3, test 4 examples")
 
 
-def test_a_table_names_recordings_by_where_it_lies(tmp_path: Path) -> None:
+def test_a_table_names_recordings_by_where_it_lies(tmp_path: Path, batches: Batches) -> None:
     pytest.importorskip("soundfile")
     sounds(tmp_path / "sounds")
     rows = [{"file": f"{p.parent.name}/{p.name}", "label": p.parent.name} for p in (tmp_path / "sounds").rglob("*.wav")]
 
-    data = sound_data(jsonl(tmp_path / "sounds" / "metadata.jsonl", rows), cut=[1, 0, 0])
+    table = tmp_path / "sounds" / "metadata.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    data = sound_data(table, cut=[1, 0, 0])
 
     assert len(batches(data)[0].lengths) == 12
 
 
-def test_other_rates_and_channels_are_brought_in_line_and_said_once(tmp_path: Path, caplog: Any) -> None:
+def test_other_rates_and_channels_are_brought_in_line_and_said_once(
+    tmp_path: Path, caplog: Any, batches: Batches
+) -> None:
     pytest.importorskip("soundfile")
     folder = sounds(tmp_path / "sounds")
     for n in range(3):
@@ -163,7 +161,7 @@ def test_what_is_changed_at_random_is_decided_by_epoch_and_example(tmp_path: Pat
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_default_digits_are_read_row_by_row() -> None:
+def test_the_default_digits_are_read_row_by_row(batches: Batches) -> None:
     data = ClassificationData(reader=Pictures(), package="digits", cut=[0.7, 0.1, 0.2], batch_size=64)
     data.prepare()
 
@@ -175,7 +173,7 @@ def test_the_default_digits_are_read_row_by_row() -> None:
     assert data.codec().labels == [str(n) for n in range(10)]
 
 
-def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path) -> None:
+def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batches: Batches) -> None:
     for label in ("bright", "dark"):
         (tmp_path / label).mkdir()
         for n in range(6):
@@ -198,7 +196,7 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path) -> No
 # The hub -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path) -> None:
+def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, batches: Batches) -> None:
     pytest.importorskip("soundfile")
     import datasets
 

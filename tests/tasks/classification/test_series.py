@@ -1,5 +1,6 @@
 """Series of measurements: read, normalised by channel, and refused with their place."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,7 @@ from unrolled.training.data import DataError
 from unrolled_tasks.classification import ClassificationData, Series
 from unrolled_tasks.classification.data import LabelledBatch
 
-
-def batches(data: ClassificationData, part: str = "train") -> list[LabelledBatch]:
-    data.score_part(part)
-    return list(data.test_dataloader())
+Batches = Callable[..., list[LabelledBatch]]
 
 
 TS = """#a comment
@@ -35,7 +33,7 @@ def series_data(path: Path, reader: Series | None = None, **options: Any) -> Cla
     return data
 
 
-def test_ts_files_are_read_and_normalised_by_channel(tmp_path: Path) -> None:
+def test_ts_files_are_read_and_normalised_by_channel(tmp_path: Path, batches: Batches) -> None:
     data = series_data(ts(tmp_path / "a.ts", ["1,2,3:5,5,5:a", "4,5:5,5:b", "1,2:5,5:a", "0,9:5,5:b"]))
 
     (batch,) = batches(data)
@@ -69,7 +67,7 @@ def test_a_nan_in_the_test_part_is_named_too(tmp_path: Path) -> None:
         series_data(train, test_files=str(test))
 
 
-def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path) -> None:
+def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path, batches: Batches) -> None:
     lines = ["run,x,y,label"] + [
         f"{run},{run + step},{step * step},{'ab'[run % 2]}" for run in range(6) for step in range(4)
     ]
@@ -89,7 +87,7 @@ def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path) -> None:
         series_data(tmp_path / "words.csv", Series(series="run"))
 
 
-def test_a_file_may_be_a_series(tmp_path: Path) -> None:
+def test_a_file_may_be_a_series(tmp_path: Path, batches: Batches) -> None:
     for label in ("up", "down"):
         (tmp_path / label).mkdir()
         for n in range(3):
