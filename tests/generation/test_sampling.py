@@ -7,7 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import Decoded, Decoder, DecoderState, GRUCell, Recurrent, RecurrentDecoder, greedy, own_inputs, sample
+from unrolled import (
+    AdditiveAttention,
+    AttentiveDecoder,
+    Decoded,
+    Decoder,
+    DecoderState,
+    Encoded,
+    GRUCell,
+    Recurrent,
+    RecurrentDecoder,
+    greedy,
+    own_inputs,
+    sample,
+)
 
 
 class Table(Decoder):
@@ -181,6 +194,31 @@ def test_own_inputs_carry_the_state_on(generator: torch.Generator) -> None:
     expected = greedy(decoder, *decoder.start(9), start=start, max_length=7)
     assert fed[:, 1:].tolist() == expected.tokens.tolist()
     assert fed[:, 1:].unique().numel() > 2
+
+
+def test_rows_that_outlive_the_others_are_as_if_alone(generator: torch.Generator) -> None:
+    """Who is left is carried on without those that are finished: its state, its source and its bounds stay its own."""
+    core, attention = partial(Recurrent, GRUCell, hidden_size=8), partial(AdditiveAttention, attention_size=4)
+    decoder = AttentiveDecoder(9, 6, core, attention, 5).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    source = Encoded(torch.randn(40, 3, 5, generator=generator), None, torch.randn(40, 5, generator=generator))
+    start, most = torch.arange(40) % 9, torch.arange(40) % 4 * 9 + 1
+
+    def write(rows: Tensor) -> Any:
+        encoded = Encoded(source.values[rows], None, source.summary[rows])
+        bounds = {"stop": 8, "max_length": most[rows], "min_length": 1, "no_repeat": 3, "temperature": 0.0}
+        return sample(decoder, *decoder.start(len(rows), encoded), start=start[rows], **bounds)
+
+    together = write(torch.arange(40))
+    assert together.lengths.unique().numel() > 5
+    for row in range(40):
+        alone = write(torch.tensor([row]))
+        length = int(alone.lengths)
+        assert together.tokens[row].tolist()[:length] == alone.tokens[0].tolist()[:length]
+        assert together.tokens[row].tolist()[length:] == [8] * (together.tokens.shape[1] - length)
+        assert int(together.lengths[row]) == length
+        torch.testing.assert_close(together.log_probability[row], alone.log_probability[0])
 
 
 def test_a_row_that_may_write_nothing_is_an_error_with_a_remedy(table: Table) -> None:

@@ -1,6 +1,6 @@
 """Tokens out of a decoder, one after another. Sees `Decoder` only, never a concrete class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unrolled.decoders.base import Decoder, DecoderState
 from unrolled.generation.limits import forbid, forbid_repeats, per_row
+from unrolled.state import select
 
 
 class Generated(NamedTuple):
@@ -57,30 +58,37 @@ def sample(
     """
     _check(temperature, top_k, top_p, no_repeat)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
-    tokens: list[Tensor] = []
-    finished = most == 0
+    longest = int(most.max()) if len(most) else 0
+    written = start.new_full((len(start), longest), 0 if stop is None else stop)
     lengths = torch.zeros_like(start)
     log_probability = torch.zeros(start.shape, device=start.device)
-    longest = int(most.max()) if len(most) else 0
-    for logits in _steps(decoder, state, memory, start, tokens, longest):
+    rows, finished, latest = torch.arange(len(start), device=start.device), most == 0, start
+    for step in range(longest):
+        active = int((~finished).sum())
+        if active == 0:
+            return Generated(written[:, :step], lengths, log_probability)
+        if 2 * active <= len(rows):  # not earlier: to select rows is to copy all that they remember
+            kept = (~finished).nonzero()[:, 0]
+            state, memory = select(state, kept), select(memory, kept)
+            rows, finished, latest = rows[kept], finished[kept], latest[kept]
+        with torch.no_grad():
+            decoded = decoder.step(latest, state, memory)
+        state, logits = decoded.state, decoded.logits.clone()
         log_probabilities = logits.float().log_softmax(-1)
         logits = forbid(logits, forbidden)
-        if no_repeat and tokens:
-            logits = forbid_repeats(logits, torch.stack(tokens, dim=1), no_repeat)
+        if no_repeat and step:
+            logits = forbid_repeats(logits, written[rows, :step], no_repeat)
         if stop is not None:
-            logits[:, stop].masked_fill_(len(tokens) < least, -torch.inf)
+            logits[:, stop].masked_fill_(step < least[rows], -torch.inf)
         logits = _some_allowed(logits, finished)
         drawn = _draw(logits, temperature, top_k, top_p, generator)
         chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
-        log_probability = log_probability + chosen.masked_fill(finished, 0.0)
-        drawn = drawn.masked_fill(finished, 0 if stop is None else stop)
-        ended = finished if stop is None else finished | (drawn == stop)
-        lengths = lengths + (~ended).long()
-        finished = ended | (lengths == most)
-        tokens.append(drawn)
-        if bool(finished.all()):
-            break
-    written = torch.stack(tokens, dim=1) if tokens else start.new_zeros(len(start), 0)
+        log_probability.index_add_(0, rows, chosen.masked_fill(finished, 0.0))
+        latest = drawn.masked_fill(finished, 0 if stop is None else stop)
+        written[rows, step] = latest
+        ended = finished if stop is None else finished | (latest == stop)
+        lengths.index_add_(0, rows, (~ended).long())
+        finished = ended | (lengths[rows] == most[rows])
     return Generated(written, lengths, log_probability)
 
 
@@ -145,18 +153,6 @@ def own_inputs(
             own = torch.multinomial(decoded.logits.float().softmax(-1), 1, generator=generator)[:, 0]
             fed[step + 1] = torch.where(drawn[:, step + 1], own, fed[step + 1])
     return torch.stack(fed, dim=1)
-
-
-def _steps(
-    decoder: Decoder, state: DecoderState, memory: Any, start: Tensor, tokens: list[Tensor], max_length: int
-) -> Iterator[Tensor]:
-    """Logits (batch, vocabulary) after `start`, then after each token that the caller appends to `tokens`."""
-    latest = start
-    for _ in range(max_length):
-        with torch.no_grad():
-            decoded = decoder.step(latest, state, memory)
-        yield decoded.logits.clone()
-        state, latest = decoded.state, tokens[-1]
 
 
 def _some_allowed(logits: Tensor, finished: Tensor) -> Tensor:

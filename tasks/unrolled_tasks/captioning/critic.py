@@ -16,6 +16,7 @@ from unrolled.state import leaves, select
 from unrolled_tasks.captioning.scores import CiderD, sentence_bleu, tokens
 
 _END = "<end>"  # counts as a word, so that breaking off costs something
+_CHUNKS = 4
 
 
 class Outcome(NamedTuple):
@@ -95,19 +96,27 @@ class SelfCritic:
         else:
             of_image = rewards.view(-1, self.samples)
             baseline = ((of_image.sum(1, keepdim=True) - of_image) / (self.samples - 1)).flatten()
-        start = torch.full_like(drawn.tokens[:, :1], codec.start)
-        written = torch.cat([drawn.tokens, start], dim=1)
-        decoded = decoder(torch.cat([start, drawn.tokens], dim=1), states, memories)
-        decoder.train(mode)
-        # Words that are never drawn are no part of the policy: left in, they would gain what is taken from the others.
-        logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(codec)).view_as(decoded.logits)
-        said = logits.log_softmax(-1).gather(-1, written.unsqueeze(-1)).squeeze(-1)
         # A caption that was cut off has no stop symbol that it could have chosen.
         lengths = (drawn.lengths + 1).clamp(max=drawn.tokens.shape[1])
-        mask = mask_from_lengths(lengths, said.shape[1])
-        advantage = (rewards - baseline).to(said).unsqueeze(1)
-        loss = -(advantage * said).masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+        advantage = (rewards - baseline).to(drawn.log_probability)
+        loss = drawn.log_probability.new_zeros(())
+        # A few captions are far longer than most: those of about one length are read together.
+        for rows in lengths.argsort().chunk(_CHUNKS):
+            tokens = drawn.tokens[rows, : int(lengths[rows].max())]
+            said = self._said(decoder, tokens, select(state, several[rows]), select(memory, several[rows]), codec)
+            mask = mask_from_lengths(lengths[rows], tokens.shape[1])
+            loss = loss - (advantage[rows].unsqueeze(1) * said).masked_fill(~mask, 0.0).sum()
+        decoder.train(mode)
+        loss = loss / lengths.sum().clamp(min=1)
         return Outcome(loss, float(rewards.mean()))
+
+    def _said(self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, codec: Codec) -> Tensor:
+        """Log probability of each of the tokens (batch, time), with its graph."""
+        start = torch.full_like(tokens[:, :1], codec.start)
+        decoded = decoder(torch.cat([start, tokens[:, :-1]], dim=1), state, memory)
+        # Words that are never drawn are no part of the policy: left in, they would gain what is taken from the others.
+        logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(codec)).view_as(decoded.logits)
+        return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
     def _draw(
         self,
