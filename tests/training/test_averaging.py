@@ -93,6 +93,29 @@ def test_validation_runs_on_the_average_and_training_on_the_weights(start: int) 
     assert start == 100 or module.validated != module.weights
 
 
+def test_statistics_of_a_batch_norm_are_averaged_with_the_weights_and_counters_are_not() -> None:
+    class Normed(Slope):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1, momentum=0.5)
+            self.means: list[float] = []
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            normed = self.norm(torch.stack([batch, batch + 2]).unsqueeze(1) * self.network.weight)
+            return normed.sum() + super().training_step(batch, batch_idx)
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.means.append(self.norm.running_mean.item())  # pyright: ignore[reportOptionalMemberAccess]
+
+    module = Normed()
+    make_trainer(WeightAveraging(0.8)).fit(module, loader(1.0, -3.0, 2.0, 0.5, 4.0))
+
+    assert module.norm.running_mean is not None
+    assert module.norm.running_mean.item() == pytest.approx(averages(module.means, 0.8, 0)[-1], rel=1e-6)
+    assert module.norm.num_batches_tracked == 5
+    assert abs(module.norm.running_mean.item() - module.means[-1]) > 0.1
+
+
 def test_a_checkpoint_holds_the_average_under_the_modules_own_keys(tmp_path: Path) -> None:
     module = Slope()
     saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)

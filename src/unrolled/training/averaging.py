@@ -23,7 +23,8 @@ class WeightAveraging(LightningWeightAveraging):
     is the average under the module's own keys, ready for whoever reads the file; `current_model_state` holds the
     weights that training goes on with, and `averaging_state` the number of updates. So a run resumed with this callback
     is exact, and one resumed without it starts from the average with the optimiser's old moments: keep the callback.
-    Buffers are taken over as they are. Memory: one more copy of the weights.
+    Buffers of floating-point numbers, such as the statistics of a batch norm, are averaged, too, since those of the
+    weights would not fit the average's; others are taken over as they are. Memory: one more copy of the weights.
 
     Lightning's class does most of the work. What this one changes: there, validation and checkpoints before the first
     update use the weights from before training; a checkpoint written while the two are exchanged, or after training,
@@ -45,7 +46,7 @@ class WeightAveraging(LightningWeightAveraging):
         self.decay = decay
         self.start = start
         self._exchanged = False  # the module holds the average and the averaged copy holds the weights
-        super().__init__(use_buffers=False, multi_avg_fn=self._update)
+        super().__init__(use_buffers=True, multi_avg_fn=self._update)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
@@ -99,7 +100,11 @@ class WeightAveraging(LightningWeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _update(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
-        """One step of the average; torch has taken the first one as a copy before this is ever called."""
+        """One step of the average, for tensors of one type; torch has taken the first one as a copy before."""
+        if not averages[0].is_floating_point():
+            for average, weight in zip(averages, weights, strict=True):
+                average.copy_(weight)
+            return
         decay = self.decay if int(num_averaged) >= self.start else 0.0
         get_ema_multi_avg_fn(decay)(averages, weights, num_averaged)
 
