@@ -73,7 +73,8 @@ class ImageEncoder(Encoder):
     def look(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) -> what the trunk says of them, (batch, region, trunk_size)."""
         expect(images, "batch channels height width", name="images")
-        found = self.trunk(images)
+        # Features of a place side by side in memory: what a convolution is fastest with, on processors and on GPUs.
+        found = self.trunk(images.contiguous(memory_format=torch.channels_last))
         expect(found, "batch features rows columns", features=self.trunk_size, name="what the trunk gives")
         return found.flatten(2).transpose(1, 2)
 
