@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from babel import Locale
+from babel.localedata import locale_identifiers
 
 from unrolled.training.data import DataError
 from unrolled_tasks.translation.data import PairBatch, TranslationData
@@ -270,7 +272,10 @@ def test_each_language_writes_its_own_way(target: str, kind: str, written: str) 
 
 
 def test_a_language_without_names_or_spelling_goes_without() -> None:
-    assert "territory" not in {phrase.kind for phrase in phrases("en", "ba", 80)}
+    # Which languages lack names changes with each edition of CLDR, so one is looked for in the edition that is here.
+    nameless = next(name for name in sorted(locale_identifiers()) if not Locale.parse(name).territories)
+
+    assert "territory" not in {phrase.kind for phrase in phrases("en", nameless, 80)}
     assert "spelled" not in {phrase.kind for phrase in phrases("en", "am", 80)}
 
 
