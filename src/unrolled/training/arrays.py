@@ -1,4 +1,4 @@
-"""Many equal arrays, or many pictures, in one Arrow file: written one after another, read anywhere through a map."""
+"""Many arrays, or many pictures, in one Arrow file: written one after another, read anywhere through a map."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -53,6 +53,45 @@ class Arrays:
             column: Any = self._reader.get_batch(number).column(0)
             self._blocks[number] = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *self.shape)
         return self._blocks[number]
+
+
+def write_sequences(path: Path, sequences: Iterable[Tensor]) -> None:
+    """Writes tensors of one kind of number and of any shapes, as they come, without ever holding them all."""
+    sequences = iter(sequences)
+    first = next(sequences, None)
+    values = pa.list_(pa.float32() if first is None else pa.from_numpy_dtype(first.numpy().dtype))
+    schema = pa.schema([pa.field("values", values), pa.field("shape", pa.list_(pa.int64()))])
+    rest = sequences if first is None else _chained(first, sequences)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        while block := list(islice(rest, _ROWS)):
+            ends = np.cumsum([0, *(one.numel() for one in block)]).astype(np.int32)
+            flat = torch.cat([one.flatten() for one in block]).numpy()
+            shapes = pa.array([list(one.shape) for one in block], schema.field("shape").type)
+            column = pa.ListArray.from_arrays(ends, flat, type=values)
+            writer.write_batch(pa.record_batch([column, shapes], schema=schema))
+
+
+class Sequences(Sequence[Tensor]):
+    """What `write_sequences` wrote; nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        count = self._reader.num_record_batches
+        last = self._reader.get_batch(count - 1).num_rows if count else 0
+        self._length = max(0, count - 1) * _ROWS + last
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._length))]
+        if not 0 <= index < self._length:
+            raise IndexError(f"sequence {index} of {self._length}")
+        block: Any = self._reader.get_batch(index // _ROWS)
+        values, shape = (block.column(number)[index % _ROWS] for number in (0, 1))
+        # A copy: what is read from the file is nobody's to change.
+        return torch.from_numpy(values.values.to_numpy(zero_copy_only=True).copy()).view(shape.as_py())
 
 
 class Picture(NamedTuple):

@@ -34,19 +34,30 @@ class Answers:
         self._names = {str(written): str(name) for written, name in (names or {}).items()}
         self._least = least_examples
 
-    def fit(self, opened: Sequence[tuple[Example, Any]], medium: Medium) -> LabelCodec | NumberCodec:
+    def options(self) -> dict[str, Any]:
+        """How answers are understood, as plain data."""
+        return {
+            "kind": self.kind,
+            "answer": self._answer,
+            "separator": self._separator,
+            "names": self._names,
+            "scaled": self._scaled,
+            "least_examples": self._least,
+        }
+
+    def fit(self, examples: Sequence[Example], sources: Sequence[Any], medium: Medium) -> LabelCodec | NumberCodec:
         """The codec for the training part's examples and their opened sources, with what reads them.
 
         Raises:
             DataError: answers that nothing can be learnt from.
         """
-        if not opened:
+        if not examples:
             raise DataError("there is no training example; data.cut or data.files has to leave some")
         lowercase = bool(getattr(medium, "lowercase", False))
         if self.kind in ("number", "share"):
-            numbers = torch.stack([self.numbers(example) for example, _ in opened])
-            return self._number_codec(numbers, medium.fit([source for _, source in opened]), lowercase)
-        counts = label_counts(self.labels(example) for example, _ in opened)
+            numbers = torch.stack([self.numbers(example) for example in examples])
+            return self._number_codec(numbers, medium.fit(sources), lowercase)
+        counts = label_counts(self.labels(example) for example in examples)
         rare = [label for label, count in counts.items() if count < self._least]
         if rare:
             raise DataError(
@@ -58,7 +69,7 @@ class Answers:
                 f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
             )
         labels = sorted(counts, key=_in_order)
-        reader = medium.fit([source for _, source in opened])
+        reader = medium.fit(sources)
         return LabelCodec(labels, reader, multiple=self.kind == "labels", lowercase=lowercase)
 
     def _number_codec(self, numbers: Tensor, reader: Any, lowercase: bool) -> NumberCodec:

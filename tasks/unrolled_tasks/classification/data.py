@@ -1,6 +1,7 @@
 """Sequences with labels or numbers: from any source, read by what the training part has shown."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from unrolled.checkpoint import TRUSTED, build
 from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.cache import cache_folder, made_once
 from unrolled.training.data import PARTS, DataError, SequenceData
 from unrolled.training.hub import HubSplits
 from unrolled_tasks.classification.answers import Answers
@@ -19,10 +21,10 @@ from unrolled_tasks.classification.examples import (
     cut_examples,
     file_examples,
     hub_examples,
-    label_counts,
 )
 from unrolled_tasks.classification.media import Medium, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
+from unrolled_tasks.classification.preparation import Preparation, Prepared
 
 
 class LabelledBatch(NamedTuple):
@@ -34,16 +36,6 @@ class LabelledBatch(NamedTuple):
     examples: Tensor  # (batch,) numbers of the examples within their part
     scale: float  # turns the summed loss into this batch's share of the step's mean
     shown: tuple[str, ...] = ()
-
-
-class _Part(NamedTuple):
-    """A part in memory: sources as they were opened, what the network reads of them if it is kept, answers."""
-
-    sources: list[Any]
-    read: list[Tensor] | None
-    steps: list[int]
-    targets: Tensor
-    shown: list[str]
 
 
 class ClassificationData(SequenceData):
@@ -73,6 +65,9 @@ class ClassificationData(SequenceData):
         scaled: a number is learnt in units of the training part's deviation, around its mean. False leaves it as it
             is, and numbers that are not around 0 to 1 are then hardly learnt.
         least_examples: of each label in the training part; 1 takes labels that can hardly be learnt.
+        kept: "memory", or "disk": all is opened and read once, for this run and later ones, and lies in a file that is
+            read through a map, so that there may be more of it than memory holds.
+        cache: folder for it; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
         on_error: "raise", or "skip" what cannot be opened, counted in the run's first lines.
         batch_size: rows of a process's batch.
         batch_steps: rows × longest of it, instead.
@@ -105,6 +100,8 @@ class ClassificationData(SequenceData):
         names: Mapping[Any, str] | None = None,
         scaled: bool = True,
         least_examples: int = 2,
+        kept: str = "memory",
+        cache: str | None = None,
         on_error: str = "raise",
         batch_size: int | None = 32,
         batch_steps: int | None = None,
@@ -120,9 +117,10 @@ class ClassificationData(SequenceData):
             raise DataError(
                 f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
             )
-        if on_error not in ("raise", "skip") or unit != reader.unit:
+        if on_error not in ("raise", "skip") or kept not in ("memory", "disk") or unit != reader.unit:
             raise DataError(
-                f"on_error={on_error!r} is raise or skip; unit={unit!r} is {reader.unit} for {type(reader).__name__}"
+                f"on_error={on_error!r} is raise or skip; kept={kept!r} is memory or disk; "
+                f"unit={unit!r} is {reader.unit} for {type(reader).__name__}"
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
             raise DataError(f"package={package!r} is one of {', '.join(PACKAGES)}, film_sentences")
@@ -149,20 +147,18 @@ class ClassificationData(SequenceData):
             scaled=scaled,
             least_examples=least_examples,
         )
-        self._on_error = on_error
         self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
         self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
         self._given_codec = None if codec_from is None else _answer_codec(codec_from)
         if self._given_codec is not None:
             self.medium.restore(self._given_codec.source)
-        self._codec: LabelCodec | NumberCodec | None = None
-        self._parts: dict[str, _Part] = {}
-        self._skipped: list[str] = []
-        self._training_counts: dict[str, int] = {}
+        self._preparation = Preparation(self.medium, self.answers, self._given_codec, skip=on_error == "skip")
+        self._kept, self._cache = kept, cache_folder(cache)
+        self._prepared: Prepared | None = None
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
-        if self._codec is not None:
+        if self._prepared is not None:
             return
         found = self._examples()
         if self._cut != [0.0, 0.0, 1.0] or self._given_codec is None:
@@ -170,14 +166,12 @@ class ClassificationData(SequenceData):
             found = cut_examples(found, self._cut, self._held_out, stratify=stratify, seed=self._seed)
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
-        opened = {part: self._open(examples) for part, examples in found.items()}
-        opened = {part: examples for part, examples in opened.items() if examples}
-        codec = self._given_codec or self.answers.fit(opened.get("train", []), self.medium)
-        if isinstance(codec, LabelCodec) and "train" in opened:
-            counts = label_counts(self.answers.labels(example) for example, _ in opened["train"])
-            self._training_counts = {label: counts[label] for label in codec.labels}
-        self._parts = {part: self._in_memory(part, examples, codec) for part, examples in opened.items()}
-        self._codec = codec
+        if self._kept == "memory":
+            self._prepared = self._preparation.prepared(found)
+        else:
+            folder = self._cache / f"examples-{self._preparation.key(found)}"
+            write = partial(self._preparation.write, found)
+            self._prepared = self._preparation.load(made_once(folder, write))
 
     def sizes(self) -> dict[str, int]:
         codec = self.codec()
@@ -189,49 +183,53 @@ class ClassificationData(SequenceData):
         }
 
     def codec(self) -> LabelCodec | NumberCodec:
-        if self._codec is None:
-            raise RuntimeError("the examples are not read yet: call prepare() first")
-        return self._codec
+        return self._ready.codec
 
     @property
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
-        return tuple(self._parts)
+        return tuple(self._ready.parts)
+
+    @property
+    def _ready(self) -> Prepared:
+        if self._prepared is None:
+            raise RuntimeError("the examples are not read yet: call prepare() first")
+        return self._prepared
 
     def training_counts(self) -> dict[str, int]:
         """How many training examples each label has."""
-        return dict(self._training_counts)
+        return dict(self._ready.training_counts)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
-        codec = self.codec()
-        counts = ", ".join(f"{part} {len(content.steps):,}" for part, content in self._parts.items())
-        steps = [steps for content in self._parts.values() for steps in content.steps]
+        codec, parts, skipped = self.codec(), self._ready.parts, self._ready.skipped
+        counts = ", ".join(f"{part} {len(content.steps):,}" for part, content in parts.items())
+        steps = [steps for content in parts.values() for steps in content.steps]
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
         answers = f"{codec.size} labels" if isinstance(codec, LabelCodec) else ", ".join(codec.names)
-        skipped = f"; skipped: {len(self._skipped):,}, first {self._skipped[0]}" if self._skipped else ""
+        left_out = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
         return (
-            f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{skipped}; "
+            f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{left_out}; "
             f"scored: {self.scored_part}"
         )
 
     def train_dataloader(self) -> BucketLoader[LabelledBatch]:
         """One process's batches of the training part."""
-        if "train" not in self._parts:
+        if "train" not in self._ready.parts:
             raise DataError("there are no training examples")
         return self._loader("train", shuffle=True, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
         """The validation part, from long to short; nothing if there is none."""
-        return self._loader("validation", restart=True) if "validation" in self._parts else []
+        return self._loader("validation", restart=True) if "validation" in self._ready.parts else []
 
     def test_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
         """The examples to be scored."""
-        return self._loader(self.scored_part, restart=True) if self.scored_part in self._parts else []
+        return self._loader(self.scored_part, restart=True) if self.scored_part in self._ready.parts else []
 
     def _loader(self, part: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabelledBatch]:
         plan = BucketPlan(
-            [_length_class(steps) for steps in self._parts[part].steps],
+            [_length_class(steps) for steps in self._ready.parts[part].steps],
             batch_size=self._budget["batch_size"],
             batch_tokens=self._budget["batch_steps"],
             ranks=self.ranks,
@@ -246,15 +244,14 @@ class ClassificationData(SequenceData):
         return loader
 
     def _batch(self, part: str, rows: Ints, scale: float, *, epoch: int | None) -> LabelledBatch:
-        content, reader, numbers = self._parts[part], self.codec().source, rows.tolist()
-        if epoch is not None and self.medium.augments:
+        content, reader, numbers = self._ready.parts[part], self.codec().source, rows.tolist()
+        kept = [content.kept[number] for number in numbers]
+        if epoch is not None and content.unread:
             # By example and epoch, so that it is the same on one process as on several, and in a resumed run.
             seeds = [hash((self._seed, epoch, number)) & 0x7FFFFFFF for number in numbers]
-            read = self.medium.augmented([content.sources[number] for number in numbers], reader, seeds)
-        elif content.read is not None:
-            read = [content.read[number] for number in numbers]
+            read = self.medium.augmented(kept, reader, seeds)
         else:
-            read = [self.medium.read(content.sources[number], reader) for number in numbers]
+            read = [self.medium.read(source, reader) for source in kept] if content.unread else kept
         source, lengths = batched(read)
         shown = () if epoch is not None else tuple(content.shown[number] for number in numbers)
         return LabelledBatch(source, lengths, content.targets[numbers], torch.as_tensor(rows), scale, shown)
@@ -271,34 +268,6 @@ class ClassificationData(SequenceData):
         if not any(found.values()):
             raise DataError("there is no example in these files")
         return found
-
-    def _open(self, examples: Sequence[Example]) -> list[tuple[Example, Any]]:
-        opened: list[tuple[Example, Any]] = []
-        for example in examples:
-            try:
-                opened.append((example, self.medium.open(example)))
-            except ValueError as error:
-                said = str(error) if str(error).startswith(example.place) else f"{example.place}: {error}"
-                if self._on_error == "raise":
-                    raise DataError(f"{said}; data.on_error=skip leaves such examples out and counts them") from error
-                self._skipped.append(said)
-        return opened
-
-    def _in_memory(self, part: str, opened: Sequence[tuple[Example, Any]], codec: LabelCodec | NumberCodec) -> _Part:
-        sources, read, steps, targets, shown = [], [], [], [], []
-        keep = not (part == "train" and self.medium.augments)
-        for example, source in opened:
-            try:
-                frames = self.medium.read(source, codec.source) if keep else None
-                target = self.answers.target(example, codec)
-            except ValueError as error:
-                raise DataError(f"{part}, {example.place}: {error}") from error
-            sources.append(source if not keep else None)
-            read.append(frames)
-            steps.append(self.medium.steps(source, codec.source) if frames is None else len(frames))
-            targets.append(target)
-            shown.append(self.medium.shown(example, source))
-        return _Part(sources, read if keep else None, steps, torch.stack(targets), shown)
 
 
 def _length_class(steps: int) -> int:

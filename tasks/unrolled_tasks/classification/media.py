@@ -50,6 +50,14 @@ class Medium(ABC):
     def fit(self, sources: Sequence[Any]) -> Codec | Reader:
         """The codec or reader for these sources, which are the training part's."""
 
+    def options(self) -> dict[str, Any]:
+        """All that decides what is opened and read, as plain data.
+
+        Raises:
+            DataError: a medium that doesn't say.
+        """
+        raise DataError(f"{type(self).__name__} has no options() to tell prepared examples by: take data.kept=memory")
+
     def restore(self, reader: Any) -> None:
         """Takes over what a trained network's reader has fixed, before anything is opened."""
         return
@@ -128,6 +136,16 @@ class Text(Medium):
             )
         self.symbols, self.subwords, self.vocabulary_size = unit, subwords, vocabulary_size
         self.min_count, self.lowercase, self.max_length = min_count, lowercase, max_length
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "unit": self.symbols,
+            "subwords": self.subwords,
+            "vocabulary_size": self.vocabulary_size,
+            "min_count": self.min_count,
+            "lowercase": self.lowercase,
+            "max_length": self.max_length,
+        }
 
     def open(self, example: Example) -> str:
         if not isinstance(example.source, str):

@@ -47,6 +47,16 @@ class Pictures(Medium):
         self.order, self.size, self.colour = order, size, colour
         self.patch, self.stride, self.permutation = patch, stride, permutation
 
+    def options(self) -> dict[str, Any]:
+        return {
+            "order": self.order,
+            "size": None if self.size is None else list(self.size),
+            "colour": self.colour,
+            "patch": self.patch,
+            "stride": self.stride,
+            "permutation": self.permutation,
+        }
+
     def open(self, example: Example) -> Tensor:
         if isinstance(example.source, Tensor):
             return example.source

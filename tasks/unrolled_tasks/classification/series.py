@@ -36,6 +36,9 @@ class Series(Medium):
         self.normalise = normalise
         self._names: list[str] | None = self.channels
 
+    def options(self) -> dict[str, Any]:
+        return {"series": self.series, "channels": self.channels, "normalise": self.normalise}
+
     def open(self, example: Example) -> Tensor:
         source = example.source
         if isinstance(source, Path):

@@ -4,7 +4,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -74,6 +74,9 @@ class Sound(Medium):
         except ValueError as error:
             raise DataError(f"features: {error}") from error
         return features.fit(sources) if features.needs_fit else features
+
+    def options(self) -> dict[str, Any]:
+        return {"rate": self.rate, "features": self._features(rate=self.rate or 16000).to_dict()}
 
     def restore(self, reader: AudioFeatures) -> None:
         self.rate = reader.rate
