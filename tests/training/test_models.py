@@ -25,6 +25,33 @@ TASKS = {
         "callbacks.progress=null",
         "+trainer.enable_progress_bar=false",
     ],
+    "regression": [
+        "task=regression",
+        "data.batch_size=16",
+        "encoder.frame.hidden_size=null",
+        "model.hidden_size=12",
+        "trainer=cpu",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+    ],
+    "captioning": [
+        "task=captioning",
+        "data=captioned_images",
+        "data.files=pictures.jsonl",
+        "data.min_count=1",
+        "data.batch_tokens=60",
+        "data.cut=[0.6,0.2,0.2]",
+        "trunk.module={widths:[8],strides:[2],channels:1}",
+        "trunk.transform.size=8",
+        "model.hidden_size=12",
+        "attention.attention_size=8",
+        "network.encoder.size=12",
+        "decoder.embedding_size=12",
+        "trainer=cpu",
+        "callbacks.alignments=null",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+    ],
     "translation": [
         "task=translation",
         "data=pairs",
@@ -48,7 +75,16 @@ def test_there_are_models_to_look_at() -> None:
 
 
 # A decoder steps through a state, which the net without memory has none of: it is a baseline of what reads a whole.
-PAIRS = [(task, model) for task in TASKS for model in MODELS if model != "feedforward" or task == "classification"]
+READING = ("classification", "regression")
+PAIRS = [(task, model) for task in TASKS for model in MODELS if model != "feedforward" or task in READING]
+
+
+def draw_pictures(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    rows = [{"file_name": f"{number}.png", "caption": f"grey number {number}"} for number in range(20)]
+    for number, row in enumerate(rows):
+        image.new("L", (8, 8), 10 * number).save(folder / row["file_name"])
+    (folder / "pictures.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 @pytest.mark.parametrize(("task", "model"), PAIRS)
@@ -57,6 +93,8 @@ def test_every_model_trains_in_every_task(
 ) -> None:
     pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    if task == "captioning":
+        draw_pictures(folder)
 
     run(configure("run", *TASKS[task], *STEP, f"model={model}", small=task == "char_lm"))
 
