@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ _LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that spell a number instead 
 class GlyphSource(Source):
     """Characters and their official names: "LATIN SMALL LETTER E WITH ACUTE", "LEFTWARDS ARROW WITH TAIL".
 
-    The parts are split by character, so that the name of an unseen one has to be composed from what is seen. Training
+    Characters that look the same are one, with several names: the Latin, the Greek and the Cyrillic A. The parts are
+    split by what characters look like, so that the name of an unseen one has to be composed from what is seen. Training
     characters are drawn in several faces (weights, slants, serifs) and sizes, each a picture of its own; those that are
     scored once, upright in DejaVu Sans at the middle size where it has them.
 
@@ -53,20 +54,28 @@ class GlyphSource(Source):
         import matplotlib
 
         return {
+            "version": 2,  # raise it when the same options lead to other pictures or names
             "options": [self._count, self._size, self._cut, self._seed],
             "versions": [matplotlib.__version__, unicodedata.unidata_version],
         }
 
     def images(self, part: str) -> Iterator[Captioned]:
-        for code, faces in self._characters:
-            character = chr(code)
-            name = unicodedata.name(character)
-            if share_of(name, self._cut) != part:
+        for codes, faces in self._shapes:
+            names = tuple(unicodedata.name(chr(code)) for code in codes)
+            if share_of(names[0], self._cut) != part:
                 continue
-            drawings = self._drawings(code, faces) if part == "train" else [(faces[0], _SIZES[1])]
+            drawings = self._drawings(codes[0], faces) if part == "train" else [(faces[0], _SIZES[1])]
             for number, (face, size) in enumerate(drawings):
-                picture = Picture(self._draw(character, face, size), "")
-                yield Captioned(picture, (name,), f"U+{code:04X} {number}")
+                picture = Picture(self._draw(codes[0], face, size), "")
+                yield Captioned(picture, names, f"U+{codes[0]:04X} {number}")
+
+    @cached_property
+    def _shapes(self) -> list[tuple[list[int], list[str]]]:
+        """Code points that look the same, with the faces of the first."""
+        alike: dict[bytes, tuple[list[int], list[str]]] = {}
+        for code, faces in self._characters:
+            alike.setdefault(self._draw(code, faces[0], _SIZES[1]), ([], faces))[0].append(code)
+        return list(alike.values())
 
     @cached_property
     def _characters(self) -> list[tuple[int, list[str]]]:
@@ -89,17 +98,23 @@ class GlyphSource(Source):
         ]
         return every[: self._count]
 
-    def _draw(self, character: str, face: str, share: float) -> bytes:
+    def _draw(self, code: int, face: str, share: float) -> bytes:
         """A PNG, black on white, the baseline always at the same height."""
+        character = chr(code)
         pixels = self._size * 4  # drawn large and made small: the thinnest stroke leaves a trace
         image = Image.new("L", (pixels, pixels), 255)
-        font = ImageFont.truetype(str(_folder() / f"{face}.ttf"), round(pixels * share))
+        font = _font(face, round(pixels * share))
         left, _, right, _ = font.getbbox(character, anchor="ls")
         place = ((pixels - left - right) / 2, pixels * 0.74)
         ImageDraw.Draw(image).text(place, character, fill=0, font=font, anchor="ls")
         written = BytesIO()
         image.resize((self._size, self._size), Image.Resampling.BOX).save(written, "PNG")
         return written.getvalue()
+
+
+@cache
+def _font(face: str, pixels: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(_folder() / f"{face}.ttf"), pixels)
 
 
 def _folder() -> Path:
@@ -110,5 +125,7 @@ def _folder() -> Path:
 
 def _is_told_by_its_shape(character: str) -> bool:
     name = unicodedata.name(character, "")
-    category = unicodedata.category(character)
-    return bool(name) and not name.startswith(_LEFT_OUT) and category[0] not in "CZM"
+    styled = unicodedata.decomposition(character).startswith("<font>")  # "MATHEMATICAL BOLD A": what a face is, too
+    return (
+        bool(name) and not name.startswith(_LEFT_OUT) and unicodedata.category(character)[0] not in "CZM" and not styled
+    )

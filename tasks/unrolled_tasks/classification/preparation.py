@@ -163,7 +163,7 @@ class Preparation:
         unread = part == "train" and self._medium.augments
 
         def read() -> Iterator[Tensor]:
-            for example, source in zip(examples, sources, strict=True):
+            for example, source in zip(waiting(examples, "examples read"), sources, strict=True):
                 try:
                     frames = None if unread else self._medium.read(source, codec.source)
                     targets.append(self._answers.target(example, codec))

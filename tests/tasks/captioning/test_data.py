@@ -166,6 +166,19 @@ def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path)
     assert again == [one.picture.content for one in source.images("test")]
 
 
+def test_characters_that_look_the_same_are_one_with_several_names() -> None:
+    source = GlyphSource(4, 24, (0.8, 0.1, 0.1), seed=0)
+    images = {part: list(source.images(part)) for part in source.parts}
+    (names,) = {
+        one.captions for part in images.values() for one in part if "GREEK CAPITAL LETTER ALPHA" in one.captions
+    }
+
+    assert {"LATIN CAPITAL LETTER A", "CYRILLIC CAPITAL LETTER A"} < set(names)
+    assert not any("MATHEMATICAL BOLD" in name for part in images.values() for one in part for name in one.captions)
+    learnt = {one.picture.content for one in images["train"]}
+    assert not [one.captions for one in images["test"] if one.picture.content in learnt]
+
+
 def test_a_broken_picture_is_named_or_skipped_and_counted(pictures: Path) -> None:
     path = pictures / "shapes" / "red_left.png"
     path.write_bytes(path.read_bytes()[:60])
