@@ -190,9 +190,10 @@ class GradientClip(Callback):
             clip_grad_value_(every, self.value)
             self.clipped += 1
             after = _total_norm(every, self.norm_type, module.device)  # stays on the device: no second synchronisation
-        module.log("gradient/norm_before", reading.total, prog_bar=True)
-        module.log("gradient/norm_after", after)
-        module.log("gradient/clipped_share", self.clipped / self.steps)
+        log = getattr(module, "log_step", module.log)  # any module may be clipped; ours says when nobody listens
+        log("gradient/norm_before", reading.total, prog_bar=True)
+        log("gradient/norm_after", after)
+        log("gradient/clipped_share", self.clipped / self.steps)
 
     def _leave_out(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         """Skips the step or raises; the parameters stay what they are either way."""

@@ -174,7 +174,7 @@ class WritingTask(SequenceTask):
             total = total + self.attention_loss(decoded.weights, mask)
             if self.reinforcement is not None:
                 total = total + self.reinforcement(decoded, batch.targets, mask)
-        self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
+        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return total * batch.scale + self.penalty()
 
     def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:

@@ -188,8 +188,8 @@ class Captioning(WritingTask):
             return super().training_step(batch, batch_idx)
         state, memory = self.start(batch)
         outcome = self.critic.learn(self.decoder, state, memory, batch.references, self.target_codec, self.search)
-        self.log("train/loss", outcome.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
-        self.log("train/reward", outcome.reward, prog_bar=True, batch_size=len(batch.examples))
+        self.log_step("train/loss", outcome.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
+        self.log_step("train/reward", outcome.reward, prog_bar=True, batch_size=len(batch.examples))
         return outcome.loss + self.penalty()
 
     def alignment(self, batch: CaptionBatch, row: int, text: list[str], weights: Tensor) -> RegionAlignment | None:

@@ -105,8 +105,8 @@ class CharLM(SequenceTask):
         """The window's share of the optimizer step's mean loss."""
         loss = self.loss(batch, "train")
         mean = loss.mean.detach()
-        self.log("train/loss", mean, prog_bar=True)
-        self.log(f"train/{self.measure}", self._convert(mean))
+        self.log_step("train/loss", mean, prog_bar=True)
+        self.log_step(f"train/{self.measure}", self._convert(mean))
         return loss.total * batch.scale + self.penalty()
 
     def on_validation_epoch_start(self) -> None:

@@ -163,7 +163,7 @@ class Classification(SequenceTask):
             loss = Loss(share * own.total + (1 - share) * other.total, own.count)
         else:
             loss = learnt(self.network(batch.source, batch.lengths), batch.targets)
-        self.log("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
+        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
