@@ -69,6 +69,35 @@ def test_silence_is_added_at_both_ends_each_by_itself() -> None:
     assert abs(float(torch.corrcoef(ends.T)[0, 1])) < 0.5
 
 
+def test_quiet_ends_are_cut_off_and_nothing_between() -> None:
+    """Steps of 10 decibels up to a loud middle and down again, with a gap in it."""
+    decibels = [-40, -30, -20, -10, 0, -60, 0, -10, -20, -30, -40]
+    steps = torch.cat([torch.full((480,), 10 ** (each / 20)) for each in decibels])
+
+    for depth, cut in ((5.0, 4), (15.0, 3), (25.0, 2), (45.0, 0)):
+        augmentation = Augmentation(trim=1.0, least_trim=depth, most_trim=depth)
+        changed = augmentation._sound(steps, RATE, torch.Generator().manual_seed(0))
+        assert torch.equal(changed, steps[480 * cut : len(steps) - 480 * cut])
+
+    ragged = torch.cat([torch.zeros(1000), torch.ones(50)])  # what is over when frames are counted belongs to the last
+    assert torch.equal(Augmentation(trim=1.0)._sound(ragged, RATE, torch.Generator().manual_seed(0)), ragged[960:])
+    silence = torch.zeros(7)
+    assert torch.equal(Augmentation(trim=1.0)._sound(silence, RATE, torch.Generator().manual_seed(0)), silence)
+
+
+def test_ends_are_cut_off_as_often_as_asked_by_a_depth_drawn_for_each() -> None:
+    fading = 0.5 ** (torch.arange(8000) / 400)
+    augmentation = Augmentation(trim=0.5, least_trim=10.0, most_trim=50.0)
+    lengths = [len(augmentation._sound(fading, RATE, torch.Generator().manual_seed(seed))) for seed in range(100)]
+
+    cut = [length for length in lengths if length < 8000]
+    assert 35 < len(cut) < 65
+    assert len(set(cut)) > 15
+    least, most = (400 * decibels / (20 * math.log10(2)) for decibels in (10, 50))
+    assert least - 160 <= min(cut) < least + 400
+    assert most - 400 < max(cut) <= most + 160
+
+
 def test_noise_is_as_far_below_as_asked() -> None:
     tone = torch.sin(torch.arange(8000) / 3)
     for decibels in (0.0, 20.0):
@@ -79,8 +108,14 @@ def test_noise_is_as_far_below_as_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"equaliser": -1.0}, {"padding": -0.1}, {"tilt": -3.0}, {"noise": 1.2}, {"speed": 1.0}]
+    "options", [{"equaliser": -1.0}, {"padding": -0.1}, {"tilt": -3.0}, {"noise": 1.2}, {"trim": 1.1}, {"speed": 1.0}]
 )
 def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"augmentation: {next(iter(options))}="):
         Augmentation(**options)
+
+
+@pytest.mark.parametrize("name", ["snr", "trim"])
+def test_the_least_is_not_above_the_most(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"least_{name}=50.0 is above most_{name}="):
+        Augmentation(**{f"least_{name}": 50.0})

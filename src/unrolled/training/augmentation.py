@@ -22,6 +22,9 @@ class Augmentation:
             (Jaitly & Hinton 2013).
         stretch: s of a factor from 1 − s to 1 + s on the length alone: frames are interpolated.
         shift: seconds of silence at most in front of a recording, or cut off it.
+        trim: probability that the ends are cut off, as by a recorder that waits for loudness: an s may go.
+        least_trim: decibels below the loudest fiftieth of a second under which ends are cut off, at least.
+        most_trim: likewise, at most.
         padding: seconds of silence at most in front of a recording and, drawn by itself, behind it, before there is
             noise: how much silence there is says nothing about a word.
         noise: probability that noise is added.
@@ -47,6 +50,9 @@ class Augmentation:
         warp: float = 0.0,
         stretch: float = 0.0,
         shift: float = 0.0,
+        trim: float = 0.0,
+        least_trim: float = 15.0,
+        most_trim: float = 45.0,
         padding: float = 0.0,
         noise: float = 0.0,
         least_snr: float = 5.0,
@@ -59,16 +65,19 @@ class Augmentation:
         time_masks: int = 0,
         time_width: float = 0.15,
     ) -> None:
-        shares = {"speed": speed, "warp": warp, "stretch": stretch, "noise": noise, "time_width": time_width}
+        shares = {"speed": speed, "warp": warp, "stretch": stretch, "time_width": time_width}
+        chances = {"trim": trim, "noise": noise}
         amounts = {"shift": shift, "padding": padding, "gain": gain, "tilt": tilt, "equaliser": equaliser}
         amounts |= {"band_masks": band_masks, "time_masks": time_masks}
-        for name, value in {**shares, **amounts, "band_width": band_width}.items():
-            if value < 0 or (name in shares and name != "noise" and value >= 1) or (name == "noise" and value > 1):
+        amounts |= {"least_trim": least_trim, "band_width": band_width}
+        for name, value in {**shares, **chances, **amounts}.items():
+            if value < 0 or (name in shares and value >= 1) or (name in chances and value > 1):
                 raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
-        if least_snr > most_snr:
-            raise ValueError(f"augmentation: least_snr={least_snr} is above most_snr={most_snr}")
+        for name, least, most in (("snr", least_snr, most_snr), ("trim", least_trim, most_trim)):
+            if least > most:
+                raise ValueError(f"augmentation: least_{name}={least} is above most_{name}={most}")
         self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
-        self.padding = padding
+        self.trim, self.least_trim, self.most_trim, self.padding = trim, least_trim, most_trim, padding
         self.noise, self.least_snr, self.most_snr, self.gain = noise, least_snr, most_snr, gain
         self.tilt, self.equaliser = tilt, equaliser
         self.band_masks, self.band_width = band_masks, band_width
@@ -93,6 +102,9 @@ class Augmentation:
             moved = round(self.shift * rate * _between(generator))
             kept = samples[max(0, -moved) :] if len(samples) + moved > 1 else samples
             samples = torch.nn.functional.pad(kept, (max(0, moved), 0))
+        if self.trim and _uniform(generator) < self.trim:
+            depth = self.least_trim + (self.most_trim - self.least_trim) * _uniform(generator)
+            samples = _trimmed(samples, rate // 50, depth)
         if self.padding:
             before, behind = (round(self.padding * rate * _uniform(generator)) for _ in range(2))
             samples = torch.nn.functional.pad(samples, (before, behind))
@@ -146,6 +158,13 @@ class Augmentation:
             for first in range(0, frames.shape[1], bands):  # deltas lose the same bands
                 frames[:, first + start : first + start + width] = mean[first + start : first + start + width]
         return frames
+
+
+def _trimmed(samples: Tensor, size: int, depth: float) -> Tensor:
+    """From the first to the last frame of so many samples that is at most `depth` decibels below the loudest."""
+    power = torch.nn.functional.pad(samples, (0, -len(samples) % size)).view(-1, size).square().mean(1)
+    loud = (power >= power.max() * 10 ** (-depth / 10)).nonzero()
+    return samples[int(loud[0]) * size : (int(loud[-1]) + 1) * size]
 
 
 def _uniform(generator: torch.Generator) -> float:

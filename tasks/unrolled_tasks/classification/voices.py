@@ -2,15 +2,18 @@
 
     python -m unrolled_tasks.classification.voices FOLDER 0=zero 1=one 2=two
 
-Few speakers are few examples of how a word may be said. eSpeak NG says it in other accents, pitches, tempi and throats.
+Few speakers are few examples of how a word may be said. eSpeak NG says it in other accents, pitches, tempi and throats,
+with an s that is loud or hardly there, as over a telephone.
 What it says is no human voice, and needs no download but one package.
 """
 
 import argparse
 import ctypes
+import math
 import random
 import shutil
 import sys
+import tempfile
 import wave
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -23,15 +26,22 @@ from unrolled.training.console import waiting
 _NO_PERSON = ("robo", "whisper", "croak", "demonic", "announcer", "kaukovalta", "unirobot", "ricishay", "fast", "robot")
 _TEMPO = (110, 200)  # words a minute
 _PITCH = (15, 75)  # of eSpeak's 0 to 99
+_CONSONANTS = (5, 100)  # per cent of eSpeak's own loudness; people's are often softer
 _SYNCHRONOUS, _UTF8, _RATE, _PITCHED = 2, 1, 1, 3  # of speak_lib.h
 
 
 class Voice(NamedTuple):
-    """How a word is said: eSpeak's name of an accent and a throat, words a minute, and pitch from 0 to 99."""
+    """How a word is said.
 
-    name: str
+    An accent and a throat by eSpeak's names, words a minute, pitch from 0 to 99, and the loudness of s, f and z in per
+    cent of eSpeak's.
+    """
+
+    accent: str
+    throat: str
     tempo: int
     pitch: int
+    consonants: int = 100
 
 
 class Speaker:
@@ -49,12 +59,15 @@ class Speaker:
             loader: Any = import_module("espeakng_loader")
         except ModuleNotFoundError:
             raise ValueError("voices are eSpeak NG's: pip install 'unrolled[voices]'") from None
-        data = Path(loader.get_data_path())
+        # A copy, since how loud consonants are stands in the file of a throat, and throats of ours are written into it.
+        self._own = tempfile.TemporaryDirectory(prefix="voices-")
+        data = Path(shutil.copytree(loader.get_data_path(), Path(self._own.name) / "espeak-ng-data"))
         spoken = {path.name for path in (data / "lang").rglob("*") if path.is_file()}
         self.accents = sorted(name for name in spoken if name == language or name.startswith(f"{language}-"))
         if not self.accents:
             raise ValueError(f"language={language!r}: eSpeak NG speaks {', '.join(sorted(spoken))}")
-        throats = (path.name for path in (data / "voices" / "!v").iterdir())
+        self._folder = data / "voices" / "!v"
+        throats = (path.name for path in self._folder.iterdir())
         self.throats = sorted(name for name in throats if not any(part in name.lower() for part in _NO_PERSON))
         self._library = ctypes.CDLL(loader.get_library_path())
         self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data.parent).encode(), 0)
@@ -68,14 +81,17 @@ class Speaker:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def voices(self, count: int, seed: int) -> list[Voice]:
-        """That many voices, each throat before any comes twice, in an accent, tempo and pitch drawn at random."""
+        """That many voices, each throat before any comes twice; all else is drawn at random."""
         drawn = random.Random(seed)
         throats = drawn.sample(self.throats, len(self.throats))
+        least, most = (math.log(share) for share in _CONSONANTS)
         return [
             Voice(
-                f"{drawn.choice(self.accents)}+{throats[n % len(throats)]}",
+                drawn.choice(self.accents),
+                throats[n % len(throats)],
                 drawn.randint(*_TEMPO),
                 drawn.randint(*_PITCH),
+                round(math.exp(drawn.uniform(least, most))),  # as loudness is heard: by ratios
             )
             for n in range(count)
         ]
@@ -86,8 +102,9 @@ class Speaker:
         Raises:
             ValueError: eSpeak doesn't know the voice, or finds nothing to say.
         """
-        if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-            raise ValueError(f"eSpeak NG has no voice {voice.name!r}")
+        name = f"{voice.accent}+{self._throat(voice)}"
+        if self._library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise ValueError(f"eSpeak NG has no voice {name!r}")
         self._library.espeak_SetParameter(_RATE, voice.tempo, 0)
         self._library.espeak_SetParameter(_PITCHED, voice.pitch, 0)
         self._said.clear()
@@ -96,6 +113,14 @@ class Speaker:
         if not any(self._said):
             raise ValueError(f"{text!r} leaves nothing to say")
         return bytes(self._said)
+
+    def _throat(self, voice: Voice) -> str:
+        """The name of a throat with consonants as loud as the voice's."""
+        name = f"{voice.throat}-{voice.consonants}"
+        plain, own = self._folder / voice.throat, self._folder / name
+        if plain.is_file() and not own.exists():
+            own.write_bytes(plain.read_bytes() + f"\nconsonants {voice.consonants} {voice.consonants}\n".encode())
+        return name
 
     def _hear(self, samples: Any, count: int, _events: int | None) -> int:
         if samples and count > 0:

@@ -52,10 +52,26 @@ def test_the_seed_decides_which_voices(tmp_path: Path) -> None:
     speaker = voices.Speaker()
     first, again, other = (speaker.voices(200, seed) for seed in (1, 1, 2))
     assert first == again != other
-    assert len({voice.name.partition("+")[2] for voice in first[: len(speaker.throats)]}) == len(speaker.throats)
-    assert len({voice.name.partition("+")[0] for voice in first}) == len(speaker.accents) > 5
+    assert len({voice.throat for voice in first[: len(speaker.throats)]}) == len(speaker.throats)
+    assert len({voice.accent for voice in first}) == len(speaker.accents) > 5
     fast, slow = (len(speaker.say("six", first[0]._replace(tempo=tempo))) for tempo in (200, 110))
     assert fast < slow
+
+
+def test_a_voice_decides_how_loud_its_s_is() -> None:
+    speaker = voices.Speaker()
+    plain = voices.Voice("en-US", "max", tempo=150, pitch=50)
+
+    def levels(consonants: int) -> tuple[float, float]:
+        """Root mean squares of the first tenth of a six, which is its s, and of what is loudest, its vowel."""
+        said = torch.frombuffer(speaker.say("six", plain._replace(consonants=consonants)), dtype=torch.int16).float()
+        frames = said[: len(said) // 100 * 100].view(-1, 100).square().mean(1).sqrt()
+        return float(frames[: len(frames) // 10].square().mean().sqrt()), float(frames.max())
+
+    (hiss, vowel), (soft_hiss, same_vowel) = levels(100), levels(10)
+    assert 7 < hiss / soft_hiss < 15
+    assert abs(vowel / same_vowel - 1) < 0.2
+    assert len({voice.consonants for voice in speaker.voices(200, seed=1)}) > 50
 
 
 def test_what_cannot_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
