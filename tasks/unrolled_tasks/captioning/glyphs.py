@@ -20,6 +20,7 @@ FACES = (
     *(f"DejaVuSans{style}" for style in _STYLES),
     *(f"DejaVuSansMono{style}" for style in _STYLES),
     *(f"DejaVuSerif{style}" for style in _SERIFS),
+    *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 )
 _SIZES = (0.62, 0.7, 0.78)  # heights of the em square, as shares of the picture
 _LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that spell a number instead of what is seen
@@ -31,7 +32,7 @@ class GlyphSource(Source):
     Characters that look the same are one, with several names: the Latin, the Greek and the Cyrillic A. The parts are
     split by what characters look like, so that the name of an unseen one has to be composed from what is seen. Training
     characters are drawn in several faces (weights, slants, serifs) and sizes, each a picture of its own; those that are
-    scored once, upright in DejaVu Sans at the middle size where it has them.
+    scored once, upright in DejaVu Sans at the middle size where it has them, else in the first face that has.
 
     Args:
         count: training pictures of each character at most.
@@ -44,7 +45,7 @@ class GlyphSource(Source):
         self._count, self._size, self._cut, self._seed = count, size, list(cut), seed
 
     def __str__(self) -> str:
-        return "glyphs of DejaVu"
+        return "glyphs of DejaVu and STIX"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -54,7 +55,7 @@ class GlyphSource(Source):
         import matplotlib
 
         return {
-            "version": 2,  # raise it when the same options lead to other pictures or names
+            "version": 3,  # raise it when the same options lead to other pictures or names
             "options": [self._count, self._size, self._cut, self._seed],
             "versions": [matplotlib.__version__, unicodedata.unidata_version],
         }

@@ -166,6 +166,24 @@ def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path)
     assert again == [one.picture.content for one in source.images("test")]
 
 
+def test_all_text_faces_of_matplotlib_are_drawn_from() -> None:
+    """DejaVu has no circled letters; STIX draws an E otherwise than DejaVu does."""
+    source = GlyphSource(16, 24, (1.0, 0.0, 0.0), seed=0)
+    drawn = Counter(one.captions[0] for one in source.images("train"))
+
+    assert drawn["CIRCLED LATIN CAPITAL LETTER A"] > 1
+    assert drawn["LATIN CAPITAL LETTER E WITH ACUTE"] == 16
+    faces = {face for _, faces in source._shapes for face in faces}
+    assert {face.removeprefix("STIXGeneral") for face in faces if face.startswith("STIX")} == {
+        "",
+        "Bol",
+        "Italic",
+        "BolIta",
+    }
+    code = ord("E")
+    assert source._draw(code, "DejaVuSerif", 0.7) != source._draw(code, "STIXGeneral", 0.7)
+
+
 def test_characters_that_look_the_same_are_one_with_several_names() -> None:
     source = GlyphSource(4, 24, (0.8, 0.1, 0.1), seed=0)
     images = {part: list(source.images(part)) for part in source.parts}
