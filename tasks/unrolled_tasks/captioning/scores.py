@@ -158,7 +158,7 @@ def _counts(words: Sequence[str]) -> Counter[tuple[str, ...]]:
     return Counter(words[i : i + n] for n in range(1, _ORDER + 1) for i in range(len(words) - n + 1))
 
 
-def by_word(written: Sequence[Written], most: int = 40) -> list[tuple[str, int, float, float]]:
+def by_word(written: Sequence[Written], most: int = 100) -> list[tuple[str, int, float, float]]:
     """(word, references with it, recall, precision in percent) for the most frequent words of the references.
 
     A word is found where the text about the same image has it too; a text is right to have it where any reference has.
