@@ -55,7 +55,7 @@ class LabelCodec(_AnswerCodec):
         """
         if label not in self._ids:
             near = get_close_matches(label, self.labels, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             shown = ", ".join(self.labels[:20]) + (", …" if self.size > 20 else "")
             raise ValueError(f"label {label!r} is none that training saw{hint} It saw {shown}")
         return self._ids[label]

@@ -57,8 +57,8 @@ def classify(
 
     Args:
         bundle: a classifier from `load_bundle`.
-        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for series and
-            pictures, tensors as their reader takes them.
+        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for pictures, paths
+            or tensors (channels, height, width) from 0 to 1; for series, tensors as their reader takes them.
         batch_size: sources that are read at once.
         ahead: sources taken before the first of them is answered, so that those of similar length go together.
         notice: is told, once for each kind, that recordings are resampled, mixed or silent.
@@ -66,10 +66,37 @@ def classify(
     Raises:
         ValueError: a network that classifies nothing; a source that cannot be read, which is named.
     """
+    found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, notice=notice)
+    return (said for said in found if said is not None)
+
+
+def predictions(
+    bundle: Bundle,
+    sources: Iterable[Any],
+    *,
+    batch_size: int = 32,
+    ahead: int = 256,
+    notice: Callable[[str], None] | None = None,
+    broken: Callable[[ValueError], None] | None = None,
+) -> Iterator[Prediction | None]:
+    """As `classify`, going on behind a source that cannot be read.
+
+    Args:
+        bundle: see `classify`.
+        sources: see `classify`.
+        batch_size: see `classify`.
+        ahead: see `classify`.
+        notice: see `classify`.
+        broken: is told of each source that cannot be read, in whose place None is given; None raises the error.
+
+    Raises:
+        ValueError: see `classify`.
+    """
     network, codec = _classifier(bundle)
     if batch_size < 1 or ahead < 1:
         raise ValueError(f"batch_size={batch_size} and ahead={ahead} are 1 or more")
-    return _stream(network, codec, iter(sources), batch_size, ahead, Once(notice))
+    tensors = _tensors(sources, codec, Once(notice), broken)
+    return _stream(network, codec, tensors, batch_size, ahead)
 
 
 class Once:
@@ -130,27 +157,6 @@ def reads(bundle: Bundle) -> str:
     return {AudioFeatures: "sound", PictureReader: "pictures"}.get(type(source), "series")
 
 
-def opened_pictures(bundle: Bundle, paths: Iterable[str]) -> Iterator[Tensor]:
-    """Pictures (channels, height, width) from 0 to 1, as a classifier of pictures takes them, by the library Pillow.
-
-    Raises:
-        ValueError: a file that is no picture; no Pillow here.
-    """
-    channels = _classifier(bundle)[1].source.channels
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise ValueError("reading pictures needs Pillow: pip install pillow") from None
-    for path in paths:
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("RGB" if channels == 3 else "L")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} cannot be read as a picture: {error}") from None
-        flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        yield flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
-
-
 def prediction(values: Tensor, codec: Answers) -> Prediction:
     """A row of `answers` with its names."""
     if isinstance(codec, NumberCodec):
@@ -165,20 +171,18 @@ def prediction(values: Tensor, codec: Answers) -> Prediction:
 def _classifier(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
     network, codec = bundle.network, bundle.codec
     if not isinstance(network, SequenceClassifier) or not isinstance(codec, LabelCodec | NumberCodec):
-        raise ValueError(f"only a classifier classifies; this checkpoint holds a {type(network).__name__}")
+        raise ValueError(f"only a SequenceClassifier classifies; this checkpoint holds {type(network).__name__}")
     return network, codec
 
 
 def _stream(
-    network: SequenceClassifier, codec: Answers, sources: Iterator[Any], batch_size: int, ahead: int, once: Once
-) -> Iterator[Prediction]:
+    network: SequenceClassifier, codec: Answers, sources: Iterator[Tensor | None], batch_size: int, ahead: int
+) -> Iterator[Prediction | None]:
     device = next(network.parameters()).device
-    number = 0
     while taken := list(islice(sources, ahead)):
-        read = [_read(source, codec, number + place, once) for place, source in enumerate(taken, start=1)]
-        number += len(taken)
+        read = {place: source for place, source in enumerate(taken) if source is not None}
         found: dict[int, Prediction] = {}
-        order = sorted(range(len(read)), key=lambda place: len(read[place]))
+        order = sorted(read, key=lambda place: len(read[place]))
         for begin in range(0, len(order), batch_size):
             places = order[begin : begin + batch_size]
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
@@ -186,7 +190,21 @@ def _stream(
             with torch.no_grad():
                 said = answers(network(padded, lengths), codec)
             found |= {place: prediction(row, codec) for place, row in zip(places, said, strict=True)}
-        yield from (found[place] for place in range(len(taken)))
+        yield from (found.get(place) for place in range(len(taken)))
+
+
+def _tensors(
+    sources: Iterable[Any], codec: Answers, once: Once, broken: Callable[[ValueError], None] | None
+) -> Iterator[Tensor | None]:
+    for number, source in enumerate(sources, start=1):
+        try:
+            tensor = _read(source, codec, number, once)
+        except ValueError as error:
+            if broken is None:
+                raise
+            broken(error)
+            tensor = None
+        yield tensor
 
 
 def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
@@ -201,6 +219,8 @@ def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
         return torch.tensor(ids)
     if isinstance(reader, AudioFeatures):
         return reader(_samples(source, reader.rate, number, once))
+    if isinstance(reader, PictureReader) and isinstance(source, (str, PathLike)):
+        source = _picture(str(source), reader.channels)
     if not isinstance(source, Tensor):
         raise ValueError(f"source {number} is a {type(source).__name__}; a {_kind(reader)} takes tensors")
     try:
@@ -229,6 +249,21 @@ def _samples(source: Any, rate: int, number: int, once: Once) -> Tensor:
     if not bool(samples.any()):
         once("silence", f"{name} is silent throughout")
     return resample(samples, own, rate)
+
+
+def _picture(path: str, channels: int) -> Tensor:
+    """A picture file (channels, height, width) from 0 to 1, by the library Pillow."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise ValueError("reading pictures needs Pillow: pip install pillow") from None
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from None
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
 
 
 def _kind(reader: Any) -> str:

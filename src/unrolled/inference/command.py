@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status: 0, or 2 when what was asked for cannot be done."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(sys.argv[1:] if arguments is None else list(arguments))
     try:
         options.run(options)
     except ValueError as error:
@@ -27,14 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Options may stand between a command's files, and what it doesn't know is answered with its own usage."""
+    parser, commands = _parsers()
+    command = commands.get(arguments[0]) if arguments else None
+    if command is None:
+        return parser.parse_args(arguments)  # help, or an error that names the commands
+    return command.parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(prog="python -m unrolled", description="Use a trained recurrent network.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
     _add_translate(commands)
     _add_caption(commands)
     _add_classify(commands)
-    return parser
+    return parser, commands.choices
 
 
 def _add_sample(commands: Any) -> None:
@@ -141,6 +151,9 @@ def _add_classify(commands: Any) -> None:
     classify.add_argument("files", nargs="*", metavar="FILE", help="recordings or pictures (default: lines of text)")
     classify.add_argument("--json", action="store_true", help="one object a line, with all probabilities")
     classify.add_argument("--ahead", type=int, default=256, help="sources read before the first answer; 1 to type")
+    classify.add_argument(
+        "--skip-broken", action="store_true", help="go on behind what cannot be read; how many there were is said last"
+    )
     _add_common(classify)
     classify.set_defaults(run=_classify)
 
@@ -224,10 +237,14 @@ def _caption(options: argparse.Namespace) -> None:
             continue
         for candidate in row:
             print(path, f"{candidate.score:.4f}", _line(candidate.text), sep="\t")
+    _say_broken(broken, f"{len(options.images)} images", options)
+
+
+def _say_broken(broken: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:
     for error in broken:
-        print(f"unrolled caption: left out: {error}", file=sys.stderr)
+        print(f"unrolled {options.command}: left out: {error}", file=sys.stderr)
     if broken:
-        print(f"unrolled caption: {len(broken)} of {len(options.images)} images left out", file=sys.stderr)
+        print(f"unrolled {options.command}: {len(broken)} of {of} left out", file=sys.stderr)
 
 
 def _line(text: str) -> str:
@@ -235,7 +252,7 @@ def _line(text: str) -> str:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from unrolled.inference.classification import classify, opened_pictures, reads
+    from unrolled.inference.classification import predictions, reads
 
     bundle = _load(options, options.checkpoint)
     wanted = reads(bundle)
@@ -246,10 +263,16 @@ def _classify(options: argparse.Namespace) -> None:
         raise ValueError(
             f"name {kind} to be classified" if kind else "series are classified from Python: see classify()"
         )
-    names = options.files or list(_utf8(sys.stdin, "standard input"))
-    sources = opened_pictures(bundle, names) if wanted == "pictures" else names
-    found = classify(bundle, sources, ahead=options.ahead, notice=_say)
-    for name, said in zip(names, found, strict=True):
+    # Twice, line by line: whoever types has an answer before the last line.
+    names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
+    broken: list[ValueError] = []
+    skip = broken.append if options.skip_broken else None
+    found = predictions(bundle, sources, ahead=options.ahead, notice=_say, broken=skip)
+    answered = 0
+    for said, name in zip(found, names, strict=False):
+        if said is None:
+            continue
+        answered += 1
         shown = " ".join(name.split())
         if options.json:
             content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
@@ -258,6 +281,7 @@ def _classify(options: argparse.Namespace) -> None:
             print(shown, *(f"{value:.6g}" for value in said.values.values()), sep="\t", flush=options.ahead == 1)
         else:
             print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=options.ahead == 1)
+    _say_broken(broken, f"{answered + len(broken)} sources", options)
 
 
 def _say(text: str) -> None:

@@ -104,7 +104,7 @@ class Answers:
         """The labels of an example by their names."""
         answer = example.answer
         if self.kind == "labels":
-            found = answer.split(self._separator) if isinstance(answer, str) else list(answer)
+            found = answer.split(self._separator) if isinstance(answer, str) else list(answer or ())
             labels = [str(label).strip() for label in found if str(label).strip()]
         else:
             labels = [str(answer).strip()]

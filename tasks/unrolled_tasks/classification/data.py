@@ -133,7 +133,8 @@ class ClassificationData(SequenceData):
         if held_out and group is None:
             raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")
         self.medium, self.unit = reader, unit
-        self.columns = Columns(source, answer if isinstance(answer, str) else list(answer), group)
+        named = answer if isinstance(answer, str) else list(answer)
+        self.columns = Columns(source, named, group, blank=target == "labels")
         self.columns.check()
         given = zip(PARTS, (files, validation_files, test_files), strict=True)
         self._files = {part: each for part, each in given if each is not None}

@@ -38,11 +38,19 @@ class Example(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Names of columns; `group` is a regular expression where a folder's file names are looked at."""
+    """Names of columns.
+
+    Attributes:
+        source: of what is read.
+        answer: of what is to be said of it.
+        group: of what keeps examples together; a regular expression where a folder's file names are looked at.
+        blank: an answer may be empty, as where there may be any number of labels.
+    """
 
     source: str
     answer: str | Sequence[str]
     group: str | None
+    blank: bool = False
 
     def check(self) -> None:
         """Refuses a regular expression for groups that is none, or that has no part to take."""
@@ -124,7 +132,8 @@ def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
                 f"{place}: no column {name!r}{nearest(name, row)}; there is {', '.join(map(str, row)) or 'none'}. "
                 f"Name it by data.{role}"
             )
-        if row[name] is None or (role == "answer" and row[name] == ""):
+        empty = row[name] is None or (role == "answer" and row[name] == "")
+        if empty and not (role == "answer" and columns.blank):
             raise DataError(f"{place}: column {name!r} holds nothing")
     if columns.group is not None and columns.group not in row:
         raise DataError(f"{place}: no column {columns.group!r}{nearest(columns.group, row)}. Name it by data.group")

@@ -108,6 +108,19 @@ def test_labels_may_be_named_and_several(tmp_path: Path, batches: Batches) -> No
     assert {int(n): t.tolist() for n, t in zip(batch.examples, batch.targets, strict=True)} == expected
 
 
+def test_none_of_several_labels_is_an_answer(tmp_path: Path, batches: Batches) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\nbig red,"big,red"\nlarge,big\nplain,\nruby,red\nnothing,\nboth,"red,big"\n')
+
+    data = text_data(path, target="labels", cut=[1, 0, 0], reader=Text(min_count=1))
+
+    (batch,) = batches(data)
+    expected = {0: [1, 1], 1: [1, 0], 2: [0, 0], 3: [0, 1], 4: [0, 0], 5: [1, 1]}
+    assert {int(n): t.tolist() for n, t in zip(batch.examples, batch.targets, strict=True)} == expected
+    with pytest.raises(DataError, match="line 4: column 'label' holds nothing"):
+        text_data(path, cut=[1, 0, 0])
+
+
 def test_numbers_are_normalised_by_the_training_part(tmp_path: Path) -> None:
     data = text_data(
         jsonl(tmp_path / "a.jsonl", sentences()), answer=["stars", "share"], target="number", cut=[1, 0, 0]

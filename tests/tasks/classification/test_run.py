@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +298,16 @@ def test_lines_are_classified_in_order(trained: Path, texts: Path, python: Proce
     assert said["values"] == pytest.approx(expected[0].values)
 
 
+def test_whoever_types_has_an_answer_before_the_next_line(trained: Path) -> None:
+    command = [sys.executable, "-m", "unrolled", "classify", str(trained), "--ahead", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as typed:
+        assert typed.stdin is not None
+        assert typed.stdout is not None
+        for line in ("good", "bad but good"):
+            print(line, file=typed.stdin, flush=True)
+            assert typed.stdout.readline().startswith(f"{line}\t")
+
+
 def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, python: Process) -> None:
     soundfile = pytest.importorskip("soundfile")
     options = ["encoder.frame.bidirectional=false", "data.reader.features.normalise=running", "trainer.max_epochs=2"]
@@ -321,7 +332,15 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     wav(tones / "empty.wav", [])
     fast = python("-m", "unrolled", "classify", str(checkpoint), "fast.wav", "fast.wav")
     assert fast.stderr.count("16000 samples a second; it is resampled to 8000") == 1
+    some = python(
+        "-m", "unrolled", "classify", str(checkpoint), "empty.wav", "--json", str(path), "--skip-broken", "none.wav"
+    )
+    assert [json.loads(line)["source"] for line in some.stdout.splitlines()] == [str(path)]
+    assert some.returncode == 0
+    assert "left out: empty.wav holds no sample" in some.stderr
+    assert "2 of 3 sources left out" in some.stderr
     for arguments, message in (
+        (["--Json", str(path)], "unrecognized arguments: --Json"),
         (["empty.wav"], "empty.wav holds no sample"),
         (["none.wav"], "none.wav cannot be read as sound"),
         ([], "name recordings to be classified"),
