@@ -211,6 +211,13 @@ def test_a_run_that_writes_no_checkpoint_names_none(folder: Path, configure: Con
     assert "next" not in capsys.readouterr().out
 
 
+def test_lightnings_switches_take_callbacks_away(folder: Path, configure: Configure) -> None:
+    run(configure("run", "++trainer.enable_progress_bar=false", "++trainer.enable_checkpointing=false"))
+
+    assert summary(folder / "run")["checkpoint"] == ""
+    assert not list(folder.rglob("*.ckpt"))
+
+
 def test_a_sweep_leaves_a_folder_for_each_run(
     folder: Path, python: Process, train_script: str, small: list[str]
 ) -> None:

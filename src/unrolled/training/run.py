@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
@@ -200,10 +201,13 @@ def _rehearse_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer]) -> None
 
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     arguments = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
+    # Lightning's own switches, which it would say no to where callbacks of the kind are given.
+    switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+    unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
     try:
         trainer = Trainer(
             **arguments,
-            callbacks=callbacks,
+            callbacks=[callback for callback in callbacks if not isinstance(callback, unwanted)],
             logger=loggers or False,
             default_root_dir=config.run_dir,
             use_distributed_sampler=False,  # plans of the data split by rank themselves
