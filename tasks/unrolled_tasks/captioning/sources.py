@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,8 +54,8 @@ class Source(ABC):
 class TableSource(Source):
     """Files with an image in each row: Parquet that holds it, or a table that names its file.
 
-    A folder with images and a metadata.jsonl (an imagefolder, as the library `datasets` calls it) is such a table. Rows
-    that name the same file are one image with several captions.
+    A folder with images and a metadata.jsonl (an imagefolder, as the library `datasets` calls it) is such a table; what
+    it doesn't name is an image without a caption. Rows that name the same file are one image with several captions.
 
     Args:
         files: for each part, paths, folders or glob patterns, one or several.
@@ -91,7 +92,12 @@ class TableSource(Source):
         for path in self._paths(part):
             folder = path.parent if self._folder is None else Path(self._folder).expanduser()
             rows = (captioned(row, *self._columns, folder, place) for place, row in read_table(path))
-            yield from joined(rows)
+            yield from with_unnamed(joined(rows), folder) if self._is_of_folder(path) else joined(rows)
+
+    def _is_of_folder(self, path: Path) -> bool:
+        """Whether it is the one table that says what all images in its folder are."""
+        tables = {each for part in self.parts for each in self._paths(part) if each.parent == path.parent}
+        return self._folder is None and path.name.startswith("metadata.") and len(tables) == 1
 
     def _paths(self, part: str) -> list[Path]:
         return find_files(self._files[part], f"{part} files", suffixes=TABLES)
@@ -222,6 +228,20 @@ def joined(images: Iterator[Captioned]) -> Iterator[Captioned]:
         else:
             named[path] = one
     yield from named.values()
+
+
+def with_unnamed(images: Iterator[Captioned], folder: Path) -> Iterator[Captioned]:
+    """The images, and behind them those in the folder that none of them is, without captions."""
+    from PIL import Image
+
+    named: set[str] = set()
+    for one in images:
+        named.add(normpath(one.picture.path))
+        yield one
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in readable and str(path) not in named:
+            yield Captioned(Picture(None, str(path)), (), str(path))
 
 
 def named_stamps(images: Iterator[Captioned]) -> str:

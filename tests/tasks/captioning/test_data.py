@@ -234,6 +234,21 @@ def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(p
         prepared(files="shapes", validation_files="shapes/metadata.jsonl")
 
 
+def test_images_that_their_folders_table_does_not_name_are_counted(pictures: Path) -> None:
+    Image.new("RGB", (8, 8)).save(pictures / "shapes" / "forgotten.JPG", "JPEG")
+    (pictures / "shapes" / "notes.txt").write_text("no image")
+
+    data = prepared(files="shapes")
+    assert "1 images without a caption" in data.describe()
+    assert len(data.references("train")) == 16
+    with pytest.raises(DataError, match=r"forgotten\.JPG: an image of the validation part without a caption"):
+        prepared(files="shapes/metadata.jsonl", validation_files="shapes")
+
+    # Of several tables in one folder, none says what all images are.
+    (pictures / "shapes" / "metadata.jsonl").rename(pictures / "shapes" / "train.jsonl")
+    assert "without a caption" not in prepared(files="shapes").describe()
+
+
 def test_captions_without_images_are_refused(pictures: Path) -> None:
     (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"file_name": None, "captions": ["a"]}))
     with pytest.raises(DataError, match="line 1, column 'file_name' holds no image"):
