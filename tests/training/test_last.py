@@ -1,4 +1,4 @@
-"""last.ckpt: written after every validation, better or not."""
+"""last.ckpt: written after every validation, better or not, and after epochs without one."""
 
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,10 @@ def test_it_follows_every_validation_though_none_was_better(tmp_path: Path) -> N
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
 
 
-@pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {"max_steps": 1}])
-def test_a_run_that_never_validated_leaves_one_at_its_end(tmp_path: Path, options: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("options", "step"), [({"limit_val_batches": 0}, 6), ({"max_steps": 1}, 1), ({"check_val_every_n_epoch": 2}, 6)]
+)
+def test_it_holds_the_end_though_that_was_not_validated(tmp_path: Path, options: dict[str, int], step: int) -> None:
     fit(tmp_path, **options)
 
-    assert (tmp_path / "last.ckpt").is_file()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step

@@ -94,6 +94,20 @@ def test_a_resumed_run_is_the_uninterrupted_one(folder: Path, configure: Configu
         assert torch.equal(value, resumed[name]), name
 
 
+def test_a_run_goes_on_from_its_end_though_that_was_not_validated(folder: Path, configure: Configure) -> None:
+    common = ["model.dropout=0.3", "++trainer.check_val_every_n_epoch=2", "callbacks/averaging=ema", "test=false"]
+    common += ["scheduler=none"]
+    run(configure("whole", *common, "trainer.max_epochs=4"))
+    run(configure("begun", *common, "trainer.max_epochs=3"))
+    last = folder / "begun" / "checkpoints" / "last.ckpt"
+    run(configure("resumed", *common, "trainer.max_epochs=4", f"resume={last}"))
+
+    assert summary(folder / "begun")["steps"] == torch.load(last, weights_only=True)["global_step"]
+    whole, resumed = (weights(folder / name / "checkpoints" / "last.ckpt") for name in ("whole", "resumed"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
 def test_init_from_starts_from_the_weights_and_the_codec(folder: Path, configure: Configure) -> None:
     run(configure("first", "trainer.max_epochs=1", "test=false"))
     (folder / "rhyme.txt").write_text("a text with other letters: äöü xyz\n" * 50)

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after every validation, better or not, and at the end of a run that never validated.
+    """Writes `last.ckpt` after every validation, better or not, and at the end of every epoch without one.
 
     Lightning's own `save_last` follows only when a new best was saved (2.6): a run that was interrupted after a while
     without one would go on from there.
@@ -19,16 +19,18 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str | Path) -> None:
         self.dirpath = dirpath  # as ModelCheckpoint names it: where each process puts its own part
         self.path = Path(dirpath) / "last.ckpt"
-        self._saved = False
+        self._step = 0  # at which it was written
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not getattr(trainer, "fast_dev_run", False):
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._saved and not getattr(trainer, "fast_dev_run", False):
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not at the end of training: an average of the weights has taken their place by then, and nothing goes on there.
+        if trainer.global_step != self._step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved = True
+        if not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.path)
+            self._step = trainer.global_step
