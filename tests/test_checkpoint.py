@@ -119,10 +119,13 @@ def test_text_and_truncated_files_are_no_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "poem.ckpt").write_text("Shall I compare thee")
     whole = saved(tmp_path, content()).read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "stack.ckpt").write_text("seed: 1\n")  # "s" takes from a stack on which nothing is
+    (tmp_path / "folder.ckpt").mkdir()
 
-    for name in ("poem.ckpt", "half.ckpt"):
-        with pytest.raises(CheckpointError, match=name):
+    for name in ("poem.ckpt", "half.ckpt", "stack.ckpt", "folder.ckpt"):
+        with pytest.raises(CheckpointError, match=name) as raised:
             load_bundle(tmp_path / name)
+        assert "Re-running" not in str(raised.value)
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:

@@ -126,24 +126,35 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: missing, unreadable, unsafe, foreign, or of a later format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, such as {path / 'checkpoints/best.ckpt'}")
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.ckpt"))[:5] if path.parent.is_dir() else []
         hint = f"; beside it: {', '.join(near)}" if near else ""
         raise CheckpointError(f"{path}: no such file{hint}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: it holds Python objects or is no checkpoint, and was not executed ({_first_line(error)})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({_first_line(error)})") from None
+    content = load_tensors(path)
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise CheckpointError(f"{path}: a torch file, but not one written by unrolled (it has no {KEY!r} entry)")
     found = content[KEY].get("format")
     if found != FORMAT:
         raise CheckpointError(f"{path}: format {found!r}; this version of unrolled reads format {FORMAT}")
     return cast("dict[str, Any]", content)
+
+
+def load_tensors(path: str | Path) -> Any:
+    """What is in a torch file, on the CPU, without executing anything.
+
+    Raises:
+        CheckpointError: it is none, is damaged, or holds Python objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: it holds Python objects or is no checkpoint, and was not executed ({_reason(error)})"
+        ) from None
+    except Exception as error:  # torch's unpickler stumbles over a text as over any program, by IndexError and others
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({_reason(error)})") from None
 
 
 def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: str | torch.device = "cpu") -> Bundle:
@@ -189,5 +200,7 @@ def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Pat
     network.load_state_dict(weights)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def _reason(error: Exception) -> str:
+    """What torch found, without its advice to execute it all the same."""
+    said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    return said.splitlines()[0][:200] if said else type(error).__name__

@@ -65,7 +65,10 @@ class SequenceData(LightningDataModule, ABC):
             DataError: there is no such part.
         """
         if part not in self.parts:
-            raise DataError(f"there is no {part} part, only {', '.join(self.parts)}; give it data of its own, or a cut")
+            raise DataError(
+                f"there is no {part} part, only {', '.join(self.parts)}; give it data of its own, or a share of these: "
+                "'data.cut=[0,0,1]' makes all of them the test"
+            )
         self._asked_part = part
 
     def prepare_data(self) -> None:

@@ -26,7 +26,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Not at the end of training: an average of the weights has taken their place by then, and nothing goes on there.
+        # Not at the end of training: by then an average has taken the weights' place, from which nothing goes on.
         if trainer.global_step != self._step:
             self._save(trainer)
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
+from unrolled.checkpoint import CheckpointError, load_tensors
 from unrolled.vision import Trunk
 
 _MOST_NAMED = 3  # of what does not fit
@@ -50,9 +49,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"task.pretrained={path}: no such file")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"task.pretrained={path}: not readable as weights ({str(error).splitlines()[0]})") from None
+        content = load_tensors(path)
+    except CheckpointError as error:
+        raise ValueError(f"task.pretrained: {error}") from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"task.pretrained={path}: it holds no state dict of tensors")

@@ -91,6 +91,8 @@ def score(config: DictConfig) -> dict[str, float]:
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
     build(content[KEY]["codec"], trusted=trusted)
+    if config.seed is None:
+        config.seed = content[KEY]["info"].get("seed", 1)
     description = content[KEY]["network"]
     network = build(description, trusted=trusted)
     parts = assemble(config, codec=content[KEY]["codec"])

@@ -115,7 +115,8 @@ class Captioning(WritingTask):
         """Write captions, or score it on other images."""
         return (
             f"python -m unrolled caption {checkpoint} photo.jpg",
-            f"python evaluate.py task=captioning checkpoint={checkpoint} data=captioned_images data.files=FILE",
+            f"python evaluate.py task=captioning checkpoint={checkpoint} data=captioned_images "
+            "data.files=FILE 'data.cut=[0,0,1]'",
         )
 
     @property

@@ -98,7 +98,7 @@ class CharLM(SequenceTask):
         prompt = '--prompt "ROMEO:" ' if self.codec.unknown not in self.codec.encode("ROMEO:") else ""
         return (
             f"python -m unrolled sample {checkpoint} {prompt}--length 400",
-            f"python evaluate.py checkpoint={checkpoint} data=text data.files=FILE",
+            f"python evaluate.py checkpoint={checkpoint} data=text data.files=FILE 'data.cut=[0,0,1]'",
         )
 
     def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:

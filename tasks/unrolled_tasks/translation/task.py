@@ -74,7 +74,8 @@ class Translation(WritingTask):
         """Translate, or score it on other pairs."""
         return (
             f"python -m unrolled translate {checkpoint} < in.txt > out.txt",
-            f"python evaluate.py task=translation checkpoint={checkpoint} data=pairs data.files=FILE",
+            f"python evaluate.py task=translation checkpoint={checkpoint} data=pairs "
+            "data.files=FILE 'data.cut=[0,0,1]'",
         )
 
     def start(self, batch: PairBatch) -> tuple[DecoderState, Any]:

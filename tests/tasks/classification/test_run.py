@@ -248,6 +248,20 @@ def test_another_part_is_scored_without_training(trained: Path, texts: Path, con
     assert len((texts / "whole" / "predictions.jsonl").read_text().splitlines()) == 240
 
 
+def test_an_evaluation_cuts_as_the_run_did(texts: Path, configure: Configure) -> None:
+    run(configure("seventh", *WORDS, "seed=7", "trainer.max_epochs=1", small=False))
+    checkpoint = f"checkpoint={texts / 'seventh' / 'checkpoints' / 'best.ckpt'}"
+    asked = ["task=classification", "data=sentences", "data.files=texts.jsonl", "data.cut=[0.8,0.1,0.1]", "trainer=cpu"]
+
+    def tested(name: str, *options: str) -> str:
+        score(configure(name, checkpoint, *asked, *options, name="evaluate", small=False))
+        return (texts / name / "predictions.jsonl").read_text()
+
+    expected = (texts / "seventh" / "predictions.jsonl").read_text()
+    assert tested("again") == expected
+    assert tested("other", "seed=8") != expected
+
+
 def test_resuming_goes_on_with_the_same_changes_and_weights(tones: Path, configure: Configure) -> None:
     pytest.importorskip("soundfile")
     common = [*SOUND, "trainer.max_epochs=4", "trainer.val_check_interval=1.0", "test=false", "scheduler=none"]
