@@ -113,8 +113,8 @@ class SeriesReader(Reader):
         if len(wrong):
             step, channel = wrong[0].tolist()
             raise ValueError(
-                f"step {step}, channel {self.channels[channel]} is {source[step, channel].item()}; one of {len(wrong)} "
-                "numbers that are not finite: fill them or take them out"
+                f"step {step} (the first is 0), channel {self.channels[channel]!r} is {source[step, channel].item()}; "
+                f"one of {len(wrong)} numbers that are not finite: fill them or take them out"
             )
         return (source.float() - self.centers) / self.scales
 

@@ -43,6 +43,7 @@ WRONG = [
     ("model.hidden_size", "model.hidden_size", "key=value"),
     ("seed=[1", "seed=[1", "not an override"),
     ("data=text", "data.files", "add data.files=…"),
+    ("data=captioned_images data.files=a.jsonl", "trunk.transform", "Name that, task=…"),
     (f"{TEXT} model.hidden_size=0", "0", "1 or more"),
     (f"{TEXT} model.dropout=1.5", "1.5", "[0, 1)"),
     (f"{TEXT} model.backend=cuddn", "cuddn", "fused"),

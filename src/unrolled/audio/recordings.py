@@ -3,6 +3,7 @@
 import math
 from functools import lru_cache
 from os import PathLike
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import torch
@@ -69,6 +70,8 @@ def read_recording(file: str | PathLike[str] | BinaryIO, name: str | None = None
     except (ModuleNotFoundError, OSError):  # OSError: its library is missing
         raise ValueError("reading sound needs soundfile: pip install 'unrolled[audio]'") from None
     name = name or str(file)
+    if isinstance(file, str | PathLike) and not Path(file).is_file():
+        raise ValueError(f"{name}: {'a folder; name the files in it' if Path(file).is_dir() else 'no such file'}")
     try:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:

@@ -13,10 +13,14 @@ class _AnswerCodec(Codec):
     start = -1  # nothing is written before an answer
     unknown = None
 
-    def __init__(self, source: Any, lowercase: bool) -> None:
+    def __init__(self, source: Any, lowercase: bool, max_length: int | None) -> None:
         if not callable(getattr(source, "to_dict", None)):
             raise ValueError(f"source is a {type(source).__name__}, expected a codec or a reader, which have to_dict()")
-        self.source, self.lowercase = source, lowercase
+        self.source, self.lowercase, self.max_length = source, lowercase, max_length
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text that is to be answered, cut behind `max_length` of them."""
+        return super().encode(text)[: self.max_length]
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         if not isinstance(self.source, Codec):
@@ -32,6 +36,7 @@ class LabelCodec(_AnswerCodec):
         source: how what is classified is read: a text codec or a reader such as `AudioFeatures`.
         multiple: a source may have any number of labels, none included, instead of exactly one.
         lowercase: text is read in lower case.
+        max_length: steps of a text that are read; None for all.
 
     Raises:
         ValueError: fewer than two labels of which one holds, no label at all, or one given twice.
@@ -39,8 +44,15 @@ class LabelCodec(_AnswerCodec):
 
     unit = "label"
 
-    def __init__(self, labels: Sequence[str], source: Any, multiple: bool = False, lowercase: bool = False) -> None:
-        super().__init__(source, lowercase)
+    def __init__(
+        self,
+        labels: Sequence[str],
+        source: Any,
+        multiple: bool = False,
+        lowercase: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__(source, lowercase, max_length)
         self.labels, self.multiple = list(labels), multiple
         self.size = len(self.labels)
         self._ids = {label: index for index, label in enumerate(self.labels)}
@@ -70,6 +82,7 @@ class LabelCodec(_AnswerCodec):
             "source": self.source.to_dict(),
             "multiple": self.multiple,
             "lowercase": self.lowercase,
+            "max_length": self.max_length,
         }
 
 
@@ -83,6 +96,7 @@ class NumberCodec(_AnswerCodec):
         source: how what is looked at is read; see `LabelCodec`.
         bounded: the numbers lie from 0 to 1 and are predicted as probabilities, without center and scale.
         lowercase: text is read in lower case.
+        max_length: steps of a text that are read; None for all.
 
     Raises:
         ValueError: unequal counts, a scale that isn't above 0, bounded numbers that are scaled.
@@ -98,8 +112,9 @@ class NumberCodec(_AnswerCodec):
         source: Any,
         bounded: bool = False,
         lowercase: bool = False,
+        max_length: int | None = None,
     ) -> None:
-        super().__init__(source, lowercase)
+        super().__init__(source, lowercase, max_length)
         self.names, self.centers, self.scales = list(names), list(centers), list(scales)
         self.bounded = bounded
         self.size = len(self.names)
@@ -120,4 +135,5 @@ class NumberCodec(_AnswerCodec):
             "source": self.source.to_dict(),
             "bounded": self.bounded,
             "lowercase": self.lowercase,
+            "max_length": self.max_length,
         }

@@ -70,6 +70,8 @@ def captions(
         if not isinstance(network.encoder, ImageEncoder):
             raise ValueError(f"a captioner sees with an ImageEncoder, not with a {type(network.encoder).__name__}")
     options.checked()
+    if isinstance(images, str | bytes):
+        raise ValueError(f"images={images!r:.60} is one; give a list of them")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: 1 or more")
     return _stream(networks, codec, iter(images), options, batch_size, generator, broken)

@@ -14,6 +14,7 @@ from unrolled.checkpoint import Bundle
 from unrolled.classifier import ClassifierState, SequenceClassifier
 from unrolled.codecs import Codec, LabelCodec, NumberCodec
 from unrolled.readers import PictureReader
+from unrolled.vision import read_image
 
 Answers = LabelCodec | NumberCodec
 
@@ -57,8 +58,9 @@ def classify(
 
     Args:
         bundle: a classifier from `load_bundle`.
-        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for pictures, paths
-            or tensors (channels, height, width) from 0 to 1; for series, tensors as their reader takes them.
+        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for pictures,
+            tensors (channels, height, width) of bytes or from 0 to 1, or what else `unrolled.vision.read_image` takes;
+            for series, tensors or arrays (time, channels).
         batch_size: sources that are read at once.
         ahead: sources taken before the first of them is answered, so that those of similar length go together.
         notice: is told, once for each kind, that recordings are resampled, mixed or silent.
@@ -93,6 +95,8 @@ def predictions(
         ValueError: see `classify`.
     """
     network, codec = _classifier(bundle)
+    if isinstance(sources, str | bytes):
+        raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
     if batch_size < 1 or ahead < 1:
         raise ValueError(f"batch_size={batch_size} and ahead={ahead} are 1 or more")
     tensors = _tensors(sources, codec, Once(notice), broken)
@@ -140,9 +144,13 @@ class Listener:
         self._memory: ClassifierState = self.network.initial_state(1)
 
     @torch.no_grad()
-    def hear(self, samples: Tensor) -> Prediction | None:
-        """New samples (time,) at the features' rate: what is said now, or None while no further frame is whole."""
-        frames, self._ears = self.features.step(samples.to(self._like).unsqueeze(0), self._ears)
+    def hear(self, samples: Any) -> Prediction | None:
+        """New samples (time,) at the features' rate: what is said now, or None while no further frame is whole.
+
+        Raises:
+            ValueError: see `heard`.
+        """
+        frames, self._ears = self.features.step(heard(samples).to(self._like).unsqueeze(0), self._ears)
         outputs = None
         for frame in frames.unbind(1):
             outputs, self._memory = self.network.step(frame, self._memory)
@@ -217,31 +225,41 @@ def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
         if not ids:
             raise ValueError(f"source {number}: the text {source!r:.60} has no {reader.unit} that can be read")
         return torch.tensor(ids)
-    if isinstance(reader, AudioFeatures):
-        return reader(_samples(source, reader.rate, number, once))
-    if isinstance(reader, PictureReader) and isinstance(source, (str, PathLike)):
-        source = _picture(str(source), reader.channels)
-    if not isinstance(source, Tensor):
-        raise ValueError(f"source {number} is a {type(source).__name__}; a {_kind(reader)} takes tensors")
+    name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
-        return reader(source)
-    except ValueError as error:
-        raise ValueError(f"source {number}: {error}") from None
+        if isinstance(reader, AudioFeatures):
+            read = reader(_samples(source, name, reader.rate, once))
+        elif isinstance(reader, PictureReader):
+            read = reader(_picture(source, reader.channels))
+        else:
+            read = reader(_values(source, f"a {_kind(reader)} takes tensors and arrays"))
+    except (ValueError, OSError) as error:
+        raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+    if len(read) == 0:
+        raise ValueError(f"{name} has no step")
+    if not bool(read.isfinite().all()):
+        raise ValueError(f"{name} holds numbers that are not finite, or too large to be read")
+    return read
 
 
-def _samples(source: Any, rate: int, number: int, once: Once) -> Tensor:
-    name = f"source {number}"
+def _values(source: Any, wanted: str) -> Tensor:
+    """A tensor, or an array as one; text and other objects are none."""
+    if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
+        raise ValueError(f"it is a {type(source).__name__}; {wanted}")
+    return torch.as_tensor(source)
+
+
+def _samples(source: Any, name: str, rate: int, once: Once) -> Tensor:
     if isinstance(source, (str, PathLike)):
-        name = str(source)
         recording = read_recording(name)
         if recording.channels > 1:
             once("channels", f"{name} has {recording.channels} channels, which are mixed into one")
         samples, own = recording.samples, recording.rate
     else:
-        try:
-            samples, own = source
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} is neither a path nor a pair (samples, rate)") from None
+        pair: Any = source if isinstance(source, tuple | list) and len(source) == 2 else (None, None)
+        if not isinstance(pair[1], int | float) or pair[1] < 1 or pair[1] != int(pair[1]):
+            raise ValueError(f"{name} is neither a path nor a pair (samples, rate), as in (samples, {rate})")
+        samples, own = heard(pair[0]), int(pair[1])
     if len(samples) == 0:
         raise ValueError(f"{name} holds no sample")
     if own != rate:
@@ -251,19 +269,32 @@ def _samples(source: Any, rate: int, number: int, once: Once) -> Tensor:
     return resample(samples, own, rate)
 
 
-def _picture(path: str, channels: int) -> Tensor:
-    """A picture file (channels, height, width) from 0 to 1, by the library Pillow."""
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise ValueError("reading pictures needs Pillow: pip install pillow") from None
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from None
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
+def heard(samples: Any) -> Tensor:
+    """Samples (time,) as a tensor of floats.
+
+    Raises:
+        ValueError: other than one channel of floats, or one that is not finite, with its place.
+    """
+    values = _values(samples, "samples are a tensor or an array (time,)")
+    if values.dim() != 1 or not values.is_floating_point():
+        raise ValueError(f"samples {tuple(values.shape)} of {values.dtype}; floats (time,) from -1 to 1 are read")
+    wrong = (~values.isfinite()).nonzero()
+    if len(wrong):
+        raise ValueError(f"sample {int(wrong[0])} of {len(values)} is not finite")
+    return values.float()
+
+
+def _picture(source: Any, channels: int) -> Tensor:
+    """A picture (channels, height, width) from 0 to 1."""
+    if not isinstance(source, Tensor):
+        image = read_image(source)
+        picture = image if channels == 3 else image.convert("L")
+        flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+        return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
+    picture = source / 255 if source.dtype == torch.uint8 else source
+    if picture.numel() and not bool(((picture >= 0) & (picture <= 1)).all()):
+        raise ValueError("a picture's values are bytes, or go from 0 to 1")
+    return picture
 
 
 def _kind(reader: Any) -> str:

@@ -198,7 +198,7 @@ def _translate(options: argparse.Namespace) -> None:
     from unrolled.inference.writing import Search
 
     named = {name: getattr(options, name) for name in Search._fields if name != "n_best"}
-    search = Search(**named, n_best=options.n_best or 1).checked()
+    search = Search(**named, n_best=1 if options.n_best is None else options.n_best).checked()
     generator = _generator(options)
     bundles = [_load(options, path) for path in options.checkpoint]
     lines = _utf8(sys.stdin, "standard input")
@@ -216,8 +216,12 @@ def _caption(options: argparse.Namespace) -> None:
     from unrolled.inference.captioning import CAPTIONS, captions
     from unrolled.inference.writing import best
 
+    if options.max_length < 1:
+        raise ValueError(f"--max-length {options.max_length}: 1 or more")
     named = {name: getattr(options, name) for name in CAPTIONS._fields if hasattr(options, name) and name != "n_best"}
-    search = CAPTIONS._replace(**named, n_best=options.n_best or 1, max_extra=options.max_length).checked()
+    search = CAPTIONS._replace(
+        **named, n_best=1 if options.n_best is None else options.n_best, max_extra=options.max_length
+    ).checked()
     generator = _generator(options)
     bundles = [_load(options, path) for path in (options.checkpoint, *options.others)]
     broken: list[ValueError] = []

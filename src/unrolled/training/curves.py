@@ -41,7 +41,9 @@ class Curves(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # A trial run of Lightning (fast_dev_run) has no loggers on purpose.
         if stage == "fit" and _csv_logger(trainer) is None and not getattr(trainer, "fast_dev_run", False):
-            raise ValueError("Curves reads what a CSVLogger writes, and there is none; add one or leave Curves out")
+            raise ValueError(
+                "Curves reads what a CSVLogger writes, and there is none; add one, or callbacks.curves=null"
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

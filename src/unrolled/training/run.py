@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 from torch.optim import Optimizer
 
 import unrolled
@@ -190,6 +191,9 @@ def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
             return build(plain)
         # What comes from a checkpoint is handed over as it is: built with the rest, it could name any code.
         return build({**plain, "_partial_": True})(**arguments)
+    except InterpolationKeyError as error:  # of one task's choice with another task
+        said = str(error).splitlines()[0]
+        raise ConfigurationError(f"{path}: {said}; is it the choice of another task? Name that, task=…") from error
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise ConfigurationError(f"{path}: {error}") from error
 

@@ -153,9 +153,9 @@ def cut_parts(parts: Mapping[str, Sequence[T]], cut: Sequence[float]) -> dict[st
 
 
 def left_out(dropped: Mapping[str, int]) -> str:
-    """What a description says of training examples that were left out; nothing where there are none."""
+    """What a description says of examples that were left out; nothing where there are none."""
     said = ", ".join(f"{count:,} {why}" for why, count in dropped.items() if count)
-    return f"; left out of training: {said}" if said else ""
+    return f"; left out: {said}" if said else ""
 
 
 def share_of(name: str, shares: Sequence[float]) -> str:

@@ -125,7 +125,7 @@ def read_image(source: Any, name: str = "") -> "Image.Image":
     if isinstance(source, (str, Path)):
         name = name or str(source)
         if not Path(source).is_file():
-            raise ImageError(f"{name}: no such file")
+            raise ImageError(f"{name}: {'a folder; name the files in it' if Path(source).is_dir() else 'no such file'}")
     try:
         if isinstance(source, (str, Path)):
             with Image.open(source) as opened:

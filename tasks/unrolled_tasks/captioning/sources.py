@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from unrolled.training.arrays import Picture
 from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, stamps, suffix_of
+from unrolled.training.files import find_files, nearest, stamps
 from unrolled.training.hub import HubSplits
 from unrolled.training.tables import TABLES, read_table, single_spaced
 
@@ -79,8 +79,8 @@ class TableSource(Source):
     def fingerprint(self) -> dict[str, Any]:
         about: dict[str, Any] = {"columns": self._columns, "folder": self._folder}
         about |= {part: stamps(self._paths(part)) for part in self.parts}
-        if all(suffix_of(path) == ".parquet" for part in self.parts for path in self._paths(part)):
-            return about  # they hold their images, as a rule
+        if all(self._holds_images(path) for part in self.parts for path in self._paths(part)):
+            return about
         return {**about, "named": [named_stamps(self.images(part)) for part in self.parts]}
 
     def images(self, part: str) -> Iterator[Captioned]:
@@ -93,6 +93,12 @@ class TableSource(Source):
             folder = path.parent if self._folder is None else Path(self._folder).expanduser()
             rows = (captioned(row, *self._columns, folder, place) for place, row in read_table(path))
             yield from with_unnamed(joined(rows), folder) if self._is_of_folder(path) else joined(rows)
+
+    def _holds_images(self, path: Path) -> bool:
+        """Whether its first row holds the bytes of an image instead of naming a file."""
+        for place, row in read_table(path):
+            return captioned(row, *self._columns, path.parent, place).picture.content is not None
+        return True
 
     def _is_of_folder(self, path: Path) -> bool:
         """Whether it is the one table that says what all images in its folder are."""
@@ -192,7 +198,10 @@ class HubSource(Source):
 
 
 def _part_of(image: Mapping[str, Any]) -> str:
-    return _KARPATHY.get(str(image.get("split")), "train")
+    split = image.get("split", "train")
+    if split not in _KARPATHY:
+        raise DataError(f"split {split!r} of image {image.get('filename')} is one of {', '.join(_KARPATHY)}")
+    return _KARPATHY[split]
 
 
 def captioned(row: Mapping[Any, Any], image: str | None, captions: str, folder: Path, place: str) -> Captioned:

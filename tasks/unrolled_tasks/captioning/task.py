@@ -1,5 +1,6 @@
 """Captioning: the encoder sees an image, the decoder writes a sentence about it."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery
 from unrolled_tasks.captioning.scores import TOKENISATION, by_word, corpus_scores
+
+_log = logging.getLogger(__name__)
 
 
 class Captioning(WritingTask):
@@ -129,6 +132,11 @@ class Captioning(WritingTask):
         """Gives the trunk its weights, in a run that begins anew."""
         if self.pretrained is not None:
             load_trunk(self.trunk, self.pretrained)
+        elif self.trunk_from is None:
+            _log.warning(
+                "task.trunk_from=null and task.pretrained=null: the trunk stays as it was drawn at random; "
+                "task.pretrained=own or a file gives it weights"
+            )
 
     def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
         """The trunk's learning rate apart from that of all the rest."""

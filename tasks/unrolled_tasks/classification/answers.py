@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.data import DataError
+from unrolled.training.files import nearest
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.media import Medium
 
@@ -53,10 +54,13 @@ class Answers:
         """
         if not examples:
             raise DataError("there is no training example; data.cut or data.files has to leave some")
-        lowercase = bool(getattr(medium, "lowercase", False))
+        text: dict[str, Any] = {
+            name: getattr(medium, name) for name in ("lowercase", "max_length") if hasattr(medium, name)
+        }
         if self.kind in ("number", "share"):
             numbers = torch.stack([self.numbers(example) for example in examples])
-            return self._number_codec(numbers, medium.fit(sources), lowercase)
+            return self._number_codec(numbers, medium.fit(sources), text)
+        self._check_names(examples)
         counts = label_counts(self.labels(example) for example in examples)
         rare = [label for label, count in counts.items() if count < self._least]
         if rare:
@@ -70,22 +74,34 @@ class Answers:
             )
         labels = sorted(counts, key=_in_order)
         reader = medium.fit(sources)
-        return LabelCodec(labels, reader, multiple=self.kind == "labels", lowercase=lowercase)
+        return LabelCodec(labels, reader, multiple=self.kind == "labels", **text)
 
-    def _number_codec(self, numbers: Tensor, reader: Any, lowercase: bool) -> NumberCodec:
+    def _check_names(self, examples: Sequence[Example]) -> None:
+        """Refuses a name for what no training example has, which would leave another label without its name."""
+        names, self._names = self._names, {}
+        written = {label for example in examples for label in self.labels(example)}
+        self._names = names
+        for label in names:
+            if label not in written:
+                raise DataError(
+                    f"data.names: no training example has the label {label!r}{nearest(label, written)}; "
+                    f"there is {', '.join(sorted(written)[:20])}"
+                )
+
+    def _number_codec(self, numbers: Tensor, reader: Any, text: Mapping[str, Any]) -> NumberCodec:
         answer = self._answer
         names = [answer] if isinstance(answer, str) else list(answer)
         if self.kind == "share":
             ones = [1.0] * len(names)
-            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, lowercase=lowercase)
+            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, **text)
         if not self._scaled:
-            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, lowercase=lowercase)
+            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, **text)
         deviations = numbers.std(0, unbiased=False)
         same = (numbers == numbers[0]).all(0).tolist()
         constant = [name for name, one in zip(names, same, strict=True) if one]
         if constant:
             raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
-        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, lowercase=lowercase)
+        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, **text)
 
     def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
         """What the network shall say about an example: () int64, or (outputs,) float.
@@ -106,6 +122,8 @@ class Answers:
         if self.kind == "labels":
             found = answer.split(self._separator) if isinstance(answer, str) else list(answer or ())
             labels = [str(label).strip() for label in found if str(label).strip()]
+        elif isinstance(answer, (list, tuple, dict)):
+            raise DataError(f"{example.place}: {answer!r:.80} is no label; data.target=labels takes several of them")
         else:
             labels = [str(answer).strip()]
         return [self._names.get(label, label) for label in labels]

@@ -152,7 +152,7 @@ class ClassificationData(SequenceData):
         self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
         self._given_codec = None if codec_from is None else _answer_codec(codec_from)
         if self._given_codec is not None:
-            self.medium.restore(self._given_codec.source)
+            self.medium.restore(self._given_codec)
         self._preparation = Preparation(self.medium, self.answers, self._given_codec, skip=on_error == "skip")
         self._kept, self._cache = kept, cache_folder(cache)
         self._prepared: Prepared | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import CODECS, Codec, SentenceCodec
+from unrolled.codecs import CODECS, Codec, LabelCodec, NumberCodec, SentenceCodec
 from unrolled.readers import Reader
 from unrolled.training.data import DataError
 from unrolled.training.subwords import train_subwords
@@ -23,12 +23,14 @@ class Medium(ABC):
         unit: what a step is: "frame" or "token".
         suffixes: of files that are an example each.
         what: names such files in messages.
+        reads: the class of what is fitted.
         augments: whether training sees sources changed at random.
     """
 
     unit: ClassVar[str] = "frame"
     suffixes: ClassVar[tuple[str, ...]] = ()
     what: ClassVar[str] = "files"
+    reads: ClassVar[type] = object
 
     @property
     def augments(self) -> bool:
@@ -58,9 +60,17 @@ class Medium(ABC):
         """
         raise DataError(f"{type(self).__name__} has no options() to tell prepared examples by: take data.kept=memory")
 
-    def restore(self, reader: Any) -> None:
-        """Takes over what a trained network's reader has fixed, before anything is opened."""
-        return
+    def restore(self, codec: LabelCodec | NumberCodec) -> None:
+        """Takes over what a trained network's codec has fixed, before anything is opened.
+
+        Raises:
+            DataError: that network reads something else.
+        """
+        if not isinstance(codec.source, self.reads):
+            raise DataError(
+                f"this checkpoint's network reads with a {type(codec.source).__name__}, and {type(self).__name__} are "
+                f"read with a {self.reads.__name__}: give it data of its own kind, data=…"
+            )
 
     @abstractmethod
     def read(self, source: Any, reader: Any) -> Tensor:
@@ -116,6 +126,7 @@ class Text(Medium):
     """
 
     unit: ClassVar[str] = "token"
+    reads: ClassVar[type] = Codec
 
     def __init__(
         self,
@@ -154,6 +165,10 @@ class Text(Medium):
         if not text:
             raise ValueError("the text is empty")
         return text.lower() if self.lowercase else text
+
+    def restore(self, codec: LabelCodec | NumberCodec) -> None:
+        super().restore(codec)
+        self.lowercase, self.max_length = codec.lowercase, codec.max_length
 
     def fit(self, sources: Sequence[str]) -> Codec:
         if self.symbols == "subword":

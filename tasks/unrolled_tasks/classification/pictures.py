@@ -1,8 +1,6 @@
 """Pictures, read as sequences."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +8,7 @@ from torch import Tensor
 
 from unrolled.readers import ORDERS, PictureReader
 from unrolled.training.data import DataError
+from unrolled.vision import read_image
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.media import Medium, located
 
@@ -19,7 +18,7 @@ class Pictures(Medium):
 
     Args:
         order: "rows", "columns", "pixels" or "patches".
-        size: height and width to which all are resized; None for those of the first.
+        size: height and width to which all are resized, or one number for both; None for those of the first.
         colour: three channels instead of one.
         patch: edge of a patch.
         stride: from one patch to the next; None for the edge.
@@ -30,13 +29,14 @@ class Pictures(Medium):
         DataError: an unknown order.
     """
 
+    reads: ClassVar[type] = PictureReader
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
     what: ClassVar[str] = "pictures"
 
     def __init__(
         self,
         order: str = "rows",
-        size: Sequence[int] | None = None,
+        size: Sequence[int] | int | None = None,
         colour: bool = False,
         patch: int = 4,
         stride: int | None = None,
@@ -44,7 +44,8 @@ class Pictures(Medium):
     ) -> None:
         if order not in ORDERS:
             raise DataError(f"order={order!r} is one of {', '.join(ORDERS)}")
-        self.order, self.size, self.colour = order, size, colour
+        self.order, self.colour = order, colour
+        self.size = [size, size] if isinstance(size, int) else size
         self.patch, self.stride, self.permutation = patch, stride, permutation
 
     def options(self) -> dict[str, Any]:
@@ -98,17 +99,12 @@ def _unit(picture: Tensor) -> Tensor:
 
 
 def read_picture(source: Any, *, colour: bool) -> Tensor:
-    """A picture from a path or bytes: (channels, height, width) bytes.
+    """A picture from whatever `unrolled.vision.read_image` takes: (channels, height, width) bytes.
 
     Raises:
         ValueError: it cannot be read.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as opened:
-            picture = opened.convert("RGB" if colour else "L")
-    except (OSError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"no picture can be read: {error}") from None
+    image = read_image(source)
+    picture = image if colour else image.convert("L")
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

@@ -122,7 +122,7 @@ class Preparation:
         """What `write` wrote."""
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         codec: Any = build(about["codec"], trusted=TRUSTED)
-        self._medium.restore(codec.source)
+        self._medium.restore(codec)
         parts = {
             name: Part(
                 Sequences(folder / f"{name}.{'opened' if of['unread'] else 'read'}.arrow"),

@@ -25,6 +25,7 @@ class Series(Medium):
         normalise: by the training part.
     """
 
+    reads: ClassVar[type] = SeriesReader
     suffixes: ClassVar[tuple[str, ...]] = (".ts", ".csv", ".tsv", ".parquet")
     what: ClassVar[str] = "series (.ts, .csv, .tsv, .parquet)"
 
@@ -84,9 +85,15 @@ class Series(Medium):
         """
         rows = list(read_table(path))
         answers = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
-        for name in [*answers, *([self.series] if self.series else []), *([columns.group] if columns.group else [])]:
-            if rows and name not in rows[0][1]:
-                raise DataError(f"{rows[0][0]}: no column {name!r}{nearest(name, rows[0][1])}")
+        wanted = [("data.answer", name) for name in answers]
+        wanted += [("data.reader.series", self.series), ("data.group", columns.group)]
+        for option, name in wanted:
+            if rows and name is not None and name not in rows[0][1]:
+                place, row = rows[0]
+                there = ", ".join(map(str, row))
+                raise DataError(
+                    f"{place}: no column {name!r}{nearest(name, row)}; there is {there}. Name it by {option}"
+                )
         grouped: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {}
         for place, row in rows:
             grouped.setdefault(row[self.series] if self.series else None, []).append((place, row))
@@ -94,7 +101,9 @@ class Series(Medium):
             place, first = members[0]
             for other, row in members:
                 if any(row[answer] != first[answer] for answer in answers):
-                    raise DataError(f"{other}: series {name} changes its answer, which is {first[answers[0]]} before")
+                    which = f"series {name}" if self.series else "this file, read as one series,"
+                    hint = "" if self.series else "; data.reader.series names the column that tells series apart"
+                    raise DataError(f"{other}: {which} changes its answer, which is {first[answers[0]]} before{hint}")
             answer = first[answers[0]] if isinstance(columns.answer, str) else [first[a] for a in answers]
             group = str(first[columns.group]) if columns.group else ""
             steps = self._steps([row for _, row in members], columns, f"{place} on")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unrolled.audio import AudioFeatures, read_recording, resample
+from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.augmentation import Augmentation
 from unrolled.training.data import DataError
 from unrolled_tasks.classification.examples import Example
@@ -29,6 +30,7 @@ class Sound(Medium):
         DataError: options that no features can be made with.
     """
 
+    reads: ClassVar[type] = AudioFeatures
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
     what: ClassVar[str] = "recordings (.wav, .flac, .ogg, .mp3)"
 
@@ -78,8 +80,9 @@ class Sound(Medium):
     def options(self) -> dict[str, Any]:
         return {"rate": self.rate, "features": self._features(rate=self.rate or 16000).to_dict()}
 
-    def restore(self, reader: AudioFeatures) -> None:
-        self.rate = reader.rate
+    def restore(self, codec: LabelCodec | NumberCodec) -> None:
+        super().restore(codec)
+        self.rate = codec.source.rate
 
     def read(self, source: Tensor, reader: AudioFeatures) -> Tensor:
         return reader(source)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -100,6 +100,8 @@ class Classification(SequenceTask):
         numbers = isinstance(codec, NumberCodec)
         if numbers and (label_smoothing or class_weights):
             raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
+        if isinstance(class_weights, Mapping):
+            class_weights = _weights_by_label(class_weights, cast("LabelCodec", codec))
         self.label_smoothing, self.mixup, self.class_weights = label_smoothing, mixup, class_weights
         self.single = isinstance(codec, LabelCodec) and not codec.multiple
         self.shares = [float(share) for share in shares] if self.single else []
@@ -134,19 +136,14 @@ class Classification(SequenceTask):
         super().on_fit_start()
         if self.class_weights is None:
             return
-        codec = self.answers
-        if not isinstance(codec, LabelCodec):
-            raise ValueError("class_weights are for labels")
+        labels = cast("LabelCodec", self.answers).labels
         if isinstance(self.class_weights, str):
             data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
             counts = data.training_counts()
             total = sum(counts.values())
-            weights = [total / (codec.size * max(counts[label], 1)) for label in codec.labels]
+            weights = [total / (len(labels) * max(counts[label], 1)) for label in labels]
         else:
-            given = {str(label): float(weight) for label, weight in self.class_weights.items()}
-            for label in given:
-                codec.index(label)
-            weights = [given.get(label, 1.0) for label in codec.labels]
+            weights = [self.class_weights[label] for label in labels]
         self._weights = torch.tensor(weights, device=self.device)
 
     def loss(self, batch: LabelledBatch, loader: str) -> Loss:
@@ -273,3 +270,12 @@ class Classification(SequenceTask):
         answer = max(range(codec.size), key=outcome.output.__getitem__)
         right = "" if answer == int(outcome.target[0]) else f", but it is {codec.labels[int(outcome.target[0])]}"
         return f"{shown}: {codec.labels[answer]} at {outcome.output[answer]:.0%}{right}"
+
+
+def _weights_by_label(given: Mapping[Any, float], codec: LabelCodec) -> dict[str, float]:
+    weights = {str(label): float(weight) for label, weight in given.items()}
+    for label in weights:
+        codec.index(label)  # refuses one that there is not
+    if min(weights.values(), default=0.0) < 0:
+        raise ValueError(f"class_weights={weights}: 0 or more for each label, or balanced")
+    return dict.fromkeys(codec.labels, 1.0) | weights

@@ -84,6 +84,10 @@ def test_karpathys_file_deals_its_images_to_parts(pictures: Path) -> None:
     assert all(len(several) == 2 for several in data.references("train"))
     with pytest.raises(DataError, match=r"data\.images"):
         CaptionData(karpathy="dataset_small.json", transform=TRANSFORM)
+    images[0]["split"] = "Test"
+    (pictures / "misspelt.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(DataError, match=r"split 'Test' of image black_bottom\.png is one of train, restval, val"):
+        prepared(karpathy="misspelt.json", images="shapes")
     (pictures / "other.json").write_text("[]")
     with pytest.raises(DataError, match='no list of "images"'):
         prepared(karpathy="other.json", images="shapes")
@@ -221,6 +225,23 @@ def test_another_picture_under_the_same_name_is_seen(pictures: Path) -> None:
 
     assert not torch.equal(after.batch("train", np.arange(1), 1.0, scored=True).images, before)
     assert len(list((pictures / "cache").glob("captions-*.lock"))) == 2
+
+
+def test_a_table_that_names_its_images_sees_them_change_whatever_its_format(pictures: Path) -> None:
+    import pandas
+
+    rows = [json.loads(line) for line in (pictures / "shapes" / "metadata.jsonl").read_text().splitlines()]
+    pandas.DataFrame(rows).to_parquet(pictures / "shapes" / "named.parquet")
+    before = prepared(files="shapes/named.parquet").batch("train", np.arange(1), 1.0, scored=True).images
+    path = pictures / "shapes" / rows[0]["file_name"]
+    path.write_bytes((pictures / "shapes" / rows[-1]["file_name"]).read_bytes())
+
+    after = prepared(files="shapes/named.parquet").batch("train", np.arange(1), 1.0, scored=True).images
+
+    assert not torch.equal(after, before)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        prepared(files="shapes/named.parquet")
 
 
 def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(pictures: Path) -> None:

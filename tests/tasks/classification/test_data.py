@@ -157,6 +157,8 @@ def test_numbers_are_normalised_by_the_training_part(tmp_path: Path) -> None:
         ([], {"unit": "frame"}, "unit='frame' is token for Text"),
         ([], {"dataset": "json"}, "files and dataset was given"),
         ([], {"group": "a(b"}, "no column and no regular expression"),
+        ([{"text": "x", "label": ["0", "1"]}] * 2, {"cut": [1, 0, 0]}, r"\['0', '1'\] is no label; data.target=labels"),
+        ([], {"names": {0: "bad", 2: "good"}}, "no training example has the label '2'; there is 0, 1"),
     ],
 )
 def test_what_cannot_be_used_is_named(

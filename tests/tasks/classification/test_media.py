@@ -186,10 +186,11 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batch
 
     (batch,) = batches(data)
     assert batch.source.shape == (12, 9, 48)
+    assert Pictures(size=8).options()["size"] == [8, 8]
     permutation = data.codec().source.permutation
     assert sorted(permutation) == list(range(9)) != permutation
     (tmp_path / "dark" / "broken.png").write_bytes(b"\x89PNG")
-    with pytest.raises(DataError, match=r"broken\.png: no picture can be read"):
+    with pytest.raises(DataError, match=r"broken\.png: not readable as a picture"):
         ClassificationData(reader=Pictures(), files=str(tmp_path)).prepare()
 
 

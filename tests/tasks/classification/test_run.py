@@ -220,6 +220,7 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     [
         (["task.label_smoothing=1"], "label_smoothing=1"),
         (["task.shares=[0.5,1.5]"], "numbers above 0 and at most 1"),
+        (["task.class_weights={good:-1}"], "0 or more for each label, or balanced"),
         (["task.mixup=0.3"], "mixup=0.3 is 0 or more, and 0 for text"),
         (["task.mixup=much"], "task: .* not supported .*; given as text: mixup='much'"),
         (["pooling.hidden_size=0", "pooling=attention"], "hidden_size is 0"),
@@ -260,6 +261,22 @@ def test_an_evaluation_cuts_as_the_run_did(texts: Path, configure: Configure) ->
     expected = (texts / "seventh" / "predictions.jsonl").read_text()
     assert tested("again") == expected
     assert tested("other", "seed=8") != expected
+
+
+def test_other_kinds_of_data_are_no_test_for_it(trained: Path, texts: Path, configure: Configure) -> None:
+    asked = ["task=classification", "data=digits", "trainer=cpu", f"checkpoint={trained}"]
+
+    with pytest.raises(
+        ValueError, match="network reads with a SentenceCodec, and Pictures are read with a PictureRead"
+    ):
+        score(configure("other", *asked, name="evaluate", small=False))
+
+
+def test_regression_takes_numbers_of_any_data(texts: Path, configure: Configure) -> None:
+    config = configure("run", *WORDS, "task=regression", "data.answer=stars", small=False)
+
+    assert config.data.target == "number"
+    assert "test/r2" in run(config)
 
 
 def test_resuming_goes_on_with_the_same_changes_and_weights(tones: Path, configure: Configure) -> None:
@@ -356,7 +373,7 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     for arguments, message in (
         (["--Json", str(path)], "unrecognized arguments: --Json"),
         (["empty.wav"], "empty.wav holds no sample"),
-        (["none.wav"], "none.wav cannot be read as sound"),
+        (["none.wav"], "none.wav: no such file"),
         ([], "name recordings to be classified"),
     ):
         done = python("-m", "unrolled", "classify", str(checkpoint), *arguments)

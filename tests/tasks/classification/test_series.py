@@ -47,7 +47,10 @@ def test_ts_files_are_read_and_normalised_by_channel(tmp_path: Path, batches: Ba
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["1,2:5,5:a", "1,?:5,5:a", "1:1:b", "2:1:b"], "training series 2: step 1, channel channel 0 is nan; one of 1"),
+        (
+            ["1,2:5,5:a", "1,?:5,5:a", "1:1:b", "2:1:b"],
+            "training series 2: step 1 .*, channel 'channel 0' is nan; one of 1",
+        ),
         (["1,2:5:a"], r"a\.ts, line 6: 2 channels of 2, 1 steps"),
         (["1,2:5,x:a"], r"line 6: could not convert"),
         (["1,2"], "line 6: a series without a class"),
@@ -63,7 +66,9 @@ def test_a_nan_in_the_test_part_is_named_too(tmp_path: Path) -> None:
     train = ts(tmp_path / "a.ts", ["1,2:a", "3,4:b", "1,1:a", "3,5:b"])
     test = ts(tmp_path / "b.ts", ["1,?:a"])
 
-    with pytest.raises(DataError, match=r"test, .*b\.ts, line 6: step 1, channel channel 0 is nan"):
+    with pytest.raises(
+        DataError, match=r"test, .*b\.ts, line 6: step 1 \(the first is 0\), channel 'channel 0' is nan"
+    ):
         series_data(train, test_files=str(test))
 
 

@@ -172,13 +172,15 @@ def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path,
     assert len((pairs / "whole" / "written.txt").read_text().splitlines()) == 80  # all of them
 
 
-def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configure) -> None:
+@pytest.mark.parametrize("steps", [4, 5])  # of 3 an epoch; the 5th is validated, the 4th is not
+def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configure, steps: int) -> None:
     common = [*TINY, "trainer.max_epochs=3", "trainer.val_check_interval=2", "test=false"]
     run(configure("whole", *common, "scheduler=none", small=False))
-    run(configure("begun", *common, "scheduler=none", "trainer.max_steps=6", small=False))
+    run(configure("begun", *common, "scheduler=none", f"trainer.max_steps={steps}", small=False))
     checkpoint = pairs / "begun" / "checkpoints" / "last.ckpt"
-    place = torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
-    assert place["position"] > 0  # it is within an epoch indeed
+    content = torch.load(checkpoint, weights_only=True)
+    place = content["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert (content["global_step"], place) == (steps, {"epoch": 1, "position": steps - 3})
 
     run(configure("resumed", *common, "scheduler=none", f"resume={checkpoint}", small=False))
 

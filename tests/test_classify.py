@@ -1,0 +1,143 @@
+"""Sources as they come to hand: arrays, pictures of any depth, long texts; and what is refused, by its name."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unrolled import (
+    AudioFeatures,
+    FeatureEncoder,
+    GRUCell,
+    LabelCodec,
+    MeanPooling,
+    Recurrent,
+    RecurrentEncoder,
+    SequenceClassifier,
+)
+from unrolled.checkpoint import Bundle
+from unrolled.codecs import SentenceCodec
+from unrolled.inference import Listener, classify
+from unrolled.readers import PictureReader, SeriesReader
+
+Image = pytest.importorskip("PIL.Image")
+CORE = partial(Recurrent, GRUCell, hidden_size=8)
+
+
+def bundle(reader: Any, **options: Any) -> Bundle:
+    torch.manual_seed(1)
+    codec = LabelCodec(["a", "b"], reader, **options)
+    if isinstance(reader, SentenceCodec):
+        encoder: Any = RecurrentEncoder(reader.size, 8, CORE)
+    else:
+        encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
+    return Bundle(SequenceClassifier(encoder, 2, MeanPooling).eval(), codec, {})
+
+
+def said(made: Bundle, *sources: Any) -> list[dict[str, float]]:
+    return [answer.values for answer in classify(made, sources)]
+
+
+def test_samples_may_be_an_array_or_a_tensor() -> None:
+    ears = bundle(AudioFeatures(8000, num_mels=8))
+    samples = torch.randn(2000, generator=torch.Generator().manual_seed(2))
+
+    first, *others = said(ears, (samples, 8000), (samples.numpy(), 8000.0), [samples.double().numpy(), 8000])
+
+    assert all(other == pytest.approx(first, abs=1e-6) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ((torch.full((2000,), torch.nan), 8000), "source 1: sample 0 of 2000 is not finite"),
+        ((torch.full((2000,), 1e30), 8000), "source 1 holds numbers that are not finite, or too large"),
+        ((torch.zeros(2000, dtype=torch.int16), 8000), r"source 1: samples \(2000,\) of torch.int16"),
+        ((torch.zeros(2, 2000), 8000), r"source 1: samples \(2, 2000\)"),
+        ((torch.zeros(2000), "8000"), "source 1 is neither a path nor a pair"),
+        ((torch.zeros(2000), 0), "source 1 is neither a path nor a pair"),
+        (([0.1, 0.2], 8000), "source 1: it is a list; samples are a tensor or an array"),
+        (torch.zeros(2), "source 1 is neither a path nor a pair"),
+        (torch.zeros(2000), "source 1 is neither a path nor a pair"),
+    ],
+)
+def test_samples_that_are_none_are_refused(source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        said(bundle(AudioFeatures(8000, num_mels=8)), source)
+
+
+def test_a_listener_refuses_what_it_could_not_forget() -> None:
+    listener = Listener(bundle(AudioFeatures(8000, num_mels=8, normalise="none")))
+    with pytest.raises(ValueError, match="sample 3 of 500 is not finite"):
+        listener.hear(np.where(np.arange(500) == 3, np.inf, 0.0))
+
+    answer = listener.hear(np.zeros(2000, dtype=np.float32))
+
+    assert answer is not None
+    assert sum(answer.values.values()) == pytest.approx(1)
+
+
+def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:
+    grey = (np.add.outer(np.arange(8), np.arange(8)) * 17).astype(np.uint8)
+    plain = Image.fromarray(grey)
+    clear = Image.fromarray(np.stack([np.zeros_like(grey)] * 3 + [255 - grey], axis=-1), "RGBA")  # black on nothing
+    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned back
+    plain.save(tmp_path / "plain.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    clear.save(tmp_path / "clear.png")
+    turned.save(tmp_path / "turned.png", exif=exif)
+    paths = [str(tmp_path / f"{name}.png") for name in ("plain", "deep", "clear", "turned")]
+    values = torch.from_numpy(grey)[None]
+
+    first, *others = said(bundle(PictureReader([8, 8])), *paths, plain, grey, values, values / 255)
+
+    assert len(others) == 7
+    assert all(other == pytest.approx(first, abs=1e-6) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.full((1, 8, 8), 200.0), "source 1: a picture's values are bytes, or go from 0 to 1"),
+        (torch.full((1, 8, 8), torch.nan), "source 1: a picture's values"),
+        ("nowhere.png", "nowhere.png: no such file"),
+    ],
+)
+def test_pictures_that_are_none_are_refused(source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        said(bundle(PictureReader([8, 8])), source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.zeros(0, 2), "source 1 has no step"),
+        ([[1.0, 2.0]], "source 1: it is a list; a SeriesReader takes tensors and arrays"),
+        (np.array([[0.0, 1.0], [np.nan, 1.0]]), r"source 1: step 1 \(the first is 0\), channel 'x' is nan"),
+        (torch.zeros(3, 4), "source 1: .*series"),
+    ],
+)
+def test_series_that_are_none_are_refused(source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        said(bundle(SeriesReader(["x", "y"], [0.0, 0.0], [1.0, 1.0])), source)
+
+
+def test_texts_are_cut_where_training_cut_them() -> None:
+    words = SentenceCodec.train([["a good film and a bad book"]], min_count=1)
+
+    short, cut, whole = (
+        said(bundle(words, max_length=most), text)[0]
+        for most, text in ((None, "a good"), (2, "a good film"), (None, "a good film"))
+    )
+
+    assert cut == short != whole
+
+
+def test_one_source_is_no_list_of_letters() -> None:
+    with pytest.raises(ValueError, match=r"sources='a\.wav' is one; give a list"):
+        classify(bundle(AudioFeatures(8000, num_mels=8)), "a.wav")
