@@ -114,7 +114,7 @@ def test_the_mean_gradient_over_all_choices_is_that_of_the_expected_reward(
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for places in product(range(SOURCE), repeat=TIME):
         turns = iter([torch.tensor([[place]]) for place in places])
-        monkeypatch.setattr(torch.Tensor, "multinomial", partial(_turn, turns))
+        monkeypatch.setattr(torch.Tensor, "multinomial", staticmethod(partial(_turn, turns)))
         memory = attention.prepare(row)
         contexts, _, choices = attention.over_time(queries[:1], memory, attention.start(memory))
         loss = choice_loss(reward(contexts), 0.7, choices).total - reward(contexts).sum()

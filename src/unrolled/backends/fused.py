@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unrolled.backends.base import Backend, constant
+from unrolled.backends.base import Backend
 from unrolled.cells.base import Cell, RecurrentNoise
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
@@ -49,6 +49,8 @@ class FusedBackend(Backend):
         if known.zones:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
         if isinstance(known, LSTMCell) and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            if torch.compiler.is_compiling():
+                return "torch.compile (2.13) loses a tensor of the gradient of torch's LSTM kernel under autocast"
             dtype = torch.get_autocast_dtype("cpu")
             if not _lstm_takes(dtype):
                 return f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
@@ -68,14 +70,9 @@ class FusedBackend(Backend):
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
 
 
-@constant
+@cache
 def _lstm_takes(dtype: torch.dtype) -> bool:
     """Whether torch.lstm runs under autocast on the CPU: oneDNN has no bfloat16 LSTM for x86 without AVX-512."""
-    return _tried(dtype)
-
-
-@cache
-def _tried(dtype: torch.dtype) -> bool:
     weights = [torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1), torch.zeros(4), torch.zeros(4)]
     state = (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     try:
