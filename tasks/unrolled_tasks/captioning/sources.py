@@ -70,7 +70,11 @@ class TableSource(Source):
         self._files, self._columns, self._folder = dict(files), (image, captions), folder
 
     def __str__(self) -> str:
-        return ", ".join(str(patterns) for patterns in self._files.values())
+        files = ", ".join(str(patterns) for patterns in self._files.values())
+        first = next((row for path in self._paths("train") for _, row in read_table(path)), {})
+        columns = caption_columns(first, self._columns[1])
+        # Of several, one may be no caption but match the pattern, such as caption_id.
+        return f"{files} (captions: {', '.join(columns)})" if len(columns) > 1 else files
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -204,6 +208,11 @@ def _part_of(image: Mapping[str, Any]) -> str:
     return _KARPATHY[split]
 
 
+def caption_columns(row: Mapping[Any, Any], pattern: str) -> list[Any]:
+    """The columns of a row whose names match."""
+    return [name for name in row if fnmatch(str(name), pattern)]
+
+
 def captioned(row: Mapping[Any, Any], image: str | None, captions: str, folder: Path, place: str) -> Captioned:
     """The image and the captions in a row.
 
@@ -215,7 +224,7 @@ def captioned(row: Mapping[Any, Any], image: str | None, captions: str, folder: 
     if not found:
         wanted = f"column {image!r}{nearest(image, row)}" if image else f"column {', '.join(_PATHS)}"
         raise DataError(f"{place}: no {wanted}; there is {there}. Name it by data.image")
-    columns = [name for name in row if fnmatch(str(name), captions) and name != found[0]]
+    columns = [name for name in caption_columns(row, captions) if name != found[0]]
     if not columns:
         raise DataError(
             f"{place}: no column matches {captions!r}{nearest(captions.strip('*'), row)}; there is {there}. "

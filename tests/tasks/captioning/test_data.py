@@ -270,6 +270,15 @@ def test_images_that_their_folders_table_does_not_name_are_counted(pictures: Pat
     assert "without a caption" not in prepared(files="shapes").describe()
 
 
+def test_columns_that_are_taken_for_captions_are_named(pictures: Path) -> None:
+    rows = [json.loads(line) for line in (pictures / "shapes" / "metadata.jsonl").read_text().splitlines()]
+    rows = [{"file_name": row["file_name"], "caption": row["captions"][0], "caption_id": "7"} for row in rows]
+    (pictures / "shapes" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    assert "shapes (captions: caption, caption_id): train" in prepared(files="shapes").describe()
+    assert "(captions" not in prepared(files="shapes", captions="caption").describe()
+
+
 def test_captions_without_images_are_refused(pictures: Path) -> None:
     (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"file_name": None, "captions": ["a"]}))
     with pytest.raises(DataError, match="line 1, column 'file_name' holds no image"):

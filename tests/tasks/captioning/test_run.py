@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from unrolled import load_bundle
 from unrolled.inference import CAPTIONS, caption, captions
 from unrolled.training.run import run, score
+from unrolled.vision import ImageTransform
 
 Image = pytest.importorskip("PIL.Image")
 Configure = Callable[..., DictConfig]
@@ -59,6 +60,19 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 def trained(pictures: Path, configure: Configure) -> Path:
     run(configure("run", *TINY, small=False))
     return pictures / "run" / "checkpoints" / "best.ckpt"
+
+
+def test_photographs_are_seen_in_colour(pictures: Path, configure: Configure) -> None:
+    options = [option for option in TINY if not option.startswith("trunk.")]
+
+    run(configure("run", *options, "trunk=small_colour", "trainer.max_steps=1", "test=false", small=False))
+
+    bundle = load_bundle(pictures / "run" / "checkpoints" / "last.ckpt")
+    transform = ImageTransform.from_dict(bundle.codec.image)
+    red, blue = (transform(Image.new("RGB", (200, 100), colour)) for colour in ("red", "blue"))
+    assert red.shape == (3, 96, 96)
+    assert not torch.equal(red, blue)
+    assert bundle.network.encoder.trunk(red[None]).shape == (1, 256, 6, 6)
 
 
 @pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell", "up_down", "attentive"])
