@@ -64,7 +64,9 @@ def conclude(
     best = _shown(summary["checkpoint"])
     if best:
         rows.append(("  checkpoint", best))
-        following = [*task.commands(best), f"tensorboard --logdir {_shown(folder)}"]
+        following = [*task.commands(best)]
+        if (folder / "tensorboard").exists():
+            following.append(f"tensorboard --logdir {_shown(folder)}")
         rows += [("" if number else "next", command) for number, command in enumerate(following)]
     _print(*rows)
 
