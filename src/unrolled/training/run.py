@@ -227,7 +227,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
 
 def _warn_of_slow_bfloat16(precision: str) -> None:
     """On a processor that multiplies bfloat16 in software, a product takes many times as long as in float32."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 and later
+    able = torch.cpu.get_capabilities()
     if able.get("architecture") == "x86_64" and not (able.get("avx512_bf16") or able.get("amx_bf16")):
         _log.warning(
             "trainer.precision=%s: this processor (%s) has no bfloat16 instructions and will be many times slower than "
