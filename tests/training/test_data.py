@@ -21,7 +21,6 @@ class Counted(SequenceData):
     def describe(self) -> str:
         return "counted"
 
-    @property
     def parts(self) -> tuple[str, ...]:
         return ("train", "validation")
 

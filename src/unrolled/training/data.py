@@ -48,7 +48,6 @@ class SequenceData(LightningDataModule, ABC):
     def describe(self) -> str:
         """One line on what there is of it, and what a test scores; after `prepare`."""
 
-    @property
     @abstractmethod
     def parts(self) -> Sequence[str]:
         """Those of PARTS that there are; after `prepare`."""
@@ -56,7 +55,7 @@ class SequenceData(LightningDataModule, ABC):
     @property
     def scored_part(self) -> str:
         """What the test loaders read: the part that was asked for, or the validation part where there is no test."""
-        return self._asked_part if self._asked_part in self.parts else "validation"
+        return self._asked_part if self._asked_part in self.parts() else "validation"
 
     def score_part(self, part: str) -> None:
         """Makes the test loaders read another part: "train", "validation" or "test"; after `prepare`.
@@ -64,10 +63,10 @@ class SequenceData(LightningDataModule, ABC):
         Raises:
             DataError: there is no such part.
         """
-        if part not in self.parts:
+        if part not in self.parts():
             raise DataError(
-                f"there is no {part} part, only {', '.join(self.parts)}; give it data of its own, or a share of these: "
-                "'data.cut=[0,0,1]' makes all of them the test"
+                f"there is no {part} part, only {', '.join(self.parts())}; give it data of its own, or a share of "
+                "these: 'data.cut=[0,0,1]' makes all of them the test"
             )
         self._asked_part = part
 

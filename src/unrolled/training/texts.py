@@ -55,17 +55,17 @@ class WritingData(SequenceData, Generic[B]):
 
     def train_dataloader(self) -> BucketLoader[B]:
         """One process's batches of the training part."""
-        if "train" not in self.parts:
+        if "train" not in self.parts():
             raise DataError("there are no training examples")
         return self._loader("train", scored=False, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[B] | list[Any]:
         """The validation part, from long to short; nothing if there is none."""
-        return self._loader("validation", scored=True, restart=True) if "validation" in self.parts else []
+        return self._loader("validation", scored=True, restart=True) if "validation" in self.parts() else []
 
     def test_dataloader(self) -> BucketLoader[B] | list[Any]:
         """The part to be scored."""
-        return self._loader(self.scored_part, scored=True, restart=True) if self.scored_part in self.parts else []
+        return self._loader(self.scored_part, scored=True, restart=True) if self.scored_part in self.parts() else []
 
     def _loader(self, part: str, *, scored: bool, **options: Any) -> BucketLoader[B]:
         examples = self.examples(part, scored=scored)

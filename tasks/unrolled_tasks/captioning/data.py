@@ -210,7 +210,6 @@ class CaptionData(WritingData[CaptionBatch]):
             raise RuntimeError("the captions are not encoded yet: call prepare() first")
         return self._codec
 
-    @property
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
         return tuple(self._parts)

@@ -135,7 +135,6 @@ class TextData(SequenceData):
             raise RuntimeError("the text is not encoded yet: call prepare() first")
         return self._codec
 
-    @property
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
         return tuple(self._tokens)

@@ -186,7 +186,6 @@ class ClassificationData(SequenceData):
     def codec(self) -> LabelCodec | NumberCodec:
         return self._ready.codec
 
-    @property
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
         return tuple(self._ready.parts)

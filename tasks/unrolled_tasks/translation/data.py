@@ -161,7 +161,6 @@ class TranslationData(WritingData[PairBatch]):
             raise RuntimeError("the pairs are not encoded yet: call prepare() first")
         return self._codec
 
-    @property
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
         return tuple(self._tokens)

@@ -46,8 +46,8 @@ def text_data(path: Path, **options: Any) -> ClassificationData:
 def test_a_table_of_texts_is_cut_with_all_labels_in_each_part(tmp_path: Path, batches: Batches) -> None:
     data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), cut=[0.8, 0.1, 0.1])
 
-    assert list(data.parts) == ["train", "validation", "test"]
-    found = {part: batches(data, part) for part in data.parts}
+    assert list(data.parts()) == ["train", "validation", "test"]
+    found = {part: batches(data, part) for part in data.parts()}
     counts = {part: Counter(int(t) for b in bs for t in b.targets) for part, bs in found.items()}
     assert counts == {"train": {0: 24, 1: 24}, "validation": {0: 3, 1: 3}, "test": {0: 3, 1: 3}}
     assert "train 48, validation 6, test 6 examples" in data.describe()
@@ -192,7 +192,7 @@ def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path, b
     data = text_data(path, on_error="skip")
 
     assert "skipped: 2, first " in data.describe()
-    assert sum(len(batch.lengths) for part in data.parts for batch in batches(data, part)) == 60
+    assert sum(len(batch.lengths) for part in data.parts() for batch in batches(data, part)) == 60
 
 
 def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batches) -> None:
@@ -209,7 +209,7 @@ def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batch
     grouped = text_data(path, group="who", cut=[0.6, 0.2, 0.2])
     held = text_data(path, group="who", held_out=["critic3"], cut=[0.9, 0.1, 0])
 
-    parts = [critics(grouped, part) for part in grouped.parts]
+    parts = [critics(grouped, part) for part in grouped.parts()]
     assert sum(len(part) for part in parts) == len(set().union(*parts)) == 5
     assert critics(held, "test") == {"critic3"}
     assert "critic3" not in critics(held, "train") | critics(held, "validation")
@@ -257,7 +257,7 @@ def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
 
     assert liked.codec().to_dict()["labels"] == ["negative", "positive"]
     for data in (liked, rated):
-        assert data.parts == ("train", "validation", "test")
+        assert data.parts() == ("train", "validation", "test")
     numbers = torch.cat([batch.targets for batch in rated.train_dataloader()])
     assert float(numbers.max()) > 4
     assert float(numbers.min()) < -4

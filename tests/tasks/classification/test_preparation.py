@@ -78,7 +78,7 @@ def every_batch(data: ClassificationData) -> Iterator[LabelledBatch]:
     loader = data.train_dataloader()
     for _ in range(2):
         yield from loader
-    for part in data.parts:
+    for part in data.parts():
         data.score_part(part)
         yield from data.test_dataloader()
 
