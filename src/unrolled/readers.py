@@ -31,19 +31,27 @@ class Reader(nn.Module, ABC):
         """Plain data from which `unrolled.build` makes this reader again."""
 
 
+_ROUNDING = 4  # last places of a number: what varies by no more is constant
+
+
 class Moments:
     """Mean and standard deviation of each feature, from one sequence after another."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._mean = torch.zeros(())
-        self._square = torch.zeros(())
+        self._mean = torch.zeros((), dtype=torch.float64)
+        self._square = torch.zeros((), dtype=torch.float64)
+        self._low, self._high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        self._precision = torch.finfo(torch.float64).eps
 
     def update(self, values: Tensor) -> None:
-        """Takes in (time, features) (Chan et al. 1983, eq. 2.1)."""
+        """Takes in (time, features) of any kind of number (Chan et al. 1983, eq. 2.1)."""
         if len(values) == 0:
             return
+        if values.is_floating_point():
+            self._precision = max(self._precision, torch.finfo(values.dtype).eps)
         values = values.double()
+        self._low, self._high = torch.minimum(self._low, values.amin(0)), torch.maximum(self._high, values.amax(0))
         count, mean = len(values), values.mean(0)
         square = (values - mean).square().sum(0)
         total = self._count + count
@@ -53,23 +61,26 @@ class Moments:
         self._count = total
 
     def result(self) -> tuple[list[float], list[float]]:
-        """Centers and scales; a constant feature has the scale 1, so that it becomes 0.
+        """Centers and scales; a feature that varies by rounding alone has the scale 1, so that it becomes 0.
 
         Raises:
-            ValueError: no step was seen.
+            ValueError: no step was seen, or a number that is not finite or too large.
         """
         if self._count == 0:
             raise ValueError("there is no step to take a mean of")
         deviation = (self._square / self._count).sqrt()
-        tiny = 1e-7 * self._mean.abs().clamp(min=1e-30)
-        scales = torch.where(deviation > tiny, deviation, torch.ones_like(deviation))
+        if not bool(deviation.isfinite().all()):
+            raise ValueError("numbers that are not finite, or too large, have no mean and deviation")
+        rounding = _ROUNDING * self._precision * torch.maximum(self._low.abs(), self._high.abs())
+        varies = (self._high - self._low > rounding) & (deviation > 0)
+        scales = torch.where(varies, deviation, torch.ones_like(deviation))
         return self._mean.tolist(), scales.tolist()
 
 
 def _normalisation(centers: Sequence[float], scales: Sequence[float], size: int, what: str) -> tuple[Tensor, Tensor]:
     if not len(centers) == len(scales) == size or min(scales, default=1.0) <= 0:
         raise ValueError(f"centers and scales have {len(centers)} and {len(scales)} numbers, expected {size} {what}")
-    return torch.tensor(centers, dtype=torch.float32), torch.tensor(scales, dtype=torch.float32)
+    return torch.tensor(centers, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
 
 
 class SeriesReader(Reader):
@@ -103,20 +114,26 @@ class SeriesReader(Reader):
         return cls(channels, *moments.result())
 
     def forward(self, source: Tensor) -> Tensor:
-        """(time, channels) -> the same, normalised.
+        """(time, channels) of any kind of number -> the same, normalised, in float32.
+
+        The center is subtracted in float64: a float32 far from zero holds the offset and no series.
 
         Raises:
-            ValueError: other channels, or a number that is not finite, with its place.
+            ValueError: other channels, or a number that is not finite or too large for float32, with its place.
         """
         expect(source, "time channels", channels=self.output_size, name="series")
-        wrong = (~source.isfinite()).nonzero()
+        centers, scales = self.centers.to(source.device), self.scales.to(source.device)
+        frames = ((source.double() - centers) / scales).float()
+        wrong = (~frames.isfinite()).nonzero()
         if len(wrong):
             step, channel = wrong[0].tolist()
+            number = source[step, channel]
+            what = "too large to be read" if number.isfinite() else "not finite"
             raise ValueError(
-                f"step {step} (the first is 0), channel {self.channels[channel]!r} is {source[step, channel].item()}; "
-                f"one of {len(wrong)} numbers that are not finite: fill them or take them out"
+                f"step {step} (the first is 0), channel {self.channels[channel]!r} is {number.item()}; "
+                f"one of {len(wrong)} numbers that are {what}: fill them or take them out"
             )
-        return (source.float() - self.centers) / self.scales
+        return frames
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,6 @@
 """What a classifier answers, as plain data: labels or numbers, beside how its sources are read."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -122,6 +123,18 @@ class NumberCodec(_AnswerCodec):
             raise ValueError(f"{self.size} numbers, centers={self.centers}, scales={self.scales}: one each, above 0")
         if bounded and (any(self.centers) or any(scale != 1 for scale in self.scales)):
             raise ValueError("bounded numbers are probabilities: centers are 0 and scales are 1")
+
+    def normalised(self, numbers: Sequence[float]) -> list[float]:
+        """What a network learns instead of numbers in their own units, computed in Python's doubles."""
+        return [(n - center) / scale for n, center, scale in zip(numbers, self.centers, self.scales, strict=True)]
+
+    def written(self, numbers: Sequence[float], digits: int = 6) -> list[str]:
+        """Numbers in their own units as text, with so many digits of what varies: more of them far from zero."""
+        kept = (
+            min(17, digits + max(0, math.floor(math.log10(max(abs(center) / scale, 1)))))
+            for center, scale in zip(self.centers, self.scales, strict=True)
+        )
+        return [f"{number:.{count}g}" for number, count in zip(numbers, kept, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         raise ValueError("this network answers with numbers, which have no ids")

@@ -38,12 +38,16 @@ class Prediction(NamedTuple):
 
 
 def answers(outputs: Tensor, codec: Answers) -> Tensor:
-    """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units."""
+    """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units.
+
+    Numbers are float64 on the CPU: a float32 far from zero has few places left for what was predicted.
+    """
     if isinstance(codec, LabelCodec):
         return outputs.sigmoid() if codec.multiple else outputs.softmax(-1)
     if codec.bounded:
         return outputs.sigmoid()
-    return outputs * outputs.new_tensor(codec.scales) + outputs.new_tensor(codec.centers)
+    centers, scales = (torch.tensor(each, dtype=torch.float64) for each in (codec.centers, codec.scales))
+    return outputs.cpu().double() * scales + centers
 
 
 def classify(
@@ -246,7 +250,14 @@ def _values(source: Any, wanted: str) -> Tensor:
     """A tensor, or an array as one; text and other objects are none."""
     if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
         raise ValueError(f"it is a {type(source).__name__}; {wanted}")
-    return torch.as_tensor(source)
+    try:
+        # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
+        values = source if isinstance(source, Tensor) else torch.tensor(source.__array__())
+    except (TypeError, ValueError, RuntimeError) as error:  # of objects, of text, of rows of unequal length
+        raise ValueError(f"it is a {type(source).__name__} that holds other things than numbers: {error}") from None
+    if values.is_complex():
+        raise ValueError(f"it holds complex numbers; {wanted}")
+    return values
 
 
 def _samples(source: Any, name: str, rate: int, once: Once) -> Tensor:

@@ -256,6 +256,7 @@ def _line(text: str) -> str:
 
 
 def _classify(options: argparse.Namespace) -> None:
+    from unrolled.codecs import NumberCodec
     from unrolled.inference.classification import predictions, reads
 
     bundle = _load(options, options.checkpoint)
@@ -281,8 +282,8 @@ def _classify(options: argparse.Namespace) -> None:
         if options.json:
             content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
             print(json.dumps(content, ensure_ascii=False), flush=options.ahead == 1)
-        elif hasattr(bundle.codec, "names"):
-            print(shown, *(f"{value:.6g}" for value in said.values.values()), sep="\t", flush=options.ahead == 1)
+        elif isinstance(bundle.codec, NumberCodec):
+            print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=options.ahead == 1)
         else:
             print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=options.ahead == 1)
     _say_broken(broken, f"{answered + len(broken)} sources", options)

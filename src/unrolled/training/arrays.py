@@ -59,15 +59,15 @@ def write_sequences(path: Path, sequences: Iterable[Tensor]) -> None:
     """Writes tensors of one kind of number and of any shapes, as they come, without ever holding them all."""
     sequences = iter(sequences)
     first = next(sequences, None)
-    values = pa.list_(pa.float32() if first is None else pa.from_numpy_dtype(first.numpy().dtype))
+    values = pa.large_list(pa.float32() if first is None else pa.from_numpy_dtype(first.numpy().dtype))
     schema = pa.schema([pa.field("values", values), pa.field("shape", pa.list_(pa.int64()))])
     rest = sequences if first is None else _chained(first, sequences)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         while block := list(islice(rest, _ROWS)):
-            ends = np.cumsum([0, *(one.numel() for one in block)]).astype(np.int32)
+            ends = np.cumsum([0, *(one.numel() for one in block)]).astype(np.int64)
             flat = torch.cat([one.flatten() for one in block]).numpy()
             shapes = pa.array([list(one.shape) for one in block], schema.field("shape").type)
-            column = pa.ListArray.from_arrays(ends, flat, type=values)
+            column = pa.LargeListArray.from_arrays(ends, flat, type=values)
             writer.write_batch(pa.record_batch([column, shapes], schema=schema))
 
 

@@ -58,7 +58,7 @@ class Answers:
             name: getattr(medium, name) for name in ("lowercase", "max_length") if hasattr(medium, name)
         }
         if self.kind in ("number", "share"):
-            numbers = torch.stack([self.numbers(example) for example in examples])
+            numbers = torch.tensor([self.numbers(example) for example in examples], dtype=torch.float64)
             return self._number_codec(numbers, medium.fit(sources), text)
         self._check_names(examples)
         counts = label_counts(self.labels(example) for example in examples)
@@ -101,16 +101,23 @@ class Answers:
         constant = [name for name, one in zip(names, same, strict=True) if one]
         if constant:
             raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
+        if not bool(deviations.isfinite().all()):
+            raise DataError(
+                f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large to be learnt"
+            )
         return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, **text)
 
     def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
-        """What the network shall say about an example: () int64, or (outputs,) float.
+        """What the network shall say about an example: () int64, or (outputs,) float32, numbers normalised.
 
         Raises:
             ValueError: a label that training never saw, or no number.
         """
         if isinstance(codec, NumberCodec):
-            return self.numbers(example)
+            numbers = torch.tensor(codec.normalised(self.numbers(example)))
+            if not bool(numbers.isfinite().all()):
+                raise DataError(f"{example.place}: {example.answer!r} is too far from the training part's numbers")
+            return numbers
         ids = [codec.index(label) for label in self.labels(example)]
         if not codec.multiple:
             return torch.tensor(ids[0])
@@ -128,8 +135,8 @@ class Answers:
             labels = [str(answer).strip()]
         return [self._names.get(label, label) for label in labels]
 
-    def numbers(self, example: Example) -> Tensor:
-        """(numbers,) of an example, in their own units.
+    def numbers(self, example: Example) -> list[float]:
+        """The numbers of an example, in their own units.
 
         Raises:
             DataError: no number, or one that cannot be.
@@ -137,15 +144,15 @@ class Answers:
         answers = example.answer if isinstance(example.answer, list) else [example.answer]
         try:
             numbers = [float(answer) for answer in answers]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(
-                f"{example.place}: {example.answer!r} is no number; data.target=label for classes"
+                f"{example.place}: {example.answer!r:.80} is no number; data.target=label for classes"
             ) from None
         if not all(math.isfinite(number) for number in numbers):
             raise DataError(f"{example.place}: {example.answer!r} is not finite")
         if self.kind == "share" and not all(0 <= number <= 1 for number in numbers):
             raise DataError(f"{example.place}: {example.answer!r} is not from 0 to 1; data.target=number takes any")
-        return torch.tensor(numbers)
+        return numbers
 
 
 def _in_order(label: str) -> tuple[bool, float, str]:

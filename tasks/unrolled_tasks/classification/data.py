@@ -32,10 +32,11 @@ class LabelledBatch(NamedTuple):
 
     source: Tensor  # (batch, time) int64 or (batch, time, features)
     lengths: Tensor  # (batch,)
-    targets: Tensor  # (batch,) int64, or (batch, outputs) float
+    targets: Tensor  # (batch,) int64, or (batch, outputs) float32, numbers as the codec normalises them
     examples: Tensor  # (batch,) numbers of the examples within their part
     scale: float  # turns the summed loss into this batch's share of the step's mean
     shown: tuple[str, ...] = ()
+    numbers: tuple[Sequence[float], ...] = ()  # of each example that is scored, in their own units; empty for labels
 
 
 class ClassificationData(SequenceData):
@@ -253,8 +254,11 @@ class ClassificationData(SequenceData):
         else:
             read = [self.medium.read(source, reader) for source in kept] if content.unread else kept
         source, lengths = batched(read)
-        shown = () if epoch is not None else tuple(content.shown[number] for number in numbers)
-        return LabelledBatch(source, lengths, content.targets[numbers], torch.as_tensor(rows), scale, shown)
+        targets, examples = content.targets[numbers], torch.as_tensor(rows)
+        if epoch is not None:
+            return LabelledBatch(source, lengths, targets, examples, scale)
+        shown, answers = (tuple(each[number] for number in numbers) for each in (content.shown, content.numbers))
+        return LabelledBatch(source, lengths, targets, examples, scale, shown, answers)
 
     def _examples(self) -> dict[str, list[Example]]:
         if self._package == "film_sentences":

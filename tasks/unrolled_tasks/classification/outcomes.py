@@ -82,7 +82,9 @@ def multilabel_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 def number_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Mean absolute error and root mean squared error in the numbers' own units, and R², by torchmetrics."""
-    outputs, targets = _tensors(outcomes)
+    outputs, targets = _tensors(outcomes, torch.float64)
+    # No number here changes with an offset, and R² is a difference of squares: far from zero it would be rounding.
+    outputs, targets = outputs - targets.mean(0), targets - targets.mean(0)
     scores = {
         "mean_absolute_error": float(mean_absolute_error(outputs, targets)),
         "root_mean_squared_error": math.sqrt(float(mean_squared_error(outputs, targets))),
@@ -178,5 +180,6 @@ def as_row(outcome: Outcome, names: Sequence[str], *, numbers: bool, multiple: b
     return plain | {"probabilities": {name: round(p, 6) for name, p in zip(names, outcome.output, strict=True)}}
 
 
-def _tensors(outcomes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
-    return torch.tensor([o.output for o in outcomes]), torch.tensor([o.target for o in outcomes])
+def _tensors(outcomes: Sequence[Outcome], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    outputs, targets = [o.output for o in outcomes], [o.target for o in outcomes]
+    return torch.tensor(outputs, dtype=dtype), torch.tensor(targets, dtype=dtype)

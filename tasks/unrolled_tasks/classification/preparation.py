@@ -19,7 +19,7 @@ from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.media import Medium, located
 
-_VERSION = 2  # raise it when the same options lead to other numbers
+_VERSION = 3  # raise it when the same options lead to other numbers
 
 Shelf = Callable[[str, Iterable[Any]], Sequence[Any]]  # puts things down under a name, to be taken from anywhere
 
@@ -30,7 +30,8 @@ class Part(NamedTuple):
     kept: Sequence[Any]  # what the network reads of them
     unread: bool  # what is kept are sources as they were opened, since training changes them at random each time
     steps: list[int]
-    targets: Tensor
+    targets: Tensor  # as the network learns them
+    numbers: list[list[float]]  # answers in their own units; empty for labels
     shown: list[str]
 
 
@@ -107,7 +108,7 @@ class Preparation:
         parts: dict[str, Any] = {}
         for name, part in done.parts.items():
             parts[name] = {"unread": part.unread, "steps": part.steps, "shown": part.shown}
-            parts[name]["targets"] = part.targets.tolist()
+            parts[name] |= {"targets": part.targets.tolist(), "numbers": part.numbers}
             passed = "read" if part.unread else "opened"
             (folder / f"{name}.{passed}.arrow").unlink(missing_ok=True)
         about = {
@@ -129,6 +130,7 @@ class Preparation:
                 of["unread"],
                 of["steps"],
                 torch.tensor(of["targets"]),
+                of["numbers"],
                 of["shown"],
             )
             for name, of in about["parts"].items()
@@ -160,6 +162,7 @@ class Preparation:
         steps: list[int] = []
         targets: list[Tensor] = []
         shown: list[str] = []
+        numbers: list[list[float]] = []
         unread = part == "train" and self._medium.augments
 
         def read() -> Iterator[Tensor]:
@@ -167,6 +170,7 @@ class Preparation:
                 try:
                     frames = None if unread else self._medium.read(source, codec.source)
                     targets.append(self._answers.target(example, codec))
+                    numbers.append(self._answers.numbers(example) if isinstance(codec, NumberCodec) else [])
                 except ValueError as error:
                     raise DataError(f"{part}, {example.place}: {error}") from error
                 steps.append(self._medium.steps(source, codec.source) if frames is None else len(frames))
@@ -175,7 +179,7 @@ class Preparation:
                     yield frames
 
         frames = shelf(f"{part}.read", read())
-        return Part(sources if unread else frames, unread, steps, torch.stack(targets), shown)
+        return Part(sources if unread else frames, unread, steps, torch.stack(targets), numbers, shown)
 
     def _stamp(self, example: Example) -> list[Any]:
         """Plain data that differ whenever the example does."""

@@ -122,13 +122,14 @@ class Series(Medium):
             raise DataError(
                 f"{place}: no column {missing!r}{nearest(missing, rows[0])}; data.reader.channels names them"
             )
-        return torch.tensor([[_number(row[name], name, place) for name in self._names] for row in rows])
+        steps = [[_number(row[name], name, place) for name in self._names] for row in rows]
+        return torch.tensor(steps, dtype=torch.float64)
 
 
 def _number(text: Any, name: str, place: str) -> float:
     try:
         return float("nan") if text is None or text == "" else float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{place}: column {name!r} holds no number but {text!r:.80}") from None
 
 
@@ -158,7 +159,8 @@ def ts_examples(path: Path) -> Iterator[Example]:
         if len({len(column) for column in columns}) != 1 or (channels or len(columns)) != len(columns):
             raise DataError(f"{place}: {len(columns)} channels of {', '.join(str(len(c)) for c in columns)} steps")
         channels = len(columns)
-        yield Example(torch.tensor(columns).T.contiguous(), fields[-1].strip(), "", place)
+        steps = torch.tensor(columns, dtype=torch.float64).T.contiguous()
+        yield Example(steps, fields[-1].strip(), "", place)
     if channels is None:
         raise DataError(f"{path} has no series behind @data")
 

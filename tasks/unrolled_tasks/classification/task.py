@@ -216,13 +216,10 @@ class Classification(SequenceTask):
             return cross_entropy(logits, expected, label_smoothing=smoothing, weights=weights)
         codec = self.answers
         if isinstance(codec, NumberCodec) and not codec.bounded:
-            return squared_error(outputs, self._normalised(targets, codec))
+            return squared_error(outputs, targets)
         if smoothing:
             targets = targets * (1 - smoothing) + 0.5 * smoothing
         return binary_cross_entropy(outputs, targets, weights)
-
-    def _normalised(self, targets: Tensor, codec: NumberCodec) -> Tensor:
-        return (targets - targets.new_tensor(codec.centers)) / targets.new_tensor(codec.scales)
 
     def _score(self, batch: LabelledBatch, shares: Sequence[float]) -> None:
         outputs = self.network(batch.source, batch.lengths)
@@ -230,6 +227,8 @@ class Classification(SequenceTask):
         self.mean_loss.update(loss.mean, loss.count)
         said = answers(outputs, self.answers).tolist()
         targets = batch.targets.reshape(len(outputs), -1).tolist()
+        if isinstance(self.answers, NumberCodec):
+            targets = [list(numbers) for numbers in batch.numbers]
         early: list[list[list[float]]] = [[] for _ in said]
         if shares:
             early = self.network.early(batch.source, batch.lengths, shares).tolist()
@@ -261,8 +260,9 @@ class Classification(SequenceTask):
         codec = self.answers
         shown = outcome.shown if len(outcome.shown) <= 80 else f"{outcome.shown[:79]}…"
         if isinstance(codec, NumberCodec):
-            pairs = zip(codec.names, outcome.target, outcome.output, strict=True)
-            return f"{shown}: " + ", ".join(f"{name} {said:.4g} (it is {is_:.4g})" for name, is_, said in pairs)
+            target, output = (codec.written(numbers, digits=4) for numbers in (outcome.target, outcome.output))
+            pairs = zip(codec.names, target, output, strict=True)
+            return f"{shown}: " + ", ".join(f"{name} {said} (it is {is_})" for name, is_, said in pairs)
         if codec.multiple:
             said = [i for i, sure in enumerate(outcome.output) if sure > 0.5]
             true = [i for i, there in enumerate(outcome.target) if there]

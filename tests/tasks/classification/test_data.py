@@ -258,7 +258,9 @@ def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
     assert liked.codec().to_dict()["labels"] == ["negative", "positive"]
     for data in (liked, rated):
         assert data.parts() == ("train", "validation", "test")
-    numbers = torch.cat([batch.targets for batch in rated.train_dataloader()])
+    codec = rated.codec()
+    assert isinstance(codec, NumberCodec)
+    numbers = torch.cat([batch.targets for batch in rated.train_dataloader()]) * codec.scales[0] + codec.centers[0]
     assert float(numbers.max()) > 4
     assert float(numbers.min()) < -4
     broken = film_archive(tmp_path / "other.tar.gz", inner="additional_resources/else.tar.gz")

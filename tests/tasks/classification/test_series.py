@@ -1,15 +1,22 @@
 """Series of measurements: read, normalised by channel, and refused with their place."""
 
+import gzip
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from unrolled.training.data import DataError
 from unrolled_tasks.classification import ClassificationData, Series
 from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.outcomes import Outcome, number_scores
 
 Batches = Callable[..., list[LabelledBatch]]
 
@@ -103,3 +110,79 @@ def test_a_file_may_be_a_series(tmp_path: Path, batches: Batches) -> None:
 
     assert data.codec().labels == ["down", "up"]
     assert sorted(n for batch in batches(data) for n in batch.lengths.tolist()) == [2, 2, 3, 3, 4, 4]
+
+
+FORMATS = ("ts", "csv", "tsv", "parquet", "csv.gz")
+
+
+def far_series(folder: Path, kind: str, offset: float) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Twelve series of 20 steps and their numbers, all so far from zero, as a file of this kind."""
+    drawn = np.random.default_rng(5)
+    values, answers = (np.round(offset + drawn.normal(size=size), 4) for size in ((12, 20), 12))
+    path = folder / f"far.{kind}"
+    if kind == "ts":
+        ts(
+            path,
+            [",".join(map(repr, map(float, row))) + f":{float(n)!r}" for row, n in zip(values, answers, strict=True)],
+        )
+        return path, values, answers
+    rows = [(n, float(value), float(answers[n])) for n, row in enumerate(values) for value in row]
+    if kind == "parquet":
+        run, x, label = zip(*rows, strict=True)
+        parquet.write_table(pyarrow.table({"run": run, "x": x, "label": label}), path)
+        return path, values, answers
+    separator = "\t" if kind == "tsv" else ","
+    text = "\n".join(separator.join(map(repr, row)) for row in rows)
+    written = f"run{separator}x{separator}label\n{text}\n".encode()
+    path.write_bytes(gzip.compress(written) if kind.endswith("gz") else written)
+    return path, values, answers
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_series_and_numbers_far_from_zero_are_normalised_as_numpy_does_it(
+    tmp_path: Path, batches: Batches, kind: str, kept: str
+) -> None:
+    path, values, answers = far_series(tmp_path, kind, 1e8)
+    reader = Series() if kind == "ts" else Series(series="run")
+
+    data = series_data(path, reader, target="number", kept=kept, cache=str(tmp_path / "cache"), cut=[0.5, 0.5, 0])
+
+    training = {int(e): row for b in batches(data, "train") for e, row in zip(b.examples, b.source, strict=True)}
+    targets = {int(e): t for b in batches(data, "train") for e, t in zip(b.examples, b.targets, strict=True)}
+    (scored,) = batches(data, "validation")
+    # Which examples were taken for validation is drawn: their numbers tell them apart.
+    validation = {float(n[0]) for n in scored.numbers}
+    left = [n for n in range(12) if answers[n] not in validation]
+    assert (len(left), len(validation)) == (6, 6)
+    mean, deviation = values[left].mean(), values[left].std()
+    for place, n in enumerate(left):
+        np.testing.assert_allclose(training[place][:, 0], (values[n] - mean) / deviation, rtol=0, atol=1e-6)
+        right = (answers[n] - answers[left].mean()) / answers[left].std()
+        np.testing.assert_allclose(targets[place].numpy(), [right], rtol=0, atol=1e-6)
+
+
+def test_scores_of_numbers_do_not_depend_on_where_zero_lies() -> None:
+    drawn = np.random.default_rng(6)
+    targets, outputs = drawn.normal(size=(50, 2)), drawn.normal(size=(50, 2))
+    right = {
+        "mean_absolute_error": mean_absolute_error(targets, outputs),
+        "root_mean_squared_error": math.sqrt(mean_squared_error(targets, outputs)),
+        "r2": r2_score(targets, outputs),
+    }
+    for offset in (0.0, 1e6, 1e9):
+        pairs = zip((targets + offset).tolist(), (outputs + offset).tolist(), strict=True)
+        found = number_scores([Outcome(n, "", target, output, []) for n, (target, output) in enumerate(pairs)])
+        assert found == pytest.approx(right, rel=1e-5)
+
+
+def test_numbers_that_no_float_holds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("run,x,label\n0,1,1e308\n1,2,-1e308\n2,3,1e308\n")
+    with pytest.raises(DataError, match="label: numbers up to 1e\\+308 are too large to be learnt"):
+        series_data(tmp_path / "a.csv", Series(series="run"), target="number")
+    (tmp_path / "b.csv").write_text("run,x,label\n0,1,1\n1,2,2\n2,3,3\n")
+    (tmp_path / "c.csv").write_text("run,x,label\n0,1,1e300\n")
+    with pytest.raises(DataError, match="'1e300' is too far from the training part's numbers"):
+        series_data(
+            tmp_path / "b.csv", Series(series="run"), target="number", test_files=str(tmp_path / "c.csv"), cut=[1, 0, 0]
+        )
