@@ -1,6 +1,9 @@
 """The one shape check, and the one text of its error."""
 
+from typing import Any
+
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 class ShapeError(ValueError):
@@ -19,9 +22,11 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
         sizes: the size that an axis must have; axes that are left out may have any.
 
     Raises:
-        ShapeError: another number of axes, or an axis of another size.
+        ShapeError: no tensor at all, another number of axes, or an axis of another size.
         ValueError: a size for an axis that `axes` doesn't name.
     """
+    if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise ShapeError(_no_tensor(tensor, axes, name))
     words = axes.split()
     open_ended = words[0] == "..."
     if open_ended:
@@ -35,3 +40,11 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
         return
     expected = ", ".join(["..."] * open_ended + [f"{word}={sizes[word]}" if word in sizes else word for word in words])
     raise ShapeError(f"{name} has the shape {shape}, expected ({expected})")
+
+
+def _no_tensor(given: Any, axes: str, name: str) -> str:
+    """What somebody used to torch.nn or numpy has to write instead."""
+    expected = f"{name} must be a tensor ({', '.join(axes.split())}), not a {type(given).__name__}"
+    if isinstance(given, PackedSequence):
+        return f"{expected}: values, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"
+    return f"{expected}: torch.as_tensor({name}) makes one of lists, numbers and arrays"
