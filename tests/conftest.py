@@ -34,8 +34,7 @@ from unrolled import (
 from unrolled.backends import BACKENDS
 from unrolled.training.configuration import config_folder
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n auto: a core for each worker, so one thread in each
-    torch.set_num_threads(1)
+torch.set_num_threads(1)  # as many workers as cores may run beside one another; and sums come out the same everywhere
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,7 @@ _SPELT = "AEFHILMNORSX"  # letters whose names begin with a vowel
 
 
 def counted(number: int, thing: str, things: str | None = None) -> str:
-    """ "1 thread", "2 threads", "1,000 steps"; `things` is the plural where an s doesn't make it."""
+    """A number and its thing: "1 thread", "2 threads"; `things` is the plural where an s doesn't make it."""
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 

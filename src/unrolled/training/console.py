@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from rich import get_console
+from rich.console import Console
 from rich.progress import track
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -19,6 +21,14 @@ def draws() -> bool:
     if get_console().is_jupyter:
         return True
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def print_rows(*rows: tuple[str, str]) -> None:
+    """Names and values in two columns; long values are left to the terminal, so that a command can be copied whole."""
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        console.print(Text.assemble((name.ljust(width), "bold"), value))
 
 
 def waiting(items: Sequence[T], doing: str) -> Iterable[T]:

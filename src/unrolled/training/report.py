@@ -7,19 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.text import Text
 
 from unrolled.recurrent import Recurrent
+from unrolled.training.console import print_rows
 from unrolled.training.data import SequenceData
 from unrolled.training.last import LastCheckpoint
 from unrolled.training.task import SequenceTask
+from unrolled.training.threads import Threads
 from unrolled.training.throughput import Throughput
-
-Row = tuple[str, str]
 
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
@@ -30,12 +27,11 @@ def write_configuration(config: DictConfig, folder: Path) -> None:
 
 def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
     """What is about to be trained, on what, by what means."""
-    devices = f"{trainer.world_size} × {trainer.strategy.root_device.type}, {torch.get_num_threads()} threads"
-    _print(
+    print_rows(
         ("data", data.describe()),
         ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
         *(("backend", said) for said in _backends(task)),
-        ("device", devices),
+        ("device", f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).head(trainer)}"),
         ("folder", _shown(config.run_dir)),
     )
 
@@ -68,14 +64,14 @@ def conclude(
         if (folder / "tensorboard").exists():
             following.append(f"tensorboard --logdir {_shown(folder)}")
         rows += [("" if number else "next", command) for number, command in enumerate(following)]
-    _print(*rows)
+    print_rows(*rows)
 
 
 def print_scores(config: DictConfig, data: SequenceData, task: SequenceTask, numbers: Mapping[str, float]) -> None:
     """The numbers of an evaluation."""
     scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
     scores += list(task.notes.items())
-    _print(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
+    print_rows(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
 
 
 def _summary(
@@ -97,6 +93,7 @@ def _summary(
         ),
         "best_validation": _number(getattr(monitor, "best_model_score", None)),
         "processes": trainer.world_size,
+        "threads": Threads.of(trainer).count,
         "seed": int(config.seed),
         "data": task.info.get("data"),
         "versions": task.info.get("versions"),
@@ -138,11 +135,3 @@ def _shown(path: str | Path) -> str:
     absolute = Path(path).resolve()
     here = Path.cwd().resolve()
     return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
-
-
-def _print(*rows: Row) -> None:
-    """Names and values in two columns; long values are left to the terminal, so that a command can be copied whole."""
-    console = Console(highlight=False, soft_wrap=True)
-    width = max(len(name) for name, _ in rows) + 2
-    for name, value in rows:
-        console.print(Text.assemble((name.ljust(width), "bold"), value))

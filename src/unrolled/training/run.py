@@ -31,6 +31,7 @@ from unrolled.training.configuration import ConfigurationError
 from unrolled.training.data import SequenceData
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
+from unrolled.training.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,11 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
     if optimizer is not None:
         _rehearse_optimizer(optimizer)
     data = _built(config, "data", **({} if codec is None else {"codec_from": codec}))
-    trainer = _trainer(config, [c for c in callbacks if c is not None], [x for x in loggers if x is not None])
+    try:
+        threads = Threads(config.get("threads"))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    trainer = _trainer(config, [threads, *(c for c in callbacks if c)], [x for x in loggers if x is not None])
     return Parts(data, trainer, optimizer, _built(config, "scheduler"))
 
 
