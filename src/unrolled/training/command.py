@@ -1,5 +1,6 @@
 """The commands train.py and evaluate.py: overrides are checked, then Hydra composes and runs."""
 
+import logging
 import os
 import shutil
 import sys
@@ -12,8 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder
+from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
+from unrolled.training.options import drop
 
+_log = logging.getLogger(__name__)
 _STARTED = time.time()
 WRONG_INPUT = 2  # exit status, as a shell's own commands have it
 
@@ -50,6 +53,7 @@ def _command(name: str, function: Callable[[DictConfig], None]) -> None:
 
     def guarded(config: DictConfig) -> None:
         try:
+            _drop_options(config)
             function(config)
         except (ValueError, OmegaConfBaseException) as error:
             if getattr(error, "begun", False) or os.environ.get("HYDRA_FULL_ERROR"):
@@ -73,7 +77,17 @@ def _check(name: str, arguments: list[str]) -> None:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
     if not any(a in ("--help", "-h", "--hydra-help", "--version") for a in arguments):
-        check_overrides(name, overrides, config_dir)
+        sweep = bool({"-m", "--multirun"} & set(arguments))
+        check_overrides(name, overrides, config_dir, sweep=sweep)
+
+
+def _drop_options(config: DictConfig) -> None:
+    """An experiment's options go with the choices that the command line replaces, and the run says so."""
+    hydra_config = HydraConfig.get()
+    dropped = dropped_options(str(hydra_config.job.config_name), list(hydra_config.overrides.task))
+    drop(config, dropped)
+    if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
+        _log.info("left out with the choices that took them: %s", ", ".join(dropped))
 
 
 def _freed(argument: str) -> str:

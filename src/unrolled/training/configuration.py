@@ -6,10 +6,10 @@ Hydra's own answer to a misspelt key is to propose `+key`, which then changes no
 composed configuration, or be an argument of what it is given to.
 """
 
-import ast
 import difflib
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +24,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import unrolled
+from unrolled.training.options import ConfigurationError as ConfigurationError
+from unrolled.training.options import check_options, check_task_of_data, drop, leftovers, trainer_arguments
 
+OVERLAYS = ("experiment", "debug")  # groups whose files give options to others
 MOST_SWEPT = 256  # combinations of a sweep that are looked at before the first one runs
-
-
-class ConfigurationError(ValueError):
-    """A mistake in what was asked for: the place, the value, what is allowed, the nearest match."""
 
 
 def config_folder() -> Path:
@@ -40,33 +39,72 @@ def config_folder() -> Path:
     raise ConfigurationError("unrolled's configuration files are missing from this installation; install it again")
 
 
-def check_overrides(config_name: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
-    """Refuses overrides that name what is not there.
+def check_overrides(
+    config_name: str, overrides: Sequence[str], config_dir: str | None = None, *, sweep: bool = False
+) -> list[str]:
+    """Refuses overrides that name what is not there, and values of another type than what they are given to.
 
     Args:
         config_name: the primary configuration, `train` or `evaluate`.
         overrides: as typed, `key=value`.
         config_dir: an additional folder of configuration files (--config-dir).
+        sweep: several values start several runs (-m).
+
+    Returns:
+        The options that `dropped_options` finds for the last of these runs.
 
     Raises:
         ConfigurationError: with one line on what is wrong and one on what to write instead.
     """
     parser = OverridesParser.create()
-    parsed: list[Override] = []
-    for text in overrides:
-        try:
-            parsed.extend(parser.parse_overrides([text]))
-        except HydraException:
-            raise ConfigurationError(
-                f"{text}: not an override; write key=value, and quote values with spaces"
-            ) from None
+    parsed = [_parsed(text, parser, sweep=sweep) for text in overrides]
     searched = [o for o in parsed if o.key_or_group.startswith("hydra.searchpath")]
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigurationError(f"--config-dir {config_dir}: no such folder")
         searched = [parser.parse_override(f"hydra.searchpath=[{Path(config_dir).resolve()}]")]
+    dropped: list[str] = []
     for one in _expand_sweeps(parsed):
-        _check_one(config_name, one, searched)
+        dropped = _check_one(config_name, one, searched)
+    return dropped
+
+
+def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Keys of options that an experiment gives to a choice which was replaced by one that doesn't take them.
+
+    They go with their choice: `experiment=char_lm/tiny_shakespeare scheduler=none` leaves nothing to warm up. For use
+    within a run that Hydra has started.
+    """
+    parser = OverridesParser.create()
+    loader = GlobalHydra.instance().config_loader()
+    groups = [o for o in parser.parse_overrides(list(overrides)) if _is_group(o, loader)]
+    return _dropped(config_name, groups, [])
+
+
+def quoted(key: str, value: str) -> str:
+    """An override of a value with any characters, ready to be pasted into a shell."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
+    escaped = re.sub(r'(\\+)(?="|$)', r"\1\1", escaped).replace('"', r"\"")
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def _parsed(text: str, parser: OverridesParser, *, sweep: bool) -> Override:
+    key, given, value = text.partition("=")
+    if not given and not text.startswith("~"):
+        raise ConfigurationError(f"{text}: not an override; write key=value")
+    try:
+        override = parser.parse_override(text)
+    except HydraException:
+        raise ConfigurationError(
+            f"{text}: some of these characters mean something to Hydra; as they stand they are typed\n"
+            f"{quoted(key, value)}"
+        ) from None
+    if override.is_sweep_override() and not sweep:
+        raise ConfigurationError(
+            f"{text}: several values start several runs, with -m; for one value with these characters type\n"
+            f"{quoted(key, value)}"
+        )
+    return override
 
 
 def _expand_sweeps(parsed: Sequence[Override]) -> Iterator[list[Override]]:
@@ -83,7 +121,7 @@ def _expand_sweeps(parsed: Sequence[Override]) -> Iterator[list[Override]]:
         yield list(combination)
 
 
-def _check_one(config_name: str, overrides: list[Override], searched: list[Override]) -> None:
+def _check_one(config_name: str, overrides: list[Override], searched: list[Override]) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -93,16 +131,33 @@ def _check_one(config_name: str, overrides: list[Override], searched: list[Overr
             with_choices = compose(config_name, [*extra, *_lines(groups)])
         except HydraException as error:
             raise ConfigurationError(_explain_choice(str(error), groups, loader)) from None
-        for override in overrides:
-            if override not in groups and not override.key_or_group.startswith("hydra"):
-                _check_key(override, with_choices)
+        dropped = _dropped(config_name, groups, extra)
+        drop(with_choices, dropped)
         keys = [o for o in overrides if o not in groups and not o.key_or_group.startswith("hydra")]
+        for override in keys:
+            _check_key(override, with_choices)
         try:
             composed = compose(config_name, [*extra, *_lines(groups), *(forced(o) for o in keys)])
+            drop(composed, dropped)
             _refuse_missing(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigurationError(_first_lines(error)) from None
+        check_options(composed)
+        if config_name != "evaluate":  # whose task is the checkpoint's
+            check_task_of_data(composed)
     GlobalHydra.instance().clear()
+    return dropped
+
+
+def _dropped(config_name: str, groups: Sequence[Override], extra: Sequence[str]) -> list[str]:
+    """What goes with its choice, by composing the same choices once more without the files that lie over groups."""
+    chosen = [o.key_or_group.replace("/", ".") for o in groups if o.key_or_group not in OVERLAYS]
+    if not chosen or not any(o.key_or_group in OVERLAYS for o in groups):
+        return []
+    whole = compose(config_name, [*extra, *_lines(groups)], return_hydra_config=True)
+    choices = {str(k): v for k, v in whole.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+    base = [f"{group}={choice}" for group, choice in choices.items() if choice is not None and group not in OVERLAYS]
+    return leftovers(whole, compose(config_name, [*extra, *base]), chosen)
 
 
 def _is_group(override: Override, loader: Any) -> bool:
@@ -149,6 +204,8 @@ def _check_key(override: Override, config: DictConfig) -> None:
 
 
 def _unknown(override: Override, where: str, key: str, allowed: Sequence[str], *, adds: bool) -> str:
+    if not allowed:
+        return f"{override.input_line}: what was chosen by {where.replace('.', '/')}=… takes no options"
     place = f"{where} has" if where else "there is"
     near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
     prefix = f"{where}." if where else ""
@@ -193,19 +250,6 @@ def _missing(node: DictConfig, prefix: str) -> Iterator[str]:
             yield f"{prefix}{key}"
         elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
             yield from _missing(child, f"{prefix}{key}.")
-
-
-def trainer_arguments() -> list[str]:
-    """Names of lightning.pytorch.Trainer's arguments, read from its source without importing it."""
-    spec = find_spec("lightning")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError("training needs lightning, which is not installed: pip install 'unrolled[train]'")
-    source = Path(next(iter(spec.submodule_search_locations))) / "pytorch" / "trainer" / "trainer.py"
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-            return [name for name in names if name not in ("self", "callbacks", "logger", "default_root_dir")]
-    raise ConfigurationError(f"{source}: this version of lightning has another Trainer than expected")
 
 
 def _first_lines(error: Exception) -> str:

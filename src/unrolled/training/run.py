@@ -27,8 +27,8 @@ from unrolled.checkpoint import KEY, TRUSTED, build, load_weights, locate, read_
 from unrolled.initialization import initialize
 from unrolled.training import report
 from unrolled.training.allocator import keep_freed_memory
-from unrolled.training.configuration import ConfigurationError
 from unrolled.training.data import SequenceData
+from unrolled.training.options import ConfigurationError, check_options
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 from unrolled.training.threads import Threads
@@ -113,6 +113,7 @@ def score(config: DictConfig) -> dict[str, float]:
 
 def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> Parts:
     """Builds data, trainer, optimizer and schedule, each mistake named by its place in the configuration."""
+    check_options(config)
     callbacks = [_built(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
     loggers = [_built(config, f"logger.{name}") for name in config.get("logger") or {}]
     optimizer = _built(config, "optimizer")

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 
 _ALIGNED = 16  # examples, the first of the part, whose alignments are kept of a validation
+
+# Options by name, which a configuration gives; the class says what they are and of what type.
+SearchOptions = Annotated[Mapping[str, Any], Search]
+HardOptions = Annotated[Mapping[str, float], Reinforcement]
 
 
 class Teaching(Protocol):
@@ -94,8 +98,8 @@ class WritingTask(SequenceTask):
         label_smoothing: float = 0.0,
         coverage: float = 0.0,
         own_inputs: float = 0.0,
-        hard: Mapping[str, float] | None = None,
-        search: Mapping[str, Any] | None = None,
+        hard: HardOptions | None = None,
+        search: SearchOptions | None = None,
         validation_width: int = 1,
         shown: int = 6,
     ) -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from unrolled.training.alignments import RegionAlignment
 from unrolled.training.markdown import table
 from unrolled.training.pretrained import load_trunk
 from unrolled.training.schedules import Schedule
-from unrolled.training.writing import WritingTask, Written
+from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery
@@ -69,14 +69,14 @@ class Captioning(WritingTask):
         trunk_lr: float | None = None,
         doubly_stochastic: float = 0.0,
         self_critical: bool = False,
-        critic: Mapping[str, Any] | None = None,
+        critic: Annotated[Mapping[str, Any], SelfCritic] | None = None,
         gallery: int = 200,
         l1: float = 0.0,
         l2: float = 0.0,
         label_smoothing: float = 0.0,
         own_inputs: float = 0.0,
-        hard: Mapping[str, float] | None = None,
-        search: Mapping[str, Any] | None = None,
+        hard: HardOptions | None = None,
+        search: SearchOptions | None = None,
         validation_width: int = 1,
         shown: int = 6,
     ) -> None:

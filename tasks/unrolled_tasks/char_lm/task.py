@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class CharLM(SequenceTask):
         prompt: str = "",
         sample_length: int = 400,
         temperature: float = 0.8,
-        dynamic: Mapping[str, Any] | None = None,
+        dynamic: Annotated[Mapping[str, Any], DynamicEvaluation] | None = None,
     ) -> None:
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
         self.prompt = prompt

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from unrolled import DecoderState, EncoderDecoder, PairCodec
 from unrolled.training.markdown import table
 from unrolled.training.schedules import Schedule
-from unrolled.training.writing import WritingTask, Written
+from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
 
@@ -48,8 +48,8 @@ class Translation(WritingTask):
         label_smoothing: float = 0.0,
         coverage: float = 0.0,
         own_inputs: float = 0.0,
-        hard: Mapping[str, float] | None = None,
-        search: Mapping[str, Any] | None = None,
+        hard: HardOptions | None = None,
+        search: SearchOptions | None = None,
         validation_width: int = 1,
         shown: int = 6,
     ) -> None:
