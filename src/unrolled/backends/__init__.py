@@ -65,13 +65,18 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
     kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = Choice("fused", f"one kernel for all steps of {kind}, with all options that it has")
-    fast = isinstance(cell, LSTMCell) and not ragged and time < _LONG and not multiplies_in_half(cell)
-    if unfused is None and (inputs.device.type != "cpu" or fast):
+    if unfused is None and (inputs.device.type != "cpu" or _fused_is_fast(cell, time, ragged)):
         return fused
     fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
-    uncompiled = f"{time} steps are too few to gain from a compiled kernel, which wants {fewest}"
     if time >= fewest:
         uncompiled = BACKENDS["compiled"].refuses(cell, inputs)
+    else:  # not before: to print it would tie torch.compile to this number of steps
+        uncompiled = f"{time} steps are too few to gain from a compiled kernel, which wants {fewest}"
     if uncompiled is None:
         return Choice("compiled", f"the maths of {kind} compiled for this machine, over all steps")
     return fused if unfused is None else Choice("loop", f"{unfused}; {uncompiled}")
+
+
+def _fused_is_fast(cell: Cell[Any], time: int, ragged: bool) -> bool:
+    """Whether torch's kernel is fast for this cell on a CPU."""
+    return isinstance(cell, LSTMCell) and not ragged and time < _LONG and not multiplies_in_half(cell)

@@ -48,12 +48,8 @@ class FusedBackend(Backend):
                 return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
         if known.zones:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
-        if isinstance(known, LSTMCell) and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            if torch.compiler.is_compiling():
-                return "torch.compile (2.13) loses a tensor of the gradient of torch's LSTM kernel under autocast"
-            dtype = torch.get_autocast_dtype("cpu")
-            if not _lstm_takes(dtype):
-                return f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
+        if isinstance(known, LSTMCell) and inputs.device.type == "cpu":
+            return _refuses_lstm_on_cpu()
         return None
 
     def run(
@@ -68,6 +64,16 @@ class FusedBackend(Backend):
         weights = [known.weight_ih, recurrent, known.bias_ih, known.bias_hh]
         outputs, h = kernel(inputs, _layered(state.h), *_options(weights))
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
+
+
+def _refuses_lstm_on_cpu() -> str | None:
+    autocast = torch.is_autocast_enabled("cpu")
+    if torch.compiler.is_compiling() and (autocast or not torch.compiler.is_exporting()):
+        return "torch.compile (2.13) loses a tensor of the gradient of torch's LSTM kernel on a CPU"
+    dtype = torch.get_autocast_dtype("cpu")
+    if autocast and not _lstm_takes(dtype):
+        return f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
+    return None
 
 
 @cache
