@@ -17,9 +17,10 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrolled.codecs import Codec
+from unrolled.wording import article
 
 FORMAT = 1
 KEY = "unrolled"
@@ -135,10 +136,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = load_tensors(path)
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise CheckpointError(f"{path}: a torch file, but not one written by unrolled (it has no {KEY!r} entry)")
-    found = content[KEY].get("format")
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: format {found!r}; this version of unrolled reads format {FORMAT}")
+    _check_shape(content, path)
     return cast("dict[str, Any]", content)
+
+
+def _check_shape(content: Mapping[str, Any], path: Path) -> None:
+    """Refuses a file whose entries are not what training writes, whatever they are."""
+    ours: Any = content[KEY]
+    found = ours.get("format") if isinstance(ours, Mapping) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r:.80}; this version of unrolled reads format {FORMAT}")
+    for name in ("network", "codec", "info"):
+        if not isinstance(ours.get(name), Mapping):
+            raise CheckpointError(f"{path}: its {name!r} is {_kind(ours.get(name))}, expected a dict")
+    weights: Any = content["state_dict"]
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"{path}: its 'state_dict' is {_kind(weights)}, expected a dict of tensors")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CheckpointError(f"{path}: its weight {name!r:.80} is {_kind(value)}, expected a dense tensor")
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else article(type(value).__name__)
 
 
 def load_tensors(path: str | Path) -> Any:
@@ -166,16 +186,32 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
         device: where the network goes.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; or weights that don't fit the network that the file describes.
+        CheckpointError: see `read_checkpoint`; a description of no network or codec; or weights that don't fit the
+            network that the file describes.
     """
     content = read_checkpoint(path)
-    try:
-        network = cast("nn.Module", build(content[KEY]["network"], trusted=trusted))
-        codec = cast("Codec", build(content[KEY]["codec"], trusted=trusted))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    codec, network = (described(content, name, path, trusted) for name in ("codec", "network"))
     load_weights(network, content, path)
     return Bundle(network.to(device).eval(), codec, dict(content[KEY]["info"]))
+
+
+def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: Sequence[str]) -> Any:
+    """The "network", without its weights, or the "codec" that a checkpoint describes.
+
+    Raises:
+        CheckpointError: a description that names untrusted code, or that no network or codec can be built from.
+    """
+    try:
+        found = build(content[KEY][name], trusted=trusted)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # the file may give a constructor anything at all
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: its {name} cannot be built: {said:.300}") from None
+    kind = {"network": nn.Module, "codec": Codec}[name]
+    if not isinstance(found, kind):
+        raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected a {kind.__name__}")
+    return found
 
 
 def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
@@ -197,7 +233,10 @@ def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Pat
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise CheckpointError(f"{path}: the weights are another network's: {'; '.join(wrong[:3])}{more}")
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:  # of numbers that cannot be turned into the network's own
+        raise CheckpointError(f"{path}: {str(error).strip().splitlines()[-1].strip():.300}") from None
 
 
 def _reason(error: Exception) -> str:

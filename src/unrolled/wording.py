@@ -1,7 +1,10 @@
-"""Numbers and names in the sentences that people read."""
+"""Numbers, names and what the system refused, in the sentences that people read."""
 
+import errno
 import re
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCKED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SPELT = "AEFHILMNORSX"  # letters whose names begin with a vowel
 
 
@@ -17,3 +20,18 @@ def article(name: str) -> str:
     else:
         vowel = re.match(r"(?!uni|use|usu|eu|one)[aeiou]", name.lower()) is not None
     return f"{'an' if vowel else 'a'} {name}"
+
+
+def refused(error: OSError, where: str = "") -> str:
+    """What the system refused, of which file, and what helps.
+
+    Args:
+        error: what it said.
+        where: options that name other places, such as "run_dir=…".
+    """
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    said = ": ".join([" → ".join(names), error.strerror or str(error)] if names else [error.strerror or str(error)])
+    other = f" (by {where})" if where else ""
+    if error.errno in _FULL:
+        return f"{said}; make room, or write to another disk{other}"
+    return f"{said}; change its permissions, or choose another place{other}" if error.errno in _LOCKED else said

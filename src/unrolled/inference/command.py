@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from unrolled.wording import refused
 
 if TYPE_CHECKING:
     import torch
@@ -19,13 +22,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(sys.argv[1:] if arguments is None else list(arguments))
     try:
         options.run(options)
+        sys.stdout.flush()
     except ValueError as error:
-        print(f"unrolled {options.command}: {error}", file=sys.stderr)
-        return 2
+        return _stopped(options, str(error))
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:
+        _forget_output()
+        return _stopped(options, refused(error))
     return 0
+
+
+def _stopped(options: argparse.Namespace, said: str) -> int:
+    print(f"unrolled {options.command}: {said}", file=sys.stderr)
+    return 2
+
+
+def _forget_output() -> None:
+    """Lets what could not be written go, so that Python doesn't try it again when it ends."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:

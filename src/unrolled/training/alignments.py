@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from unrolled.training.outputs import save_figure
+
 _MOST = 60  # symbols on an axis that can still be read
 _COLUMNS = 8  # pictures beside one another
 
@@ -95,10 +97,7 @@ class Alignments(Callback):
             found = cast("_Aligner", pl_module).alignments(self.count)
         for number, alignment in enumerate(found, start=1):
             figure = alignment.draw()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f".{number}.png"
-            figure.savefig(partial, dpi=120, format="png")
-            partial.replace(self.folder / f"{number}.png")
+            save_figure(self.folder / f"{number}.png", figure, dpi=120)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(f"alignment/{number}", figure, trainer.global_step)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
 from unrolled.training.options import drop
+from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
@@ -48,20 +49,36 @@ def _command(name: str, function: Callable[[DictConfig], None]) -> None:
     try:
         _check(name, sys.argv[1:])
     except ConfigurationError as error:
-        _stop(error)
+        _stop(str(error))
     sys.argv[1:] = [_freed(argument) for argument in sys.argv[1:]]
 
     def guarded(config: DictConfig) -> None:
         try:
             _drop_options(config)
             function(config)
-        except (ValueError, OmegaConfBaseException) as error:
-            if getattr(error, "begun", False) or os.environ.get("HYDRA_FULL_ERROR"):
+        except (ValueError, OmegaConfBaseException, OSError, RuntimeError) as error:
+            ours, begun, system = isinstance(error, ValueError | OmegaConfBaseException), _begun(error), _system(error)
+            if os.environ.get("HYDRA_FULL_ERROR") or (system is None and (begun or not ours)):
                 raise
-            _remove_unbegun_run()
-            _stop(error)
+            if not begun:
+                _remove_unbegun_run()
+            where = "run_dir=…, data.cache=… or $UNROLLED_CACHE"
+            _stop(str(error) if ours or system is None else refused(system, where))
 
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+
+
+def _begun(error: Exception) -> bool:
+    return getattr(error, "begun", False)
+
+
+def _system(error: BaseException | None) -> OSError | None:
+    """What the system refused, also where another error was made of it, as by torch's writer of checkpoints."""
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        return None
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _check(name: str, arguments: list[str]) -> None:
@@ -114,8 +131,8 @@ def _remove_unbegun_run() -> None:
         shutil.rmtree(parent)  # empty, but for Hydra's note on a sweep of which no run began
 
 
-def _stop(error: Exception) -> None:
+def _stop(said: str) -> None:
     script = Path(sys.argv[0]).name
-    text = "\n".join(str(error).strip().splitlines()[:6])
+    text = "\n".join(said.strip().splitlines()[:6])
     print(f"{script}: {text}", file=sys.stderr)
     sys.exit(WRONG_INPUT)

@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from unrolled.training.outputs import save_figure
+
 # Okabe and Ito 2008, "Color universal design": told apart by the colour-blind as well.
 TRAINING, VALIDATION, NORM, RATE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GRID = "#333333", "#DDDDDD"
@@ -90,7 +92,7 @@ def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "lo
     axes[-1].set_xlabel("optimizer step")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.align_ylabels(axes)
-    _save_atomically(figure, Path(png_path))
+    save_figure(Path(png_path), figure, dpi=150)
 
 
 def _draw_metric(axis: Axes, curves: dict[str, Curve], metric: str) -> None:
@@ -199,10 +201,3 @@ def _any(curves: dict[str, Curve], prefix: str) -> bool:
 
 def _csv_logger(trainer: Trainer) -> CSVLogger | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
-
-
-def _save_atomically(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    figure.savefig(partial, format="png", dpi=150)
-    partial.replace(path)

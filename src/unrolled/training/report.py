@@ -14,6 +14,7 @@ from unrolled.recurrent import Recurrent
 from unrolled.training.console import print_rows
 from unrolled.training.data import SequenceData
 from unrolled.training.last import LastCheckpoint
+from unrolled.training.outputs import write_text
 from unrolled.training.task import SequenceTask
 from unrolled.training.threads import Threads
 from unrolled.training.throughput import Throughput
@@ -21,8 +22,7 @@ from unrolled.training.throughput import Throughput
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
     """config.yaml: every choice of the run, resolved, sizes included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
 def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
@@ -46,9 +46,7 @@ def conclude(
 ) -> None:
     """summary.json, then the numbers, the files and what to type next."""
     summary = _summary(config, trainer, task, numbers, seconds)
-    partial = folder / "summary.json.part"
-    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "summary.json")
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     names = {"config.yaml": "every choice", "metrics.csv": "numbers over time", "curves.png": "the same as a picture"}
     names |= {"samples.md": "samples", **task.files, "summary.json": "what is said here"}

@@ -23,7 +23,7 @@ from omegaconf.errors import InterpolationKeyError
 from torch.optim import Optimizer
 
 import unrolled
-from unrolled.checkpoint import KEY, TRUSTED, build, load_weights, locate, read_checkpoint
+from unrolled.checkpoint import KEY, TRUSTED, build, described, load_weights, locate, read_checkpoint
 from unrolled.initialization import initialize
 from unrolled.training import report
 from unrolled.training.allocator import keep_freed_memory
@@ -78,11 +78,11 @@ def run(config: DictConfig) -> dict[str, float]:
         parts.trainer.fit(task, datamodule=parts.data, ckpt_path=config.resume, weights_only=True)
         seconds = time.perf_counter() - began
         numbers = _test(parts, task) if config.test else {}
-    except ValueError as error:
+        if parts.trainer.is_global_zero:
+            report.conclude(config, folder, parts.trainer, task, numbers, seconds)
+    except (ValueError, OSError, RuntimeError) as error:
         error.begun = task.begun  # type: ignore[attr-defined]  # such a run keeps its folder and shows its traceback
         raise
-    if parts.trainer.is_global_zero:
-        report.conclude(config, folder, parts.trainer, task, numbers, seconds)
     return numbers
 
 
@@ -92,11 +92,11 @@ def score(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
-    build(content[KEY]["codec"], trusted=trusted)
+    _, network = (described(content, name, config.checkpoint, trusted) for name in ("codec", "network"))
     if config.seed is None:
-        config.seed = content[KEY]["info"].get("seed", 1)
+        seed = content[KEY]["info"].get("seed", 1)
+        config.seed = seed if isinstance(seed, int) else 1
     description = content[KEY]["network"]
-    network = build(description, trusted=trusted)
     parts = assemble(config, codec=content[KEY]["codec"])
     load_weights(network, content, config.checkpoint)
 
@@ -261,7 +261,7 @@ def _starting_point(config: DictConfig) -> dict[str, Any] | None:
     if path is None:
         return None
     content = read_checkpoint(path)
-    build(content[KEY]["codec"], trusted=TRUSTED)  # refuses what is no codec; the network is the configuration's
+    described(content, "codec", path, TRUSTED)  # refuses what is no codec; the network is the configuration's
     return content
 
 

@@ -21,6 +21,7 @@ from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.alignments import Alignment, Drawn
 from unrolled.training.gathering import of_all_processes
+from unrolled.training.outputs import write_text
 from unrolled.training.reinforcement import Reinforcement
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
@@ -201,9 +202,8 @@ class WritingTask(SequenceTask):
 
     def report(self, written: Sequence[Written], folder: Path) -> None:
         """Leaves what was written in the run's folder: a line for each example, in their order."""
-        folder.mkdir(parents=True, exist_ok=True)
         lines = (" ".join(item.text.splitlines()) for item in written)
-        (folder / "written.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(folder / "written.txt", "".join(f"{line}\n" for line in lines))
 
     def sample(self, generator: torch.Generator) -> str:
         """What the validation's search wrote for the first examples."""

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from unrolled.training.outputs import write_text
 from unrolled.training.writing import Written
 from unrolled_tasks.captioning.data import CaptionData
 from unrolled_tasks.captioning.scores import caption_scores, corpus_scores
@@ -54,7 +55,7 @@ def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, par
         f"<title>Captions</title>\n<style>{_STYLE}</style>\n<h1>{html.escape(head)}</h1>\n"
         f'<p class="numbers">{html.escape(numbers)}</p>\n<div class="grid">\n{figures}\n</div>\n</html>\n'
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _figure(score: float, item: Written, data: CaptionData, part: str) -> str:

@@ -13,6 +13,7 @@ from unrolled import CaptionCodec, DecoderState, EncoderDecoder, ImageEncoder, d
 from unrolled.state import select
 from unrolled.training.alignments import RegionAlignment
 from unrolled.training.markdown import table
+from unrolled.training.outputs import write_text
 from unrolled.training.pretrained import load_trunk
 from unrolled.training.schedules import Schedule
 from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
@@ -220,7 +221,7 @@ class Captioning(WritingTask):
         words = [(word, count, f"{found:.1f}", f"{right:.1f}") for word, count, found, right in by_word(written)]
         lines = ["# Test captions", "", f"Tokens: {TOKENISATION}.", ""]
         lines += table(("word", "references with it", "found %", "right %"), words)
-        (folder / "captions.md").write_text("\n".join(lines), encoding="utf-8")
+        write_text(folder / "captions.md", "\n".join(lines))
         if self._data is not None and self.gallery:
             write_gallery(folder / "gallery.html", written, self._data, self._part, self.gallery)
 

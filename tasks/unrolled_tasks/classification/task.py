@@ -1,6 +1,5 @@
 """Classification and regression of sequences: many steps in, one answer out."""
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from unrolled.inference.classification import answers
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
 from unrolled.training.gathering import of_all_processes
 from unrolled.training.markdown import table
+from unrolled.training.outputs import save_figure, write_rows, write_text
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
 from unrolled_tasks.classification import outcomes as scoring
@@ -184,7 +184,6 @@ class Classification(SequenceTask):
 
     def report(self, found: Sequence[Outcome], folder: Path) -> None:
         """predictions.jsonl and, for one label of several, confusion.png, mistakes.md and early.png with early.csv."""
-        folder.mkdir(parents=True, exist_ok=True)
         codec = self.answers
         numbers = isinstance(codec, NumberCodec)
         names = codec.names if isinstance(codec, NumberCodec) else codec.labels
@@ -192,23 +191,22 @@ class Classification(SequenceTask):
             json.dumps(scoring.as_row(o, names, numbers=numbers, multiple=not self.single), ensure_ascii=False)
             for o in found
         )
-        (folder / "predictions.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
         if not self.single:
             return
         counts = scoring.confusion(found)
-        scoring.draw_confusion(counts, names).savefig(folder / "confusion.png", dpi=110)
+        save_figure(folder / "confusion.png", scoring.draw_confusion(counts, names), dpi=110)
         wrong = scoring.mistakes(found, names, self.most_mistakes)
         head = ("source", "label", "answer", "its probability")
         page = (
             ["# The surest wrong answers", "", *table(head, wrong, digits=3)] if wrong else ["No answer was wrong.", ""]
         )
-        (folder / "mistakes.md").write_text("\n".join(page), encoding="utf-8")
+        write_text(folder / "mistakes.md", "\n".join(page))
         if self.shares:
             accuracies = scoring.early_accuracy(found)
             chance = float(counts.sum(1).max() / counts.sum())
-            scoring.draw_early(self.shares, accuracies, chance).savefig(folder / "early.png", dpi=110)
-            with (folder / "early.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([("share", "accuracy"), *zip(self.shares, accuracies, strict=True)])
+            save_figure(folder / "early.png", scoring.draw_early(self.shares, accuracies, chance), dpi=110)
+            write_rows(folder / "early.csv", [("share", "accuracy"), *zip(self.shares, accuracies, strict=True)])
 
     def _loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
         if self.single:

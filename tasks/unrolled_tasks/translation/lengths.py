@@ -13,6 +13,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from unrolled.training.outputs import save_figure, write_rows
+
 Rows = Sequence[tuple[str, int, float]]  # words in the source, sentences, BLEU
 _HEAD = ("words in the source", "sentences", "BLEU")
 _FILE = "lengths.csv"
@@ -20,9 +22,8 @@ _FILE = "lengths.csv"
 
 def write_lengths(rows: Rows, folder: Path) -> None:
     """lengths.csv, and the same as a picture, lengths.png."""
-    with (folder / _FILE).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([_HEAD, *rows])
-    draw_lengths({"BLEU": rows}).savefig(folder / "lengths.png", dpi=120)
+    write_rows(folder / _FILE, [_HEAD, *rows])
+    save_figure(folder / "lengths.png", draw_lengths({"BLEU": rows}), dpi=120)
 
 
 def read_lengths(folder: Path) -> list[tuple[str, int, float]]:
@@ -35,7 +36,10 @@ def read_lengths(folder: Path) -> list[tuple[str, int, float]]:
     if not path.is_file():
         raise ValueError(f"there is no {_FILE} in {folder}; a test of task=translation leaves one in its run's folder")
     with path.open(encoding="utf-8", newline="") as file:
-        return [(name, int(count), float(score)) for name, count, score in list(csv.reader(file))[1:]]
+        try:
+            return [(name, int(count), float(score)) for name, count, score in list(csv.reader(file))[1:]]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is not as a test left it: {error}") from None
 
 
 def draw_lengths(runs: Mapping[str, Rows]) -> Figure:
@@ -77,10 +81,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         figure = draw_lengths({name: read_lengths(Path(folder)) for name, _, folder in named})
-    except ValueError as error:
+        save_figure(Path(picture), figure, dpi=120)
+    except (ValueError, OSError) as error:
         print(f"lengths: {error}", file=sys.stderr)
         return 2
-    figure.savefig(picture, dpi=120)
     return 0
 
 

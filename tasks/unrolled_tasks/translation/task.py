@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, PairCodec
 from unrolled.training.markdown import table
+from unrolled.training.outputs import write_text
 from unrolled.training.schedules import Schedule
 from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
@@ -115,4 +116,4 @@ class Translation(WritingTask):
         worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]
         cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
         lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "written"), cells)]
-        (folder / "translations.md").write_text("\n".join(lines), encoding="utf-8")
+        write_text(folder / "translations.md", "\n".join(lines))

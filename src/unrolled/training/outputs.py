@@ -1,0 +1,51 @@
+"""What a run leaves to be looked at: each file appears whole, in the place of the one before, or not at all."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _whole(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table of separated values.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(rows)
+    write_text(path, table.getvalue())
+
+
+def save_figure(path: Path, figure: Figure, dpi: int) -> None:
+    """Saves a picture as PNG.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _whole(path, lambda partial: figure.savefig(partial, format="png", dpi=dpi))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        # Python names the file where it cannot be opened, and not where the disk is full.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
