@@ -10,7 +10,7 @@ whose descriptions are plain dicts. Reading never unpickles an object and import
 import difflib
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from unrolled import durable
 from unrolled.codecs import Codec
 from unrolled.wording import article
 
@@ -161,12 +162,47 @@ def _kind(value: Any) -> str:
     return "missing" if value is None else article(type(value).__name__)
 
 
+def save_tensors(content: Any, path: str | Path) -> None:
+    """Writes a torch file in the place of the one before, which stays until the new one is whole; see `durable.write`.
+
+    Args:
+        content: dicts, lists, strings, numbers and tensors.
+        path: the file.
+
+    Raises:
+        CheckpointError: it can't be written; the file before is untouched.
+    """
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors(content)}
+    try:
+        durable.write(Path(path), lambda file: torch.save(content, file), size=sum(storages.values()))
+    except (OSError, RuntimeError, durable.DamagedFileError) as error:
+        # Where the system refuses to write, torch raises a RuntimeError about its archive.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path} could not be written; what was there before is untouched: {reason}") from error
+
+
+def tensors(content: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping):
+        for item in cast("Mapping[Any, Any]", content).values():
+            yield from tensors(item)
+    elif isinstance(content, (list, tuple)):
+        for item in cast("Sequence[Any]", content):
+            yield from tensors(item)
+
+
 def load_tensors(path: str | Path) -> Any:
-    """What is in a torch file, on the CPU, without executing anything.
+    """What is in a torch file, on the CPU, without executing anything; its digest is checked where it has one.
 
     Raises:
         CheckpointError: it is none, is damaged, or holds Python objects.
     """
+    try:
+        durable.check(Path(path))
+    except (OSError, durable.DamagedFileError) as error:
+        raise CheckpointError(str(error)) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -233,10 +269,35 @@ def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Pat
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise CheckpointError(f"{path}: the weights are another network's: {'; '.join(wrong[:3])}{more}")
+    bad = first_nonfinite(network, weights)
+    if bad is not None:
+        raise CheckpointError(f"{path}: these weights are of no use: {bad}; take an earlier checkpoint")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:  # of numbers that cannot be turned into the network's own
         raise CheckpointError(f"{path}: {str(error).strip().splitlines()[-1].strip():.300}") from None
+
+
+def first_nonfinite(network: nn.Module, weights: Mapping[str, Tensor] | None = None) -> str | None:
+    """Names the first weight that is NaN or infinite, such as "core.bias holds nan"; None if all are finite.
+
+    Buffers may be infinite, as masks are, but not NaN.
+
+    Args:
+        network: whose weights are looked at.
+        weights: those that it is about to load, if not its own.
+    """
+    buffers = dict(network.named_buffers())
+    sums: dict[str, Tensor] = {}
+    for name, value in (network.state_dict() if weights is None else weights).items():
+        if value.is_floating_point():
+            zeros = value.detach() * 0  # NaN where the value is not finite
+            sums[name] = zeros.masked_fill(value.isinf(), 0).sum() if name in buffers else zeros.sum()
+    if not sums:
+        return None
+    device = next(iter(sums.values())).device
+    found = torch.stack([total.to(device, torch.float32) for total in sums.values()]).isnan().tolist()  # one transfer
+    return next((f"{name} holds nan or inf" for name, bad in zip(sums, found, strict=True) if bad), None)
 
 
 def _reason(error: Exception) -> str:

@@ -36,7 +36,31 @@ def test_after_an_error_nothing_is_there_and_the_next_one_makes_it(tmp_path: Pat
     (tmp_path / ".x.partial").mkdir()  # as a killed process leaves it
     (tmp_path / ".x.partial" / "rest").touch()
     made_once(tmp_path / "x", lambda folder: (folder / "data").touch())
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["data"]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["data", "digests.json"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "digests"])
+def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    def make(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "data").write_bytes(bytes(range(256)))
+
+    data = made_once(tmp_path / "x", make) / "inner" / "data"
+    content = bytearray(data.read_bytes())
+    if damage == "flip":
+        content[100] ^= 4
+        data.write_bytes(content)
+    elif damage == "cut":
+        data.write_bytes(content[:-1])
+    elif damage == "remove":
+        data.unlink()
+    else:
+        (tmp_path / "x" / "digests.json").write_text("{")
+
+    made_once(tmp_path / "x", make)
+
+    assert data.read_bytes() == bytes(range(256))
+    assert "made again" in caplog.text
 
 
 def test_the_given_folder_comes_before_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,10 @@ class BucketLoader(Generic[B]):
         return self.plan.num_batches
 
     def __iter__(self) -> Iterator[B]:
+        # Looked up when the first batch is asked for: a place that is restored until then counts.
         if self._restart:
             self.epoch, self._position = 0, 0
-        return self._batches(self.epoch, self._position)
+        yield from self._batches(self.epoch, self._position)
 
     def state_dict(self) -> Place:
         return {"epoch": self.epoch, "position": self._position}

@@ -17,9 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import LBFGS, Optimizer
 
-
-class NonFiniteGradient(RuntimeError):  # noqa: N818 - what it is, as StopIteration
-    """A gradient that is NaN or infinite, met where nothing was allowed to skip it."""
+from unrolled.training.nonfinite import NonFiniteGradient
 
 
 class _Reading(NamedTuple):

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
+from unrolled.training.folder import FolderError
+from unrolled.training.nonfinite import NonFiniteError
 from unrolled.training.options import drop
 from unrolled.wording import refused
 
@@ -57,10 +59,12 @@ def _command(name: str, function: Callable[[DictConfig], None]) -> None:
             _drop_options(config)
             function(config)
         except (ValueError, OmegaConfBaseException, OSError, RuntimeError) as error:
+            if isinstance(error, NonFiniteError) and not os.environ.get("HYDRA_FULL_ERROR"):
+                _stop(str(error), status=1)
             ours, begun, system = isinstance(error, ValueError | OmegaConfBaseException), _begun(error), _system(error)
             if os.environ.get("HYDRA_FULL_ERROR") or (system is None and (begun or not ours)):
                 raise
-            if not begun:
+            if not begun and not isinstance(error, FolderError):  # that folder is another run's
                 _remove_unbegun_run()
             where = "run_dir=…, data.cache=… or $UNROLLED_CACHE"
             _stop(str(error) if ours or system is None else refused(system, where))
@@ -131,8 +135,8 @@ def _remove_unbegun_run() -> None:
         shutil.rmtree(parent)  # empty, but for Hydra's note on a sweep of which no run began
 
 
-def _stop(said: str) -> None:
+def _stop(said: str, status: int = WRONG_INPUT) -> None:
     script = Path(sys.argv[0]).name
     text = "\n".join(said.strip().splitlines()[:6])
     print(f"{script}: {text}", file=sys.stderr)
-    sys.exit(WRONG_INPUT)
+    sys.exit(status)

@@ -52,6 +52,10 @@ class SequenceData(LightningDataModule, ABC):
     def parts(self) -> Sequence[str]:
         """Those of PARTS that there are; after `prepare`."""
 
+    def fingerprint(self) -> str:
+        """Equal for equal training examples, wherever they lie; "" where it isn't known; after `prepare`."""
+        return ""
+
     @property
     def scored_part(self) -> str:
         """What the test loaders read: the part that was asked for, or the validation part where there is no test."""

@@ -7,6 +7,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -28,8 +29,13 @@ from unrolled.initialization import initialize
 from unrolled.training import report
 from unrolled.training.allocator import keep_freed_memory
 from unrolled.training.data import SequenceData
+from unrolled.training.folder import owned
+from unrolled.training.interruption import Interruption
+from unrolled.training.monitors import MonitorCheck, check_monitors
 from unrolled.training.options import ConfigurationError, check_options
+from unrolled.training.resuming import check_same_reading, find_checkpoint, reading
 from unrolled.training.schedules import Schedule
+from unrolled.training.storage import DurableCheckpointIO
 from unrolled.training.task import SequenceTask
 from unrolled.training.threads import Threads
 
@@ -53,15 +59,27 @@ def run(config: DictConfig) -> dict[str, float]:
     """
     _quieten()
     keep_freed_memory()
+    if config.resume:
+        config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
     start = _starting_point(config)
     parts = assemble(config, codec=start[KEY]["codec"] if start else None)
     rehearse(config)
     _refuse_repeated_sweep(parts.trainer)
 
+    first = parts.trainer.is_global_zero  # it also stands for those that it starts
+    resumed = Path(config.resume) if config.resume else None
+    with owned(Path(config.run_dir), resume=resumed) if first else nullcontext():
+        return _train(config, parts, start)
+
+
+def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> dict[str, float]:
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
+    task.reading = reading(_arguments(config.data), parts.data, parts.trainer)
+    if start is not None and config.resume:
+        check_same_reading(start[KEY]["resume"].get("reading", {}), task.reading)
     initialize(task.network, config.initialization)
     if start is None:
         task.load_pretrained()
@@ -81,7 +99,8 @@ def run(config: DictConfig) -> dict[str, float]:
         if parts.trainer.is_global_zero:
             report.conclude(config, folder, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
-        error.begun = task.begun  # type: ignore[attr-defined]  # such a run keeps its folder and shows its traceback
+        # A run that has begun keeps its folder and shows its traceback.
+        error.begun = task.begun and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
         raise
     return numbers
 
@@ -124,8 +143,11 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
         threads = Threads(config.get("threads"))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    trainer = _trainer(config, [threads, *(c for c in callbacks if c)], [x for x in loggers if x is not None])
-    return Parts(data, trainer, optimizer, _built(config, "scheduler"))
+    schedule = _built(config, "scheduler")
+    wanted: list[Callback] = [threads, MonitorCheck(schedule), *(callback for callback in callbacks if callback)]
+    trainer = _trainer(config, wanted, [logger for logger in loggers if logger])
+    check_monitors(trainer, schedule)
+    return Parts(data, trainer, optimizer, schedule)
 
 
 def rehearse(config: DictConfig) -> None:
@@ -216,10 +238,15 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
     # Lightning's own switches, which it would say no to where callbacks of the kind are given.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
+    plugins = arguments.pop("plugins", None) or []
+    wanted = [callback for callback in callbacks if not isinstance(callback, unwanted)]
+    if not any(isinstance(callback, Interruption) for callback in wanted):
+        wanted.append(Interruption())
     try:
         trainer = Trainer(
             **arguments,
-            callbacks=[callback for callback in callbacks if not isinstance(callback, unwanted)],
+            callbacks=wanted,
+            plugins=[*plugins, DurableCheckpointIO()],
             logger=loggers or False,
             default_root_dir=config.run_dir,
             use_distributed_sampler=False,  # plans of the data split by rank themselves

@@ -1,9 +1,11 @@
 """How the learning rate moves: each schedule builds torch's own scheduler once the length of the run is known."""
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
@@ -63,20 +65,37 @@ class Plateau(Schedule):
     Args:
         monitor: the logged number to watch; smaller is better.
         factor: what the learning rate is multiplied with.
-        patience: epochs without a gain before it is.
+        patience: validations without a gain that are put up with.
+
+    Raises:
+        ValueError: a factor outside (0, 1) or a patience below 0.
     """
 
-    def __init__(self, monitor: str = "validation/loss", factor: float = 0.5, patience: int = 1) -> None:
-        if not 0.0 < factor < 1.0:
-            raise ValueError(f"factor={factor}: above 0 and below 1")
+    def __init__(self, monitor: str = "validation/loss", factor: float = 0.5, patience: int = 3) -> None:
+        if not 0.0 < factor < 1.0 or patience < 0:
+            raise ValueError(f"factor={factor}, patience={patience}: above 0 and below 1, and 0 or more validations")
         self.monitor = monitor
         self.factor = factor
         self.patience = patience
 
     def build(self, optimizer: Optimizer, num_steps: int | float) -> dict[str, Any]:
-        """Stepped after each epoch, on what its last validation logged."""
+        """Stepped by `MeasuredSteps` after each validation."""
         scheduler = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
-        return {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor, "name": "learning_rate"}
+        # Lightning saves it and never comes to step it: it would lose the step of an epoch that is resumed at its end,
+        # and fail in an epoch without a validation (2.6).
+        never = {"interval": "epoch", "frequency": sys.maxsize}
+        return {"scheduler": scheduler, **never, "monitor": self.monitor, "name": "learning_rate"}
+
+
+class MeasuredSteps(Callback):
+    """Steps schedules that watch a number whenever a validation has measured it, before a checkpoint is written."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in trainer.callback_metrics:
+                config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
 class Steps(Schedule):

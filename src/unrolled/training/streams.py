@@ -110,9 +110,10 @@ class StreamLoader:
         return self.plan.num_windows
 
     def __iter__(self) -> Iterator[Window]:
+        # Looked up when the first window is asked for: a place that is restored until then counts.
         if self._restart:
             self.epoch, self._position = 0, 0
-        return self._windows(self.epoch, self._position)
+        yield from self._windows(self.epoch, self._position)
 
     def state_dict(self) -> Position:
         return {"epoch": self.epoch, "position": self._position}

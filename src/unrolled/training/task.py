@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unrolled.checkpoint import FORMAT, KEY, CheckpointError, build
+from unrolled.checkpoint import FORMAT, KEY, CheckpointError, build, first_nonfinite, load_tensors, save_tensors
 from unrolled.codecs import Codec
 from unrolled.losses import Loss
 from unrolled.training.carrying import Carrier
+from unrolled.training.nonfinite import NonFiniteWeights
 from unrolled.training.randomness import random_states, restore_random_states
-from unrolled.training.schedules import Schedule
+from unrolled.training.resuming import take_over_best
+from unrolled.training.schedules import MeasuredSteps, Schedule
 
 _SHOWN = 0.2  # seconds after which a bar is drawn anew
 
@@ -61,6 +63,7 @@ class SequenceTask(LightningModule, ABC):
         self.codec = codec
         self.carrier = Carrier()
         self.info: dict[str, Any] = {}
+        self.reading: dict[str, Any] = {}  # what training reads, so that a resumed run reads the same
         self.notes: dict[str, str] = {}  # what must stand beside the numbers, such as how they were made
         self.listened = True  # whether what the running step logs is heard by anyone
         self._listened_at = -_SHOWN
@@ -69,7 +72,8 @@ class SequenceTask(LightningModule, ABC):
         self._optimizer = optimizer
         self._schedule = schedule
         self._l1, self._l2 = l1, l2
-        self._random_states: dict[str, Any] | None = None
+        self._accumulated = False  # gradients that no optimizer step has used yet
+        self._resumed: dict[str, Any] | None = None  # what a checkpoint holds, until training begins
 
     @abstractmethod
     def loss(self, batch: Any, loader: str) -> Loss:
@@ -113,9 +117,18 @@ class SequenceTask(LightningModule, ABC):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, self._num_steps())}
 
+    def configure_callbacks(self) -> list[Callback]:
+        """What a schedule needs to be stepped."""
+        return [MeasuredSteps()]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what makes the file a bundle, and this rank's share of what makes a resumed run exact."""
-        resume = {"carried": self.carrier.state_dict(), "random": random_states(), "ranks": self.trainer.world_size}
+        """Adds what makes the file a bundle, and this rank's share of what makes a resumed run exact.
+
+        Raises:
+            NonFiniteWeights: a weight is NaN or infinite; a good checkpoint must not give way to that.
+        """
+        self._refuse_nonfinite()
+        resume = self._standing()
         checkpoint[KEY] = {
             "format": FORMAT,
             "network": self._description,
@@ -126,10 +139,10 @@ class SequenceTask(LightningModule, ABC):
         if self.global_rank > 0:  # Lightning writes rank 0's content only; no collectives here, one rank may save alone
             checkpoints = self.trainer.checkpoint_callback
             folder = Path(getattr(checkpoints, "dirpath", None) or self.trainer.default_root_dir)
-            _save_atomically(resume, _rank_file(folder, self.trainer.global_step, self.global_rank))
+            save_tensors(resume, _rank_file(folder, resume["batches"], self.global_rank))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up carried states and random generators, when a run is resumed."""
+        """Takes up carried states, and keeps the rest for when training begins, when a run is resumed."""
         if KEY not in checkpoint or "resume" not in checkpoint[KEY]:
             return
         resume = checkpoint[KEY]["resume"]
@@ -142,9 +155,44 @@ class SequenceTask(LightningModule, ABC):
             )
         if self.global_rank > 0:
             folder = Path(str(self.trainer.ckpt_path)).parent
-            resume = _read_rank_file(_rank_file(folder, checkpoint["global_step"], self.global_rank))
+            resume = _read_rank_file(_rank_file(folder, resume["batches"], self.global_rank))
+        take_over_best(self.trainer, checkpoint)
         self.carrier.load_state_dict(resume["carried"])
-        self._random_states = resume["random"]
+        self._resumed = resume
+
+    def _standing(self) -> dict[str, Any]:
+        """What this process needs to go on from here, beyond what Lightning saves."""
+        gradients = {n: p.grad.cpu() for n, p in self.network.named_parameters() if p.grad is not None}
+        loader: Any = self.trainer.train_dataloader
+        return {
+            "ranks": self.trainer.world_size,
+            "reading": self.reading,
+            "batches": self.trainer.fit_loop.total_batch_idx + 1,
+            "carried": self.carrier.state_dict(),
+            "random": random_states(),
+            "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
+            "gradients": gradients if self._accumulated else {},
+        }
+
+    def _refuse_nonfinite(self) -> None:
+        bad = first_nonfinite(self.network)
+        if bad is not None:
+            raise NonFiniteWeights(
+                f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}): {bad}. Nothing was saved over "
+                "the last good checkpoint. Lower the learning rate, clip (callbacks/gradient_clip=norm), or look at "
+                "the data"
+            )
+
+    def on_validation_start(self) -> None:
+        """Stops a run whose weights are no longer finite before anything is computed with them."""
+        if self.trainer.state.fn == "fit":
+            self._refuse_nonfinite()
+
+    def on_after_backward(self) -> None:
+        self._accumulated = True
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self._accumulated = False
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Logs the learning rate that the batch's step will take."""
@@ -168,10 +216,19 @@ class SequenceTask(LightningModule, ABC):
         self.begun = True
 
     def on_train_start(self) -> None:
-        """Restores random generators last, after all that drew from them while the run was set up."""
-        if self._random_states is not None:
-            restore_random_states(self._random_states)
-            self._random_states = None
+        """Restores the place in the data, half-done gradients, and last, after all that drew from them, generators."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            return
+        # Lightning restores a loader in the midst of an epoch only (2.6).
+        if resumed["loader"] is not None:
+            loader: Any = self.trainer.train_dataloader
+            loader.load_state_dict(resumed["loader"])
+        for name, gradient in resumed["gradients"].items():
+            parameter = self.network.get_parameter(name)
+            parameter.grad = gradient.to(parameter)
+        self._accumulated = bool(resumed["gradients"])
+        restore_random_states(resumed["random"])
 
     def _num_steps(self) -> int | float:
         """Optimizer steps of the whole run; infinite without an end.
@@ -225,15 +282,8 @@ def _targets(value: Any) -> Iterable[str]:
             yield from _targets(item)
 
 
-def _rank_file(folder: Path, step: int, rank: int) -> Path:
-    return folder / "ranks" / f"step={step}-rank={rank}.pt"
-
-
-def _save_atomically(content: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    torch.save(content, partial)
-    partial.replace(path)
+def _rank_file(folder: Path, batches: int, rank: int) -> Path:
+    return folder / "ranks" / f"batch={batches}-rank={rank}.pt"
 
 
 def _read_rank_file(path: Path) -> dict[str, Any]:
@@ -241,4 +291,4 @@ def _read_rank_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: what this process carried at that step is missing; start from the weights alone: init_from=PATH"
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_tensors(path)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unrolled.codecs import Codec
+from unrolled.durable import digest_in_folder
 
 _TYPES = ("uint8", "uint16", "uint32")
 _FORMAT = 1
@@ -56,6 +57,10 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """(documents,) ids in each document."""
         return np.diff(self.documents)
+
+    def digest(self) -> str:
+        """Equal for equal ids in equal documents."""
+        return "".join(digest_in_folder(path) for path in (self.path, _sidecar(self.path, "documents.npy")))
 
     def read(self, start: int, stop: int) -> Tensor:
         """(stop − start) int64: the ids of a range, copied from the disk."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unrolled.codecs import CaptionCodec, codec_from_dict
+from unrolled.durable import digest_in_folder
 from unrolled.training.arrays import Arrays, Pictures
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
@@ -225,6 +226,13 @@ class CaptionData(WritingData[CaptionBatch]):
             + left_out(self._dropped)
             + f"; scored: {self.scored_part}"
         )
+
+    def fingerprint(self) -> str:
+        """See `SequenceData.fingerprint`."""
+        if "train" not in self._parts:
+            return ""
+        tokens = self._parts["train"].tokens
+        return tokens.digest() + digest_in_folder(tokens.path.with_name("train.images.arrow"))
 
     def examples(self, part: str, *, scored: bool) -> Examples:
         """The captions of a part; to be scored, its images, each with all its captions."""

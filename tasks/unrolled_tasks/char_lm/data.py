@@ -143,6 +143,10 @@ class TextData(SequenceData):
         """See `SequenceData.describe`."""
         return self.report().replace("\n", "; ") + f"; scored: {self.scored_part}"
 
+    def fingerprint(self) -> str:
+        """See `SequenceData.fingerprint`."""
+        return self._tokens["train"].digest() if "train" in self._tokens else ""
+
     def report(self) -> str:
         """What the parts hold, and how much of it the codec lacks; after `prepare`."""
         codec = self.codec()

@@ -1,5 +1,6 @@
 """Sequences with labels or numbers: from any source, read by what the training part has shown."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from unrolled_tasks.classification.examples import (
 from unrolled_tasks.classification.media import Medium, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
 from unrolled_tasks.classification.preparation import Preparation, Prepared
+
+_LOOKED_AT = 256  # sources that tell one data set from another, beside the lengths and targets of all
 
 
 class LabelledBatch(NamedTuple):
@@ -213,6 +216,17 @@ class ClassificationData(SequenceData):
             f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{left_out}; "
             f"scored: {self.scored_part}"
         )
+
+    def fingerprint(self) -> str:
+        """See `SequenceData.fingerprint`; of the sources themselves, an even choice is looked at."""
+        if "train" not in self._ready.parts:
+            return ""
+        part = self._ready.parts["train"]
+        digest = hashlib.sha256(repr((part.steps, part.targets.tolist())).encode())
+        for number in range(0, len(part.kept), max(1, len(part.kept) // _LOOKED_AT)):
+            source = part.kept[number]
+            digest.update(source.numpy().tobytes() if isinstance(source, torch.Tensor) else repr(source).encode())
+        return digest.hexdigest()
 
     def train_dataloader(self) -> BucketLoader[LabelledBatch]:
         """One process's batches of the training part."""

@@ -176,6 +176,10 @@ class TranslationData(WritingData[PairBatch]):
             + f"; scored: {self.scored_part}"
         )
 
+    def fingerprint(self) -> str:
+        """See `SequenceData.fingerprint`."""
+        return "".join(tokens.digest() for tokens in self._tokens.get("train", ()))
+
     def examples(self, part: str, *, scored: bool) -> Examples:
         """The pairs of a part."""
         source, target = self._tokens[part]

@@ -1,7 +1,8 @@
 """C++ into loaded libraries: a compiler of the machine, and a cache that many processes may share.
 
 A library is named after all that decides what is in it: sources, flags, compiler, torch, processor. It is compiled in a
-hidden folder and moved into place when it is whole, behind a lock, so that it is never seen half.
+hidden folder and moved into place when it is whole, behind a lock, so that it is never seen half. Its digest is checked
+before it is loaded, since a library that was cut short ends the process (SIGBUS); a damaged one is compiled again.
 """
 
 import ctypes
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from unrolled import durable
 
 # Nothing of -ffast-math: linked into a library, it would make the whole process flush subnormal numbers to zero.
 _FLAGS = [
@@ -135,13 +138,21 @@ def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) ->
     try:
         _check_private(folder)
         library = folder / f"{name}-{key}.so"
-        if not library.exists():
+        if not _is_whole(library):
             with _locked(folder / f"{name}-{key}.lock"):
-                if not library.exists():
+                if not _is_whole(library):
                     _compile(compiler.path, flags, {"source.cpp": source, **included}, library)
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise CacheError(f"the cache {folder} cannot be used ({error}); {_REMEDY}") from error
+
+
+def _is_whole(library: Path) -> bool:
+    try:
+        durable.check(library, required=True)
+    except (FileNotFoundError, durable.DamagedFileError):
+        return False
+    return True
 
 
 def _check_private(folder: Path) -> None:
@@ -177,4 +188,5 @@ def _compile(compiler: str, flags: tuple[str, ...], sources: dict[str, str], lib
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
             raise CompilerError(f"{compiler} fails: {' '.join(lines[:1]) or 'no message'}")
-        (folder / "library.so").replace(library)
+        compiled = (folder / "library.so").read_bytes()
+        durable.write(library, lambda file: file.write(compiled), size=len(compiled))

@@ -1,0 +1,210 @@
+"""Files that a run must not lose: written whole or not at all, synced, and checked by a digest when they are read.
+
+A digest (SHA-256 of the content) ends a file as its last bytes. In a zip file, which is what torch writes, they are the
+archive's comment, and after a shared library's last byte no loader looks; so other programs read such files as ever.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+_LABEL = b"unrolled sha256 "
+_TRAILER = len(_LABEL) + 64  # bytes
+_ZIP_START, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+_ZIP_END_SIZE = 22  # bytes, without a comment
+_FOLDER_DIGESTS = "digests.json"
+_SPARE = 1 << 20  # bytes that must remain free
+
+
+class DamagedFileError(ValueError):
+    """What is on the disk is not what was written there."""
+
+
+class NoSpaceError(OSError):
+    """The disk has no room for a file; nothing was written."""
+
+
+def write(path: Path, fill: Callable[[BinaryIO], object], *, size: int = 0) -> None:
+    """Writes a file in the place of the one before, which stays until the new one is on the disk and verified.
+
+    The file is written beside its place, ended by its digest, synced, read back, and moved into place. Whenever the
+    process is killed, the path holds either file whole. Two processes must not write the same path at once.
+
+    Args:
+        path: the file's place; its folder is made if needed.
+        fill: writes the content.
+        size: bytes that are about to be written, as far as known; they must be free.
+
+    Raises:
+        NoSpaceError: the disk is too full.
+        OSError: it can't be written.
+        DamagedFileError: the disk gives back something else than was written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(path.parent, size)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("w+b") as file:
+            fill(file)
+            _append_digest(file)
+            file.flush()
+            os.fsync(file.fileno())
+            _forget_cached(file)
+        check(partial, required=True)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def check(path: Path, *, required: bool = False) -> None:
+    """Compares a file with its digest.
+
+    Args:
+        path: the file.
+        required: refuse a file that has no digest; otherwise it is another program's and passes.
+
+    Raises:
+        DamagedFileError: the content is not what was written, or has no digest.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END) - _TRAILER
+        file.seek(max(0, length))
+        trailer = file.read()
+        if length < 0 or not trailer.startswith(_LABEL):
+            if required:
+                raise DamagedFileError(f"{path}: its digest is missing; the file is not whole")
+            return
+        if _digest(file, length) != trailer.removeprefix(_LABEL):
+            raise DamagedFileError(f"{path}: the file is damaged: its content has another digest than when written")
+
+
+def finish_folder(folder: Path) -> None:
+    """Writes the digests of a folder's files beside them, and syncs all; call it before the folder is moved into place.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    digests = {str(path.relative_to(folder)): _sync_and_digest(path) for path in _files(folder)}
+    with (folder / _FOLDER_DIGESTS).open("w", encoding="utf-8") as file:
+        json.dump(digests, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for inner in (path for path in folder.rglob("*") if path.is_dir()):
+        _sync_folder(inner)
+    _sync_folder(folder)
+
+
+def move_folder(partial: Path, folder: Path) -> None:
+    """Moves a finished folder to its place, so that it is there after a power cut, too."""
+    partial.replace(folder)
+    _sync_folder(folder.parent)
+
+
+def check_folder(folder: Path) -> str:
+    """Compares the files of a folder with their digests; returns a digest of the whole content.
+
+    Raises:
+        DamagedFileError: a file is missing, damaged, or has no digest.
+        OSError: one can't be read.
+    """
+    try:
+        digests = json.loads((folder / _FOLDER_DIGESTS).read_text(encoding="utf-8"))
+        expected = {str(name): str(digest) for name, digest in digests.items()}
+    except (FileNotFoundError, ValueError, AttributeError):
+        raise DamagedFileError(f"{folder}: its {_FOLDER_DIGESTS} is missing or damaged") from None
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedFileError(f"{path}: the file is missing")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise DamagedFileError(f"{path}: the file is damaged: its content has another digest than when written")
+    return hashlib.sha256(json.dumps(expected, sort_keys=True).encode()).hexdigest()
+
+
+def digest_in_folder(path: Path) -> str:
+    """The digest of a file's content: as `finish_folder` wrote it, or computed where it did not.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digests = path.parent / _FOLDER_DIGESTS
+    if digests.is_file():
+        return str(json.loads(digests.read_text(encoding="utf-8"))[path.name])
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _append_digest(file: BinaryIO) -> None:
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    is_zip = file.read(4) == _ZIP_START
+    file.seek(max(0, length - _ZIP_END_SIZE))
+    end = file.read()
+    if is_zip and end[:4] == _ZIP_END and end[-2:] == b"\0\0":  # an archive without a comment
+        file.seek(length - 2)
+        file.write(struct.pack("<H", _TRAILER))
+    digest = _digest(file, length)
+    file.seek(length)
+    file.write(_LABEL + digest)
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """The hexadecimal digest of a file's first bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length > 0:
+        block = file.read(min(length, 1 << 20))
+        if not block:
+            break
+        digest.update(block)
+        length -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _check_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _SPARE:
+        raise NoSpaceError(
+            f"{folder}: {_megabytes(size + _SPARE)} are needed and {_megabytes(free)} are free; nothing was written. "
+            "Make room, or write to another disk"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _forget_cached(file: BinaryIO) -> None:
+    """Lets the next reader read from the disk, not from memory, where the system can."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FOLDER_DIGESTS)
+
+
+def _sync_and_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes names in a folder durable, on systems that can open one."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
