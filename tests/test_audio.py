@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from unrolled import AudioFeatures, FeatureEncoder, GRUCell, MeanPooling, Recurrent, SequenceClassifier, build
-from unrolled.audio import delta, mel_filter_bank, power_spectrum, read_recording, resample
+from unrolled.audio import (
+    CutOffError,
+    Recording,
+    delta,
+    mel_filter_bank,
+    power_spectrum,
+    read_recording,
+    resample,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "audio.json").read_text())
 RATE = 8000
@@ -295,3 +303,104 @@ def test_recordings_are_read_and_mixed() -> None:
         read_recording(io.BytesIO(b"no sound at all"), "noise.wav")
     with pytest.raises(ValueError, match=r"nowhere\.wav: no such file"):
         read_recording("nowhere.wav")
+
+
+# Files that lie -----------------------------------------------------------------------------------------------------
+
+
+def written(path: Path, seconds: float = 2.0, **options: Any) -> bytes:
+    soundfile = pytest.importorskip("soundfile")
+    time = torch.arange(round(seconds * RATE)) / RATE
+    soundfile.write(path, (0.3 * torch.sin(2 * math.pi * (300 + 200 * time) * time)).numpy(), RATE, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_a_recording_that_is_cut_off_is_named_or_read_as_far_as_it_goes(
+    tmp_path: Path, kind: str, share: float, as_bytes: bool
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    content = written(path, 20.0)
+    whole = read_recording(path)
+    path.write_bytes(content[: round(share * len(content))])
+
+    def read(**options: Any) -> Recording:
+        return read_recording(io.BytesIO(path.read_bytes()) if as_bytes else path, str(path), **options)
+
+    assert not whole.cut_off
+    with pytest.raises(CutOffError, match=rf"a\.{kind} is cut off: "):
+        read()
+    found = read(partial=True)
+    assert found.cut_off
+    assert 0.2 * share * len(whole.samples) < len(found.samples) < len(whole.samples)
+    torch.testing.assert_close(found.samples[:1000], whole.samples[:1000], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])
+def test_a_stream_of_unknown_length_is_whole(size: int) -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as opened:
+        opened.setparams((1, 2, RATE, 0, "NONE", ""))
+        opened.writeframes(bytes(2000))
+    content = bytearray(file.getvalue())
+    content[40:44] = size.to_bytes(4, "little")
+
+    found = read_recording(io.BytesIO(content))
+
+    assert (len(found.samples), found.cut_off) == (1000, "")
+
+
+def test_an_mp3_file_without_its_length_is_whole(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    drawn = torch.randn(60000, generator=torch.Generator().manual_seed(7)) * 0.2
+    samples = torch.cat([torch.zeros(30000), drawn, torch.sin(torch.arange(60000) / 20) * 0.2])
+    soundfile.write(tmp_path / "a.mp3", samples.numpy(), 16000, bitrate_mode="VARIABLE", compression_level=0.5)
+    content = (tmp_path / "a.mp3").read_bytes()
+    # Without its first frame, which says how many there are, the length is a guess, here twice of what it is.
+    (tmp_path / "a.mp3").write_bytes(content[content.index(content[:2], 200) :])
+
+    found = read_recording(tmp_path / "a.mp3", max_seconds=11)
+
+    assert soundfile.info(tmp_path / "a.mp3").duration > 11
+    assert (found.cut_off, len(found.samples)) == ("", pytest.approx(len(samples), rel=0.02))
+
+
+def claiming(path: Path, samples: int, rate: int = RATE) -> Path:
+    """A FLAC file whose header tells of so many samples."""
+    content = bytearray(written(path, 0.5))
+    about = int.from_bytes(content[18:26], "big")
+    about = (rate << 44) | (about & ((1 << 44) - (1 << 36))) | samples
+    content[18:26] = about.to_bytes(8, "big")
+    path.write_bytes(content)
+    return path
+
+
+def test_a_header_that_claims_too_much_takes_neither_time_nor_memory(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    huge, large = claiming(tmp_path / "huge.flac", (1 << 36) - 1), claiming(tmp_path / "large.flac", 3000 * RATE)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"huge\.flac is 8,589,935 s long or more, and max_seconds=3600: .* raise"):
+        read_recording(huge)
+    with pytest.raises(ValueError, match=r"large\.flac "):
+        read_recording(large)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+
+
+def test_the_longest_recording_is_asked_for(tmp_path: Path) -> None:
+    written(tmp_path / "a.wav", 3.0)
+    written(tmp_path / "a.mp3", 3.0)
+
+    for name in ("a.wav", "a.mp3"):
+        assert len(read_recording(tmp_path / name, max_seconds=3.1).samples) == 3 * RATE
+        with pytest.raises(ValueError, match=r"max_seconds=2\.5"):
+            read_recording(tmp_path / name, max_seconds=2.5)
+    with pytest.raises(ValueError, match="max_seconds=0: above 0"):
+        read_recording(tmp_path / "a.wav", max_seconds=0)
+
+
+def test_rates_that_take_too_many_filters_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"44101 and 16000 samples a second .* usual rate"):
+        resample(torch.zeros(100), 44101, 16000)

@@ -255,6 +255,8 @@ class TanhAttention(WeighingAttention):
         would be the dearest thing here.
         """
         doubled = torch.add(memory.keys, self.query(queries), alpha=2)
+        if state is not None:
+            expect(state, "batch source", batch=len(memory.mask), source=memory.mask.shape[1], name="state")
         remembered = self.remembered(state)
         if remembered is not None:
             doubled = torch.add(doubled, remembered, alpha=2)

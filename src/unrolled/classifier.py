@@ -83,8 +83,11 @@ class SequenceClassifier(nn.Module):
         In evaluation mode it is behind each step what `forward` says about the steps so far.
 
         Raises:
-            ValueError: two directions, which know no next step.
+            ShapeError: a state of other sizes.
+            ValueError: a state of another structure, dtype or device; two directions, which know no next step.
         """
+        if not isinstance(state, ClassifierState):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"the state is a {type(state).__name__}, expected the ClassifierState of `initial_state`")
         values, core = self.encoder.step(source, state.core)
         vector, pooled = self.pooling.step(values, state.pooled)
         return self.output(self.dropout(vector)), ClassifierState(core, pooled)

@@ -13,6 +13,7 @@ from unrolled.feedforward import FeedForward
 from unrolled.recurrent import Recurrent
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
+from unrolled.state import check, outline
 
 Core = Recurrent | FeedForward
 C = TypeVar("C", bound=Core)
@@ -252,7 +253,11 @@ class FeatureEncoder(SteppedEncoder):
     def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, FrameState]:
         """See `SteppedEncoder.step`."""
         expect(source, "batch features", features=self.input_size, name="source")
+        if not isinstance(state, FrameState):
+            raise ValueError(f"the state is a {type(state).__name__}, expected the FrameState of `initial_state`")
         frame, (core, bands) = source.unsqueeze(1), state
+        first = None if self.bands is None else self.bands.initial_state(1, like=source)
+        check(bands, outline(first, like=source), like=source, name="state.bands")
         if self.bands is not None:
             frame, bands = self.bands(frame, bands)
         values, core = self.core.step(self._filtered(frame).squeeze(1), core)

@@ -79,9 +79,10 @@ class FeedForward(nn.Module):
 
         Raises:
             ShapeError: inputs or lengths of the wrong shape.
-            ValueError: lengths out of range.
+            ValueError: lengths out of range, a state that is not empty.
         """
         expect(inputs, "batch time input", input=self.input_size, name="inputs")
+        _check_state(state)
         batch, time = inputs.shape[:2]
         if lengths is None or all_full(lengths, batch, time):
             return self._layers(inputs), ()
@@ -91,6 +92,7 @@ class FeedForward(nn.Module):
     def step(self, inputs: Tensor, state: tuple[Any, ...], noise: Any = None) -> tuple[Tensor, tuple[Any, ...]]:
         """(batch, input) -> (batch, hidden)."""
         expect(inputs, "batch input", input=self.input_size, name="inputs")
+        _check_state(state)
         return self._layers(inputs.unsqueeze(1)).squeeze(1), ()
 
     def _layers(self, values: Tensor) -> Tensor:
@@ -102,3 +104,8 @@ class FeedForward(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+
+
+def _check_state(state: Any) -> None:
+    if state is not None and state != ():
+        raise ValueError("the state holds something, and a network without memory has an empty one: ()")

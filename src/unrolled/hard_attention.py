@@ -58,6 +58,8 @@ class HardAttention(AdditiveAttention):
         mean, weights, _ = super().forward(query, memory, None)
         if weights is None or weights.shape[1] == 0:
             return Attended(mean, weights, state)
+        for name, leaf in zip(Choices._fields, state, strict=True):
+            expect(leaf, "batch", batch=len(mean), name=f"state.{name}")
         there = memory.mask.any(1)
         chances = weights.where(there.unsqueeze(1), torch.ones_like(weights))  # a row without a source draws, too
         if self.training:

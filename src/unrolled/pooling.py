@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unrolled.encoders import Encoded
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
+from unrolled.state import check, outline
 
 
 class Pooling(nn.Module, ABC):
@@ -38,6 +39,10 @@ class Pooling(nn.Module, ABC):
     def step(self, values: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One more step (batch, features): the vector (batch, output_size) of all steps so far, and the next state."""
 
+    def _check_step(self, values: Tensor, state: Any) -> None:
+        expect(values, "batch features", features=self.input_size, name="values")
+        check(state, outline(self.initial_state(1, like=values), like=values), like=values, name="state")
+
     def _checked(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Values and their mask (batch, time, 1)."""
         values = encoded.values
@@ -59,6 +64,7 @@ class LastPooling(Pooling):
         return None
 
     def step(self, values: Tensor, state: None) -> tuple[Tensor, None]:
+        self._check_step(values, state)
         return values, None
 
 
@@ -80,6 +86,7 @@ class MeanPooling(Pooling):
         return MeanState(like.new_zeros(batch, self.input_size), like.new_zeros(batch, 1))
 
     def step(self, values: Tensor, state: MeanState) -> tuple[Tensor, MeanState]:
+        self._check_step(values, state)
         state = MeanState(state.total + values, state.steps + 1)
         return state.total / state.steps, state
 
@@ -98,6 +105,7 @@ class MaxPooling(Pooling):
         return like.new_full((batch, self.input_size), -torch.inf)
 
     def step(self, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_step(values, state)
         state = torch.maximum(values, state)
         return state, state
 
@@ -142,6 +150,7 @@ class AttentionPooling(Pooling):
         return AttentionState(greatest, like.new_zeros(batch, 1), like.new_zeros(batch, self.input_size))
 
     def step(self, values: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        self._check_step(values, state)
         score = self._scores(values)
         greatest = torch.maximum(state.greatest, score)
         old, new = torch.exp(state.greatest - greatest), torch.exp(score - greatest)

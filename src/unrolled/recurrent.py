@@ -11,8 +11,8 @@ from unrolled.backends.running import run, run_both
 from unrolled.cells.base import Cell
 from unrolled.dropout import SequenceDropout
 from unrolled.sequences import all_full, mask_from_lengths
-from unrolled.shapes import ShapeError, expect
-from unrolled.state import leaves, rebuild
+from unrolled.shapes import expect
+from unrolled.state import check, leaves, outline, rebuild
 
 S = TypeVar("S")
 
@@ -53,13 +53,15 @@ def unroll(
 
     Raises:
         ShapeError: inputs, state or lengths of the wrong shape.
-        ValueError: lengths that are not integers from 0 to time (on CUDA the range is not checked, since that would
-            wait for the device), or a backend that cannot run this cell.
+        ValueError: a state of another structure, dtype or device than the cell's own, lengths that are not integers
+            from 0 to time (on CUDA the range is not checked, since that would wait for the device), or a backend that
+            cannot run this cell.
     """
     expect(inputs, "batch time input", input=cell.input_size, name="inputs")
     if state is None:
         state = cell.initial_state(inputs.shape[0], like=inputs)
-    _check_rows(state, inputs.shape[0])
+    else:
+        check(state, outline(cell.initial_state(1, like=inputs), like=inputs), like=inputs)
     ragged = _ragged(inputs, lengths)
     if ragged is not None:
         inputs = inputs.masked_fill(ragged.padding, 0.0)
@@ -75,14 +77,6 @@ def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
         return None
     lengths = lengths.to(inputs.device, torch.int64)
     return _Ragged(lengths, ~mask_from_lengths(lengths, time).unsqueeze(-1))
-
-
-def _check_rows(state: Any, batch: int) -> None:
-    for leaf in leaves(state):
-        if leaf.dim() == 0 or leaf.shape[0] != batch:
-            raise ShapeError(
-                f"state has a tensor of shape {tuple(leaf.shape)}, expected {batch} rows, as the inputs have"
-            )
 
 
 class StackNoise(NamedTuple):
@@ -156,6 +150,8 @@ class Recurrent(nn.Module):
             self.cells.append(directions[0])
             self.reverse_cells.extend(directions[1:])
             self.output_size = sum(direction.output_size for direction in directions)
+        like = torch.empty(0, dtype=torch.bfloat16)  # no cell asks for it by name, so it tells "that of the inputs"
+        self._outline = outline(self._cells_state(1, like), like=like)
         self.initial = nn.ParameterList()
         if learned_initial_state:
             like = next(self.cells.parameters())
@@ -193,7 +189,8 @@ class Recurrent(nn.Module):
 
         Raises:
             ShapeError: inputs, state or lengths of the wrong shape.
-            ValueError: a state of another number of layers, lengths out of range, a backend that cannot run a cell.
+            ValueError: a state of another structure, dtype or device, lengths out of range, a backend that cannot run a
+                cell.
         """
         expect(inputs, "batch time input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
@@ -221,7 +218,7 @@ class Recurrent(nn.Module):
 
         Raises:
             ShapeError: inputs or state of the wrong shape.
-            ValueError: two directions, which know no next step.
+            ValueError: a state of another structure, dtype or device; two directions, which know no next step.
         """
         if self.bidirectional:
             raise ValueError("a bidirectional network cannot step: its backward direction begins at the end")
@@ -286,7 +283,14 @@ class Recurrent(nn.Module):
     def _checked_state(self, state: tuple[Any, ...] | None, inputs: Tensor) -> tuple[Any, ...]:
         if state is None:
             return self.initial_state(inputs.shape[0], like=inputs)
-        if len(state) != self.num_layers:
-            raise ValueError(f"the state has {len(state)} layers, the network {self.num_layers}")
-        _check_rows(state, inputs.shape[0])
+        self.check_state(state, like=inputs)
         return state
+
+    def check_state(self, state: Any, *, like: Tensor, name: str = "state") -> None:
+        """Check a state against the network's own, as `forward` and `step` do; see `unrolled.state.check`.
+
+        Raises:
+            ShapeError: a tensor of another shape.
+            ValueError: another structure, dtype or device.
+        """
+        check(state, self._outline, like=like, name=name)

@@ -2,7 +2,8 @@
 
 A state is a tensor, or any nesting of tuples and named tuples of states; None stands for nothing to carry. Every tensor
 has batch on axis 0. From that one rule follow the reordering of hypotheses (`select`), padding and new sequences
-(`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`).
+(`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`). What a network takes as
+its state has the structure, shapes and dtypes of its initial one (`outline`, `check`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -100,6 +101,115 @@ def rebuild(like: S, tensors: Iterable[Tensor]) -> S:
         return next(remaining)
 
     return map_state(take, like)
+
+
+class Leaf(NamedTuple):
+    """What every state of a network has in the place of one tensor."""
+
+    features: tuple[int, ...]  # the axes after the batch
+    dtype: torch.dtype | None  # None: the inputs' own
+
+
+def outline(state: Any, *, like: Tensor) -> Any:
+    """A state's structure with a `Leaf` in the place of each tensor: what `check` compares other states with.
+
+    Args:
+        state: an initial state, of any batch.
+        like: what that state was made like.
+    """
+
+    def known(leaf: Tensor) -> Any:
+        return Leaf(tuple(leaf.shape[1:]), None if leaf.dtype == like.dtype else leaf.dtype)
+
+    return map_state(known, state)
+
+
+_SINGLE_OR_HALF = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def check(state: Any, expected: Any, *, like: Tensor, name: str = "state") -> None:
+    """Check a state before anything computes with it: a kernel would read past the end of a state that is too wide.
+
+    Where the inputs are in half precision, or autocast is on, a state may be in single or half precision: some layers
+    keep theirs unrounded.
+
+    Args:
+        state: what was given.
+        expected: the `outline` of the network's own.
+        like: the inputs, (batch, ...), on the device and in the dtype that the state must have.
+        name: what the error calls the state.
+
+    Raises:
+        ShapeError: a tensor of another shape than the inputs' batch and the network's sizes.
+        ValueError: another structure, dtype or device.
+    """
+    dtype, device = like.dtype, like.device
+    if dtype in _SINGLE_OR_HALF and (dtype != torch.float32 or torch.is_autocast_enabled(device.type)):
+        dtypes = _SINGLE_OR_HALF
+    else:
+        dtypes = (dtype,)
+    if not _fits(state, expected, like.shape[0], dtypes, device):
+        _refuse(state, expected, like.shape[0], dtypes, device, name)
+
+
+def _fits(node: Any, expected: Any, batch: int, dtypes: tuple[torch.dtype, ...], device: torch.device) -> bool:
+    """Apart from `_refuse`, since it runs at every step of a search."""
+    if type(expected) is Leaf:
+        features, dtype = expected
+        if not isinstance(node, Tensor) or node.shape != (batch, *features) or node.device != device:
+            return False
+        return node.dtype in dtypes if dtype is None else node.dtype == dtype
+    if type(node) is not type(expected):
+        return False
+    if expected is not None:
+        if len(node) != len(expected):
+            return False
+        for child, of_child in zip(node, expected, strict=True):
+            if not _fits(child, of_child, batch, dtypes, device):
+                return False
+    return True
+
+
+def _refuse(
+    node: Any, expected: Any, batch: int, dtypes: tuple[torch.dtype, ...], device: torch.device, name: str
+) -> None:
+    """Raise an error for the first place that doesn't fit."""
+    if type(expected) is Leaf:
+        shape, right = (batch, *expected.features), expected.dtype or dtypes[0]
+        if not isinstance(node, Tensor):
+            raise ValueError(f"{name} is {_kind(node)}, expected a tensor of shape {shape}")
+        if node.shape != shape:
+            raise ShapeError(f"{name} has the shape {tuple(node.shape)}, expected {shape} for a batch of {batch}")
+        if node.dtype not in ((right,) if expected.dtype else dtypes):
+            raise ValueError(f"{name} is {node.dtype}, expected {right}; convert it with .to({right})")
+        if node.device != device:
+            raise ValueError(f"{name} is on {node.device}, the inputs on {device}; move it with .to('{device}')")
+        return
+    if type(node) is not type(expected) or (expected is not None and len(node) != len(expected)):
+        raise ValueError(f"{name} is {_kind(node)}, expected {_kind(expected)}{_remedy(node, expected)}")
+    fields = getattr(expected, "_fields", None)
+    for place, (child, of_child) in enumerate(zip(node or (), expected or (), strict=True)):
+        inner = f"{name}[{place}]" if fields is None else f"{name}.{fields[place]}"
+        _refuse(child, of_child, batch, dtypes, device, inner)
+
+
+def _kind(node: Any) -> str:
+    if node is None:
+        return "None"
+    if isinstance(node, Tensor):
+        return f"a tensor of shape {tuple(node.shape)}"
+    fields = getattr(node, "_fields", None)
+    if fields is not None:
+        return f"{type(node).__name__}({', '.join(fields)})"
+    kind = type(node).__name__
+    return f"a {kind} of {len(cast(Any, node))}" if isinstance(node, tuple | list) else f"a {kind}"
+
+
+def _remedy(node: Any, expected: Any) -> str:
+    fields = getattr(expected, "_fields", None)
+    if fields is not None and isinstance(node, tuple | list) and len(cast(Any, node)) == len(fields):
+        return f"; write {type(expected).__name__}(*state)"
+    return ""
 
 
 def detach(state: S) -> S:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -126,3 +128,33 @@ def test_a_pair_reads_with_one_codec_and_writes_with_the_other() -> None:
     assert again.to_dict() == pair.to_dict()
     with pytest.raises(ValueError, match="target is a str"):
         PairCodec(source, "xyz")  # type: ignore[arg-type]  # as a file might have it
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.data())
+def test_merges_in_a_heap_are_merges_one_by_one(data: st.DataObject) -> None:
+    pieces, merges = list("abc"), list[tuple[str, str]]()
+    for _ in range(data.draw(st.integers(0, 20))):
+        pair = data.draw(st.sampled_from(pieces)), data.draw(st.sampled_from(pieces))
+        merges += [pair] * (pair not in merges)
+        pieces += ["".join(pair)] * ("".join(pair) not in pieces)
+    codec = BPECodec(pieces, data.draw(st.permutations(merges)))
+    word = data.draw(st.text("abcd", max_size=40))
+
+    # As Sennrich et al. 2016 have it: of all pairs the one that was learnt first, the leftmost of these.
+    parts = list(word)
+    while pairs := [pair for pair in pairwise(parts) if pair in codec.merges]:
+        place = list(pairwise(parts)).index(min(pairs, key=codec.merges.index))
+        parts[place : place + 2] = ["".join(parts[place : place + 2])]
+
+    assert codec.symbols(codec._spell(word)) == [
+        part if part in pieces else "\N{REPLACEMENT CHARACTER}" for part in parts
+    ]
+
+
+def test_a_text_without_blanks_takes_time_by_its_length() -> None:
+    codec = BPECodec(["a", "b", "ab", "abab"], [("a", "b"), ("ab", "ab")])
+
+    began = time.process_time()
+    assert codec.encode("ab" * 100_000) == [1, *[5] * 50_000]
+    assert time.process_time() - began < 10  # a search through all pairs for each merge takes hours

@@ -1,15 +1,26 @@
 """Codecs: text comes back as it was, ids are stable, and what cannot be read is refused."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.codecs import CODECS, ByteCodec, CharacterCodec, Codec, WordCodec, codec_from_dict
+from unrolled.codecs import (
+    CODECS,
+    ByteCodec,
+    CharacterCodec,
+    Codec,
+    SentenceCodec,
+    SpacedCodec,
+    WordCodec,
+    codec_from_dict,
+)
 
 law = settings(derandomize=True, deadline=None)
 UNITS = sorted(CODECS)
@@ -38,6 +49,19 @@ def test_a_text_in_pieces_is_the_whole_text(text: str, cuts: list[int], unit: st
 
     assert codec.to_dict() == CODECS[unit].train([text]).to_dict()
     assert [index for ids in codec.encode_pieces(pieces) for index in ids] == codec.encode(text)
+
+
+@law
+@given(st.text(alphabet="ab \u2003\n,'-"), st.lists(st.integers(0, 20)), st.sampled_from([SentenceCodec, SpacedCodec]))
+def test_words_in_pieces_are_those_of_the_whole(text: str, cuts: list[int], kind: type[Codec]) -> None:
+    borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[start:stop] for start, stop in zip(borders, [*borders[1:], None], strict=True)]
+    codec = kind(["a", "ab", "b", "ba", "a'b"])
+
+    words = text.split() if kind is SpacedCodec else re.findall(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]", text)
+    expected = [codec.words.index(word) + 2 if word in codec.words else 1 for word in words]
+    assert [index for ids in codec.encode_pieces(pieces) for index in ids] == expected
+    assert codec.encode(text) == expected
 
 
 @law
@@ -140,3 +164,15 @@ def test_codecs_need_no_torch() -> None:
     code = "import sys, unrolled.codecs; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("codec", [WordCodec(["a"]), SentenceCodec(["a"]), SpacedCodec(["a"])])
+@pytest.mark.parametrize("symbol", ["a", " "])
+def test_a_long_word_is_copied_once(codec: Codec, symbol: str) -> None:
+    pieces = [symbol * 500] * 40_000 + [" a a"]
+
+    began = time.process_time()
+    ids = [index for some in codec.encode_pieces(pieces) for index in some]
+
+    assert ids[-1] == 2
+    assert time.process_time() - began < 10  # joined anew with each piece, it takes minutes

@@ -292,7 +292,7 @@ def test_inputs_and_states_of_the_wrong_shape_are_refused(network: Recurrent, in
         network(inputs[:, 0])
     with pytest.raises(ShapeError, match=r"inputs has the shape \(4, 7, 3\), expected \(batch, input=3\)"):
         network.step(inputs, state)
-    with pytest.raises(ValueError, match="the state has 2 layers, the network 3"):
+    with pytest.raises(ValueError, match="state is a tuple of 2, expected a tuple of 3"):
         network(inputs, state[:2])
-    with pytest.raises(ShapeError, match="expected 4 rows"):
+    with pytest.raises(ShapeError, match="for a batch of 4"):
         network(inputs, map_state(lambda leaf: leaf[:1], state))

@@ -217,7 +217,7 @@ def test_inputs_and_states_of_the_wrong_shape_are_refused(case, inputs: Tensor) 
         run(inputs[0])
     with pytest.raises(ShapeError, match=r"inputs has the shape \(4, 7, 2\), expected \(batch, time, input=3\)"):
         run(inputs[..., :2])
-    with pytest.raises(ShapeError, match=r"state has a tensor of shape \(3, \d\), expected 4 rows"):
+    with pytest.raises(ShapeError, match=r"shape \(3, \d\), expected \(4, \d\) for a batch of 4"):
         run(inputs, cell.initial_state(3, like=inputs))
 
 

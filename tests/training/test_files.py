@@ -1,8 +1,10 @@
 """Files in pieces: whatever their line ends, their compression and where a piece is cut."""
 
 import bz2
+import glob
 import gzip
 import lzma
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,3 +78,69 @@ def test_a_folder_is_searched_for_the_suffixes_packed_or_not(tmp_path: Path) -> 
 def test_the_nearest_name_is_a_question() -> None:
     assert nearest("targt", ["source", "target"]) == "; did you mean target?"
     assert nearest("x", ["source", 3]) == ""
+
+
+def test_a_long_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_PIECE", 500)
+    lines = ["a" * 20_000_000, "b", "", "c" * 1_000_000]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+
+    began = time.process_time()
+    found = list(read_lines(tmp_path / "a.txt"))
+
+    assert found == lines
+    assert time.process_time() - began < 10  # joined anew with each of the 42,000 pieces, it takes minutes
+
+
+PATTERNS = [
+    "**",
+    "**/*",
+    "**/*.txt",
+    "*/**",
+    "a/**/*.txt",
+    "**/b/*",
+    "**/**/c.txt",
+    "[ab]/**/d*",
+    "**/b/**",
+    "*.txt",
+    "[!x]*",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_patterns_match_what_globs_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, absolute: bool
+) -> None:
+    for name in ("c.txt", "a/c.txt", "a/b/c.txt", "a/b/b/d.txt", "b/a/d.md", ".hidden/c.txt", "a/.c.txt", "a[1]/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    pattern = str(tmp_path / pattern) if absolute else pattern
+    expected = {Path(name).resolve() for name in glob.glob(pattern, recursive=True) if Path(name).is_file()}  # noqa: PTH207
+
+    assert expected
+    assert set(find_files(pattern)) == expected
+
+
+def test_a_folder_with_links_to_itself_is_visited_once(tmp_path: Path) -> None:
+    below = tmp_path / "one" / "two"
+    below.mkdir(parents=True)
+    (below / "x.txt").write_text("")
+    for number, place in enumerate([tmp_path, tmp_path / "one", below] * 4):
+        (place / f"link{number}").symlink_to((tmp_path, tmp_path / "one", below)[number // 4])
+    (tmp_path / "nowhere").symlink_to("nowhere")
+
+    began = time.process_time()
+    found = [find_files(str(tmp_path / pattern)) for pattern in ("", "**/*.txt", "**/two/**", "**/link*/**/x.txt")]
+
+    assert found == [[below / "x.txt"]] * 4
+    assert time.process_time() - began < 5
+    with pytest.raises(DataError, match="no file or folder"):
+        find_files(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody_has_this_name/x.txt"])
+def test_a_path_that_cannot_be_looked_at_is_named(name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name[:20]}.* cannot be looked at"):
+        find_files(name)

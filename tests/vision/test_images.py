@@ -1,6 +1,10 @@
 """Pictures in every form that they come in, and those that are none."""
 
 import io
+import resource
+import struct
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +159,49 @@ def test_a_transform_is_plain_data_and_comes_back() -> None:
 def test_an_impossible_transform_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ImageTransform.from_dict(options)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
+def test_a_picture_of_too_many_points_is_refused_before_it_is_decoded(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.new("RGB", (300, 200), "red").save(path, kind)
+
+    assert read_image(path, max_pixels=60_000).size == (300, 200)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)  # what decodes
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match=r"300 × 200 points, and max_pixels=59999: shrink it, or raise max_pixels"):
+            read_image(source, max_pixels=59_999)
+
+
+@pytest.mark.parametrize("edge", [10_000, 14_000])
+def test_a_small_file_of_a_large_picture_takes_no_memory(tmp_path: Path, edge: int) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(3 * edge + 1) * 50)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.warns() if edge == 10_000 else nullcontext(), pytest.raises(ImageError, match="max_pixels=89478485"):
+        read_image(tmp_path / "a.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+
+
+def test_a_limit_above_pillows_own_is_this_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    content = encoded(Image.new("L", (100, 30), 7))
+
+    assert read_image(content, max_pixels=3000).getpixel((5, 5)) == (7, 7, 7)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(ImageError, match="max_pixels=1000"):
+        read_image(content, max_pixels=1000)
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+
+    with pytest.raises(ImageError, match="PostScript is a program"):
+        read_image(tmp_path / "a.eps")

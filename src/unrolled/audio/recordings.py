@@ -1,13 +1,16 @@
 """Recordings: read from files, and brought to another rate."""
 
 import math
+import re
 from functools import lru_cache
-from os import PathLike
+from os import SEEK_END, PathLike
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_LARGEST_FILTERS = 1 << 24  # taps of all filters together: 128 MB
 
 
 def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Tensor:
@@ -20,7 +23,7 @@ def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Te
         zeros: crossings of the sinc to either side of its middle.
 
     Raises:
-        ValueError: a rate below 1.
+        ValueError: a rate below 1, or rates that have too little in common.
     """
     if min(rate, new_rate) < 1:
         raise ValueError(f"rates are 1 hertz or more, got {rate} and {new_rate}")
@@ -28,6 +31,11 @@ def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Te
     old, new = rate // divisor, new_rate // divisor
     if old == new:
         return samples
+    if old * new > _LARGEST_FILTERS:
+        raise ValueError(
+            f"{rate} and {new_rate} samples a second are as {old} to {new}, which takes too many filters; resample to "
+            "a usual rate first, for example by sox"
+        )
     kernels, width = _sinc_kernels(old, new, zeros)
     flat = samples.reshape(-1, 1, samples.shape[-1])
     padded = nn.functional.pad(flat, (width, width + old))
@@ -47,39 +55,140 @@ def _sinc_kernels(old: int, new: int, zeros: int) -> tuple[Tensor, int]:
     return kernels.unsqueeze(1).float(), width
 
 
+MAX_SECONDS = 3600.0
+"""The longest recording that is read unless another length is asked for."""
+
+_BLOCK = 1 << 14  # samples of each channel decoded at a time
+_SHORT_CHUNK = re.compile(r"^\s*data\s*:\s*(\d+) \(should be \d+\)", re.MULTILINE)  # libsndfile's note on a WAV file
+_ENDLESS = 0x7FF00000  # bytes that a stream's header claims whose length nobody knew when it began
+_EDGE = 1 << 16  # bytes at a file's end that hold the beginning of an Ogg page
+
+
+class CutOffError(ValueError):
+    """A recording that ends before its header, or its format, says that it does."""
+
+
 class Recording(NamedTuple):
-    """Samples (time,) from −1 to 1, how many a second, and how many channels were mixed into one."""
+    """Samples (time,) from −1 to 1, how many a second, and how many channels were mixed into one.
+
+    Attributes:
+        samples: (time,) from −1 to 1.
+        rate: samples a second.
+        channels: as they were in the file.
+        cut_off: what is missing at its end; empty where nothing is.
+    """
 
     samples: Tensor
     rate: int
     channels: int
+    cut_off: str = ""
 
 
-def read_recording(file: str | PathLike[str] | BinaryIO, name: str | None = None) -> Recording:
+def read_recording(
+    file: str | PathLike[str] | BinaryIO,
+    name: str | None = None,
+    *,
+    max_seconds: float = MAX_SECONDS,
+    partial: bool = False,
+) -> Recording:
     """A WAV, FLAC, OGG or MP3 file, mixed to one channel, by the library soundfile.
 
     Args:
         file: its path, or an open file.
         name: what errors call it; the path by default.
+        max_seconds: a longer recording is refused, before it is decoded where its header tells its length.
+        partial: what is cut off is read as far as it goes, and `Recording.cut_off` says so.
 
     Raises:
-        ValueError: a file that cannot be read, without a sample or with one that is not finite; no soundfile here.
+        CutOffError: a file that is cut off, without `partial`.
+        ValueError: a file that cannot be read or is too long, has no sample or one that is not finite; no soundfile
+            here.
     """
     try:
         import soundfile
     except (ModuleNotFoundError, OSError):  # OSError: its library is missing
         raise ValueError("reading sound needs soundfile: pip install 'unrolled[audio]'") from None
     name = name or str(file)
-    if isinstance(file, str | PathLike) and not Path(file).is_file():
-        raise ValueError(f"{name}: {'a folder; name the files in it' if Path(file).is_dir() else 'no such file'}")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds={max_seconds}: above 0")
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        if isinstance(file, str | PathLike):
+            if not Path(file).is_file():
+                raise ValueError(
+                    f"{name}: {'a folder; name the files in it' if Path(file).is_dir() else 'no such file'}"
+                )
+            with Path(file).open("rb") as bytes_of_it:
+                return _read(bytes_of_it, name, max_seconds, partial)
+        return _read(file, name, max_seconds, partial)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise ValueError(f"{name} cannot be read as sound: {error}") from None
-    if len(samples) == 0:
+
+
+def _read(file: BinaryIO, name: str, max_seconds: float, partial: bool) -> Recording:
+    import soundfile
+
+    with soundfile.SoundFile(file) as opened:
+        rate, claimed = int(opened.samplerate), int(opened.frames)
+        if opened.format != "MP3" and claimed > max_seconds * rate:  # the length of an MP3 file is a guess
+            raise ValueError(_too_long(name, claimed / rate, max_seconds))
+        parts, failed = _blocks(opened, name, max_seconds * rate)
+        cut_off, channels = failed or _what_is_missing(opened, sum(map(len, parts)), file), int(opened.channels)
+    if cut_off and not partial:
+        raise CutOffError(f"{name} is cut off: {cut_off}")
+    if not parts:
         raise ValueError(f"{name} holds no sample")
-    found = torch.from_numpy(samples)
-    if not bool(found.isfinite().all()):
-        place = int((~found.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"{name}: sample {place} ({place / rate:.3f} s) is not finite")
-    return Recording(found.mean(1), int(rate), found.shape[1])
+    return Recording(torch.cat(parts), rate, channels, cut_off)
+
+
+def _blocks(opened: Any, name: str, most: float) -> tuple[list[Tensor], str]:
+    """Samples (time,) in blocks, as many as there are whatever a header claims; and the damage that ended them."""
+    import soundfile
+
+    parts: list[Tensor] = []
+    count, rate = 0, opened.samplerate
+    try:
+        while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+            found = torch.from_numpy(block)
+            if not bool(found.isfinite().all()):
+                place = count + int((~found.isfinite()).any(1).nonzero()[0])
+                raise ValueError(f"{name}: sample {place} ({place / rate:.3f} s) is not finite")
+            count += len(block)
+            if count > most:
+                raise ValueError(_too_long(name, count / rate, most / rate))
+            parts.append(found.mean(1))
+    except soundfile.LibsndfileError as error:
+        if not parts:
+            raise
+        return parts, f"behind sample {count} it cannot be decoded ({str(error).rstrip('.')})"
+    return parts, ""
+
+
+def _what_is_missing(opened: Any, count: int, file: BinaryIO) -> str:
+    short = _SHORT_CHUNK.search(opened.extra_info)
+    if short is not None and int(short[1]) < _ENDLESS:
+        return f"its header tells of {int(short[1]):,} bytes of samples, and {count:,} samples are there"
+    if count < opened.frames and (opened.format != "MP3" or _counts_frames(file)):
+        return f"its header tells of {opened.frames:,} samples, and {count:,} are there"
+    return "it has no last page" if opened.format == "OGG" and not _ends(file) else ""
+
+
+def _counts_frames(file: BinaryIO) -> bool:
+    """Whether an MP3 file says how long it is, in its first frame, instead of letting it be guessed."""
+    file.seek(0)
+    begin = file.read(_EDGE)
+    return b"Xing" in begin or b"Info" in begin
+
+
+def _ends(file: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file is marked as such."""
+    size = file.seek(0, SEEK_END)
+    file.seek(max(0, size - _EDGE))
+    _, page, header = file.read().rpartition(b"OggS")
+    return not page or (len(header) > 1 and bool(header[1] & 4))
+
+
+def _too_long(name: str, seconds: float, max_seconds: float) -> str:
+    return (
+        f"{name} is {seconds:,.0f} s long or more, and max_seconds={max_seconds:g}: cut it, or raise max_seconds if "
+        "its header tells the truth and there is memory for it"
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.shapes import expect
+from unrolled.state import check, outline
 
 S = TypeVar("S")
 
@@ -73,12 +74,15 @@ class Cell(nn.Module, ABC, Generic[S]):
         """One step from raw inputs (batch, input), with fresh noise in training mode.
 
         Raises:
-            ShapeError: inputs that are not (batch, input).
+            ShapeError: inputs that are not (batch, input), or a state of other sizes.
+            ValueError: a state of another structure, dtype or device than the cell's own.
         """
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         batch = inputs.shape[0]
         if state is None:
             state = self.initial_state(batch, like=inputs)
+        else:
+            check(state, outline(self.initial_state(1, like=inputs), like=inputs), like=inputs)
         return self.step(self.project(inputs), state, self.noise(batch, like=inputs))
 
     def extra_repr(self) -> str:

@@ -1,10 +1,13 @@
 """Words that stand between blanks: for text that is already cut into words, such as captions."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from unrolled.codecs.base import UNKNOWN, Codec, numbered
+
+_BLANKS = re.compile(r"\s+")
 
 
 class SpacedCodec(Codec):
@@ -57,12 +60,16 @@ class SpacedCodec(Codec):
         return cls(kept[:max_size])
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        held = ""
+        held: list[str] = []  # the parts of the last word, joined once, however long it gets
         for piece in pieces:
-            held += piece
-            *whole, held = held.split() if held and not held[-1].isspace() else [*held.split(), ""]
-            yield [self._ids.get(word, UNKNOWN) for word in whole]
-        yield [self._ids.get(word, UNKNOWN) for word in held.split()]
+            first, *rest = _BLANKS.split(piece)
+            held.append(first)
+            if rest:
+                *whole, last = rest
+                yield [self._ids.get(word, UNKNOWN) for word in ("".join(held), *whole) if word]
+                held = [last]
+        if word := "".join(held):
+            yield [self._ids.get(word, UNKNOWN)]
 
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join(self._symbols[index] for index in self._checked(ids) if index != self.start)

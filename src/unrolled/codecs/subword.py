@@ -12,6 +12,7 @@ import string
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any
 
@@ -114,15 +115,27 @@ class BPECodec(SubwordCodec):
             raise ValueError(f"the merge {strange} makes {''.join(strange)!r}, which is none of the pieces")
 
     def _spell(self, word: str) -> list[int]:
-        parts = list(word)
-        while len(parts) > 1:
-            ranks = [self._ranks.get(pair, math.inf) for pair in pairwise(parts)]
-            best = min(ranks)
-            if best == math.inf:
-                break
-            place = ranks.index(best)
-            parts[place : place + 2] = [parts[place] + parts[place + 1]]
-        return [self._ids.get(part, UNKNOWN) for part in parts]
+        # Neighbours are linked and merges lie in a heap: a text without blanks may be one word of any length.
+        parts, ranks = list(word), self._ranks
+        after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
+        heap = [(ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in ranks]
+        heapify(heap)
+        while heap:
+            rank, left = heappop(heap)
+            right = after[left]
+            # A part that was merged into the one before it is empty, and what is left of other merges is out of date.
+            if not parts[left] or right == len(parts) or ranks.get((parts[left], parts[right])) != rank:
+                continue
+            parts[left], parts[right] = parts[left] + parts[right], ""
+            after[left] = after[right]
+            if after[left] < len(parts):
+                before[after[left]] = left
+            for place in (before[left], left):
+                if place >= 0 and after[place] < len(parts):
+                    pair = parts[place], parts[after[place]]
+                    if pair in ranks:
+                        heappush(heap, (ranks[pair], place))
+        return [self._ids.get(part, UNKNOWN) for part in parts if part]
 
     def encode_dropped(self, text: str, dropout: float, generator: random.Random) -> list[int]:
         """A text spelled another way each time (Provilkov et al. 2020, "BPE-Dropout", algorithm 1).

@@ -135,13 +135,19 @@ class WordCodec(Codec):
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
-        held = ""
+        held: list[str] = []  # the parts of the last token, joined once, however long it gets
         for piece in pieces:
-            tokens = cls._TOKEN.findall(held + piece)
-            held = tokens.pop() if tokens else ""
-            yield from tokens
+            last = held[-1][-1] if held else ""
+            first, *rest = cls._TOKEN.findall(last + piece) or [""]
+            if len(first) > len(last):
+                held.append(first[len(last) :])
+            if rest:
+                yield "".join(held)
+                *whole, tail = rest
+                yield from whole
+                held = [tail]
         if held:
-            yield held
+            yield "".join(held)
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids: list[int] = []
@@ -169,13 +175,14 @@ class SentenceCodec(WordCodec):
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
-        held = ""
+        held: list[str] = []
         for piece in pieces:
-            held += piece
-            cut = max(held.rfind(" "), held.rfind("\n")) + 1  # no symbol goes on behind a blank
-            yield from cls._TOKEN.findall(held[:cut])
-            held = held[cut:]
-        yield from cls._TOKEN.findall(held)
+            cut = max(piece.rfind(" "), piece.rfind("\n")) + 1  # no symbol goes on behind a blank
+            if cut:
+                yield from cls._TOKEN.findall("".join([*held, piece[:cut]]))
+                held = []
+            held.append(piece[cut:])
+        yield from cls._TOKEN.findall("".join(held))
 
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join(self._symbols[index] for index in self._checked(ids))

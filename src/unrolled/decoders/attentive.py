@@ -19,15 +19,15 @@ from torch.nn.functional import linear
 
 from unrolled.attention import Attention, Memory
 from unrolled.cells.pointwise import PointwiseCell
-from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
+from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, of_decoder, tie
 from unrolled.decoders.copying import CopyMixture
 from unrolled.decoders.orders import LookAfter, Order, Sizes
 from unrolled.dropout import SequenceDropout, TokenDropout
 from unrolled.encoders import Encoded, TokenEmbedding, complete
 from unrolled.recurrent import Recurrent
 from unrolled.sequences import all_full, mask_from_lengths
-from unrolled.shapes import expect
-from unrolled.state import state_at
+from unrolled.shapes import ShapeError, expect
+from unrolled.state import Leaf, check, outline, state_at
 
 
 class DecoderNoise(NamedTuple):
@@ -167,6 +167,7 @@ class AttentiveDecoder(Decoder):
             return Decoded(self.output.weight.new_zeros(batch, 0, self.vocabulary_size), weights, state)
         noise = self._masks(batch, time)
         embedded = _times(self.embedding(tokens), noise.embedded)
+        self._check_state(state, memory, embedded)
         if self.input_feeding:
             noise = noise._replace(core=self.order.noises(self.core, batch, time, embedded))
             steps = self._feed(embedded, state, memory, lengths, noise)
@@ -181,6 +182,7 @@ class AttentiveDecoder(Decoder):
         expect(tokens, "batch", name="tokens")
         noise = noise or self.noise(len(tokens), 1)
         embedded = _times(self.embedding(tokens.unsqueeze(1)), noise.embedded)
+        self._check_state(state, memory, embedded)
         decoded = self._decoded(embedded, self._feed(embedded, state, memory, None, noise), memory, None)
         weights = None if decoded.weights is None else decoded.weights.squeeze(1)
         return Decoded(decoded.logits.squeeze(1), weights, decoded.state)
@@ -198,6 +200,16 @@ class AttentiveDecoder(Decoder):
         if self.output_dropout.active:
             readout = self.output_dropout(like.new_ones(batch, time, self.readout.out_features))
         return DecoderNoise(embedded, readout, [])
+
+    def _check_state(self, state: DecoderState, memory: Memory, like: Tensor) -> None:
+        """Check all that a state remembers, once for all steps of a pass."""
+        if len(memory.values) != len(like):
+            raise ShapeError(f"the memory has {len(memory.values)} rows, the tokens have {len(like)}")
+        self.order.check(self.core, of_decoder(state).core, like)
+        remembered = outline(self.attention.start(memory), like=memory.values)
+        check(state.attention, remembered, like=like, name="state.attention")
+        kept = None if self.order.kept_size is None else Leaf((self.order.kept_size,), None)
+        check(state.context, kept, like=like, name="state.context")
 
     def _feed(
         self, embedded: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None, noise: DecoderNoise

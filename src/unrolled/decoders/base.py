@@ -20,6 +20,31 @@ class DecoderState(NamedTuple):
     context: Tensor | None = None
 
 
+def of_decoder(state: Any) -> DecoderState:
+    """A decoder's state, as given.
+
+    Raises:
+        ValueError: anything else, such as that of its core alone.
+    """
+    if not isinstance(state, DecoderState):
+        raise ValueError(
+            f"the state is a {type(state).__name__}, expected the DecoderState that the decoder's start gives"
+        )
+    return state
+
+
+def core_of(state: Any) -> Any:
+    """What a decoder without attention remembers: its core's state and nothing else.
+
+    Raises:
+        ValueError: anything else than such a state.
+    """
+    core, attention, context = of_decoder(state)
+    if attention is not None or context is not None:
+        raise ValueError("state.attention and state.context are of another decoder: this one has no attention")
+    return core
+
+
 class Decoded(NamedTuple):
     """What a decoder says of a piece of text, and where it stands after it."""
 

@@ -37,6 +37,7 @@ class Order(nn.Module, ABC):
     """
 
     fed_size: int  # features that the core reads beside the word
+    kept_size: int | None = None  # features of what is kept for the next step; None where nothing is
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent]) -> None:
         super().__init__()
@@ -66,6 +67,10 @@ class Order(nn.Module, ABC):
         """The first state of all cores, given that of the decoder's."""
         return core
 
+    def check(self, core: Recurrent, state: Any, like: Tensor) -> None:
+        """Check the state of all cores before the first step of a pass; see `Recurrent.check_state`."""
+        core.check_state(state, like=like, name="state.core")
+
     def noises(self, core: Recurrent, batch: int, time: int, like: Tensor) -> list[Any]:
         """The noise of each step of one pass."""
         return core.noises(batch, time, like=like)
@@ -84,6 +89,7 @@ class LookAfter(Order):
         super().__init__(sizes, core)
         self.feeding = feeding
         self.fed_size = sizes.readout * feeding
+        self.kept_size = sizes.readout if feeding else None
 
     def first(self, encoded: Encoded, like: Tensor) -> Tensor | None:
         return like.new_zeros(len(encoded.summary), self.sizes.readout) if self.feeding else None
@@ -123,6 +129,7 @@ class LookBefore(Order):
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent], *, gated: bool = True) -> None:
         super().__init__(sizes, core)
         self.fed_size = sizes.source
+        self.kept_size = sizes.query
         self.query = nn.Linear(sizes.source, sizes.query)
         self.gate = nn.Linear(sizes.query, 1) if gated else None
 
@@ -165,7 +172,7 @@ class LookBetween(Order):
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent]) -> None:
         super().__init__(sizes, core)
-        self.fed_size = sizes.query + sizes.source
+        self.fed_size = self.kept_size = sizes.query + sizes.source
         self.language = core(sizes.source + sizes.query)
         self.bridge = Bridge(sizes.source, self.language)
 
@@ -179,6 +186,12 @@ class LookBetween(Order):
         like = next(self.language.parameters())
         initial = self.language.initial_state(len(encoded.summary), like=like)
         return core, self.bridge(encoded.summary, initial)
+
+    def check(self, core: Recurrent, state: Any, like: Tensor) -> None:
+        if not isinstance(state, tuple) or len(cast("tuple[Any, ...]", state)) != 2:
+            raise ValueError("state.core is no pair, expected the states of both cores")
+        core.check_state(state[0], like=like, name="state.core[0]")
+        self.language.check_state(state[1], like=like, name="state.core[1]")
 
     def noises(self, core: Recurrent, batch: int, time: int, like: Tensor) -> list[Any]:
         pairs = (each.noises(batch, time, like=like) for each in (core, self.language))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, tie
+from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, core_of, tie
 from unrolled.dropout import SequenceDropout
 from unrolled.encoders import Encoded, TokenEmbedding, complete
 from unrolled.recurrent import Recurrent
@@ -90,11 +90,11 @@ class RecurrentDecoder(Decoder):
         """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
         expect(tokens, "batch time", name="tokens")
         embedded = self.input_dropout(self.embedding(tokens))
-        outputs, core = self.core(embedded, state.core, lengths)
+        outputs, core = self.core(embedded, core_of(state), lengths)
         return Decoded(self.output(self.output_dropout(outputs)), None, state._replace(core=core))
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
         """Tokens (batch,) -> logits (batch, vocabulary)."""
         expect(tokens, "batch", name="tokens")
-        outputs, core = self.core.step(self.embedding(tokens), state.core)
+        outputs, core = self.core.step(self.embedding(tokens), core_of(state))
         return Decoded(self.output(outputs), None, state._replace(core=core))

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.decoders.base import Decoded, Decoder, DecoderState
+from unrolled.decoders.base import Decoded, Decoder, DecoderState, core_of
 from unrolled.encoders import Encoded
 
 
@@ -54,18 +54,26 @@ class EnsembleDecoder(Decoder):
         self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
         """Tokens (batch, time) -> log probabilities (batch, time, vocabulary)."""
-        members = zip(self._members(), state.core, self._memories(memory), strict=True)
+        members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder(tokens, own, remembered, lengths) for decoder, own, remembered in members])
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
         """Tokens (batch,) -> log probabilities (batch, vocabulary)."""
-        members = zip(self._members(), state.core, self._memories(memory), strict=True)
+        members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder.step(tokens, own, remembered) for decoder, own, remembered in members])
 
     def _members(self) -> list[Decoder]:
         return list(self.decoders)  # pyright: ignore[reportReturnType]  # a ModuleList forgets of what
 
+    def _states(self, state: Any) -> tuple[Any, ...]:
+        states = core_of(state)
+        if not isinstance(states, tuple) or len(cast("tuple[Any, ...]", states)) != len(self.decoders):
+            raise ValueError(f"state.core is not the states of {len(self.decoders)} decoders, which `start` gives")
+        return cast("tuple[Any, ...]", states)
+
     def _memories(self, memory: Any) -> Sequence[Any]:
+        if memory is not None and len(memory) != len(self.decoders):
+            raise ValueError(f"{len(memory)} memories for {len(self.decoders)} decoders")
         return [None] * len(self.decoders) if memory is None else memory
 
     def _mean(self, decoded: Sequence[Decoded]) -> Decoded:

@@ -11,7 +11,7 @@ from unrolled.checkpoint import Bundle
 from unrolled.codecs.image import CaptionCodec
 from unrolled.inference.writing import Candidate, Search, begin, best, candidates, search, writers
 from unrolled.networks import EncoderDecoder
-from unrolled.vision import ImageEncoder, ImageError, ImageTransform, read_image
+from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageError, ImageTransform, read_image
 
 CAPTIONS = Search(max_ratio=0.0, max_extra=30)
 """A search for captions: an image has no length, so they have at most 30 tokens."""
@@ -23,6 +23,7 @@ def caption(
     *,
     options: Search = CAPTIONS,
     batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
     """One caption for each image, in order.
@@ -32,6 +33,7 @@ def caption(
         images: paths, bytes of files, PIL images, arrays or tensors; see `unrolled.vision.read_image`.
         options: how to search.
         batch_size: images that are looked at together.
+        max_pixels: a file with a larger picture is refused before it is decoded.
         generator: source of randomness for options.temperature.
 
     Raises:
@@ -39,7 +41,8 @@ def caption(
         ImageError: an image that cannot be read.
     """
     options = options._replace(n_best=1)
-    found = captions(bundles, images, options=options, batch_size=batch_size, generator=generator)
+    how: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "generator": generator}
+    found = captions(bundles, images, options=options, **how)
     return (best(f"image {number}", row).text for number, row in enumerate(found, start=1) if row is not None)
 
 
@@ -49,6 +52,7 @@ def captions(
     *,
     options: Search = CAPTIONS,
     batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
     broken: Callable[[ImageError], None] | None = None,
 ) -> Iterator[list[Candidate] | None]:
@@ -59,6 +63,7 @@ def captions(
         images: see `caption`.
         options: see `caption`.
         batch_size: see `caption`.
+        max_pixels: see `caption`.
         generator: see `caption`.
         broken: is told of each image that cannot be read, whose row is then None; without it the error is raised.
 
@@ -74,30 +79,31 @@ def captions(
         raise ValueError(f"images={images!r:.60} is one; give a list of them")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: 1 or more")
-    return _stream(networks, codec, iter(images), options, batch_size, generator, broken)
+    transform = ImageTransform.from_dict(codec.image)
+    tensors = (_readable(transform, image, max_pixels, broken) for image in images)
+    return _stream(networks, codec, tensors, options, batch_size, generator)
 
 
 def _stream(
     networks: Sequence[EncoderDecoder],
     codec: CaptionCodec,
-    images: Iterator[Any],
+    images: Iterator[Tensor | None],
     options: Search,
     batch_size: int,
     generator: torch.Generator | None,
-    broken: Callable[[ImageError], None] | None,
 ) -> Iterator[list[Candidate] | None]:
-    transform = ImageTransform.from_dict(codec.image)
     device = next(networks[0].parameters()).device
     while chunk := list(islice(images, batch_size)):
-        tensors = [_readable(transform, image, broken) for image in chunk]
-        seen = [tensor for tensor in tensors if tensor is not None]
+        seen = [tensor for tensor in chunk if tensor is not None]
         rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
-        yield from (None if tensor is None else next(rows) for tensor in tensors)
+        yield from (None if tensor is None else next(rows) for tensor in chunk)
 
 
-def _readable(transform: ImageTransform, image: Any, broken: Callable[[ImageError], None] | None) -> Tensor | None:
+def _readable(
+    transform: ImageTransform, image: Any, max_pixels: int, broken: Callable[[ImageError], None] | None
+) -> Tensor | None:
     try:
-        return transform(read_image(image))
+        return transform(read_image(image, max_pixels=max_pixels))
     except ImageError as error:
         if broken is None:
             raise

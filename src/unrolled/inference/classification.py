@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.audio import AudioFeatures, read_recording, resample
+from unrolled.audio import MAX_SECONDS, AudioFeatures, read_recording, resample
 from unrolled.checkpoint import Bundle
 from unrolled.classifier import ClassifierState, SequenceClassifier
 from unrolled.codecs import Codec, LabelCodec, NumberCodec
 from unrolled.readers import PictureReader
-from unrolled.vision import read_image
+from unrolled.vision import MAX_PIXELS, read_image
 
 Answers = LabelCodec | NumberCodec
 
@@ -37,6 +37,18 @@ class Prediction(NamedTuple):
         return next(iter(self.values.values()))
 
 
+class Limits(NamedTuple):
+    """How much is read of one file.
+
+    Attributes:
+        pixels: of a picture.
+        seconds: of a recording.
+    """
+
+    pixels: int = MAX_PIXELS
+    seconds: float = MAX_SECONDS
+
+
 def answers(outputs: Tensor, codec: Answers) -> Tensor:
     """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units.
 
@@ -56,6 +68,8 @@ def classify(
     *,
     batch_size: int = 32,
     ahead: int = 256,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float = MAX_SECONDS,
     notice: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
     """One prediction for each source, in order.
@@ -67,12 +81,15 @@ def classify(
             for series, tensors or arrays (time, channels).
         batch_size: sources that are read at once.
         ahead: sources taken before the first of them is answered, so that those of similar length go together.
+        max_pixels: a file with a larger picture is refused before it is decoded.
+        max_seconds: a longer recording is refused.
         notice: is told, once for each kind, that recordings are resampled, mixed or silent.
 
     Raises:
         ValueError: a network that classifies nothing; a source that cannot be read, which is named.
     """
-    found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, notice=notice)
+    limits = Limits(max_pixels, max_seconds)
+    found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, limits=limits, notice=notice)
     return (said for said in found if said is not None)
 
 
@@ -82,6 +99,7 @@ def predictions(
     *,
     batch_size: int = 32,
     ahead: int = 256,
+    limits: Limits = Limits(),  # noqa: B008  # immutable
     notice: Callable[[str], None] | None = None,
     broken: Callable[[ValueError], None] | None = None,
 ) -> Iterator[Prediction | None]:
@@ -92,6 +110,7 @@ def predictions(
         sources: see `classify`.
         batch_size: see `classify`.
         ahead: see `classify`.
+        limits: see `classify`.
         notice: see `classify`.
         broken: is told of each source that cannot be read, in whose place None is given; None raises the error.
 
@@ -103,7 +122,7 @@ def predictions(
         raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
     if batch_size < 1 or ahead < 1:
         raise ValueError(f"batch_size={batch_size} and ahead={ahead} are 1 or more")
-    tensors = _tensors(sources, codec, Once(notice), broken)
+    tensors = _tensors(sources, codec, limits, Once(notice), broken)
     return _stream(network, codec, tensors, batch_size, ahead)
 
 
@@ -206,11 +225,11 @@ def _stream(
 
 
 def _tensors(
-    sources: Iterable[Any], codec: Answers, once: Once, broken: Callable[[ValueError], None] | None
+    sources: Iterable[Any], codec: Answers, limits: Limits, once: Once, broken: Callable[[ValueError], None] | None
 ) -> Iterator[Tensor | None]:
     for number, source in enumerate(sources, start=1):
         try:
-            tensor = _read(source, codec, number, once)
+            tensor = _read(source, codec, number, limits, once)
         except ValueError as error:
             if broken is None:
                 raise
@@ -219,7 +238,7 @@ def _tensors(
         yield tensor
 
 
-def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
+def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) -> Tensor:
     """What the network reads of a source: (time,) ids or (time, features)."""
     reader = codec.source
     if isinstance(reader, Codec):
@@ -232,9 +251,9 @@ def _read(source: Any, codec: Answers, number: int, once: Once) -> Tensor:
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
         if isinstance(reader, AudioFeatures):
-            read = reader(_samples(source, name, reader.rate, once))
+            read = reader(_samples(source, name, reader.rate, limits, once))
         elif isinstance(reader, PictureReader):
-            read = reader(_picture(source, reader.channels))
+            read = reader(_picture(source, reader.channels, limits))
         else:
             read = reader(_values(source, f"a {_kind(reader)} takes tensors and arrays"))
     except (ValueError, OSError) as error:
@@ -260,9 +279,9 @@ def _values(source: Any, wanted: str) -> Tensor:
     return values
 
 
-def _samples(source: Any, name: str, rate: int, once: Once) -> Tensor:
+def _samples(source: Any, name: str, rate: int, limits: Limits, once: Once) -> Tensor:
     if isinstance(source, (str, PathLike)):
-        recording = read_recording(name)
+        recording = read_recording(name, max_seconds=limits.seconds)
         if recording.channels > 1:
             once("channels", f"{name} has {recording.channels} channels, which are mixed into one")
         samples, own = recording.samples, recording.rate
@@ -295,10 +314,10 @@ def heard(samples: Any) -> Tensor:
     return values.float()
 
 
-def _picture(source: Any, channels: int) -> Tensor:
+def _picture(source: Any, channels: int, limits: Limits) -> Tensor:
     """A picture (channels, height, width) from 0 to 1."""
     if not isinstance(source, Tensor):
-        image = read_image(source)
+        image = read_image(source, max_pixels=limits.pixels)
         picture = image if channels == 3 else image.convert("L")
         flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255

@@ -139,6 +139,7 @@ def _add_caption(commands: Any) -> None:
     caption.add_argument(
         "--skip-broken", action="store_true", help="go on behind an unreadable image; how many there were is said last"
     )
+    _add_pixels(caption)
     _add_common(caption)
     caption.set_defaults(run=_caption)
 
@@ -171,8 +172,18 @@ def _add_classify(commands: Any) -> None:
     classify.add_argument(
         "--skip-broken", action="store_true", help="go on behind what cannot be read; how many there were is said last"
     )
+    _add_pixels(classify)
+    classify.add_argument(
+        "--max-seconds", type=float, default=3600.0, metavar="S", help="of a recording at most (default: %(default)g)"
+    )
     _add_common(classify)
     classify.set_defaults(run=_classify)
+
+
+def _add_pixels(command: Any) -> None:
+    command.add_argument(
+        "--max-pixels", type=int, default=89_478_485, metavar="N", help="of a picture at most (default: %(default)s)"
+    )
 
 
 def _add_common(command: Any) -> None:
@@ -248,6 +259,7 @@ def _caption(options: argparse.Namespace) -> None:
         options=search,
         batch_size=options.batch_size,
         generator=generator,
+        max_pixels=options.max_pixels,
         broken=broken.append if options.skip_broken else None,
     )
     for path, row in zip(options.images, found, strict=True):
@@ -274,7 +286,7 @@ def _line(text: str) -> str:
 
 def _classify(options: argparse.Namespace) -> None:
     from unrolled.codecs import NumberCodec
-    from unrolled.inference.classification import predictions, reads
+    from unrolled.inference.classification import Limits, predictions, reads
 
     bundle = _load(options, options.checkpoint)
     wanted = reads(bundle)
@@ -289,7 +301,8 @@ def _classify(options: argparse.Namespace) -> None:
     names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
     broken: list[ValueError] = []
     skip = broken.append if options.skip_broken else None
-    found = predictions(bundle, sources, ahead=options.ahead, notice=_say, broken=skip)
+    limits = Limits(options.max_pixels, options.max_seconds)
+    found = predictions(bundle, sources, ahead=options.ahead, limits=limits, notice=_say, broken=skip)
     answered = 0
     for said, name in zip(found, names, strict=False):
         if said is None:

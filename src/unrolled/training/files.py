@@ -6,6 +6,8 @@ import glob
 import gzip
 import io
 import lzma
+import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -15,6 +17,7 @@ from typing import Any
 from unrolled.training.data import DataError
 
 _PIECE = 1 << 20  # bytes read at a time
+_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # `**` as a whole part of a path, or several
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # to read bytes
 
 
@@ -24,18 +27,24 @@ def find_files(
     """Files in a fixed order, each once.
 
     Args:
-        patterns: paths, folders (searched for these suffixes, also below) or glob patterns, one or several.
+        patterns: paths, folders (searched for these suffixes, also below, but not through links to other folders) or
+            glob patterns, one or several. `**` looks into each folder once, however many links lead to it.
         what: how an empty list is named.
         suffixes: what a folder is searched for, compressed or not.
 
     Raises:
-        DataError: a path that is not there, a pattern or folder without a match, or no pattern.
+        DataError: a path that is not there or cannot be looked at, a pattern or folder without a match, or no pattern.
     """
     patterns = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     if not patterns:
         raise DataError(f"no {what}: the list is empty")
-    found = (path for pattern in patterns for path in _matches(str(pattern), suffixes))
-    return list(dict.fromkeys(path.resolve() for path in found))
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        try:
+            found |= dict.fromkeys(path.resolve() for path in _matches(str(pattern), suffixes))
+        except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of a user that there is not
+            raise DataError(f"{pattern} cannot be looked at: {error}") from error
+    return list(found)
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -78,12 +87,17 @@ def read_text(path: Path) -> Iterator[str]:
 
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a file in UTF-8 without their line ends, as `read_text` reads it."""
-    held = ""
+    held: list[str] = []  # the pieces of a line, joined once: a long line is copied once, not with each piece
     for piece in read_text(path):
-        *whole, held = (held + piece).split("\n")
-        yield from whole
-    if held:
-        yield held
+        first, *rest = piece.split("\n")
+        held.append(first)
+        if rest:
+            yield "".join(held)
+            *whole, last = rest
+            yield from whole
+            held = [last]
+    if line := "".join(held):
+        yield line
 
 
 def nearest(name: str, names: Iterable[Any]) -> str:
@@ -107,7 +121,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 def _matches(pattern: str, suffixes: Sequence[str]) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = sorted(below for below in path.rglob("*") if below.is_file() and suffix_of(below) in suffixes)
+        below = (Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse) for name in names)
+        found = sorted(file for file in below if suffix_of(file) in suffixes and file.is_file())
         if not found:
             raise DataError(
                 f"folder {pattern} holds no {' or '.join(suffixes)} file; give a pattern such as "
@@ -117,12 +132,33 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[Path]:
     if path.is_file():
         return [path]
     if glob.has_magic(pattern):
-        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-        found = sorted(below for below in map(Path, names) if below.is_file())
+        found = sorted({below for below in map(Path, _expanded(str(path))) if below.is_file()})
         if not found:
             raise DataError(f"no file matches {pattern} (looked from {Path.cwd()})")
         return found
     raise DataError(f"no file or folder {pattern} (looked from {Path.cwd()}){_nearest_path(path)}")
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """What a glob pattern matches. `**` looks into each folder once: glob's own follows a link to itself 40 times."""
+    deep = _DEEP.search(pattern)
+    if deep is None:
+        yield from glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return
+    seen: set[tuple[int, int]] = set()
+    for root in _expanded(pattern[: deep.start()] or "."):
+        for folder, folders, _ in os.walk(root, onerror=_refuse, followlinks=True):
+            about = Path(folder).stat()
+            if (about.st_dev, about.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from _expanded(str(Path(glob.escape(folder), pattern[deep.end() :] or "*")))
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _nearest_path(path: Path) -> str:

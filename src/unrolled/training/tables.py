@@ -2,13 +2,17 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unrolled.training.data import DataError
 from unrolled.training.files import read_lines, suffix_of
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 
 
@@ -25,7 +29,7 @@ def read_table(path: Path, *, named: bool = True) -> Iterator[tuple[str, Mapping
         named: whether the first line of .tsv and .csv names the columns; otherwise they are numbers from 0.
 
     Raises:
-        DataError: a file that cannot be read, that is no table, or whose rows have unequal columns.
+        DataError: a file that cannot be read, that is no table, names a column twice, or has rows of unequal columns.
     """
     kind = suffix_of(path)
     if kind == ".parquet":
@@ -43,13 +47,48 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number} is no JSON: {error}; each line has to be an object") from error
+        row = parsed_json(line, f"{path}, line {number}", "; each line has to be an object")
         if not isinstance(row, Mapping):
             raise DataError(f"{path}, line {number} is no object, but {line:.80}; each line has to be one")
         yield number, row
+
+
+def parsed_json(text: str, place: str, hint: str = "") -> Any:
+    """What a JSON text holds.
+
+    Args:
+        text: the JSON.
+        place: where it stands, for messages.
+        hint: put behind them.
+
+    Raises:
+        DataError: a text that is no JSON, is nested too deeply, or names a key of an object twice.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=partial(_only_once, place))
+        if _SURROGATE.search(text):  # half a character, which no file can be written with
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of a number with more digits than Python reads
+        said = "its objects and lists are nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{place} is no JSON: {said}{hint}") from None
+
+
+def _only_once(place: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The pairs as a dict, of which one would otherwise hide the other in silence.
+
+    Raises:
+        DataError: a name given twice.
+    """
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        named = f"{twice!r} is given" if twice != "" else "a column without a name is there"
+        raise DataError(f"{place}: {named} {counts[twice]} times; name each column once, or take the others out")
+    return row
 
 
 def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, Mapping[Any, str]]]:
@@ -59,10 +98,11 @@ def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, M
         reader = csv.reader(line + "\n" for line in read_lines(path))
         rows = ((reader.line_num, row) for row in reader if row)
     header: list[str] | None = None
+    number = 0
     try:
         for number, fields in rows:
             if named and header is None:
-                header = fields
+                header = list(_only_once(f"{path}, line {number}", [(name, None) for name in fields]))
             elif header is not None and len(header) != len(fields):
                 raise DataError(
                     f"{path}, line {number} has {len(fields)} columns, the first line {len(header)}: "
@@ -71,7 +111,10 @@ def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, M
             else:
                 yield number, dict(zip(header, fields, strict=True)) if header else dict(enumerate(fields))
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV: {error}") from error
+        raise DataError(
+            f"{path} is no CSV: {error} behind line {number}; a quotation mark may lack its end, and texts of more "
+            f"than {csv.field_size_limit()} characters belong into a .jsonl file"
+        ) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -79,14 +122,19 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as table:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as table:
+            _only_once(str(path), [(name, None) for name in table.schema_arrow.names])
             number = 0
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is no Parquet file: {error}") from error
+    except DataError:
+        raise
+    # Of damage, Arrow tells by exceptions of its own, by the system's, and by Python's where it makes Python's values.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is no Parquet file that can be read: {said:.300}") from error
 
 
 def single_spaced(text: str) -> str:

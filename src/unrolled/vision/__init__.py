@@ -1,6 +1,7 @@
 """Images: read in whatever form they come, brought to one size, and turned into `Encoded` by a convolutional trunk."""
 
 from unrolled.vision.encoder import ImageEncoder as ImageEncoder
+from unrolled.vision.images import MAX_PIXELS as MAX_PIXELS
 from unrolled.vision.images import ImageError as ImageError
 from unrolled.vision.images import ImageTransform as ImageTransform
 from unrolled.vision.images import read_image as read_image

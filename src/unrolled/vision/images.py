@@ -2,10 +2,11 @@
 
 import inspect
 import io
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FITS = ("crop", "pad", "squash")
+_limit = threading.Lock()
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16 bits
 
 
@@ -105,7 +107,11 @@ class ImageTransform:
         return (values - mean) / std
 
 
-def read_image(source: Any, name: str = "") -> "Image.Image":
+MAX_PIXELS = 89_478_485
+"""The largest picture that is read unless another size is asked for: the one from which on Pillow warns."""
+
+
+def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> "Image.Image":
     """Any picture as an RGB image of 8 bits, turned the way that its EXIF data say.
 
     Grey, palette and CMYK pictures are converted; what is transparent is laid on white; 16 bits are scaled to 8.
@@ -114,9 +120,10 @@ def read_image(source: Any, name: str = "") -> "Image.Image":
         source: a path, the bytes of a file, a PIL image, or an array or tensor: (height, width), (height, width,
             channels) or (channels, height, width) with 1, 3 or 4 channels; uint8, uint16, or floats from 0 to 1.
         name: what an error calls it; by default the path.
+        max_pixels: a file with a larger picture is refused before it is decoded.
 
     Raises:
-        ImageError: it is not there, is no picture, is cut off, or holds what none of this describes.
+        ImageError: it is not there, is no picture, is cut off or too large, or holds what none of this describes.
     """
     try:
         from PIL import Image, ImageOps
@@ -124,16 +131,14 @@ def read_image(source: Any, name: str = "") -> "Image.Image":
         raise ImageError("reading images needs Pillow: pip install 'unrolled[vision]'") from None
     if isinstance(source, (str, Path)):
         name = name or str(source)
-        if not Path(source).is_file():
-            raise ImageError(f"{name}: {'a folder; name the files in it' if Path(source).is_dir() else 'no such file'}")
     try:
         if isinstance(source, (str, Path)):
-            with Image.open(source) as opened:
-                opened.load()
-                image: Image.Image = opened
+            if not Path(source).is_file():
+                raise ImageError("a folder; name the files in it" if Path(source).is_dir() else "no such file")
+            with Path(source).open("rb") as file:
+                image: Image.Image = _decoded(file, max_pixels)
         elif isinstance(source, (bytes, bytearray)):
-            image = Image.open(io.BytesIO(source))
-            image.load()
+            image = _decoded(io.BytesIO(source), max_pixels)
         elif isinstance(source, Image.Image):
             image = source
             image.load()
@@ -142,10 +147,43 @@ def read_image(source: Any, name: str = "") -> "Image.Image":
         return _rgb(ImageOps.exif_transpose(image))
     except ImageError as error:
         raise ImageError(f"{name}: {error}" if name else str(error)) from None
-    # Pillow tells of damage by whatever its decoders raise.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow tells of damage by whatever its decoders stumble over
         said = str(error) or type(error).__name__
         raise ImageError(f"{name or 'an image'}: not readable as a picture ({said})") from None
+
+
+def _decoded(file: BinaryIO, max_pixels: int) -> "Image.Image":
+    from PIL import Image
+
+    try:
+        image = _opened(file, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{str(error).partition(',')[0]}, {_too_large(max_pixels)}") from None
+    if image.format == "EPS":
+        raise ImageError("PostScript is a program, which is not run; give a picture such as PNG")
+    if image.width * image.height > max_pixels:
+        raise ImageError(f"{image.width} × {image.height} points, {_too_large(max_pixels)}")
+    image.load()
+    return image
+
+
+def _opened(file: BinaryIO, max_pixels: int) -> "Image.Image":
+    """A picture whose header is read; Pillow has a limit of its own, for the whole process, that may be lower."""
+    from PIL import Image
+
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or max_pixels <= limit:
+        return Image.open(file)
+    with _limit:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"and max_pixels={max_pixels}: shrink it, or raise max_pixels if there are 10 bytes of memory for each point"
 
 
 def _rgb(image: "Image.Image") -> "Image.Image":

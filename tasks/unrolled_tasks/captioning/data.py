@@ -26,7 +26,7 @@ from unrolled.training.texts import (
     taught,
 )
 from unrolled.training.tokens import Tokens
-from unrolled.vision import ImageEncoder, ImageTransform, read_image
+from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageTransform, read_image
 from unrolled_tasks.captioning.features import kept_features
 from unrolled_tasks.captioning.preparation import Preparation
 from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
@@ -77,6 +77,7 @@ class CaptionData(WritingData[CaptionBatch]):
         captions: pattern of the columns with captions.
         images: folder of the named image files; None: beside their table.
         broken: what to do with an unreadable image: "error", or "skip" it and count it.
+        max_pixels: a file with a larger picture is unreadable, without being decoded.
         transform: options of `unrolled.vision.ImageTransform`.
         features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
             time.
@@ -110,6 +111,7 @@ class CaptionData(WritingData[CaptionBatch]):
         captions: str = "caption*",
         images: str | None = None,
         broken: str = "error",
+        max_pixels: int = MAX_PIXELS,
         transform: Annotated[Mapping[str, Any], ImageTransform] | None = None,
         features: str = "live",
         mirrored: bool = False,
@@ -131,10 +133,12 @@ class CaptionData(WritingData[CaptionBatch]):
                 f"unit={unit!r} is one of {', '.join(_UNITS)}; broken={broken!r} is error or skip; "
                 f"features={features!r} is live or cached"
             )
-        if min(batch_tokens, max_length, vocabulary_size, min_count) < 1 or (glyphs is not None and glyphs < 1):
+        if min(batch_tokens, max_length, vocabulary_size, min_count, max_pixels) < 1 or (
+            glyphs is not None and glyphs < 1
+        ):
             raise DataError(
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size}, "
-                f"min_count={min_count} and glyphs are 1 or more"
+                f"min_count={min_count}, max_pixels={max_pixels} and glyphs are 1 or more"
             )
         if karpathy is not None and images is None:
             raise DataError("karpathy names files of images: say in which folder they lie by data.images")
@@ -168,7 +172,9 @@ class CaptionData(WritingData[CaptionBatch]):
             cleaned=cleaned,
             max_length=max_length,
             broken=broken,
+            max_pixels=max_pixels,
         )
+        self._max_pixels = max_pixels
         self.features, self.mirrored = features, mirrored
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
@@ -277,7 +283,7 @@ class CaptionData(WritingData[CaptionBatch]):
     def picture(self, part: str, row: int) -> Any:
         """What of an image the network sees, as a PIL image."""
         one = self._parts[part].pictures[row]
-        return self._transform.picture(read_image(one.source, one.path))
+        return self._transform.picture(read_image(one.source, one.path, max_pixels=self._max_pixels))
 
     def _images(self, part: str, views: Ints) -> Tensor:
         """Images in ascending order; those beyond the last are the first ones mirrored."""
@@ -294,7 +300,8 @@ class CaptionData(WritingData[CaptionBatch]):
 
     def _readable(self, part: str, row: int) -> Any:
         one = self._parts[part].pictures[row]
-        return read_image(one.source, one.path or self._parts[part].places[row])
+        name = one.path or self._parts[part].places[row]
+        return read_image(one.source, name, max_pixels=self._max_pixels)
 
     def _look(self) -> None:
         """Lets the trunk of the network that is about to run look at all images."""

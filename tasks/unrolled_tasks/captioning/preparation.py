@@ -18,7 +18,7 @@ from unrolled_tasks.captioning.sources import Captioned, Source
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # raise it when the same options lead to other tokens
-_CODING = ("unit", "min_count", "vocabulary_size", "cleaned", "max_length", "broken")
+_CODING = ("unit", "min_count", "vocabulary_size", "cleaned", "max_length", "broken", "max_pixels")
 
 
 class Preparation(NamedTuple):
@@ -33,6 +33,7 @@ class Preparation(NamedTuple):
     cleaned: bool
     max_length: int
     broken: str
+    max_pixels: int
 
     def key(self) -> str:
         """Differs whenever the captions' tokens or the images do."""
@@ -82,7 +83,7 @@ class Preparation(NamedTuple):
                 dropped["images without a caption"] += 1
                 continue
             try:
-                read_image(one.picture.source, one.picture.path or one.place)
+                read_image(one.picture.source, one.picture.path or one.place, max_pixels=self.max_pixels)
             except ImageError as error:
                 if self.broken == "error":
                     raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.broken=skip") from error

@@ -1,7 +1,6 @@
 """Where captioned images come from: glyphs, tables beside image files, Parquet, Karpathy's splits, sets of the hub."""
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple
 
 from unrolled.training.arrays import Picture
 from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, stamps
+from unrolled.training.files import find_files, nearest, read_text, stamps
 from unrolled.training.hub import HubSplits
-from unrolled.training.tables import TABLES, read_table, single_spaced
+from unrolled.training.tables import TABLES, parsed_json, read_table, single_spaced
 
 Patterns = str | Sequence[str]
 _PATHS = ("image", "file_name", "filename", "path")  # columns that hold an image or name its file
@@ -153,10 +152,7 @@ class KarpathySource(Source):
 
     def _listed(self) -> list[Mapping[str, Any]]:
         (path,) = find_files(str(self._file), suffixes=(".json",))
-        try:
-            found: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is no JSON: {error}") from error
+        found = parsed_json("".join(read_text(path)), str(path))
         if not isinstance(found, dict) or not isinstance(found.get("images"), list):
             raise DataError(f'{path} has no list of "images"; is this one of Karpathy\'s files?')
         return found["images"]

@@ -72,7 +72,8 @@ class ClassificationData(SequenceData):
         kept: "memory", or "disk": all is opened and read once, for this run and later ones, and lies in a file that is
             read through a map, so that there may be more of it than memory holds.
         cache: folder for it; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
-        on_error: "raise", or "skip" what cannot be opened, counted in the run's first lines.
+        on_error: "raise"; "skip" what cannot be opened; "read" recordings that are cut off as far as they go. What is
+            left out or read in part is counted in the run's first lines.
         batch_size: rows of a process's batch.
         batch_steps: rows × longest of it, instead.
         cut: fractions for training, validation and test, for parts that have no examples of their own.
@@ -121,9 +122,9 @@ class ClassificationData(SequenceData):
             raise DataError(
                 f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
             )
-        if on_error not in ("raise", "skip") or kept not in ("memory", "disk") or unit != reader.unit:
+        if on_error not in ("raise", "skip", "read") or kept not in ("memory", "disk") or unit != reader.unit:
             raise DataError(
-                f"on_error={on_error!r} is raise or skip; kept={kept!r} is memory or disk; "
+                f"on_error={on_error!r} is raise, skip or read; kept={kept!r} is memory or disk; "
                 f"unit={unit!r} is {reader.unit} for {type(reader).__name__}"
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
@@ -137,6 +138,7 @@ class ClassificationData(SequenceData):
         if held_out and group is None:
             raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")
         self.medium, self.unit = reader, unit
+        self.medium.partial = on_error == "read"
         named = answer if isinstance(answer, str) else list(answer)
         self.columns = Columns(source, named, group, blank=target == "labels")
         self.columns.check()
@@ -212,6 +214,8 @@ class ClassificationData(SequenceData):
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
         answers = f"{codec.size} labels" if isinstance(codec, LabelCodec) else ", ".join(codec.names)
         left_out = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
+        if cut_off := self._ready.cut_off:
+            left_out += f"; cut off and read as far as they go: {len(cut_off):,}, first {cut_off[0]}"
         return (
             f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{left_out}; "
             f"scored: {self.scored_part}"

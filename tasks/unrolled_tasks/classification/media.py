@@ -25,16 +25,23 @@ class Medium(ABC):
         what: names such files in messages.
         reads: the class of what is fitted.
         augments: whether training sees sources changed at random.
+        partial: what is cut off is opened as far as it goes, by media that can.
     """
 
     unit: ClassVar[str] = "frame"
     suffixes: ClassVar[tuple[str, ...]] = ()
     what: ClassVar[str] = "files"
     reads: ClassVar[type] = object
+    partial: bool = False
 
     @property
     def augments(self) -> bool:
         return False
+
+    @property
+    def cut_off(self) -> Sequence[str]:
+        """What was opened in part so far, and what it lacks."""
+        return ()
 
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
         """The examples of a file that holds several in this medium's own way; None for any other file."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrolled.readers import ORDERS, PictureReader
 from unrolled.training.data import DataError
-from unrolled.vision import read_image
+from unrolled.vision import MAX_PIXELS, read_image
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.media import Medium, located
 
@@ -24,9 +24,10 @@ class Pictures(Medium):
         stride: from one patch to the next; None for the edge.
         permutation: a seed that puts the steps into an order that is the same for all pictures (Le et al. 2015); None
             keeps theirs.
+        max_pixels: a file with a larger picture is refused before it is decoded.
 
     Raises:
-        DataError: an unknown order.
+        DataError: an unknown order, or a limit below 1.
     """
 
     reads: ClassVar[type] = PictureReader
@@ -41,9 +42,13 @@ class Pictures(Medium):
         patch: int = 4,
         stride: int | None = None,
         permutation: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if order not in ORDERS:
             raise DataError(f"order={order!r} is one of {', '.join(ORDERS)}")
+        if max_pixels < 1:
+            raise DataError(f"max_pixels={max_pixels}: 1 or more")
+        self.max_pixels = max_pixels
         self.order, self.colour = order, colour
         self.size = [size, size] if isinstance(size, int) else size
         self.patch, self.stride, self.permutation = patch, stride, permutation
@@ -56,12 +61,13 @@ class Pictures(Medium):
             "patch": self.patch,
             "stride": self.stride,
             "permutation": self.permutation,
+            "max_pixels": self.max_pixels,
         }
 
     def open(self, example: Example) -> Tensor:
         if isinstance(example.source, Tensor):
             return example.source
-        return read_picture(located(example), colour=self.colour)
+        return read_picture(located(example), colour=self.colour, max_pixels=self.max_pixels)
 
     def shown(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
@@ -98,13 +104,13 @@ def _unit(picture: Tensor) -> Tensor:
     return picture.float() / 255 if picture.dtype == torch.uint8 else picture
 
 
-def read_picture(source: Any, *, colour: bool) -> Tensor:
+def read_picture(source: Any, *, colour: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture from whatever `unrolled.vision.read_image` takes: (channels, height, width) bytes.
 
     Raises:
         ValueError: it cannot be read.
     """
-    image = read_image(source)
+    image = read_image(source, max_pixels=max_pixels)
     picture = image if colour else image.convert("L")
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unrolled.audio import CutOffError
 from unrolled.checkpoint import TRUSTED, build
 from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.arrays import Sequences, write_sequences
@@ -42,6 +43,7 @@ class Prepared(NamedTuple):
     parts: dict[str, Part]
     training_counts: dict[str, int]  # of each label
     skipped: list[str]  # what could not be opened, and why
+    cut_off: list[str]  # what was opened as far as it goes
 
 
 class Preparation:
@@ -83,7 +85,7 @@ class Preparation:
             found_labels = label_counts(self._answers.labels(example) for example in opened["train"][0])
             counts = {label: found_labels[label] for label in codec.labels}
         parts = {part: self._part(part, *both, codec, shelf) for part, both in opened.items()}
-        return Prepared(codec, parts, counts, skipped)
+        return Prepared(codec, parts, counts, skipped, list(self._medium.cut_off))
 
     def key(self, found: Mapping[str, Sequence[Example]]) -> str:
         """Differs whenever `prepared` would give something else."""
@@ -115,6 +117,7 @@ class Preparation:
             "codec": done.codec.to_dict(),
             "training_counts": done.training_counts,
             "skipped": done.skipped,
+            "cut_off": done.cut_off,
             "parts": parts,
         }
         (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
@@ -135,7 +138,7 @@ class Preparation:
             )
             for name, of in about["parts"].items()
         }
-        return Prepared(codec, parts, about["training_counts"], about["skipped"])
+        return Prepared(codec, parts, about["training_counts"], about["skipped"], about["cut_off"])
 
     def _opened(self, examples: Sequence[Example], kept: list[Example], skipped: list[str]) -> Iterator[Any]:
         """The sources of examples; those that could be opened are added to `kept`."""
@@ -145,7 +148,10 @@ class Preparation:
             except ValueError as error:
                 said = str(error) if str(error).startswith(example.place) else f"{example.place}: {error}"
                 if not self._skip:
-                    raise DataError(f"{said}; data.on_error=skip leaves such examples out and counts them") from error
+                    remedy = "skip leaves such examples out and counts them"
+                    if isinstance(error, CutOffError):
+                        remedy += ", read reads them as far as they go"
+                    raise DataError(f"{said}; data.on_error={remedy}") from error
                 skipped.append(said)
                 continue
             kept.append(example)

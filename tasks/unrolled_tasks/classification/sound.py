@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unrolled.audio import AudioFeatures, read_recording, resample
+from unrolled.audio import MAX_SECONDS, AudioFeatures, read_recording, resample
 from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.augmentation import Augmentation
 from unrolled.training.data import DataError
@@ -25,9 +25,10 @@ class Sound(Medium):
         features: a partial `AudioFeatures`, to be completed with the rate.
         rate: samples a second to which all recordings are brought; None for that of the first.
         augmentation: what training changes at random; None for nothing, and then features are made once.
+        max_seconds: a longer recording is refused, before it is decoded where its header tells its length.
 
     Raises:
-        DataError: options that no features can be made with.
+        DataError: options that no features can be made with, or a limit that is not above 0.
     """
 
     reads: ClassVar[type] = AudioFeatures
@@ -39,10 +40,15 @@ class Sound(Medium):
         features: Callable[..., AudioFeatures],
         rate: int | None = None,
         augmentation: Augmentation | None = None,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
+        if not max_seconds > 0:
+            raise DataError(f"max_seconds={max_seconds}: above 0")
         self._features = features
         self.rate = rate
         self.augmentation = augmentation
+        self.max_seconds = max_seconds
+        self._cut_off: list[str] = []
         self._said: set[str] = set()
         try:
             features(rate=rate or 16000)
@@ -53,12 +59,19 @@ class Sound(Medium):
     def augments(self) -> bool:
         return self.augmentation is not None
 
+    @property
+    def cut_off(self) -> Sequence[str]:
+        return self._cut_off
+
     def open(self, example: Example) -> Tensor:
         source = located(example)
         if not isinstance(source, bytes | Path):
             raise ValueError(f"its source is no recording but {example.source!r:.80}")
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        recording = read_recording(opened, str(source) if isinstance(source, Path) else example.place)
+        name = str(source) if isinstance(source, Path) else example.place
+        recording = read_recording(opened, name, max_seconds=self.max_seconds, partial=self.partial)
+        if recording.cut_off:
+            self._cut_off.append(f"{name}: {recording.cut_off}")
         if self.rate is None:
             self.rate = recording.rate
         if recording.channels > 1:
@@ -78,7 +91,8 @@ class Sound(Medium):
         return features.fit(sources) if features.needs_fit else features
 
     def options(self) -> dict[str, Any]:
-        return {"rate": self.rate, "features": self._features(rate=self.rate or 16000).to_dict()}
+        features = self._features(rate=self.rate or 16000).to_dict()
+        return {"rate": self.rate, "partial": self.partial, "max_seconds": self.max_seconds, "features": features}
 
     def restore(self, codec: LabelCodec | NumberCodec) -> None:
         super().restore(codec)

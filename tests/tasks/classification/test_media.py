@@ -15,8 +15,12 @@ import torch
 from PIL import Image
 
 from unrolled import AudioFeatures
+from unrolled.audio import MAX_SECONDS
+from unrolled.inference.command import _parsers
 from unrolled.training.augmentation import Augmentation
+from unrolled.training.configuration import config_folder
 from unrolled.training.data import DataError
+from unrolled.vision import MAX_PIXELS
 from unrolled_tasks.classification import ClassificationData, Pictures, Sound
 from unrolled_tasks.classification.data import LabelledBatch
 
@@ -224,3 +228,57 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
         ClassificationData(
             reader=Pictures(), dataset=str(tmp_path / "pictures"), source="image", cut=[1, 0, 0]
         ).prepare()
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
+    tmp_path: Path, batches: Batches, kept: str
+) -> None:
+    pytest.importorskip("soundfile")
+    folder = sounds(tmp_path / "sounds")
+    path = folder / "low" / "ada_cut.wav"
+    wav(path, tone(300, 3200))
+    path.write_bytes(path.read_bytes()[: 44 + 2 * 1600])
+    options: dict[str, Any] = {"cut": [1, 0, 0], "kept": kept, "cache": str(tmp_path / "cache")}
+
+    def shown(data: ClassificationData) -> dict[str, int]:
+        rows = [(b.shown, b.lengths.tolist()) for b in batches(data)]
+        return {Path(name).name: length for names, lengths in rows for name, length in zip(names, lengths, strict=True)}
+
+    with pytest.raises(DataError, match=r"ada_cut\.wav is cut off: .*data\.on_error=skip .*, read reads them as far"):
+        sound_data(folder, **options)
+    left_out, read = (sound_data(folder, on_error=how, **options) for how in ("skip", "read"))
+    again = sound_data(folder, on_error="read", **options)
+
+    assert "ada_cut.wav" not in shown(left_out)
+    for data in (read, again):
+        assert shown(data)["ada_cut.wav"] == 1 + (1600 - 200) // 80
+        assert len(shown(data)) == len(shown(left_out)) + 1
+        assert "; cut off and read as far as they go: 1, first " in data.describe()
+
+
+def test_files_beyond_a_limit_are_named_with_the_option(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    folder = sounds(tmp_path / "sounds")
+    wav(folder / "low" / "ada_long.wav", tone(300, 24_000))
+    (tmp_path / "dark").mkdir()
+    Image.new("L", (30, 20)).save(tmp_path / "dark" / "a.png")
+
+    with pytest.raises(DataError, match=r"ada_long\.wav is 3 s long or more, and max_seconds=2: .*raise max_seconds"):
+        sound_data(folder, reader=Sound(partial(AudioFeatures, num_mels=12), max_seconds=2))
+    with pytest.raises(DataError, match=r"a\.png: 30 × 20 points, and max_pixels=599: .*raise max_pixels"):
+        ClassificationData(reader=Pictures(max_pixels=599), files=str(tmp_path / "dark" / "a.png")).prepare()
+    with pytest.raises(DataError, match="max_pixels=0: 1 or more"):
+        Pictures(max_pixels=0)
+    with pytest.raises(DataError, match="max_seconds=0: above 0"):
+        Sound(partial(AudioFeatures, num_mels=12), max_seconds=0)
+
+
+def test_the_commands_have_the_librarys_limits() -> None:
+    _, commands = _parsers()
+
+    assert commands["classify"].get_default("max_pixels") == commands["caption"].get_default("max_pixels") == MAX_PIXELS
+    assert commands["classify"].get_default("max_seconds") == MAX_SECONDS
+    for name in ("digits", "captioned_images"):
+        assert f"max_pixels: {MAX_PIXELS} " in (config_folder() / "data" / f"{name}.yaml").read_text()
+    assert f"max_seconds: {MAX_SECONDS:.0f} " in (config_folder() / "data" / "speech.yaml").read_text()
