@@ -50,7 +50,8 @@ WRONG = [
     (f"{TEXT} model=elman model.cell.activation=tahn", "tahn", "tanh"),
     (f"{TEXT} network.tied=true", "tied=True", "embedding_size equal to"),
     (f"{TEXT} initialization=xavior", "xavior", "xavier_"),
-    (f"{TEXT} optimizer.lr=-1", "-1", "optimizer"),
+    (f"{TEXT} optimizer.lr=-1", "optimizer.lr=-1", "0 or more"),
+    (f"{TEXT} optimizer.betas=[0.9,1.5]", "1.5", "optimizer"),
     (f"{TEXT} scheduler.warmup=2", "warmup=2", "below 1"),
     (f"{TEXT} trainer.accelerator=tpuu", "tpuu", "trainer"),
     (f"{TEXT} trainer.precision=17", "17", "trainer"),
@@ -190,3 +191,16 @@ def test_what_would_run_is_shown(folder: Path, python: Callable[..., Any], train
 
     assert shown.returncode == 0, shown.stderr
     assert "  source: de\n  target: en" in shown.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=cuda"])
+def test_a_gpu_that_is_not_there_is_answered_by_what_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, choice: str
+) -> None:
+    assert stopped("train", f"{TEXT} {choice}", monkeypatch) == 2
+
+    said = capsys.readouterr().err
+    assert "torch finds no GPU" in said
+    assert "trainer=cpu" in said
+    assert len(said.strip().splitlines()) == 1

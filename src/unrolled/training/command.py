@@ -15,13 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
 from unrolled.training.folder import FolderError
+from unrolled.training.folders import in_run_dir, is_sweep, refuse_unwritable
 from unrolled.training.nonfinite import NonFiniteError
 from unrolled.training.options import drop
+from unrolled.training.sweeps import FAILED, WRONG_INPUT, Sweep
 from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
-WRONG_INPUT = 2  # exit status, as a shell's own commands have it
+WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
+WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
+OPTIONS = (*WITH_VALUE, *WITHOUT, "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
 
 
 def train() -> None:
@@ -34,42 +38,67 @@ def evaluate() -> None:
     _command("evaluate", _evaluate)
 
 
-def _train(config: DictConfig) -> None:
+def _train(config: DictConfig) -> dict[str, float]:
     # Imported here, since a misspelt key and --help should not wait for torch and lightning.
     from unrolled.training.run import run
 
-    run(config)
+    return run(config)
 
 
-def _evaluate(config: DictConfig) -> None:
+def _evaluate(config: DictConfig) -> dict[str, float]:
     from unrolled.training.run import score
 
-    score(config)
+    return score(config)
 
 
-def _command(name: str, function: Callable[[DictConfig], None]) -> None:
+def _command(name: str, function: Callable[[DictConfig], dict[str, float]]) -> None:
+    overrides: list[str] = []
     try:
-        _check(name, sys.argv[1:])
+        overrides = _check(name, sys.argv[1:])
+        sys.argv[1:] = in_run_dir([_freed(argument) for argument in sys.argv[1:]])
+        refuse_unwritable(sys.argv[1:])
     except ConfigurationError as error:
         _stop(str(error))
-    sys.argv[1:] = [_freed(argument) for argument in sys.argv[1:]]
+    sweep = Sweep(overrides)
 
     def guarded(config: DictConfig) -> None:
         try:
             _drop_options(config)
-            function(config)
-        except (ValueError, OmegaConfBaseException, OSError, RuntimeError) as error:
-            if isinstance(error, NonFiniteError) and not os.environ.get("HYDRA_FULL_ERROR"):
-                _stop(str(error), status=1)
-            ours, begun, system = isinstance(error, ValueError | OmegaConfBaseException), _begun(error), _system(error)
-            if os.environ.get("HYDRA_FULL_ERROR") or (system is None and (begun or not ours)):
+            numbers = function(config)
+        except Exception as error:
+            answer = _answer(error)
+            if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
+                _remove_unbegun_run()  # but a folder that is another run's
+            if Sweep.is_running():
+                sweep.failed(error, answer)
+            elif answer:
+                _stop(*answer)
+            else:
                 raise
-            if not begun and not isinstance(error, FolderError):  # that folder is another run's
-                _remove_unbegun_run()
-            where = "run_dir=…, data.cache=… or $UNROLLED_CACHE"
-            _stop(str(error) if ours or system is None else refused(system, where))
+        else:
+            if Sweep.is_running():
+                sweep.succeeded(numbers)
 
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+    finally:
+        if sweep.outcomes:
+            sweep.show()
+    if sweep.status():
+        sys.exit(sweep.status())
+
+
+def _answer(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error, and the exit status; None where nothing less than its traceback tells what happened."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        return None
+    if isinstance(error, NonFiniteError):
+        return str(error), FAILED
+    ours = isinstance(error, ValueError | OmegaConfBaseException)
+    system = _system(error) if isinstance(error, ValueError | OSError | RuntimeError) else None
+    if system is None:
+        return (str(error), WRONG_INPUT) if ours and not _begun(error) else None
+    return str(error) if ours else refused(system, "run_dir=…, data.cache=… or $UNROLLED_CACHE"), WRONG_INPUT
 
 
 def _begun(error: Exception) -> bool:
@@ -85,21 +114,34 @@ def _system(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _check(name: str, arguments: list[str]) -> None:
+def _check(name: str, arguments: list[str]) -> list[str]:
+    """The overrides among a command's arguments, once they have been checked."""
     overrides = [a for a in arguments if not a.startswith("-")]
     config_dir: str | None = None
     for position, argument in enumerate(arguments):
         option, _, value = argument.partition("=")
+        if argument.startswith("-") and option not in OPTIONS:
+            raise ConfigurationError(_dashed(argument))
         if option in ("--config-dir", "-cd"):
             config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
         if option in ("--config-name", "-cn", "--config-path", "-cp"):
-            return  # another configuration altogether: Hydra's own messages have to do
-        if option in ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c") and not value:
+            return []  # another configuration altogether: Hydra's own messages have to do
+        if option in WITH_VALUE and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
     if not any(a in ("--help", "-h", "--hydra-help", "--version") for a in arguments):
-        sweep = bool({"-m", "--multirun"} & set(arguments))
-        check_overrides(name, overrides, config_dir, sweep=sweep)
+        dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
+        if dropped and any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
+            sys.argv += [f"~{path}" for path in dropped]  # shown as it would run
+    return overrides
+
+
+def _dashed(argument: str) -> str:
+    """The answer to `--model=gru`, which other programs take."""
+    said = argument.lstrip("-")
+    if "=" in said:
+        return f"{argument}: choices and settings are written without dashes: {said}"
+    return f"{argument}: no such option; choices and settings are written as key=value, without dashes"
 
 
 def _drop_options(config: DictConfig) -> None:
@@ -130,9 +172,9 @@ def _remove_unbegun_run() -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for parent in list(folder.parents)[:3]:
-        if parent == Path.cwd() or any(path.name != "multirun.yaml" for path in parent.iterdir()):
+        if parent == Path.cwd() or any(parent.iterdir()):
             break
-        shutil.rmtree(parent)  # empty, but for Hydra's note on a sweep of which no run began
+        parent.rmdir()
 
 
 def _stop(said: str, status: int = WRONG_INPUT) -> None:

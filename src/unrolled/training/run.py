@@ -137,7 +137,7 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
     loggers = [_built(config, f"logger.{name}") for name in config.get("logger") or {}]
     optimizer = _built(config, "optimizer")
     if optimizer is not None:
-        _rehearse_optimizer(optimizer)
+        _rehearse_optimizer(optimizer, config.optimizer)
     data = _built(config, "data", **({} if codec is None else {"codec_from": codec}))
     try:
         threads = Threads(config.get("threads"))
@@ -226,11 +226,16 @@ def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _rehearse_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
+def _rehearse_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer], node: DictConfig) -> None:
     try:
         optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"optimizer: {error}") from error
+        negative = [f"optimizer.{name}={value}: 0 or more" for name, value in node.items() if _is_negative(value)]
+        raise ConfigurationError(f"{negative[0] if negative else 'optimizer'} ({error})") from error
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value < 0
 
 
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
@@ -252,6 +257,11 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
             use_distributed_sampler=False,  # plans of the data split by rank themselves
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
+        if arguments.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise ConfigurationError(
+                f"trainer.accelerator={arguments['accelerator']}: torch finds no GPU on this machine; trainer=cpu "
+                "takes the processor, trainer=auto whatever there is"
+            ) from error
         raise ConfigurationError(f"trainer: {error}") from error
     if str(trainer.precision).startswith("bf16") and trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_bfloat16(str(trainer.precision))

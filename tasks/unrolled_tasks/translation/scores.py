@@ -1,5 +1,6 @@
 """Scores of translations, by sacrebleu itself, so that they mean what others' numbers mean."""
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,8 +13,12 @@ try:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
+    from sacremoses.corpus import NonbreakingPrefixes
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("for translation: pip install 'unrolled[text]'", name=missing.name) from None
+
+_log = logging.getLogger(__name__)
+_UNSPACED = ("ja", "ko", "cjk")  # for which Moses has rules, but no list of abbreviations
 
 
 def corpus_scores(written: Sequence[Written], language: str) -> tuple[dict[str, float], dict[str, str]]:
@@ -25,8 +30,7 @@ def corpus_scores(written: Sequence[Written], language: str) -> tuple[dict[str, 
 
     Args:
         written: texts beside their references.
-        language: of the texts, a code such as "de" or "de_CH": abbreviations and apostrophes depend on it. Those of
-            languages that Moses doesn't know are read as in English and as signs of their own.
+        language: of the texts, see `moses_language`: abbreviations and apostrophes depend on it.
     """
     if not written:
         return {}, {}
@@ -35,9 +39,30 @@ def corpus_scores(written: Sequence[Written], language: str) -> tuple[dict[str, 
     metrics = {"bleu": BLEU(), "bleu_lowercase": BLEU(lowercase=True), "chrf": CHRF()}
     numbers = {name: metric.corpus_score(texts, references).score for name, metric in metrics.items()}
     signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
-    numbers["bleu_moses"], signatures["bleu_moses"] = _moses_score(texts, references, re.split("[-_]", language)[0])
+    numbers["bleu_moses"], signatures["bleu_moses"] = _moses_score(texts, references, moses_language(language))
     numbers["exact"] = _exact(written)
     return numbers, signatures
+
+
+@lru_cache
+def moses_language(language: str) -> str:
+    """The code under which the Moses scripts know a language.
+
+    One that they don't know is read with the rules for English, and logged so, once.
+
+    Args:
+        language: a code such as "de" or "de_CH", or an English name such as "german".
+    """
+    known: dict[str, str] = NonbreakingPrefixes().available_langs
+    code = re.split("[-_]", language.lower())[0]
+    if code in known or code in _UNSPACED:
+        return known.get(code, code)
+    _log.warning(
+        "the Moses scripts know no language %r, so bleu_moses counts words by the rules for English; "
+        "task.language=de or another code names the language that is written",
+        language,
+    )
+    return "en"
 
 
 def _moses_score(texts: Sequence[str], references: Sequence[Sequence[str]], language: str) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from unrolled.training.outputs import write_text
 from unrolled.training.schedules import Schedule
 from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
-from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, sentence_score
+from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
 
 _WORST = 30
 
@@ -22,8 +22,8 @@ class Translation(WritingTask):
     """A sentence in, its translation out (Bahdanau et al. 2015).
 
     Args:
-        language: of what is written, a code such as "de": for the score on the tokens of the Moses scripts. All others
-            are `WritingTask`'s.
+        language: of what is written, a code such as "de" or an English name: for the score on the tokens of the Moses
+            scripts. All others are `WritingTask`'s.
     """
 
     codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
@@ -69,7 +69,7 @@ class Translation(WritingTask):
             validation_width=validation_width,
             shown=shown,
         )
-        self.language = str(language)
+        self.language = moses_language(str(language))
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Translate, or score it on other pairs."""

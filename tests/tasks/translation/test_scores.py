@@ -1,11 +1,13 @@
 """Scores are the field's own, and groups hold what they say."""
 
+import logging
+
 import pytest
 import sacrebleu
 from sacremoses import MosesTokenizer
 
 from unrolled.training.writing import Written
-from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores
+from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language
 
 TEXTS = ["Ein Mann trägt ein T-Shirt, rot.", "Zwei Frauen (eine alt) lachen!", "„Der Hund“ schläft z.B. im Garten…"]
 REFERENCES = [
@@ -32,6 +34,30 @@ def test_scores_are_sacrebleus(pairs: list[Written]) -> None:
     assert numbers["chrf"] == sacrebleu.corpus_chrf(TEXTS, [REFERENCES]).score
     assert numbers["bleu"] < numbers["bleu_lowercase"]
     assert signatures["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("de", "de"), ("de_CH", "de"), ("pt-BR", "pt"), ("german", "de"), ("French", "fr"), ("ja", "ja")]
+)
+def test_a_language_goes_by_its_code_or_its_name(name: str, code: str, caplog: pytest.LogCaptureFixture) -> None:
+    moses_language.cache_clear()
+    assert moses_language(name) == code
+    assert caplog.text == ""
+
+
+def test_another_word_is_no_language_and_that_is_logged_once(
+    pairs: list[Written], caplog: pytest.LogCaptureFixture
+) -> None:
+    moses_language.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        numbers, signatures = corpus_scores(pairs, "target")
+        assert corpus_scores(pairs, "target") == (numbers, signatures)
+
+    assert caplog.text.count("know no language 'target'") == 1
+    assert "task.language=" in caplog.text
+    expected, said = corpus_scores(pairs, "en")
+    assert numbers["bleu_moses"] == expected["bleu_moses"]
+    assert signatures["bleu_moses"] == said["bleu_moses"]  # a signature names the rules that were used
 
 
 def test_the_score_of_older_papers_is_that_on_lower_cased_moses_tokens(pairs: list[Written]) -> None:

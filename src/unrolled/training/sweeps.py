@@ -1,0 +1,135 @@
+"""The runs of a sweep (-m): one that fails doesn't end the others, and a table tells what came of each."""
+
+import csv
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+TABLE = "results.csv"
+FAILED, WRONG_INPUT = 1, 2  # exit statuses
+
+
+class Outcome(NamedTuple):
+    """What came of one run."""
+
+    swept: Mapping[str, str]  # what differs between the runs
+    folder: Path
+    numbers: Mapping[str, float]
+    error: str = ""  # its first line; empty for a run that ended well
+    wrong_input: bool = False  # whatever was wrong was found before it began
+
+
+class Sweep:
+    """Collects what comes of the runs, and writes it down after each.
+
+    Args:
+        overrides: as typed; those with several values are what is swept.
+    """
+
+    def __init__(self, overrides: Sequence[str]) -> None:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        self.keys = [override.get_key_element().lstrip("+") for override in parsed if override.is_sweep_override()]
+        self.outcomes: list[Outcome] = []
+        self.folder = Path()
+
+    @staticmethod
+    def is_running() -> bool:
+        """Whether the run that Hydra has started is one of a sweep."""
+        return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+    def succeeded(self, numbers: Mapping[str, float] | None) -> None:
+        """Called within a run that has ended well, with its numbers."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        self._add(Outcome(self._swept(), folder, {**_validation(folder), **(numbers or {})}))
+
+    def failed(self, error: Exception, answer: tuple[str, int] | None) -> None:
+        """Called within a run that has failed; the error is shown, and the next run may start.
+
+        Args:
+            error: what ended it.
+            answer: what to say of it and the exit status that it would have alone; None shows the traceback.
+        """
+        if answer is None:
+            traceback.print_exception(error)
+            said, status = f"{type(error).__name__}: {error}", FAILED
+        else:
+            said, status = answer
+            print("\n".join(said.strip().splitlines()[:6]), file=sys.stderr)
+        first = said.strip().splitlines()[0]
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        self._add(Outcome(self._swept(), folder, {}, first, wrong_input=status == WRONG_INPUT))
+
+    def status(self) -> int:
+        """The exit status: 0, or 1 if a run failed, or 2 if all that failed were asked for wrongly."""
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        return 0 if not failed else WRONG_INPUT if all(outcome.wrong_input for outcome in failed) else FAILED
+
+    def show(self) -> None:
+        """The table on standard output, failures on standard error; of a sweep that never began nothing stays."""
+        rows = self._rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        print()
+        for row in rows:
+            print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        if self._table().is_file():
+            print(f"\n{self._table()}")
+        else:
+            _remove_unbegun(self.folder)
+        for outcome in failed:
+            asked = " ".join(f"{key}={value}" for key, value in outcome.swept.items())
+            print(f"failed: {asked}: {outcome.error}", file=sys.stderr)
+
+    def _add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.folder = Path(HydraConfig.get().sweep.dir)
+        if any(not outcome.wrong_input for outcome in self.outcomes):
+            partial = self._table().with_name(f"{TABLE}.part")
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(self._rows(whole=True))
+            partial.replace(self._table())
+
+    def _table(self) -> Path:
+        return self.folder / TABLE
+
+    def _swept(self) -> dict[str, str]:
+        given = (override.partition("=") for override in HydraConfig.get().overrides.task)
+        values = {key.lstrip("+"): value for key, _, value in given}
+        return {key: values.get(key, "") for key in self.keys}
+
+    def _rows(self, *, whole: bool = False) -> list[list[str]]:
+        """A row for each run under one of names; whole: every digit, and the errors."""
+        names = list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.numbers))
+        rows = [[*self.keys, *names, "folder", *(["error"] if whole else [])]]
+        for outcome in self.outcomes:
+            numbers = (outcome.numbers.get(name) for name in names)
+            shown = ["" if number is None else repr(number) if whole else f"{number:.4f}" for number in numbers]
+            inner = os.path.relpath(outcome.folder, self.folder)
+            folder = inner if whole or not outcome.error else "failed"
+            rows.append([*outcome.swept.values(), *shown, folder, *([outcome.error] if whole else [])])
+        return rows
+
+
+def _remove_unbegun(folder: Path) -> None:
+    """Takes away a sweep's folder that holds nothing but Hydra's note, and those around it that are empty then."""
+    for note in folder.glob("multirun.yaml"):
+        note.unlink()
+    for place in (folder, *list(folder.parents)[:3]):
+        if not place.is_dir() or place.resolve() == Path.cwd() or any(place.iterdir()):
+            break
+        place.rmdir()
+
+
+def _validation(folder: Path) -> dict[str, float]:
+    """The best validation that a run's summary tells of."""
+    path = folder / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("best_validation") if path.is_file() else None
+    return {} if found is None else {"best_validation": float(found)}
