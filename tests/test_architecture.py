@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own level or of a lower one, as long as no circle comes of it.
 LEVELS = [
-    {"durable", "shapes", "state", "sequences", "codecs", "wording"},
+    {"durable", "modes", "shapes", "state", "sequences", "codecs", "wording"},
     {"losses", "dropout", "cells", "initialization", "recomputation"},
     {"backends", "band_filters", "conversion", "feedforward", "recurrent"},
     {"encoders", "attention", "hard_attention", "vision", "audio", "decoders", "pooling", "readers"},

@@ -6,6 +6,7 @@ Sequences lie in (batch, time, ...), each from step 0 on; behind its end comes p
 import torch
 from torch import Tensor
 
+from unrolled.modes import readable
 from unrolled.shapes import expect
 
 
@@ -14,13 +15,13 @@ def all_full(lengths: Tensor, batch: int, time: int) -> bool:
 
     Raises:
         ShapeError: lengths of another shape.
-        ValueError: lengths that are not integers from 0 to time; elsewhere than on the CPU the range is not checked,
-            since that would wait for the device.
+        ValueError: lengths that are not integers from 0 to time; the range is not checked where lengths cannot be read
+            at no cost: on another device, in a compiled or traced program, under vmap.
     """
     expect(lengths, "batch", batch=batch, name="lengths")
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise ValueError(f"lengths are {lengths.dtype}, expected integers")
-    if lengths.device.type != "cpu" or batch == 0 or torch.compiler.is_compiling():
+    if batch == 0 or not readable(lengths):
         return False
     shortest, longest = (int(extreme) for extreme in lengths.aminmax())
     if shortest < 0 or longest > time:

@@ -206,3 +206,34 @@ def test_a_library_is_kept_under_all_that_decides_what_is_in_it(fresh: Path, mon
     assert load() == 4  # what is there is loaded
     with pytest.raises(building.CompilerError, match="Read-only file system"):
         load("int f() { return 3; }")
+
+
+def test_an_engine_without_memory_says_so_and_what_for() -> None:
+    code = """
+import resource, torch
+from unrolled import GRUCell, unroll
+from unrolled.backends import BACKENDS
+cell = GRUCell(3, 2048)
+inputs = torch.zeros(1, 16, 3)
+torch.set_num_threads(1)
+with torch.no_grad():
+    BACKENDS["compiled"].refuses(cell, inputs)  # builds the kernel
+    taken = 1024 * int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize")))
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (20 << 20), resource.RLIM_INFINITY))  # its weights take 48 MiB
+    try:
+        unroll(cell, inputs, backend="compiled")
+    except MemoryError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    expected = "not enough memory for the compiled layer's own work (batch 1, time 16, input 3, hidden 2048)"
+    assert done.stdout.strip() == expected, done.stderr
+
+
+@pytest.mark.parametrize(("returned", "error"), [(1, MemoryError), (2, RuntimeError), (-11, RuntimeError)])
+def test_other_failures_of_the_engine_are_not_called_memory(returned: int, error: type[Exception]) -> None:
+    with pytest.raises(error) as raised:
+        kernel._Call().call(lambda _: returned)
+
+    assert ("memory" in str(raised.value)) == (returned == 1)

@@ -16,7 +16,6 @@ from unrolled import (
     ResetFirstGRUCell,
     unroll,
 )
-from unrolled.backends import choose
 from unrolled.backends.compiled.kernel import Run
 from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
 from unrolled.state import leaves
@@ -244,16 +243,3 @@ def test_raw_pointers_are_only_taken_from_what_fits() -> None:
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):
             kernel.forward(good._replace(**change), keep=False)
-
-
-def test_under_a_transform_of_torch_func_auto_takes_another_backend() -> None:
-    cell = GRUCell(3, 5).double()
-    inputs = torch.randn(2, 20, 3, dtype=torch.float64, requires_grad=True)
-    assert choose("auto", cell, inputs).backend == "compiled"
-    (expected,) = torch.autograd.grad(unroll(cell, inputs)[0].square().sum(), inputs)
-
-    found = torch.func.grad(lambda x: unroll(cell, x)[0].square().sum())(inputs.detach())
-
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    with pytest.raises(ValueError, match=r"torch\.func's transforms"):
-        torch.func.grad(lambda x: unroll(cell, x, backend="compiled")[0].sum())(inputs.detach())

@@ -1,28 +1,11 @@
 """What a backend is: a way to run a cell through time."""
 
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from unrolled.cells.base import Cell
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def constant(function: _Function) -> _Function:
-    """torch.compiler.assume_constant_result, whose import of torch._dynamo takes a second, without that import.
-
-    Whether a mark still has its effect can't be told before torch._dynamo is there, and then it is reading this code
-    already. Without it torch.compile would look into the function, and say what it cannot take there.
-    """
-    if "torch._dynamo" in sys.modules:
-        return torch.compiler.assume_constant_result(function)
-    vars(function)["_dynamo_marked_constant"] = True  # a test compares it with what the public function does
-    return function
 
 
 class Backend(ABC):

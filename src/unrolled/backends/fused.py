@@ -18,6 +18,7 @@ from unrolled.cells.base import Cell, RecurrentNoise
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
 from unrolled.cells.lstm import LSTMCell
+from unrolled.modes import transforms
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.state import HiddenState, LSTMState
 
@@ -48,6 +49,9 @@ class FusedBackend(Backend):
                 return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
         if known.zones:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
+        for mode, name in (("vmap", "vmap"), ("jvp", "forward-mode derivative")):
+            if mode in transforms():
+                return f"torch's fused kernels have no {name}"
         if isinstance(known, LSTMCell) and inputs.device.type == "cpu":
             return _refuses_lstm_on_cpu()
         return None

@@ -11,6 +11,7 @@ from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
 from unrolled.cells.base import Cell
 from unrolled.cells.lstm import LSTMCell
+from unrolled.modes import transforms
 from unrolled.recomputation import in_stretches
 from unrolled.sequences import mask_from_lengths, reverse_valid
 
@@ -43,6 +44,8 @@ def run(
         return _directed(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, noise)
 
     if recompute and torch.is_grad_enabled():
+        if transforms():
+            raise ValueError("recompute=True needs hooks that torch.func and forward mode don't have; set it to False")
         return in_stretches(pass_through, inputs, state, lengths, reverse=reverse)
     return pass_through(inputs, state, lengths)
 

@@ -5,20 +5,21 @@ be. A cell's maths is compiled once for a machine; T, B and H don't matter.
 """
 
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends.base import Backend, constant
+from unrolled.backends.base import Backend
 from unrolled.backends.compiled.building import CompilerError, multiplies_halves
+from unrolled.backends.compiled.derivatives import run_layer
 from unrolled.backends.compiled.kernel import Kernel, Run
-from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
+from unrolled.backends.compiled.operator import KERNELS, packed
 from unrolled.backends.compiled.reading import NotPointwiseError
 from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
+from unrolled.modes import constant, recording, transforms
 from unrolled.sequences import reverse_valid
 from unrolled.state import leaves
 
@@ -27,9 +28,6 @@ _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _REMEMBERED = 1024  # cells of different maths, options or sizes
 _known: dict[Any, Kernel | str] = {}
-# The innermost transform of torch.func, which torch tells nowhere else. Without it torch itself refuses, in its words.
-_functorch = getattr(torch._C, "_functorch", None)  # pyright: ignore[reportPrivateUsage]
-_transforming: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 _said: set[type[CompilerError]] = set()  # kinds: a message may name a file that is new each time
 
 
@@ -71,8 +69,14 @@ _Found = tuple[str, str | None, bool, tuple[str, ...]]
 
 def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
     """The kernel of a cell in its present mode, or why there is none."""
-    if torch.compiler.is_exporting():
-        return "", "an exported program must not depend on this machine's compiler", False, ()
+    if torch.compiler.is_exporting() or recording():
+        kind = "an exported" if torch.compiler.is_exporting() else "a traced"
+        return "", f"{kind} program must not depend on this machine's compiler", False, ()
+    transformed = transforms()
+    if "jvp" in transformed:
+        return "", "compiled cells have no forward-mode derivative", False, ()
+    if transformed and torch.compiler.is_compiling():
+        return "", "torch.compile (2.13) does not see how a compiled cell is transformed", False, ()
     return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
@@ -128,8 +132,6 @@ def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel 
 def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> str | None:
     """What can be seen without looking at the cell's maths."""
     kind = type(cell).__name__
-    if _transforming() is not None:
-        return "torch.func's transforms cannot look into a compiled cell"
     if not isinstance(cell, PointwiseCell):
         return f"only pointwise cells can be compiled, which {kind} is not"
     whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
@@ -228,8 +230,7 @@ def _call(
         reverse=reverse and projects,
     )
     learned, fixed = packed(run)
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)
-    outputs, _, *final = recurrence(learned, fixed, run.reverse, key, keep)
+    outputs, _, *final = run_layer(learned, fixed, run.reverse, key)
     return reverse_valid(outputs, lengths) if turned else outputs, final
 
 

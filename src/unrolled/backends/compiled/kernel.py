@@ -77,6 +77,9 @@ _POINTERS = [
 ]
 
 
+_NO_MEMORY = 1  # as in engine.cpp
+
+
 class _Layer(ctypes.Structure):
     """`Layer` of engine.cpp."""
 
@@ -315,8 +318,18 @@ class _Call:
             setattr(self.layer, name, value)
 
     def call(self, function: Any) -> None:
-        if function(ctypes.byref(self.layer)) != 0:
-            raise MemoryError("not enough memory for the compiled layer")
+        """Run `forward` or `backward` of the engine.
+
+        Raises:
+            MemoryError: the engine got no memory for what it keeps beside the tensors.
+            RuntimeError: anything else that went wrong inside.
+        """
+        failure = function(ctypes.byref(self.layer))
+        sizes = ", ".join(f"{name} {getattr(self.layer, name)}" for name in _NUMBERS[:4])
+        if failure == _NO_MEMORY:
+            raise MemoryError(f"not enough memory for the compiled layer's own work ({sizes})")
+        if failure != 0:
+            raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); take backend='loop', report it")
 
 
 _NOTHING = (ctypes.c_double * 1)()  # a valid address for what is empty but there

@@ -343,6 +343,9 @@ static std::vector<R> padded_copy(const R* values, int64_t count) {
   return copy;
 }
 
+// What forward and backward return; 0 is success.
+enum { NO_MEMORY = 1, OTHER = 2 };
+
 extern "C" int forward(const Layer* layer) try {
   const Layer& l = *layer;
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H, F = l.fed * H;
@@ -354,7 +357,7 @@ extern "C" int forward(const Layer* layer) try {
     w.biases.push_back(padded_copy(l.further_biases[k], out));
   }
   int failed = 0;
-#pragma omp parallel num_threads((int)l.threads) reduction(+ : failed)
+#pragma omp parallel num_threads((int)l.threads) reduction(max : failed)
   {
     int id = omp_get_thread_num(), threads = omp_get_num_threads();
     if (l.weight_ih) pack_panels(l.input, P, l.weight_ih, 1, l.input, w.input.at, id, threads);
@@ -366,10 +369,10 @@ extern "C" int forward(const Layer* layer) try {
 #pragma omp barrier
     try {
       forward_rows(l, rows_of(l, id, threads), w);
-    } catch (const std::bad_alloc&) { failed = 1; }
+    } catch (const std::bad_alloc&) { failed = NO_MEMORY; } catch (...) { failed = OTHER; }
   }
   return failed;
-} catch (const std::bad_alloc&) { return 1; }
+} catch (const std::bad_alloc&) { return NO_MEMORY; } catch (...) { return OTHER; }
 
 static void no_weight_gradients(const Layer& l) {
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H;
@@ -396,7 +399,7 @@ extern "C" int backward(const Layer* layer) try {
   Valid valid = valid_steps(l);
   if (valid.inputs.empty()) no_weight_gradients(l);
   int failed = 0;
-#pragma omp parallel num_threads((int)l.threads) reduction(+ : failed)
+#pragma omp parallel num_threads((int)l.threads) reduction(max : failed)
   {
     int id = omp_get_thread_num(), threads = omp_get_num_threads();
     if (l.input_gradient) pack_panels(P, l.input, l.weight_ih, l.input, 1, w.input.at, id, threads);
@@ -410,7 +413,7 @@ extern "C" int backward(const Layer* layer) try {
       Rows rows = rows_of(l, id, threads);
       backward_rows(l, rows, w, own_parts.data() + id * own);
       if (l.input_gradient) input_gradient_rows(l, rows, w.input.at);
-    } catch (const std::bad_alloc&) { failed = 1; }
+    } catch (const std::bad_alloc&) { failed = NO_MEMORY; } catch (...) { failed = OTHER; }
 #pragma omp barrier
     weight_gradients(l, valid, packed.at, id, threads);
   }
@@ -420,4 +423,4 @@ extern "C" int backward(const Layer* layer) try {
     l.own_gradient[j] = R(sum);
   }
   return failed;
-} catch (const std::bad_alloc&) { return 1; }
+} catch (const std::bad_alloc&) { return NO_MEMORY; } catch (...) { return OTHER; }
