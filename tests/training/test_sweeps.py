@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.training.folders import in_run_dir
 from unrolled.training.options import ConfigurationError
+from unrolled.training.run_dir import in_run_dir
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
 from unrolled.training.folder import FolderError
-from unrolled.training.folders import in_run_dir, is_sweep, refuse_unwritable
 from unrolled.training.nonfinite import NonFiniteError
 from unrolled.training.options import drop
+from unrolled.training.run_dir import check_one_folder, in_run_dir, is_sweep, refuse_unwritable
 from unrolled.training.sweeps import FAILED, WRONG_INPUT, Sweep
 from unrolled.wording import refused
 
@@ -56,6 +56,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]]) -> N
     try:
         overrides = _check(name, sys.argv[1:])
         sys.argv[1:] = in_run_dir([_freed(argument) for argument in sys.argv[1:]])
+        check_one_folder(sys.argv[1:])
         refuse_unwritable(sys.argv[1:])
     except ConfigurationError as error:
         _stop(str(error))

@@ -36,6 +36,7 @@ class Settings:
     validation_interval: int | float
     monitor: Mapping[str, str]
     test: bool
+    requeue: bool
     checkpoint: str
     trusted: Sequence[str]
     split: str

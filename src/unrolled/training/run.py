@@ -29,6 +29,7 @@ from unrolled.initialization import initialize
 from unrolled.training import report
 from unrolled.training.allocator import keep_freed_memory
 from unrolled.training.data import SequenceData
+from unrolled.training.environment import check_processes, check_requeue, cluster_environment, requeueing, restarted
 from unrolled.training.folder import owned
 from unrolled.training.interruption import Interruption
 from unrolled.training.monitors import MonitorCheck, check_monitors
@@ -59,6 +60,9 @@ def run(config: DictConfig) -> dict[str, float]:
     """
     _quieten()
     keep_freed_memory()
+    if config.get("requeue"):
+        check_requeue()
+        config.resume = config.resume or restarted(Path(config.run_dir))
     if config.resume:
         config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
     start = _starting_point(config)
@@ -68,7 +72,8 @@ def run(config: DictConfig) -> dict[str, float]:
 
     first = parts.trainer.is_global_zero  # it also stands for those that it starts
     resumed = Path(config.resume) if config.resume else None
-    with owned(Path(config.run_dir), resume=resumed) if first else nullcontext():
+    requeue = requeueing(wanted=first and bool(config.get("requeue")))
+    with requeue, owned(Path(config.run_dir), resume=resumed) if first else nullcontext():
         return _train(config, parts, start)
 
 
@@ -243,7 +248,9 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
     # Lightning's own switches, which it would say no to where callbacks of the kind are given.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
-    plugins = arguments.pop("plugins", None) or []
+    plugins: list[Any] = [*(arguments.pop("plugins", None) or []), DurableCheckpointIO()]
+    environment = cluster_environment()
+    plugins += [] if environment is None else [environment]
     wanted = [callback for callback in callbacks if not isinstance(callback, unwanted)]
     if not any(isinstance(callback, Interruption) for callback in wanted):
         wanted.append(Interruption())
@@ -251,7 +258,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
         trainer = Trainer(
             **arguments,
             callbacks=wanted,
-            plugins=[*plugins, DurableCheckpointIO()],
+            plugins=plugins,
             logger=loggers or False,
             default_root_dir=config.run_dir,
             use_distributed_sampler=False,  # plans of the data split by rank themselves
@@ -263,6 +270,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
                 "takes the processor, trainer=auto whatever there is"
             ) from error
         raise ConfigurationError(f"trainer: {error}") from error
+    check_processes(trainer)
     if str(trainer.precision).startswith("bf16") and trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_bfloat16(str(trainer.precision))
     return trainer

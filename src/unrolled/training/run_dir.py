@@ -1,5 +1,6 @@
 """Where a command writes: one folder for a run, and one for a sweep with a folder for each run in it."""
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,25 @@ OUTPUTS = "outputs"  # in which runs lie that were given no folder
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Whether a command starts several runs."""
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+
+
+def check_one_folder(arguments: Sequence[str]) -> None:
+    """Processes that were started together, by srun or torchrun, need one folder: by the clock each has its own.
+
+    Raises:
+        ConfigurationError: none was given.
+    """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        tasks = os.environ.get("WORLD_SIZE", "1")
+    key = SWEEP if is_sweep(arguments) else RUN
+    if tasks != "1" and _runs(arguments) and not any(argument.startswith(f"{key}=") for argument in arguments):
+        raise ConfigurationError(f"{tasks} processes were started together: give them one folder, run_dir=…")
+
+
+def _runs(arguments: Sequence[str]) -> bool:
+    """Not with an option that shows something, or names another configuration."""
+    return all(argument in ("-m", "--multirun") for argument in arguments if argument.startswith("-"))
 
 
 def in_run_dir(arguments: Sequence[str]) -> list[str]:
@@ -43,8 +63,8 @@ def refuse_unwritable(arguments: Sequence[str]) -> None:
         ConfigurationError: with the folder and the reason.
     """
     key = SWEEP if is_sweep(arguments) else RUN
-    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
-        return  # an option that shows something, or another configuration
+    if not _runs(arguments):
+        return
     given = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
     folder = Path(_fixed(given[-1].strip("'\"") if given else OUTPUTS)[0])
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
