@@ -237,3 +237,29 @@ def test_other_failures_of_the_engine_are_not_called_memory(returned: int, error
         kernel._Call().call(lambda _: returned)
 
     assert ("memory" in str(raised.value)) == (returned == 1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_library_is_compiled_again(fresh: Path, damage: str) -> None:
+    """One that was cut short would end the process by SIGBUS when it is loaded."""
+    source = 'extern "C" int answer() { return 42; }\n' + "\n".join(
+        f'extern "C" double pad{n}(double x) {{ return x * {n}.25 + x / {n + 1}; }}' for n in range(300)
+    )
+    program = (
+        "import sys, torch\nfrom unrolled.backends.compiled import building\n"
+        "print(building.load('one', sys.argv[1], torch.float32).answer())"
+    )
+
+    def answer() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", program, source], capture_output=True, text=True, timeout=120)
+
+    assert answer().stdout == "42\n"
+    (library,) = fresh.rglob("one-*.so")
+    content = bytearray(library.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    library.write_bytes({"cut": content[: len(content) // 3], "flip": content, "empty": b""}[damage])
+
+    again = answer()
+    assert (again.returncode, again.stdout) == (0, "42\n"), again.stderr
+    building.durable.check(library, required=True)

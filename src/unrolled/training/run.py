@@ -189,6 +189,7 @@ def _quieten() -> None:
     """Lightning greets each run with tips and repeats what our own report says; its warnings stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for said in (
+        "Checkpoint directory .* exists and is not empty",  # no other run's: see `owned`
         "Experiment logs directory .* exists and is not empty",  # it is the run's folder, with Hydra's notes in it
         ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
         "Starting from v1.9.0, `tensorboardX` has been removed",
