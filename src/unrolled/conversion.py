@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
+from unrolled.cells.hooks import hooked
 from unrolled.cells.lstm import LSTMCell
 from unrolled.cells.projected_lstm import ProjectedLSTMCell
 from unrolled.recurrent import Recurrent
@@ -35,6 +36,10 @@ def from_torch(layer: nn.RNNBase) -> Recurrent:
     with torch.no_grad():
         for name, parameter in _torchs_names(network):
             given = getattr(layer, name, None)
+            if isinstance(given, Tensor) and name in vars(layer):
+                raise ValueError(
+                    f"a hook computes {name} of this layer; remove it before (remove_weight_norm, prune.remove)"
+                )
             parameter.zero_() if given is None else parameter.copy_(given)
     return network.train(layer.training)
 
@@ -87,6 +92,8 @@ def _layer_of(cell: nn.Module) -> Any:
 
 def _obstacle(cell: Any) -> str | None:
     """What a cell has that torch's layers have not."""
+    if hooked(cell):
+        return f"it has hooks of no cell (those of {type(cell).__name__}); remove them before"
     if type(cell) not in (LSTMCell, ProjectedLSTMCell, GRUCell, ElmanCell):
         return f"it has none of {type(cell).__name__}s"
     if isinstance(cell, ElmanCell) and cell.activation not in ("tanh", "relu"):

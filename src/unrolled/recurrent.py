@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unrolled.backends import Choice, check_name, choose
 from unrolled.backends.running import run, run_both
 from unrolled.cells.base import Cell
+from unrolled.cells.hooks import hooked, settled
 from unrolled.dropout import SequenceDropout
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
@@ -225,15 +226,16 @@ class Recurrent(nn.Module):
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         noise = noise or self.noise(inputs.shape[0], like=inputs)
-        return self.advance(self._layers()[0][0].project(inputs), state, noise, inputs)
+        return self.advance(None, state, noise, inputs)
 
     def advance(
-        self, projected: Tensor, state: tuple[Any, ...], noise: StackNoise, inputs: Tensor | None = None
+        self, projected: Tensor | None, state: tuple[Any, ...], noise: StackNoise, inputs: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """`step` without its checks, from what the first cell projects: for who has projected many steps at once.
 
         Args:
-            projected: (batch, ...), from the first cell's `project`.
+            projected: (batch, ...), from the first cell's `project`; None to project the inputs here, which a cell
+                with hooks needs.
             state: before the step.
             noise: from `noise`, or one of `noises`.
             inputs: (batch, input), which a residual first layer adds to its output; None leaves that out.
@@ -241,9 +243,11 @@ class Recurrent(nn.Module):
         values = inputs
         final: list[Any] = []
         for layer, ((cell,), before, of_cell, mask) in enumerate(zip(self._layers(), state, *noise, strict=True)):
-            if layer > 0 and values is not None:
-                projected = cell.project(values if mask is None else values * mask)
-            output, after = cell.step(projected, before, of_cell)
+            if layer == 0 and projected is not None:
+                output, after = cell.step(projected, before, of_cell)
+            else:
+                read = cast(Tensor, values)
+                output, after = _step(cell, read if mask is None else read * mask, before, of_cell)
             final.append(after)
             values = output if values is None else self._join(values, output)
         return cast(Tensor, values), tuple(final)
@@ -261,6 +265,8 @@ class Recurrent(nn.Module):
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
         """The noise of one pass, for `step`: every step that gets it drops the same."""
         cells = [layer[0] for layer in self._layers()]
+        for cell in cells:
+            _check_noise(cell)
         masks = (self.dropout(like.new_ones(batch, 1, cell.input_size))[:, 0] for cell in cells[1:])
         between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
@@ -268,7 +274,7 @@ class Recurrent(nn.Module):
     def choices(self, inputs: Tensor, *, ragged: bool = False) -> list[Choice]:
         """Which backend each layer takes on inputs (batch, time, input) in the present mode, and why."""
         batch, time = inputs.shape[:2]
-        firsts = [layer[0] for layer in self._layers()]
+        firsts = [settled(layer[0]) for layer in self._layers()]
         layer_inputs = [inputs.new_empty(1, 1, 1).expand(batch, time, cell.input_size) for cell in firsts]
         pairs = zip(firsts, layer_inputs, strict=True)
         return [choose(self.backend, cell, values, ragged=ragged) for cell, values in pairs]
@@ -294,3 +300,22 @@ class Recurrent(nn.Module):
             ValueError: another structure, dtype or device.
         """
         check(state, self._outline, like=like, name=name)
+
+
+def _step(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor, S]:
+    """One step from raw inputs (batch, input) and drawn noise, a call of the cell where hooks wait for it."""
+    if not hooked(cell):
+        return cell.step(cell.project(inputs), state, noise)
+
+    def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
+        return cell.step(cell.project(inputs), state, noise)
+
+    return cell(inputs, state, through=through)
+
+
+def _check_noise(cell: Any) -> None:
+    if hooked(cell) and cell.training and getattr(cell, "weight_drop", 0.0) > 0.0:
+        raise ValueError(
+            f"weight_drop={cell.weight_drop} drops weights before the hooks of {type(cell).__name__} compute them; "
+            "take torch.nn.utils.parametrizations instead of hooks, or weight_drop=0"
+        )

@@ -1,7 +1,7 @@
 """A layer through time, in one direction or in both, by the backend that is chosen for it."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -10,10 +10,13 @@ from unrolled.backends import BACKENDS, choose
 from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
 from unrolled.cells.base import Cell
+from unrolled.cells.hooks import computed_once, hooked, settled
 from unrolled.cells.lstm import LSTMCell
 from unrolled.modes import transforms
 from unrolled.recomputation import in_stretches
 from unrolled.sequences import mask_from_lengths, reverse_valid
+from unrolled.shapes import expect
+from unrolled.state import check, outline
 
 S = TypeVar("S")
 
@@ -35,6 +38,28 @@ def run(
     Returns:
         The outputs (batch, time, output), zero in the padding, and the state behind each row's last step.
     """
+    if hooked(cell):
+
+        def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
+            expect(inputs, "batch time input", input=cell.input_size, name="inputs, after a hook,")
+            check(state, outline(cell.initial_state(1, like=inputs), like=inputs), like=inputs)
+            return _run(cell, inputs, state, lengths, reverse, backend, recompute)
+
+        return cell(inputs, state, through=through)
+    return _run(cell, inputs, state, lengths, reverse, backend, recompute)
+
+
+def _run(
+    cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
+) -> tuple[Tensor, S]:
+    """`run` of a cell whose hooks have run."""
+    with computed_once(cell):
+        return _run_settled(settled(cell), inputs, state, lengths, reverse, backend, recompute)
+
+
+def _run_settled(
+    cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
+) -> tuple[Tensor, S]:
     choice = choose(backend, cell, inputs, ragged=lengths is not None)
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
@@ -59,12 +84,15 @@ def run_both(
     recompute: bool,
 ) -> tuple[Tensor, tuple[Any, Any]]:
     """`run` of a cell forwards and of another backwards: their outputs side by side, and both states."""
-    forward, backward = cells
-    if isinstance(forward, LSTMCell) and isinstance(backward, LSTMCell) and lengths is None and not recompute:
-        fused = all(choose(backend, cell, inputs).backend == "fused" for cell in cells)
+    called = hooked(cells[0]) or hooked(cells[1])
+    forward, backward = cells if called else map(settled, cells)
+    alike = isinstance(forward, LSTMCell) and isinstance(backward, LSTMCell) and not called
+    if alike and lengths is None and not recompute:
+        fused = all(choose(backend, cell, inputs).backend == "fused" for cell in (forward, backward))
         if fused and inputs.shape[1] > 0:
             noises = tuple(cell.noise(inputs.shape[0], like=inputs) for cell in (forward, backward))
-            return run_both_fused((forward, backward), inputs, (states[0], states[1]), (noises[0], noises[1]))
+            both = cast("tuple[LSTMCell, LSTMCell]", (forward, backward))
+            return run_both_fused(both, inputs, (states[0], states[1]), (noises[0], noises[1]))
     outputs, first = run(forward, inputs, states[0], lengths, False, backend, recompute)
     reversed_outputs, second = run(backward, inputs, states[1], lengths, True, backend, recompute)
     return torch.cat([outputs, reversed_outputs], dim=-1), (first, second)

@@ -1,6 +1,7 @@
 """What a recurrent cell is, and what the cells with torch's parameter layout share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -70,13 +71,27 @@ class Cell(nn.Module, ABC, Generic[S]):
         """What `step` gets as noise, drawn once per unroll; None for none, as always in evaluation mode."""
         return None
 
-    def forward(self, inputs: Tensor, state: S | None = None) -> tuple[Tensor, S]:
+    def forward(
+        self,
+        inputs: Tensor,
+        state: S | None = None,
+        *,
+        through: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None,
+    ) -> tuple[Tensor, S]:
         """One step from raw inputs (batch, input), with fresh noise in training mode.
+
+        Args:
+            inputs: (batch, input).
+            state: before the step; `initial_state` by default.
+            through: what runs instead, on inputs of any shape and a state. A pass through many steps calls a cell that
+                has hooks with it, so that they run once, around all steps.
 
         Raises:
             ShapeError: inputs that are not (batch, input), or a state of other sizes.
             ValueError: a state of another structure, dtype or device than the cell's own.
         """
+        if through is not None:
+            return through(inputs, state)
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         batch = inputs.shape[0]
         if state is None:

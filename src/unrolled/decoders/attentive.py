@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from unrolled.attention import Attention, Memory
+from unrolled.cells.hooks import hooked
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.decoders.base import Bridge, Decoded, Decoder, DecoderState, of_decoder, tie
 from unrolled.decoders.copying import CopyMixture
@@ -234,13 +235,19 @@ class AttentiveDecoder(Decoder):
         weights = torch.stack(looked, 1) if looked else None
         return _Steps(queries, contexts, readouts, weights, state_at(states, lengths))
 
-    def _projection(self, embedded: Tensor) -> Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]]:
+    def _projection(self, embedded: Tensor) -> Callable[[int, Tensor | None], tuple[Tensor | None, Tensor | None]]:
         """What the core's first cell projects at a step, given what is fed; and its inputs where they are needed.
 
         Where the projection is known to be affine, the tokens' share of it is computed here, for all steps at once.
         """
         cell: Any = self.core.cells[0]
         needs_inputs = self.core.residual and cell.input_size == cell.output_size
+        if hooked(cell):  # each step is a call of its own, and looks at the weights of that call
+
+            def called(step: int, fed: Tensor | None) -> tuple[None, Tensor]:
+                return None, embedded[:, step] if fed is None else torch.cat([embedded[:, step], fed], dim=-1)
+
+            return called
         if not self.input_feeding:
             every = cell.project(embedded).unbind(1)
             return lambda step, _: (every[step], embedded[:, step] if needs_inputs else None)

@@ -17,7 +17,7 @@ from unrolled.encoders import Encoded
 from unrolled.recurrent import Recurrent
 
 # What the core's first cell projects at a step, given what is fed to it; and its inputs where they are needed.
-Project = Callable[[Tensor | None], tuple[Tensor, Tensor | None]]
+Project = Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
 
 
 class Sizes(NamedTuple):

@@ -18,6 +18,7 @@ from unrolled.backends.compiled.operator import KERNELS, packed
 from unrolled.backends.compiled.reading import NotPointwiseError
 from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
+from unrolled.cells.hooks import hooked
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.modes import constant, recording, transforms
 from unrolled.sequences import reverse_valid
@@ -138,6 +139,9 @@ def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> s
     for name, base in (("step", whole), ("recur", PointwiseCell), ("recurrent_factors", AffineCell)):
         if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
             return f"{kind} has a {name} of its own, which may compute anything"
+    for name, child in vars(cell)["_modules"].items():
+        if hooked(child):
+            return f"its module {name!r} has hooks"
     if len(cell.state_type._fields) == 0:
         return f"{kind} carries no state"
     if cell.output_size != cell.hidden_size:
