@@ -1,11 +1,24 @@
 """Lengths, masks and padding."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled import ShapeError
+from unrolled import (
+    AdditiveAttention,
+    AttentionPooling,
+    FeatureEncoder,
+    GRUCell,
+    LastPooling,
+    MaxPooling,
+    MeanPooling,
+    Recurrent,
+    SequenceClassifier,
+    ShapeError,
+)
 from unrolled.sequences import all_full, last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
 
 laws = settings(deadline=None, derandomize=True, max_examples=30)
@@ -79,3 +92,32 @@ def test_full_rows_are_seen_and_lengths_that_cannot_be_are_refused() -> None:
         all_full(torch.tensor([1.0, 2.0]), 2, 4)
     with pytest.raises(ShapeError, match="lengths has the shape"):
         all_full(torch.tensor([4, 4, 4]), 2, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_lengths_are_integers_of_any_kind(dtype: torch.dtype) -> None:
+    lengths, values = torch.tensor([3, 0, 5]), torch.randn(3, 5, 2)
+    other = lengths.to(dtype)
+
+    assert not all_full(other, 3, 5)
+    assert all_full(torch.full((3,), 5, dtype=dtype), 3, 5)
+    assert torch.equal(mask_from_lengths(other, 5), mask_from_lengths(lengths, 5))
+    assert torch.equal(reverse_valid(values, other), reverse_valid(values, lengths))
+    assert torch.equal(last_valid(values, other, values[:, 0]), last_valid(values, lengths, values[:, 0]))
+    with pytest.raises(ValueError, match="lengths go from 0 to 5, expected 0 to 4"):
+        all_full(other, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("backend", ["auto", "loop", "fused", "compiled"])
+def test_networks_take_unsigned_lengths(backend: str, dtype: torch.dtype) -> None:
+    lengths, values = torch.tensor([3, 0, 17]), torch.randn(3, 17, 2)
+    core = partial(Recurrent, GRUCell, hidden_size=4, backend=backend)
+    encoder = FeatureEncoder(2, core, filters=3)
+    for pooling in (LastPooling, MeanPooling, MaxPooling, AttentionPooling):
+        network = SequenceClassifier(encoder, 2, pooling).eval()
+        assert torch.equal(network(values, lengths.to(dtype)), network(values, lengths))
+        assert torch.equal(network.early(values, lengths.to(dtype), [0.5]), network.early(values, lengths, [0.5]))
+    attention = AdditiveAttention(8, 3)
+    memories = [attention.prepare(encoder(values, ends)) for ends in (lengths.to(dtype), lengths)]
+    assert torch.equal(memories[0].mask, memories[1].mask)

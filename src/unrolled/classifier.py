@@ -102,7 +102,7 @@ class SequenceClassifier(nn.Module):
             ValueError: a share outside (0, 1].
         """
         expect(lengths, "batch", batch=len(source), name="lengths")
-        if not shares or min(shares) <= 0 or max(shares) > 1:
+        if not shares or not all(0 < share <= 1 for share in shares):
             raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
         # Rounded before it is rounded up: 0.1 × 10 is a little more than 1 in some arithmetic.
         heard = [torch.ceil((lengths.double() * share).round(decimals=9)).long() for share in shares]

@@ -78,7 +78,7 @@ class Moments:
 
 
 def _normalisation(centers: Sequence[float], scales: Sequence[float], size: int, what: str) -> tuple[Tensor, Tensor]:
-    if not len(centers) == len(scales) == size or min(scales, default=1.0) <= 0:
+    if not len(centers) == len(scales) == size or not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"centers and scales have {len(centers)} and {len(scales)} numbers, expected {size} {what}")
     return torch.tensor(centers, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
 
@@ -181,7 +181,7 @@ class PictureReader(Reader):
         super().__init__()
         if order not in ORDERS:
             raise ValueError(f"order={order!r} is one of {', '.join(ORDERS)}")
-        if len(size) != 2 or min(*size, channels, patch, stride or 1) < 1 or scale <= 0:
+        if len(size) != 2 or min(*size, channels, patch, stride or 1) < 1 or not 0 < scale < float("inf"):
             raise ValueError(
                 f"size={list(size)}, channels={channels}, patch={patch}, stride={stride}, scale={scale}: a height and "
                 "a width, and all above 0"

@@ -23,7 +23,7 @@ def all_full(lengths: Tensor, batch: int, time: int) -> bool:
         raise ValueError(f"lengths are {lengths.dtype}, expected integers")
     if batch == 0 or not readable(lengths):
         return False
-    shortest, longest = (int(extreme) for extreme in lengths.aminmax())
+    shortest, longest = (int(extreme) for extreme in lengths.long().aminmax())  # some unsigned ones know no extremes
     if shortest < 0 or longest > time:
         raise ValueError(f"lengths go from {shortest} to {longest}, expected 0 to {time}, the time of the inputs")
     return shortest == time
@@ -32,7 +32,7 @@ def all_full(lengths: Tensor, batch: int, time: int) -> bool:
 def mask_from_lengths(lengths: Tensor, time: int) -> Tensor:
     """(batch,) -> (batch, time): true where a step is valid."""
     expect(lengths, "batch", name="lengths")
-    return torch.arange(time, device=lengths.device) < lengths.unsqueeze(1)
+    return torch.arange(time, device=lengths.device) < lengths.long().unsqueeze(1)
 
 
 def lengths_from_mask(mask: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def reverse_valid(values: Tensor, lengths: Tensor | None) -> Tensor:
     batch, time = values.shape[:2]
     expect(lengths, "batch", batch=batch, name="lengths")
     steps = torch.arange(time, device=values.device)
-    ends = lengths.to(values.device).unsqueeze(1)
+    ends = lengths.to(values.device, torch.int64).unsqueeze(1)
     source = torch.where(steps < ends, ends - 1 - steps, steps)
     return values.gather(1, source.view(batch, time, *[1] * (values.dim() - 2)).expand_as(values))
 

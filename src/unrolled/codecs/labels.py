@@ -119,7 +119,9 @@ class NumberCodec(_AnswerCodec):
         self.names, self.centers, self.scales = list(names), list(centers), list(scales)
         self.bounded = bounded
         self.size = len(self.names)
-        if not self.size == len(self.centers) == len(self.scales) > 0 or min(self.scales) <= 0:
+        if not self.size == len(self.centers) == len(self.scales) > 0 or not all(
+            0 < scale < float("inf") for scale in self.scales
+        ):
             raise ValueError(f"{self.size} numbers, centers={self.centers}, scales={self.scales}: one each, above 0")
         if bounded and (any(self.centers) or any(scale != 1 for scale in self.scales)):
             raise ValueError("bounded numbers are probabilities: centers are 0 and scales are 1")

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from unrolled.decoders.base import Decoder, DecoderState
-from unrolled.generation.limits import forbid, forbid_repeats, per_row
+from unrolled.generation.limits import (
+    blocked_row,
+    check_beginning,
+    finite,
+    forbid,
+    forbid_repeats,
+    per_row,
+    undefined,
+    undefined_row,
+    whole,
+)
 from unrolled.state import select
 
 
@@ -77,7 +87,9 @@ def beam_search(
         forbidden: tokens never to be written.
 
     Raises:
-        ValueError: an option outside its range, a coverage penalty without attention.
+        ShapeError: a state or a memory of another batch than `start`.
+        ValueError: an option outside its range, a coverage penalty without attention, tokens that the decoder doesn't
+            know, a row for which the options leave no token, logits that are NaN or infinite.
     """
     options = _Options(stop, width, groups, diversity, length_penalty, coverage_penalty, n_best, no_repeat, forbidden)
     check_options(
@@ -89,9 +101,15 @@ def beam_search(
         coverage_penalty=coverage_penalty,
         no_repeat=no_repeat,
     )
+    check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     if bool((least > most).any()):
         raise ValueError("min_length is above max_length, so no text could end")
+    longest = int(most.max()) if len(most) else 0
+    try:
+        finite(**{"": _length_norm(longest + 1, length_penalty)})
+    except (OverflowError, ValueError):
+        raise ValueError(f"length_penalty={length_penalty} is too large for texts of {longest} tokens") from None
     beam = _Beam(options, start, most, least, state, memory)
     with torch.no_grad():
         while beam.open:
@@ -114,15 +132,13 @@ def check_options(
     Raises:
         ValueError: an option outside its range.
     """
-    if width < 1 or not 1 <= n_best <= width:
+    whole(1, width=width, n_best=n_best, groups=groups)
+    whole(0, no_repeat=no_repeat)
+    finite(diversity=diversity, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
+    if n_best > width:
         raise ValueError(f"width={width} and n_best={n_best}: 1 or more, n_best at most the width")
-    if groups < 1 or width % groups:
+    if width % groups:
         raise ValueError(f"groups={groups}: a divisor of width={width}")
-    if min(diversity, length_penalty, coverage_penalty) < 0 or no_repeat < 0:
-        raise ValueError(
-            f"diversity={diversity}, length_penalty={length_penalty}, coverage_penalty={coverage_penalty} and "
-            f"no_repeat={no_repeat} are 0 or more"
-        )
 
 
 @dataclass
@@ -181,7 +197,7 @@ class _Beam:
     def advance(self, decoder: Decoder) -> None:
         """One token more for every open hypothesis."""
         decoded = decoder.step(self.latest, self.state, self.memory)
-        scores = self._allowed(decoded.logits.float().log_softmax(-1))
+        scores = self._allowed(self._defined(decoded.logits.float().log_softmax(-1)))
         origins, tokens, values = self._choose(scores)
         self._reorder(origins, tokens, values, decoded.state, decoded.weights)
         stopped = (tokens == self.options.stop) & values.isfinite()
@@ -189,6 +205,16 @@ class _Beam:
         cut = self.log_probability.isfinite() & self.most.eq(self.tokens.shape[2])[:, None]
         self._end(cut, cut=True)
         self._keep(self._promising())
+
+    def _defined(self, scores: Tensor) -> Tensor:
+        """The same log probabilities, looked through for NaN; what stands in the place of an ended one never counts."""
+        broken = undefined(scores)
+        if not bool(broken.any()):
+            return scores
+        searched = broken.view(len(self.rows), -1) & self.log_probability.isfinite()
+        if bool(searched.any()):
+            raise undefined_row(int(self.rows[searched.any(1)][0]))
+        return scores.masked_fill(broken.unsqueeze(1), -torch.inf)
 
     def _allowed(self, scores: Tensor) -> Tensor:
         """Log probabilities (open × width, vocabulary) of what may come next."""
@@ -272,7 +298,7 @@ class _Beam:
         options = self.options
         score = self.log_probability[row, place] / _length_norm(length, options.length_penalty)
         if options.coverage_penalty > 0 and self.weights is not None:
-            covered = self.weights[row, place].float().sum(1).clamp(max=1.0)
+            covered = self.weights[row, place].float().sum(1).clamp(torch.finfo(torch.float32).tiny, 1.0)
             # A source position behind the end of its row gets no attention and asks for none.
             real = self.weights[row].sum((1, 2)) > 0
             score = score + options.coverage_penalty * covered.log().masked_fill(~real, 0.0).sum(-1)
@@ -304,6 +330,9 @@ class _Beam:
     def best(self) -> Hypotheses:
         """The `n_best` of each row."""
         finished, n_best = self.finished, self.options.n_best
+        blocked = finished.log_probability.isneginf().all(1)
+        if bool(blocked.any()):
+            raise blocked_row(int(blocked.int().argmax()))
         scores = finished.scores
         if self.options.groups > 1:  # groups may have found the same text
             same = (finished.tokens.unsqueeze(1) == finished.tokens.unsqueeze(2)).all(-1)

@@ -7,8 +7,20 @@ import torch
 from torch import Tensor
 
 from unrolled.decoders.base import Decoder, DecoderState
-from unrolled.generation.limits import forbid, forbid_repeats, per_row
+from unrolled.generation.limits import (
+    blocked_row,
+    check_beginning,
+    check_temperature,
+    forbid,
+    forbid_repeats,
+    per_row,
+    undefined,
+    undefined_row,
+    whole,
+)
 from unrolled.state import select
+
+_SINGLE = torch.finfo(torch.float32)
 
 
 class Generated(NamedTuple):
@@ -53,10 +65,12 @@ def sample(
         generator: source of randomness, on the decoder's device; None: torch's own.
 
     Raises:
-        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a length below 0, or a row for which
-            the options leave no token.
+        ShapeError: a state or a memory of another batch than `start`.
+        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a length below 0, tokens that the
+            decoder doesn't know, a row for which the options leave no token, or logits that are NaN or infinite.
     """
     _check(temperature, top_k, top_p, no_repeat)
+    check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     longest = int(most.max()) if len(most) else 0
     written = start.new_full((len(start), longest), 0 if stop is None else stop)
@@ -80,7 +94,7 @@ def sample(
             logits = forbid_repeats(logits, written[rows, :step], no_repeat)
         if stop is not None:
             logits[:, stop].masked_fill_(step < least[rows], -torch.inf)
-        logits = _some_allowed(logits, finished)
+        logits = _some_allowed(logits, finished, undefined(log_probabilities), rows)
         drawn = _draw(logits, temperature, top_k, top_p, generator)
         chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
         log_probability.index_add_(0, rows, chosen.masked_fill(finished, 0.0))
@@ -138,31 +152,38 @@ def own_inputs(
         generator: source of randomness, on the decoder's device; None: torch's own.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        ShapeError: a state or a memory of another batch than the tokens.
+        ValueError: a probability outside [0, 1], tokens that the decoder doesn't know, logits that are NaN or infinite.
     """
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"probability is {probability}, expected 0 to 1")
-    if probability == 0.0:
+    if probability == 0.0 or tokens.shape[1] == 0:
         return tokens
+    check_beginning(decoder, state, memory, tokens[:, 0], None, ())
     drawn = torch.rand(tokens.shape, device=tokens.device, generator=generator) < probability
     fed = list(tokens.unbind(1))
     with torch.no_grad():
         for step in range(len(fed) - 1):
             decoded = decoder.step(fed[step], state, memory)
             state = decoded.state
-            own = torch.multinomial(decoded.logits.float().softmax(-1), 1, generator=generator)[:, 0]
+            chances = decoded.logits.float().softmax(-1)
+            broken = undefined(chances)
+            if bool(broken.any()):
+                raise undefined_row(int(broken.int().argmax()))
+            own = torch.multinomial(chances, 1, generator=generator)[:, 0]
             fed[step + 1] = torch.where(drawn[:, step + 1], own, fed[step + 1])
     return torch.stack(fed, dim=1)
 
 
-def _some_allowed(logits: Tensor, finished: Tensor) -> Tensor:
+def _some_allowed(logits: Tensor, finished: Tensor, broken: Tensor, rows: Tensor) -> Tensor:
     """Logits (batch, vocabulary) to draw from; what a finished row draws never matters."""
     logits = logits.masked_fill(finished.unsqueeze(1), 0.0)
+    broken = broken & ~finished
     blocked = (logits == -torch.inf).all(-1)
-    if bool(blocked.any()):
-        raise ValueError(
-            f"row {int(blocked.int().argmax())}: no token is allowed any more; lower min_length or no_repeat"
-        )
+    if bool((broken | blocked).any()):
+        if bool(broken.any()):
+            raise undefined_row(int(rows[broken][0]))
+        raise blocked_row(int(rows[blocked][0]))
     return logits
 
 
@@ -171,7 +192,9 @@ def _draw(
 ) -> Tensor:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
-    logits = logits.float() / temperature
+    # Below the greatest, so that no quotient is too large, by what single precision has: 0 and ∞ would give NaN.
+    logits = logits.float() - logits.float().amax(-1, keepdim=True)
+    logits = logits / min(max(temperature, _SINGLE.tiny), _SINGLE.max)
     if top_k is not None and top_k < logits.shape[-1]:
         limit = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < limit, -torch.inf)
@@ -184,11 +207,9 @@ def _draw(
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat: int) -> None:
-    if no_repeat < 0:
-        raise ValueError(f"no_repeat={no_repeat}: the size of an n-gram that must not come twice, or 0")
-    if not 0.0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: 0 (greedy) or more; 1 is the model's own distribution")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k}: the number of tokens to keep, 1 or more")
+    whole(0, no_repeat=no_repeat)
+    check_temperature(temperature)
+    if top_k is not None:
+        whole(1, top_k=top_k)
     if top_p is not None and not 0.0 < top_p <= 1.0:
         raise ValueError(f"top_p={top_p}: a probability above 0, at most 1")

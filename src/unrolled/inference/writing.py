@@ -12,6 +12,7 @@ from unrolled.decoders.base import Decoder, DecoderState
 from unrolled.encoders import Encoded
 from unrolled.generation.beam import Hypotheses, beam_search, check_options
 from unrolled.generation.ensemble import EnsembleDecoder
+from unrolled.generation.limits import check_temperature, finite, whole
 from unrolled.generation.sampling import sample
 from unrolled.networks import EncoderDecoder
 
@@ -62,15 +63,17 @@ class Search(NamedTuple):
             coverage_penalty=self.coverage_penalty,
             no_repeat=self.no_repeat,
         )
-        if self.max_ratio < 0 or self.max_extra < 0 or self.max_ratio + self.max_extra == 0:
+        finite(max_ratio=self.max_ratio, min_ratio=self.min_ratio)
+        whole(0, max_extra=self.max_extra)
+        if self.max_ratio + self.max_extra == 0:
             raise ValueError(
                 f"max_ratio={self.max_ratio}, max_extra={self.max_extra}: tokens per source token and beyond, "
                 "0 or more, not both 0"
             )
-        if self.min_ratio < 0 or self.min_ratio > self.max_ratio:
+        if self.min_ratio > self.max_ratio:
             raise ValueError(f"min_ratio={self.min_ratio}: from 0 to max_ratio, which is {self.max_ratio}")
-        if self.temperature is not None and not 0.0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature}: 0 or more; 1 is the model's own distribution")
+        if self.temperature is not None:
+            check_temperature(self.temperature)
         if self.temperature is not None and self.n_best > 1:
             raise ValueError(f"n_best={self.n_best} with a temperature: texts drawn at random come one by one")
         return self

@@ -71,7 +71,7 @@ class Augmentation:
         amounts |= {"band_masks": band_masks, "time_masks": time_masks}
         amounts |= {"least_trim": least_trim, "band_width": band_width}
         for name, value in {**shares, **chances, **amounts}.items():
-            if value < 0 or (name in shares and value >= 1) or (name in chances and value > 1):
+            if not 0 <= value < float("inf") or (name in shares and value >= 1) or (name in chances and value > 1):
                 raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
         for name, least, most in (("snr", least_snr, most_snr), ("trim", least_trim, most_trim)):
             if least > most:

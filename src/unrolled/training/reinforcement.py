@@ -27,7 +27,7 @@ class Reinforcement(nn.Module):
 
     def __init__(self, weight: float = 1.0, entropy: float = 0.002, decay: float = 0.9) -> None:
         super().__init__()
-        if weight < 0 or entropy < 0 or not 0.0 <= decay < 1.0:
+        if not (0 <= weight < float("inf") and 0 <= entropy < float("inf")) or not 0.0 <= decay < 1.0:
             raise ValueError(f"weight={weight} and entropy={entropy} are 0 or more, decay={decay} is in [0, 1)")
         self.weight, self.entropy, self.decay = weight, entropy, decay
         self.register_buffer("baseline", torch.zeros(()))

@@ -57,7 +57,7 @@ class SequenceTask(LightningModule, ABC):
     ) -> None:
         super().__init__()
         _refuse_unloadable(network)
-        if l1 < 0 or l2 < 0:
+        if not (0 <= l1 < float("inf") and 0 <= l2 < float("inf")):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
         self.codec = codec

@@ -108,7 +108,7 @@ class WritingTask(SequenceTask):
         for name, value in (("label_smoothing", label_smoothing), ("own_inputs", own_inputs)):
             if not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} is {value}, expected a share in [0, 1)")
-        if coverage < 0 or validation_width < 1 or shown < 0:
+        if not 0 <= coverage < float("inf") or validation_width < 1 or shown < 0:
             raise ValueError(
                 f"coverage={coverage} and shown={shown} are 0 or more, validation_width={validation_width} 1 or more"
             )

@@ -52,7 +52,11 @@ class ImageTransform:
                 f"size={self.size} is 1 or more, fit={self.fit!r} one of {', '.join(_FITS)}, "
                 f"crop={self.crop} a share in (0, 1]"
             )
-        if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+        if (
+            len(self.mean) != self.channels
+            or len(self.std) != self.channels
+            or not all(0 < std < float("inf") for std in self.std)
+        ):
             raise ValueError(
                 f"mean={list(self.mean)} and std={list(self.std)}: one of each for {self.channels} channels, "
                 "and no std of 0"

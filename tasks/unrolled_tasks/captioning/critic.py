@@ -60,7 +60,7 @@ class SelfCritic:
             raise ValueError(f"baseline={baseline!r}: samples or greedy")
         if samples < (2 if baseline == "samples" else 1):
             raise ValueError(f"samples={samples}: 1 or more with baseline=greedy, 2 or more without")
-        if bleu < 0:
+        if not 0 <= bleu < float("inf"):
             raise ValueError(f"bleu={bleu}: the weight of BLEU-4 in the reward, 0 or more")
         self.samples, self.baseline, self.bleu = samples, baseline, bleu
         self._scorer = CiderD([_words(text) for text in several] for several in references)

@@ -97,13 +97,13 @@ class Captioning(WritingTask):
         )
         if not isinstance(getattr(self.network, "encoder", None), ImageEncoder):
             raise ValueError("captioning wants an EncoderDecoder whose encoder is an ImageEncoder")
-        if doubly_stochastic < 0 or gallery < 0:
+        if not 0 <= doubly_stochastic < float("inf") or gallery < 0:
             raise ValueError(f"doubly_stochastic={doubly_stochastic} and gallery={gallery} are 0 or more")
         if doubly_stochastic > 0 and not self.decoder.attends:
             raise ValueError(f"doubly_stochastic={doubly_stochastic} weighs attention, and this network has none")
         if trunk_from is not None and trunk_from < 0:
             raise ValueError(f"trunk_from={trunk_from}: a step, 0 or more, or null to leave the trunk as it is")
-        if trunk_lr is not None and (trunk_from is None or trunk_lr <= 0):
+        if trunk_lr is not None and (trunk_from is None or not 0 < trunk_lr < float("inf")):
             raise ValueError(f"trunk_lr={trunk_lr}: above 0, and with trunk_from, the step from which the trunk learns")
         self.pretrained, self.trunk_from, self.trunk_lr = pretrained, trunk_from, trunk_lr
         self.doubly_stochastic, self.gallery = doubly_stochastic, gallery

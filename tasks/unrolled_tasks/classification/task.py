@@ -90,7 +90,7 @@ class Classification(SequenceTask):
                 f"label_smoothing={label_smoothing} is a share in [0, 1), shown={shown} and mistakes={mistakes} are 0 "
                 "or more"
             )
-        if mixup < 0 or (mixup and isinstance(codec.source, Codec)):
+        if not 0 <= mixup < float("inf") or (mixup and isinstance(codec.source, Codec)):
             raise ValueError(f"mixup={mixup} is 0 or more, and 0 for text: it mixes frames, and words cannot be mixed")
         if any(not 0 < share <= 1 for share in shares):
             raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
