@@ -55,6 +55,7 @@ def captions(
     max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
     broken: Callable[[ImageError], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Candidate] | None]:
     """The `options.n_best` captions of each image, the best first; arguments are those of `caption`.
 
@@ -66,6 +67,7 @@ def captions(
         max_pixels: see `caption`.
         generator: see `caption`.
         broken: is told of each image that cannot be read, whose row is then None; without it the error is raised.
+        progress: is told, time and again, how many images have their captions.
 
     Raises:
         ValueError: see `caption`.
@@ -81,7 +83,7 @@ def captions(
         raise ValueError(f"batch_size={batch_size}: 1 or more")
     transform = ImageTransform.from_dict(codec.image)
     tensors = (_readable(transform, image, max_pixels, broken) for image in images)
-    return _stream(networks, codec, tensors, options, batch_size, generator)
+    return _stream(networks, codec, tensors, options, batch_size, generator, progress)
 
 
 def _stream(
@@ -91,11 +93,16 @@ def _stream(
     options: Search,
     batch_size: int,
     generator: torch.Generator | None,
+    progress: Callable[[int], None] | None,
 ) -> Iterator[list[Candidate] | None]:
     device = next(networks[0].parameters()).device
+    done = 0
     while chunk := list(islice(images, batch_size)):
         seen = [tensor for tensor in chunk if tensor is not None]
         rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+        done += len(chunk)
+        if progress is not None:
+            progress(done)
         yield from (None if tensor is None else next(rows) for tensor in chunk)
 
 

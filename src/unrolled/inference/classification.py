@@ -17,6 +17,8 @@ from unrolled.readers import PictureReader
 from unrolled.vision import MAX_PIXELS, read_image
 
 Answers = LabelCodec | NumberCodec
+MAX_LENGTH = 10_000
+"""Steps of a text that are read unless another length is asked for."""
 
 
 class Prediction(NamedTuple):
@@ -43,10 +45,12 @@ class Limits(NamedTuple):
     Attributes:
         pixels: of a picture.
         seconds: of a recording.
+        steps: of a text, which is cut after them.
     """
 
     pixels: int = MAX_PIXELS
     seconds: float = MAX_SECONDS
+    steps: int = MAX_LENGTH
 
 
 def answers(outputs: Tensor, codec: Answers) -> Tensor:
@@ -70,6 +74,7 @@ def classify(
     ahead: int = 256,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float = MAX_SECONDS,
+    max_length: int = MAX_LENGTH,
     notice: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
     """One prediction for each source, in order.
@@ -83,12 +88,14 @@ def classify(
         ahead: sources taken before the first of them is answered, so that those of similar length go together.
         max_pixels: a file with a larger picture is refused before it is decoded.
         max_seconds: a longer recording is refused.
-        notice: is told, once for each kind, that recordings are resampled, mixed or silent.
+        max_length: steps of a text that are read; what is longer is cut after them.
+        notice: is told, once for each kind, that recordings are resampled, mixed or silent, and of each text that is
+            cut.
 
     Raises:
         ValueError: a network that classifies nothing; a source that cannot be read, which is named.
     """
-    limits = Limits(max_pixels, max_seconds)
+    limits = Limits(max_pixels, max_seconds, max_length)
     found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, limits=limits, notice=notice)
     return (said for said in found if said is not None)
 
@@ -102,6 +109,7 @@ def predictions(
     limits: Limits = Limits(),  # noqa: B008  # immutable
     notice: Callable[[str], None] | None = None,
     broken: Callable[[ValueError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Prediction | None]:
     """As `classify`, going on behind a source that cannot be read.
 
@@ -113,6 +121,7 @@ def predictions(
         limits: see `classify`.
         notice: see `classify`.
         broken: is told of each source that cannot be read, in whose place None is given; None raises the error.
+        progress: is told, time and again, how many of the sources that were taken are answered.
 
     Raises:
         ValueError: see `classify`.
@@ -120,14 +129,14 @@ def predictions(
     network, codec = _classifier(bundle)
     if isinstance(sources, str | bytes):
         raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
-    if batch_size < 1 or ahead < 1:
-        raise ValueError(f"batch_size={batch_size} and ahead={ahead} are 1 or more")
+    if min(batch_size, ahead, *limits) <= 0:
+        raise ValueError(f"batch_size={batch_size}, ahead={ahead} and all {limits} are 1 or more")
     tensors = _tensors(sources, codec, limits, Once(notice), broken)
-    return _stream(network, codec, tensors, batch_size, ahead)
+    return _stream(network, codec, tensors, batch_size, ahead, progress)
 
 
 class Once:
-    """Says each kind of thing once."""
+    """Says each kind of thing once, unless it is said of each source."""
 
     def __init__(self, notice: Callable[[str], None] | None) -> None:
         self._notice, self._said = notice, set[str]()
@@ -136,6 +145,11 @@ class Once:
         if self._notice is not None and kind not in self._said:
             self._notice(f"{said} (said once, others may follow)")
         self._said.add(kind)
+
+    def each(self, said: str) -> None:
+        """Says this in any case."""
+        if self._notice is not None:
+            self._notice(said)
 
 
 class Listener:
@@ -207,20 +221,31 @@ def _classifier(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
 
 
 def _stream(
-    network: SequenceClassifier, codec: Answers, sources: Iterator[Tensor | None], batch_size: int, ahead: int
+    network: SequenceClassifier,
+    codec: Answers,
+    sources: Iterator[Tensor | None],
+    batch_size: int,
+    ahead: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[Prediction | None]:
     device = next(network.parameters()).device
+    done = 0
     while taken := list(islice(sources, ahead)):
         read = {place: source for place, source in enumerate(taken) if source is not None}
         found: dict[int, Prediction] = {}
         order = sorted(read, key=lambda place: len(read[place]))
         for begin in range(0, len(order), batch_size):
+            if progress is not None:
+                progress(done + begin, done + len(taken))
             places = order[begin : begin + batch_size]
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
             lengths = torch.tensor([len(read[place]) for place in places])
             with torch.no_grad():
                 said = answers(network(padded, lengths), codec)
             found |= {place: prediction(row, codec) for place, row in zip(places, said, strict=True)}
+        done += len(taken)
+        if progress is not None:
+            progress(done, done)
         yield from (found.get(place) for place in range(len(taken)))
 
 
@@ -247,7 +272,12 @@ def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) 
         ids = codec.encode(" ".join(source.split()))
         if not ids:
             raise ValueError(f"source {number}: the text {source!r:.60} has no {reader.unit} that can be read")
-        return torch.tensor(ids)
+        if len(ids) > limits.steps:
+            once.each(
+                f"source {number} has {len(ids):,} {reader.unit}s, more than max_length={limits.steps}: it is cut "
+                "after them"
+            )
+        return torch.tensor(ids[: limits.steps])
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
         if isinstance(reader, AudioFeatures):

@@ -5,10 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from unrolled.inference.progress import Progress
 from unrolled.wording import refused
 
 if TYPE_CHECKING:
@@ -109,6 +111,13 @@ def _add_translate(commands: Any) -> None:
     translate.add_argument(
         "--ahead", type=int, default=512, help="lines read before the first answer; 1 to type (default: %(default)s)"
     )
+    translate.add_argument(
+        "--max-length",
+        type=int,
+        default=128,
+        metavar="N",
+        help="source tokens at once; longer lines are cut where a sentence ends, and joined (default: %(default)s)",
+    )
     translate.add_argument("--batch-tokens", type=int, default=2048, help="translated at once (default: %(default)s)")
     _add_common(translate)
     translate.set_defaults(run=_translate)
@@ -174,6 +183,9 @@ def _add_classify(commands: Any) -> None:
     )
     _add_pixels(classify)
     classify.add_argument(
+        "--max-length", type=int, default=10_000, metavar="N", help="steps of a text at most (default: %(default)s)"
+    )
+    classify.add_argument(
         "--max-seconds", type=float, default=3600.0, metavar="S", help="of a recording at most (default: %(default)g)"
     )
     _add_common(classify)
@@ -205,20 +217,13 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"--count {options.count}: 1 or more")
     generator = _generator(options)
     bundle = _load(options, options.checkpoint)
-    for number in range(options.count):
-        if number:
-            print("\n" + "─" * 40 + "\n")
-        print(
-            sample_text(
-                bundle,
-                options.prompt,
-                length=options.length,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                generator=generator,
-            )
-        )
+    how = {name: getattr(options, name) for name in ("length", "temperature", "top_k", "top_p")}
+    with Progress("sample") as progress:
+        for number in range(options.count):
+            if number:
+                print("\n" + "─" * 40 + "\n")
+            progress.at(f"text {number + 1:,} of {options.count:,} is being written")
+            print(sample_text(bundle, options.prompt, generator=generator, **how), flush=True)
 
 
 def _translate(options: argparse.Namespace) -> None:
@@ -230,14 +235,17 @@ def _translate(options: argparse.Namespace) -> None:
     generator = _generator(options)
     bundles = [_load(options, path) for path in options.checkpoint]
     lines = _utf8(sys.stdin, "standard input")
-    how: dict[str, Any] = {"batch_tokens": options.batch_tokens, "ahead": options.ahead, "generator": generator}
-    if options.n_best is None:
-        for text in translate(bundles, lines, options=search, **how):
-            print(_line(text), flush=options.ahead == 1)
-        return
-    for number, row in enumerate(alternatives(bundles, lines, options=search, **how), start=1):
-        for candidate in row:
-            print(number, f"{candidate.score:.4f}", _line(candidate.text), sep="\t")
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("batch_tokens", "ahead", "max_length")}
+    with Progress("translate") as progress:
+        how |= {"generator": generator, "notice": partial(_say, "translate")}
+        how["progress"] = partial(progress.counted, "lines are translated")
+        if options.n_best is None:
+            for text in translate(bundles, lines, options=search, **how):
+                print(_line(text), flush=True)
+            return
+        for number, row in enumerate(alternatives(bundles, lines, options=search, **how), start=1):
+            for candidate in row:
+                print(number, f"{candidate.score:.4f}", _line(candidate.text), sep="\t", flush=True)
 
 
 def _caption(options: argparse.Namespace) -> None:
@@ -253,23 +261,24 @@ def _caption(options: argparse.Namespace) -> None:
     generator = _generator(options)
     bundles = [_load(options, path) for path in (options.checkpoint, *options.others)]
     broken: list[ValueError] = []
-    found = captions(
-        bundles,
-        options.images,
-        options=search,
-        batch_size=options.batch_size,
-        generator=generator,
-        max_pixels=options.max_pixels,
-        broken=broken.append if options.skip_broken else None,
-    )
-    for path, row in zip(options.images, found, strict=True):
-        if row is None:
-            continue
-        if options.n_best is None:
-            print(path, _line(best(str(path), row).text), sep="\t")
-            continue
-        for candidate in row:
-            print(path, f"{candidate.score:.4f}", _line(candidate.text), sep="\t")
+    of = len(options.images)
+    with Progress("caption") as progress:
+        progress.counted("images have captions", 0, of)
+        found = captions(
+            bundles,
+            options.images,
+            options=search,
+            batch_size=options.batch_size,
+            generator=generator,
+            max_pixels=options.max_pixels,
+            broken=broken.append if options.skip_broken else None,
+            progress=lambda done: progress.counted("images have captions", done, of),
+        )
+        for path, row in zip(options.images, found, strict=True):
+            shown = [] if row is None else row if options.n_best else [best(str(path), row)]
+            for candidate in shown:
+                score = (f"{candidate.score:.4f}",) if options.n_best else ()
+                print(path, *score, _line(candidate.text), sep="\t", flush=True)
     _say_broken(broken, f"{len(options.images)} images", options)
 
 
@@ -301,26 +310,28 @@ def _classify(options: argparse.Namespace) -> None:
     names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
     broken: list[ValueError] = []
     skip = broken.append if options.skip_broken else None
-    limits = Limits(options.max_pixels, options.max_seconds)
-    found = predictions(bundle, sources, ahead=options.ahead, limits=limits, notice=_say, broken=skip)
+    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_say, "classify"), "broken": skip}
+    how["limits"] = Limits(options.max_pixels, options.max_seconds, options.max_length)
     answered = 0
-    for said, name in zip(found, names, strict=False):
-        if said is None:
-            continue
-        answered += 1
-        shown = " ".join(name.split())
-        if options.json:
-            content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
-            print(json.dumps(content, ensure_ascii=False), flush=options.ahead == 1)
-        elif isinstance(bundle.codec, NumberCodec):
-            print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=options.ahead == 1)
-        else:
-            print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=options.ahead == 1)
+    with Progress("classify") as progress:
+        how["progress"] = partial(progress.counted, "sources are answered")
+        for said, name in zip(predictions(bundle, sources, **how), names, strict=False):
+            if said is None:
+                continue
+            answered += 1
+            shown = " ".join(name.split())
+            if options.json:
+                content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
+                print(json.dumps(content, ensure_ascii=False), flush=True)
+            elif isinstance(bundle.codec, NumberCodec):
+                print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=True)
+            else:
+                print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=True)
     _say_broken(broken, f"{answered + len(broken)} sources", options)
 
 
-def _say(text: str) -> None:
-    print(f"unrolled classify: {text}", file=sys.stderr)
+def _say(command: str, text: str) -> None:
+    print(f"unrolled {command}: {text}", file=sys.stderr)
 
 
 def _utf8(stream: TextIO, name: str) -> Iterator[str]:

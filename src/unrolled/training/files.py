@@ -52,6 +52,14 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
+def is_there(path: Path) -> bool:
+    """Whether it is a file that can be looked at; a name may also be one that no system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def suffix_of(path: Path) -> str:
     """The suffix that tells what a file holds, in lower case: ".jsonl" of pairs.jsonl.gz."""
     name = path.with_suffix("") if path.suffix.lower() in _OPENERS else path

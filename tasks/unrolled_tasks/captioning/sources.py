@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from unrolled.training.arrays import Picture
 from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, read_text, stamps
+from unrolled.training.files import find_files, is_there, nearest, read_text, stamps
 from unrolled.training.hub import HubSplits
 from unrolled.training.tables import TABLES, parsed_json, read_table, single_spaced
 
@@ -261,7 +261,7 @@ def with_unnamed(images: Iterator[Captioned], folder: Path) -> Iterator[Captione
 def named_stamps(images: Iterator[Captioned]) -> str:
     """A digest that differs when one of the image files that are named does."""
     paths = (Path(one.picture.path) for one in images if one.picture.content is None)
-    return hashlib.sha256(repr(stamps(path for path in paths if path.is_file())).encode()).hexdigest()
+    return hashlib.sha256(repr(stamps(path for path in paths if is_there(path))).encode()).hexdigest()
 
 
 def _picture(value: Any, folder: Path, place: str) -> Picture:

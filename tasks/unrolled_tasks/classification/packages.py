@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ def film_sentences(archive: str | None = None, *, ratings: bool = False) -> Part
             packed = outer.extractfile(inner)
             with tarfile.open(fileobj=io.BytesIO(packed.read() if packed else b"")) as files:
                 held = files.extractfile(name)
-                text = held.read().decode("utf-8", errors="strict") if held else ""
-    except (OSError, tarfile.TarError, StopIteration, KeyError, UnicodeDecodeError) as error:
+                lines = held.read().decode("utf-8", errors="strict").splitlines() if held else []
+        rows = [
+            (number, float(rating), text) for number, rating, text in (line.split("\t", 2) for line in lines if line)
+        ]
+    except (OSError, EOFError, zlib.error, tarfile.TarError, StopIteration, KeyError, ValueError) as error:
         raise DataError(f"{archive} is no source archive of vaderSentiment 3.3.2: {error!r}") from error
-    rows = [line.split("\t", 2) for line in text.splitlines() if line.strip()]
 
-    def answer(rating: str) -> str:
-        return rating if ratings else "positive" if float(rating) > 0 else "negative"
+    def answer(rating: float) -> Any:
+        return rating if ratings else "positive" if rating > 0 else "negative"
 
     return {"train": [Example(text, answer(rating), "", f"film sentence {number}") for number, rating, text in rows]}
 

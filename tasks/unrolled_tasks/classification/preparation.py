@@ -15,7 +15,7 @@ from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.arrays import Sequences, write_sequences
 from unrolled.training.console import waiting
 from unrolled.training.data import DataError
-from unrolled.training.files import stamps
+from unrolled.training.files import is_there, stamps
 from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.media import Medium, located
@@ -191,7 +191,7 @@ class Preparation:
         """Plain data that differ whenever the example does."""
         source = example.source if self._medium.unit == "token" else located(example)
         if isinstance(source, Path):
-            source = stamps([source])[0] if source.exists() else None
+            source = stamps([source])[0] if is_there(source) else None
         elif isinstance(source, Tensor):
             source = hashlib.sha256(source.contiguous().numpy().tobytes()).hexdigest()
         elif isinstance(source, bytes):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.inference import Search, alternatives, translate
+from unrolled.inference.pieces import pieces
 from unrolled.training.run import run, score
 from unrolled_tasks.translation.lengths import read_lengths
 
@@ -222,10 +223,44 @@ def test_lines_are_translated_in_order_and_none_is_lost(trained: Path, pairs: Pa
     assert [line.split("\t")[0] for line in best.splitlines()] == ["1", "1", "2"]
 
 
+def test_a_long_line_is_translated_in_pieces_and_short_ones_do_not_wait(trained: Path, python: Process) -> None:
+    bundle = load_bundle(trained)
+    sentences = ["ab cd.", "abcd abcd!", "d c b a?"] * 100
+    long = " ".join(sentences)
+    most = max(len(bundle.codec.encode(sentence)) for sentence in sentences)
+    said: list[str] = []
+    told: list[tuple[int, int]] = []
+
+    found = list(
+        translate(bundle, ["ab", long, "cd"], max_length=most, notice=said.append, progress=lambda *n: told.append(n))
+    )
+
+    cut = pieces(long, bundle.codec.encode, most)
+    assert found == [
+        *translate(bundle, ["ab"]),
+        " ".join(translate(bundle, [bundle.codec.source.decode(piece.ids) for piece in cut])),
+        *translate(bundle, ["cd"]),
+    ]
+    assert len(cut) > 100
+    tokens = sum(len(piece.ids) for piece in cut)
+    why = f"line 2 has {tokens:,} {bundle.codec.source.unit}s, more than max_length={most}"
+    assert said == [f"{why}: it is translated in {len(cut)} pieces"]
+    assert told[0] == (0, 3)
+    assert told[-1] == (3, 3)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    rows = next(alternatives(bundle, [long], options=Search(n_best=2), max_length=most))
+    assert rows[0].text == found[1]
+    assert rows[0].log_probability >= rows[1].log_probability
+    done = python("-m", "unrolled", "translate", str(trained), "--max-length", str(most), stdin=f"ab\n{long}\ncd\n")
+    assert done.stdout.split("\n")[:-1] == found
+    assert done.stderr == f"unrolled translate: {said[0]}\n"
+
+
 def test_a_wrong_command_says_what_is_wrong(trained: Path, pairs: Path, python: Process) -> None:
     for arguments, message in (
         (["translate", "nothing.ckpt"], "no such file"),
         (["translate", str(trained), "--width", "0"], "width=0"),
+        (["translate", str(trained), "--max-length", "0"], "max_length=0"),
         (["translate", str(trained), "--device", "abacus"], "--device abacus"),
         (["sample", str(trained)], "only a decoder writes text"),
     ):

@@ -1,0 +1,264 @@
+"""Files changed at random: whatever reads them answers with what it documents, soon, and never with a traceback."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+
+from unrolled import (
+    AudioFeatures,
+    FeatureEncoder,
+    GRUCell,
+    Recurrent,
+    build,
+    load_bundle,
+)
+from unrolled.audio import read_recording
+from unrolled.codecs import LabelCodec, WordCodec
+from unrolled.inference.command import main
+from unrolled.readers import PictureReader
+from unrolled.training.files import read_lines
+from unrolled.vision import ImageTransform, read_image
+from unrolled_tasks.captioning.sources import KarpathySource, TableSource
+from unrolled_tasks.classification import ClassificationData, Pictures, Series, Sound, Text
+from unrolled_tasks.classification.packages import film_sentences
+from unrolled_tasks.classification.vectors import load_vectors
+from unrolled_tasks.translation.lengths import read_lengths
+from unrolled_tasks.translation.sources import TextPairSource, source_of_files
+
+MUTANTS = int(os.environ.get("UNROLLED_MUTANTS", "40"))  # of each file; more of them to look for more
+SECONDS = 5.0  # for one of them
+ODD = [
+    b"\0",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b'"',
+    b"\n",
+    b"\t",
+    b",",
+    b":",
+    b"nan",
+    b"1e999",
+]
+ODD += [
+    b"9" * 5000,
+    b"-1",
+    b"{",
+    b"[" * 3000,
+    b"\\ud800",
+    b"\xc3",
+    b"null",
+    b"true",
+    b"\r",
+    b"../",
+    b"a" * 300,
+    b"{}",
+    b"[]",
+]
+
+Image = pytest.importorskip("PIL.Image")
+soundfile = pytest.importorskip("soundfile")
+
+
+class Kind(NamedTuple):
+    """A file as it should be, and what reads it."""
+
+    name: str
+    content: bytes
+    read: Callable[[Path], Any]
+
+
+def mutant(content: bytes, drawn: random.Random) -> bytes:
+    """The content with some of its bytes changed, cut out, doubled or replaced by what readers stumble over."""
+    changed = bytearray(content)
+    for _ in range(drawn.choice([1, 1, 2, 4, 16])):
+        place = (
+            drawn.randrange(len(changed) + 1) if drawn.random() < 0.6 else drawn.randrange(min(len(changed), 64) + 1)
+        )
+        end = min(len(changed), place + drawn.choice([1, 1, 4, 32]))
+        how = drawn.randrange(6)
+        if how == 0:
+            changed[place:end] = drawn.randbytes(end - place)
+        elif how == 1:
+            del changed[place:end]
+        elif how == 2:
+            changed[place:place] = changed[place:end] * drawn.choice([1, 2, 50])
+        elif how == 3:
+            changed[place:end] = drawn.choice(ODD)
+        elif how == 4 and place < len(changed):
+            changed[place] ^= 1 << drawn.randrange(8)
+        else:
+            del changed[place if drawn.random() < 0.3 else len(changed) :]
+    return bytes(changed)
+
+
+def texts() -> Iterator[Kind]:
+    text = "one two\nthree é€ 4\n\nfive\r\n" * 20
+    for suffix, pack in (("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
+        yield Kind(f"a.txt{suffix}", pack(text.encode()), lambda path: list(read_lines(path)))
+    pairs = [
+        {"source": f"eins {n}", "target": f"one {n}", "translation": {"source": "a", "target": "b"}} for n in range(9)
+    ]
+    rows = "\n".join(json.dumps(pair) for pair in pairs)
+    separated = "source,target\n" + "".join(f'"eins, {n}",one {n}\n' for n in range(9))
+
+    def read_pairs(path: Path) -> Any:
+        return list(source_of_files(str(path), None, None, "source", "target").pairs("train"))
+
+    yield Kind("pairs.jsonl", rows.encode(), read_pairs)
+    yield Kind("pairs.csv", separated.encode(), read_pairs)
+    yield Kind("pairs.tsv", separated.replace(", ", " ").replace(",", "\t").encode(), read_pairs)
+    yield Kind("pairs.parquet", packed({k: [p[k] for p in pairs] for k in ("source", "target")}), read_pairs)
+    yield Kind("a.de", text.encode(), lambda path: list(TextPairSource({"train": [str(path)] * 2}).pairs("train")))
+    vectors = "3 4\n" + "".join(f"{word} 0.1 -2 3e-3 4\n" for word in ("one", "two", "é"))
+    encoder = FeatureEncoder(3, CORE)
+    encoder.embedding = torch.nn.Embedding(5, 4)  # type: ignore[assignment]
+    yield Kind("vectors.txt", vectors.encode(), lambda path: load_vectors(path, WordCodec(["one", "two"]), encoder))
+    yield Kind("lengths.csv", b"words,sentences,BLEU\n1-5,30,12.5\n6-9,7,1.0\n", lambda path: read_lengths(path.parent))
+
+
+def labelled() -> Iterator[Kind]:
+    def read(path: Path, reader: Any = None, **options: Any) -> Any:
+        data = ClassificationData(reader=reader or Series(series="run"), files=str(path), cut=[1, 0, 0], **options)
+        data.prepare()
+        return list(data.test_dataloader())
+
+    ts = "@timeStamps false\n@classLabel true a b\n@data\n" + "".join(
+        f"1,2,{n}:4,5,6:{'ab'[n % 2]}\n" for n in range(6)
+    )
+    rows = [(n // 2, n * 0.5, 1e8 + n // 2, "ab"[n // 2 % 2]) for n in range(16)]
+    table = "run,x,y,label\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+    columns = dict(zip(("run", "x", "y", "label"), map(list, zip(*rows, strict=True)), strict=True))
+    yield Kind("a.ts", ts.encode(), lambda path: read(path, Series()))
+    yield Kind("series.csv", table.encode(), read)
+    yield Kind("series.parquet", packed(columns), read)
+    yield Kind("numbers.csv", table.encode(), partial(read, answer=["y", "run"], target="number", group="label"))
+    films = "".join(
+        json.dumps({"text": f"a {w} film", "label": w, "who": n}) + "\n" for n, w in enumerate(["ok", "no"] * 4)
+    )
+    yield Kind("films.jsonl", films.encode(), lambda path: read(path, Text(), unit="token", source="text", group="who"))
+    named = "source,label\n" + "a.png,a\nb.png,b\n" * 3
+    yield Kind("named.csv", named.encode(), lambda path: read(path, Pictures(), on_error="skip"))
+    heard = "source,label\n" + "a.wav,a\nb.wav,b\n" * 3
+    sound = partial(AudioFeatures, num_mels=4)
+    yield Kind("heard.csv", heard.encode(), lambda path: read(path, Sound(sound), on_error="skip", kept="disk"))
+    inner, outer = io.BytesIO(), io.BytesIO()
+    for file, name, content in (
+        (inner, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", b"1\t2.5\tfine film\n2\t-1.5\tpoor film\n"),
+        (outer, "vader/additional_resources/hutto_ICWSM_2014.tar.gz", None),
+    ):
+        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+            content = inner.getvalue() if content is None else content
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    yield Kind("vader.tar.gz", outer.getvalue(), lambda path: film_sentences(str(path)))
+
+
+def captioned() -> Iterator[Kind]:
+    def read(path: Path) -> Any:
+        source = TableSource({"train": str(path)}, None, "caption*")
+        return [*source.images("train"), source.fingerprint(), str(source)]
+
+    def karpathy(path: Path) -> Any:
+        source = KarpathySource(str(path), str(path.parent))
+        return [*source.images("train"), source.fingerprint()]
+
+    rows = [{"file_name": f"{n}.png", "caption": f"a dog {n}", "captions": ["a", {"raw": "b"}]} for n in range(4)]
+    yield Kind("metadata.jsonl", "\n".join(map(json.dumps, rows)).encode(), read)
+    held = {"image": [{"bytes": b"png", "path": "a.png"}] * 4, "caption": [["a", "b"]] * 4}
+    yield Kind("held.parquet", packed(held), read)
+    images = [{"filename": "a.png", "filepath": "x", "split": "train", "sentences": [{"raw": "a dog"}]}] * 3
+    yield Kind("dataset.json", json.dumps({"images": images}).encode(), karpathy)
+
+
+def sounds_and_pictures() -> Iterator[Kind]:
+    samples = 0.3 * np.sin(np.arange(4000) / 5)
+    for kind in ("wav", "flac", "ogg", "mp3"):
+        file = io.BytesIO()
+        soundfile.write(file, samples, 8000, format=kind)
+        yield Kind(f"a.{kind}", file.getvalue(), partial(read_recording, partial=True))
+        yield Kind(f"b.{kind}", file.getvalue(), lambda path: read_recording(io.BytesIO(path.read_bytes()), "b"))
+    picture = Image.effect_noise((40, 30), 60)
+    for kind in ("png", "jpeg", "gif", "tiff", "bmp", "webp", "ppm", "ico", "tga", "pcx"):
+        file = io.BytesIO()
+        picture.convert("L" if kind == "gif" else "RGB").save(file, kind)
+        yield Kind(f"a.{kind}", file.getvalue(), ImageTransform(size=8))
+        yield Kind(f"b.{kind}", file.getvalue(), lambda path: read_image(path.read_bytes()))
+
+
+def checkpoints() -> Iterator[Kind]:
+    file = io.BytesIO()
+    torch.save(bundle(PictureReader([4, 4])), file)
+    yield Kind("a.ckpt", file.getvalue(), load_bundle)
+    yield Kind("b.ckpt", file.getvalue(), lambda path: main(["classify", str(path), str(path)]))
+
+
+CORE = partial(Recurrent, GRUCell, hidden_size=4)
+
+
+def bundle(reader: Any) -> dict[str, Any]:
+    core = {"_target_": "unrolled.Recurrent", "_partial_": True, "hidden_size": 4}
+    core["cell"] = {"_target_": "unrolled.GRUCell", "_partial_": True}
+    encoder = {"_target_": "unrolled.FeatureEncoder", "input_size": reader.output_size, "core": core}
+    pooling = {"_target_": "unrolled.MeanPooling", "_partial_": True}
+    network = {"_target_": "unrolled.SequenceClassifier", "encoder": encoder, "num_outputs": 2, "pooling": pooling}
+    weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
+    codec = LabelCodec(["a", "b"], reader).to_dict()
+    return {"state_dict": weights, "unrolled": {"format": 1, "network": network, "codec": codec, "info": {}}}
+
+
+def packed(columns: dict[str, list[Any]]) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+KINDS = [kind for each in (texts, labelled, captioned, sounds_and_pictures, checkpoints) for kind in each()]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+@pytest.mark.filterwarnings("ignore")
+def test_a_changed_file_is_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
+    for name in ("a.png", "b.png", "0.png"):
+        Image.effect_noise((4, 4), 50).save(tmp_path / name)
+        soundfile.write(tmp_path / f"{name[0]}.wav", np.ones(400), 8000)
+    drawn = random.Random(kind.name)
+    path = tmp_path / kind.name
+    path.write_bytes(kind.content)
+    kind.read(path)
+
+    refused: list[ValueError] = []
+    for number in range(MUTANTS):
+        content = mutant(kind.content, drawn)
+        path.write_bytes(content)
+        began = time.process_time()
+        try:
+            kind.read(path)
+        except ValueError as error:
+            refused.append(error)
+        except Exception as error:
+            error.add_note(f"mutant {number}: {content[:2000]!r}")
+            raise
+        assert time.process_time() - began < SECONDS, f"mutant {number} takes too long: {content[:2000]!r}"
+    assert refused or kind.name == "b.ckpt"  # a command, which answers by its exit status
+    for error in refused:
+        assert str(error).strip()
+        assert type(error) is ValueError or type(error).__module__.startswith("unrolled."), repr(error)
