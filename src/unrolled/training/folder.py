@@ -1,6 +1,7 @@
 """The folder of a run: one run at a time, and no run over another."""
 
 import logging
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from unrolled.training.options import ConfigurationError
 
+_LOCK = ".lock"
 _log = logging.getLogger(__name__)
 
 
@@ -28,8 +30,9 @@ def owned(folder: Path, *, resume: Path | None) -> Generator[None]:
         FolderError: another run is writing there, or has written there.
         OSError: it can't be made or written to.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -49,3 +52,5 @@ def owned(folder: Path, *, resume: Path | None) -> Generator[None]:
         yield
     finally:
         lock.release()
+        if made and all(path.name == _LOCK for path in folder.iterdir()):  # the run never began
+            shutil.rmtree(folder)
