@@ -103,6 +103,11 @@ class SequenceData(LightningDataModule, ABC):
         return self._attached.limit_train_batches if self._attached else None
 
     @property
+    def repeated(self) -> bool:
+        """Whether every epoch reads the first batches of the first one again, as to learn them by heart."""
+        return bool(getattr(self._attached, "overfit_batches", 0))
+
+    @property
     def _attached(self) -> Trainer | None:
         return self.trainer
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -17,6 +18,11 @@ TRAINER = "lightning.pytorch.Trainer"
 GIVEN = ("self", "callbacks", "logger", "default_root_dir")  # arguments of the Trainer that a run gives itself
 BUILT = ("data", "task", "network", "optimizer", "scheduler")  # what a run builds; and each of these:
 BUILT_EACH = ("callbacks", "logger")
+PACKAGES = {  # of loggers whose classes Lightning has, and which need more
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+    "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
+}
 
 
 class ConfigurationError(ValueError):
@@ -52,6 +58,10 @@ def check_options(config: DictConfig) -> None:
         node = OmegaConf.select(config, path, throw_on_missing=False)
         if isinstance(node, DictConfig) and len(node) and "_target_" not in node:
             raise ConfigurationError(_no_class(path, node))
+    for name, logger in (config.get("logger") or {}).items():
+        package = PACKAGES.get(logger.get("_target_", "") if isinstance(logger, DictConfig) else "")
+        if package and find_spec(package) is None:
+            raise ConfigurationError(f"logger.{name} needs a package that is not installed: pip install {package}")
     own = fields(f"{__name__}.Settings")
     for key in (key for key in config if key in own):
         _check_value(config, str(key), str(key), own[str(key)])

@@ -32,6 +32,7 @@ from unrolled.training.data import SequenceData
 from unrolled.training.environment import check_processes, check_requeue, cluster_environment, requeueing, restarted
 from unrolled.training.folder import owned
 from unrolled.training.interruption import Interruption
+from unrolled.training.loggers import open_loggers
 from unrolled.training.monitors import MonitorCheck, check_monitors
 from unrolled.training.options import ConfigurationError, check_options
 from unrolled.training.resuming import check_same_reading, find_checkpoint, reading
@@ -78,6 +79,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
 
 def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> dict[str, float]:
+    open_loggers(parts.trainer)
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
     config.sizes = parts.data.sizes()

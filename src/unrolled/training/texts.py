@@ -57,7 +57,7 @@ class WritingData(SequenceData, Generic[B]):
         """One process's batches of the training part."""
         if "train" not in self.parts():
             raise DataError("there are no training examples")
-        return self._loader("train", scored=False, accumulate=self.accumulate, limit=self.limit)
+        return self._loader("train", scored=False, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[B] | list[Any]:
         """The validation part, from long to short; nothing if there is none."""

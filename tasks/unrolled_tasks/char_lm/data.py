@@ -171,7 +171,7 @@ class TextData(SequenceData):
         self._check_training()
         tokens, rows = self._tokens["train"], self._batch_size * self.ranks
         plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, joined=self._joined, **self._training)
-        return self._loader(tokens, plan, accumulate=self.accumulate, limit=self.limit)
+        return self._loader(tokens, plan, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
         """The validation text in parallel rows, each at least a window long; nothing if there is no such text."""

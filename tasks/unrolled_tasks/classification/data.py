@@ -236,7 +236,7 @@ class ClassificationData(SequenceData):
         """One process's batches of the training part."""
         if "train" not in self._ready.parts:
             raise DataError("there are no training examples")
-        return self._loader("train", shuffle=True, accumulate=self.accumulate, limit=self.limit)
+        return self._loader("train", shuffle=True, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
         """The validation part, from long to short; nothing if there is none."""
