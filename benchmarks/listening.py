@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from unrolled import Bundle, load_bundle
-from unrolled.audio import Recording, read_recording, resample
+from unrolled.audio import Recording, read_recording
 from unrolled.inference import Listener, classify
 
 
@@ -25,12 +25,11 @@ def whole(bundle: Bundle, recordings: list[Recording]) -> None:
 
 
 def streaming(bundle: Bundle, recordings: list[Recording], piece: float) -> None:
-    listener = Listener(bundle)
     for recording in recordings:
-        listener.restart()
-        samples = resample(recording.samples, recording.rate, listener.features.rate)
-        for heard in samples.split(round(piece * listener.features.rate)):
+        listener = Listener(bundle, recording.rate)
+        for heard in recording.samples.split(round(piece * recording.rate)):
             listener.hear(heard)
+        listener.finish()
 
 
 def factor(measured: Callable[[], None], seconds: float, rounds: int) -> float:

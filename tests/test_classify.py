@@ -18,6 +18,7 @@ from unrolled import (
     RecurrentEncoder,
     SequenceClassifier,
 )
+from unrolled.audio import ArrivingSamples, resample
 from unrolled.checkpoint import Bundle
 from unrolled.codecs import SentenceCodec
 from unrolled.inference import Listener, classify
@@ -70,7 +71,7 @@ def test_samples_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_a_listener_refuses_what_it_could_not_forget() -> None:
-    listener = Listener(bundle(AudioFeatures(8000, num_mels=8, normalise="none")))
+    listener = Listener(bundle(AudioFeatures(8000, num_mels=8, normalise="none")), 8000)
     with pytest.raises(ValueError, match="sample 3 of 500 is not finite"):
         listener.hear(np.where(np.arange(500) == 3, np.inf, 0.0))
 
@@ -78,6 +79,47 @@ def test_a_listener_refuses_what_it_could_not_forget() -> None:
 
     assert answer is not None
     assert sum(answer.values.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("normalise", ["none", "fitted", "running"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 6000])
+@pytest.mark.parametrize("length", [1, 50, 199, 1000, 4321])
+@pytest.mark.parametrize("piece", [1, 37, 10_000])
+def test_what_was_heard_and_finished_is_the_whole(normalise: str, rate: int, length: int, piece: int) -> None:
+    if piece == 1 and length > 1000:
+        piece = 3
+    drawn = torch.Generator().manual_seed(length)
+    features = AudioFeatures(8000, num_mels=8, normalise=normalise)
+    training = [torch.rand(2000, generator=drawn) - 0.5]
+    ears = bundle(features.fit(training) if features.needs_fit else features)
+    samples = torch.rand(length, generator=drawn) - 0.5
+    listener = Listener(ears, rate)
+
+    (expected,) = classify(ears, [(samples, rate)])
+    for _ in range(2):  # what was finished is forgotten
+        for some in samples.split(piece):
+            listener.hear(some)
+        assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
+    with pytest.raises(ValueError, match="no sample was heard"):
+        listener.finish()
+
+
+def test_a_listener_wants_to_know_the_rate() -> None:
+    ears = bundle(AudioFeatures(8000, num_mels=8, normalise="none"))
+    for rate, message in ((0, "1 hertz or more"), (8001, "too many filters")):
+        with pytest.raises(ValueError, match=message):
+            Listener(ears, rate)
+
+
+@pytest.mark.parametrize(("rate", "new"), [(8000, 16000), (44100, 8000), (16000, 44100), (22050, 16000), (8000, 8000)])
+@pytest.mark.parametrize("pieces", [[500], [1, 2, 3, 494], [250, 0, 250], [7] * 70 + [10]])
+def test_samples_that_arrive_are_resampled_as_the_whole_is(rate: int, new: int, pieces: list[int]) -> None:
+    samples = torch.randn(500, generator=torch.Generator().manual_seed(4))
+    arriving = ArrivingSamples(rate, new)
+
+    found = [arriving.heard(piece) for piece in samples.split(pieces)]
+
+    torch.testing.assert_close(torch.cat([*found, arriving.rest()]), resample(samples, rate, new), rtol=0, atol=1e-6)
 
 
 def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:

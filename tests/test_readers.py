@@ -95,7 +95,7 @@ def test_a_listener_answers_with_numbers_far_from_zero() -> None:
     features = AudioFeatures(8000, num_mels=8, normalise="none")
     samples = 0.1 * np.sin(np.arange(2000))
 
-    near, far = (Listener(numbers_bundle(features, c, 1.0)).hear(samples) for c in (0.0, 1e8))
+    near, far = (Listener(numbers_bundle(features, c, 1.0), 8000).hear(samples) for c in (0.0, 1e8))
 
     assert near is not None
     assert far is not None

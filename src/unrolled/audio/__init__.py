@@ -4,6 +4,7 @@ from unrolled.audio.features import AudioFeatures as AudioFeatures
 from unrolled.audio.features import Frames as Frames
 from unrolled.audio.features import StreamState as StreamState
 from unrolled.audio.recordings import MAX_SECONDS as MAX_SECONDS
+from unrolled.audio.recordings import ArrivingSamples as ArrivingSamples
 from unrolled.audio.recordings import CutOffError as CutOffError
 from unrolled.audio.recordings import Recording as Recording
 from unrolled.audio.recordings import read_recording as read_recording

@@ -10,10 +10,11 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_ZEROS = 8  # crossings of the sinc to either side of its middle
 _LARGEST_FILTERS = 1 << 24  # taps of all filters together: 128 MB
 
 
-def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Tensor:
+def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = _ZEROS) -> Tensor:
     """(..., samples) at another rate, by a windowed sinc (Smith 2002, "Digital audio resampling").
 
     Args:
@@ -25,23 +26,72 @@ def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = 8) -> Te
     Raises:
         ValueError: a rate below 1, or rates that have too little in common.
     """
-    if min(rate, new_rate) < 1:
-        raise ValueError(f"rates are 1 hertz or more, got {rate} and {new_rate}")
-    divisor = math.gcd(rate, new_rate)
-    old, new = rate // divisor, new_rate // divisor
-    if old == new:
+    old, new = _ratio(rate, new_rate)
+    if old == new or samples.shape[-1] == 0:
         return samples
-    if old * new > _LARGEST_FILTERS:
-        raise ValueError(
-            f"{rate} and {new_rate} samples a second are as {old} to {new}, which takes too many filters; resample to "
-            "a usual rate first, for example by sox"
-        )
     kernels, width = _sinc_kernels(old, new, zeros)
     flat = samples.reshape(-1, 1, samples.shape[-1])
     padded = nn.functional.pad(flat, (width, width + old))
     found = nn.functional.conv1d(padded, kernels.to(flat), stride=old).transpose(1, 2).flatten(1)
     length = math.ceil(samples.shape[-1] * new / old)
     return found[:, :length].reshape(*samples.shape[:-1], length)
+
+
+def _ratio(rate: int, new_rate: int) -> tuple[int, int]:
+    """Two rates without what they have in common."""
+    if min(rate, new_rate) < 1:
+        raise ValueError(f"rates are 1 hertz or more, got {rate} and {new_rate}")
+    divisor = math.gcd(rate, new_rate)
+    old, new = rate // divisor, new_rate // divisor
+    if old * new > _LARGEST_FILTERS:
+        raise ValueError(
+            f"{rate} and {new_rate} samples a second are as {old} to {new}, which takes too many filters; resample to "
+            "a usual rate first, for example by sox"
+        )
+    return old, new
+
+
+class ArrivingSamples:
+    """Samples at another rate as they arrive: together with the rest they are what `resample` makes of the whole.
+
+    Args:
+        rate: samples a second of what arrives.
+        new_rate: samples a second of what comes out.
+
+    Raises:
+        ValueError: see `resample`.
+    """
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        self._old, self._new = _ratio(rate, new_rate)
+        self.count = 0  # samples so far
+        self._given = 0
+        if self._old != self._new:
+            self._kernels, self._width = _sinc_kernels(self._old, self._new, _ZEROS)
+            self._held = torch.zeros(self._width)  # what later samples are made of, too
+
+    def heard(self, samples: Tensor) -> Tensor:
+        """New samples (time,): those at the other rate for which enough was heard."""
+        self.count += len(samples)
+        if self._old == self._new:
+            return samples
+        self._held = torch.cat([self._held.to(samples), samples])
+        steps = (len(self._held) - 2 * self._width - self._old) // self._old + 1
+        if steps < 1:
+            return samples[:0]
+        taken = self._held[: (steps - 1) * self._old + 2 * self._width + self._old]
+        found = nn.functional.conv1d(taken.view(1, 1, -1), self._kernels.to(samples), stride=self._old)[0].T.flatten()
+        self._held = self._held[steps * self._old :]
+        self._given += len(found)
+        return found
+
+    def rest(self) -> Tensor:
+        """The last samples (time,), as if silence followed; what is heard afterwards is something new."""
+        if self._old == self._new:
+            return torch.zeros(0)
+        count, given = self.count, self._given
+        found = self.heard(self._held.new_zeros(2 * self._width + 2 * self._old))
+        return found[: math.ceil(count * self._new / self._old) - given]
 
 
 @lru_cache(maxsize=64)

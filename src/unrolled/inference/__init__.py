@@ -3,9 +3,9 @@
 from unrolled.inference.captioning import CAPTIONS as CAPTIONS
 from unrolled.inference.captioning import caption as caption
 from unrolled.inference.captioning import captions as captions
-from unrolled.inference.classification import Listener as Listener
 from unrolled.inference.classification import Prediction as Prediction
 from unrolled.inference.classification import classify as classify
+from unrolled.inference.listening import Listener as Listener
 from unrolled.inference.sampling import sample_text as sample_text
 from unrolled.inference.translation import alternatives as alternatives
 from unrolled.inference.translation import translate as translate

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unrolled.audio import MAX_SECONDS, AudioFeatures, read_recording, resample
 from unrolled.checkpoint import Bundle
-from unrolled.classifier import ClassifierState, SequenceClassifier
+from unrolled.classifier import SequenceClassifier
 from unrolled.codecs import Codec, LabelCodec, NumberCodec
 from unrolled.readers import PictureReader
 from unrolled.vision import MAX_PIXELS, read_image
@@ -126,7 +126,7 @@ def predictions(
     Raises:
         ValueError: see `classify`.
     """
-    network, codec = _classifier(bundle)
+    network, codec = classifier_of(bundle)
     if isinstance(sources, str | bytes):
         raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
     if min(batch_size, ahead, *limits) <= 0:
@@ -152,51 +152,9 @@ class Once:
             self._notice(said)
 
 
-class Listener:
-    """A classifier that hears samples as they arrive, as from a microphone.
-
-    Args:
-        bundle: a classifier of sound that was trained with `encoder.frame.bidirectional=false` and features that need
-            nothing that comes later.
-
-    Raises:
-        ValueError: a classifier that needs the end of a recording.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.network, self.codec = _classifier(bundle)
-        if not isinstance(self.codec.source, AudioFeatures):
-            raise ValueError(f"only a classifier of sound listens; this one reads with a {_kind(self.codec.source)}")
-        if not self.network.streams:
-            raise ValueError(
-                "this network reads backwards too; train it with encoder.frame.bidirectional=false to listen"
-            )
-        self.features = self.codec.source
-        self._like = next(self.network.parameters())
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets all that was heard."""
-        self._ears = self.features.initial_state(1, like=self._like)
-        self._memory: ClassifierState = self.network.initial_state(1)
-
-    @torch.no_grad()
-    def hear(self, samples: Any) -> Prediction | None:
-        """New samples (time,) at the features' rate: what is said now, or None while no further frame is whole.
-
-        Raises:
-            ValueError: see `heard`.
-        """
-        frames, self._ears = self.features.step(heard(samples).to(self._like).unsqueeze(0), self._ears)
-        outputs = None
-        for frame in frames.unbind(1):
-            outputs, self._memory = self.network.step(frame, self._memory)
-        return None if outputs is None else prediction(answers(outputs, self.codec)[0], self.codec)
-
-
 def reads(bundle: Bundle) -> str:
     """What a classifier wants: "text", "sound", "pictures" or "series"."""
-    source = _classifier(bundle)[1].source
+    source = classifier_of(bundle)[1].source
     if isinstance(source, Codec):
         return "text"
     return {AudioFeatures: "sound", PictureReader: "pictures"}.get(type(source), "series")
@@ -213,7 +171,12 @@ def prediction(values: Tensor, codec: Answers) -> Prediction:
     return Prediction(codec.labels[order[0]], named)
 
 
-def _classifier(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
+def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
+    """The network and the codec of a classifier.
+
+    Raises:
+        ValueError: the checkpoint holds something else.
+    """
     network, codec = bundle.network, bundle.codec
     if not isinstance(network, SequenceClassifier) or not isinstance(codec, LabelCodec | NumberCodec):
         raise ValueError(f"only a SequenceClassifier classifies; this checkpoint holds {type(network).__name__}")

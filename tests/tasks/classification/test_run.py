@@ -347,7 +347,7 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     bundle = load_bundle(checkpoint)
     path = tones / "tones" / "rising" / "3.wav"
     samples, rate = soundfile.read(path, dtype="float32")
-    listener = Listener(bundle)
+    listener = Listener(bundle, rate)
 
     (expected,) = classify(bundle, [str(path)])
     heard = [listener.hear(piece) for piece in torch.from_numpy(samples).split(70)]
@@ -355,6 +355,7 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     assert heard[0] is None
     assert heard[-1] is not None
     assert heard[-1].values == pytest.approx(expected.values, abs=1e-5)
+    assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
     (again,) = classify(bundle, [(torch.from_numpy(samples), rate)])
     assert again.values == pytest.approx(expected.values, abs=1e-5)
     done = python("-m", "unrolled", "classify", str(checkpoint), str(path))
