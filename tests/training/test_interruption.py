@@ -101,6 +101,7 @@ def test_a_second_signal_ends_at_once(folder: Path, start: Start) -> None:
 @pytest.mark.parametrize("to", ["group", "first"])
 def test_two_processes_end_together(folder: Path, start: Start, to: str) -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
+    two += ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=5"] if to == "group" else []
     run = start("run_dir=run", *two)
     wait_for(folder / "run" / "checkpoints" / "last.ckpt", run)
     os.killpg(run.pid, signal.SIGTERM) if to == "group" else run.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Which run is gone on with, and on which data."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -87,6 +88,23 @@ def test_a_resumed_run_keeps_the_best_that_it_had(folder: Path, configure: Confi
     assert json.loads((folder / "resumed" / "summary.json").read_text())["checkpoint"].endswith(
         "resumed/checkpoints/best.ckpt"
     )
+
+
+@pytest.mark.parametrize("place", ["run", "elsewhere"])
+def test_numbers_over_time_go_on_where_the_run_was(folder: Path, configure: Configure, place: str) -> None:
+    def rows(name: str) -> list[tuple[str, str]]:
+        with (folder / name / "metrics.csv").open(newline="") as file:
+            read = list(csv.DictReader(file))
+        assert [float(row["seconds"]) for row in read] == sorted(float(row["seconds"]) for row in read)
+        return [(row["step"], row["train/loss"]) for row in read if row["train/loss"]]
+
+    common = [option for option in SHORT if "max_epochs" not in option]
+    run(configure("whole", *common, "trainer.max_epochs=3"))
+    run(configure("run", *common, "trainer.max_epochs=2"))
+    run(configure(place, *common, "trainer.max_epochs=3", f"resume={folder}/run"))
+
+    assert rows(place) == rows("whole")
+    assert len(rows("whole")) > 10
 
 
 def test_a_run_does_not_write_over_another(folder: Path, configure: Configure) -> None:

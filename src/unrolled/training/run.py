@@ -32,7 +32,7 @@ from unrolled.training.data import SequenceData
 from unrolled.training.environment import check_processes, check_requeue, cluster_environment, requeueing, restarted
 from unrolled.training.folder import owned
 from unrolled.training.interruption import Interruption
-from unrolled.training.loggers import open_loggers
+from unrolled.training.loggers import MetricsFile, open_loggers
 from unrolled.training.monitors import MonitorCheck, check_monitors
 from unrolled.training.options import ConfigurationError, check_options
 from unrolled.training.resuming import check_same_reading, find_checkpoint, reading
@@ -87,6 +87,9 @@ def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> di
     task.reading = reading(_arguments(config.data), parts.data, parts.trainer)
     if start is not None and config.resume:
         check_same_reading(start[KEY]["resume"].get("reading", {}), task.reading)
+        for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
+            if isinstance(logger, MetricsFile):
+                logger.go_on(start["global_step"], Path(config.resume).parents[1])
     initialize(task.network, config.initialization)
     if start is None:
         task.load_pretrained()
