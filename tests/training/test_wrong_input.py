@@ -175,15 +175,41 @@ def test_a_misspelt_key_and_help_answer_without_torch(folder: Path) -> None:
         assert re.search(r"loaded \[\]", result.stdout), result.stdout
 
 
-def test_help_lists_every_choice(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_help_lists_every_choice_data_and_experiments_by_task(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     assert stopped("train", "--help", monkeypatch) == 0
 
-    said = capsys.readouterr().out
-    choices = [p for p in (ROOT / "conf").glob("*/*.yaml") if p.parent.name != "experiment"]
+    said = capsys.readouterr().out.splitlines()
+    choices = [p for p in (ROOT / "conf").glob("*/*.yaml") if p.parent.name not in ("experiment", "data")]
     assert len(choices) > 20
     for choice in choices:
-        line = next(line for line in said.splitlines() if line.startswith(f"{choice.parent.name}:"))
+        (line,) = (line for line in said if line.startswith(f"{choice.parent.name}:"))
         assert choice.stem in line
+    start, stop = said.index("data, by task:"), said.index("experiment, by task:")
+    tasks = {task.stem for task in (ROOT / "conf" / "task").glob("*.yaml")}
+    shown: dict[str, str] = {}
+    for line in said[start + 1 : stop]:
+        named, found, listed = line.strip().partition(": ")
+        if found and set(named.split(", ")) <= tasks:
+            shown.update({word.split()[0]: named for word in listed.split(", ")})
+    files = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
+    assert set(shown) == files - tasks - {"labelled"}  # what others build on is no choice
+    assert shown["hub_pairs"] == "translation"
+    assert shown["speech"] == shown["digits"] == "classification, regression"
+    for experiment in (ROOT / "conf").glob("experiment/*/*.yaml"):
+        (line,) = (line for line in said[stop:] if line.startswith(f"  {experiment.parent.name}:"))
+        assert f"{experiment.parent.name}/{experiment.stem}" in line
+
+
+def test_help_lists_data_of_ones_own(folder: Path, python: Callable[..., Any], train_script: str) -> None:
+    (folder / "lab" / "data").mkdir(parents=True)
+    (folder / "lab" / "data" / "mine.yaml").write_text("defaults: [text, _self_]\nfiles: rhyme.txt\n")
+    (folder / "lab" / "data" / "other.yaml").write_text("_target_: elsewhere.Data\n")
+
+    shown = python(train_script, "--config-dir", "lab", "--help").stdout
+    assert re.search(r"char_lm: .*\bmine\b", shown)
+    assert re.search(r"others: .*\bother\b", shown)
 
 
 def test_what_would_run_is_shown(folder: Path, python: Callable[..., Any], train_script: str) -> None:
@@ -191,6 +217,9 @@ def test_what_would_run_is_shown(folder: Path, python: Callable[..., Any], train
 
     assert shown.returncode == 0, shown.stderr
     assert "  source: de\n  target: en" in shown.stdout
+    without = python(train_script, "--cfg", "job", "experiment=translation/multi30k_de_en", "scheduler=none")
+    assert "warmup" in shown.stdout
+    assert "warmup" not in without.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

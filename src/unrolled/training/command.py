@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
 from unrolled.training.folder import FolderError
+from unrolled.training.help import help_text
 from unrolled.training.nonfinite import NonFiniteError
 from unrolled.training.options import drop
 from unrolled.training.run_dir import check_one_folder, in_run_dir, is_sweep, refuse_unwritable
@@ -130,7 +131,10 @@ def _check(name: str, arguments: list[str]) -> list[str]:
         if option in WITH_VALUE and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
-    if not any(a in ("--help", "-h", "--hydra-help", "--version") for a in arguments):
+    if {"--help", "-h"} & set(arguments):
+        print(help_text(name, config_dir))
+        sys.exit(0)
+    if not {"--hydra-help", "--version"} & set(arguments):
         dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
         if dropped and any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
             sys.argv += [f"~{path}" for path in dropped]  # shown as it would run

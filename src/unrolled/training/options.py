@@ -62,6 +62,10 @@ def check_options(config: DictConfig) -> None:
         package = PACKAGES.get(logger.get("_target_", "") if isinstance(logger, DictConfig) else "")
         if package and find_spec(package) is None:
             raise ConfigurationError(f"logger.{name} needs a package that is not installed: pip install {package}")
+    data = config.get("data")
+    made = signature(data["_target_"]) if isinstance(data, DictConfig) and "_target_" in data else None
+    if made is not None and (lacking := sorted(made.required - set(map(str, data or ())))):
+        raise ConfigurationError(f"data: {made.target} needs {', '.join(lacking)}; choose data that others build on it")
     own = fields(f"{__name__}.Settings")
     for key in (key for key in config if key in own):
         _check_value(config, str(key), str(key), own[str(key)])
@@ -176,7 +180,7 @@ def check_task_of_data(config: DictConfig) -> None:
     data, task = (OmegaConf.select(config, f"{group}._target_", throw_on_missing=False) for group in ("data", "task"))
     if not (isinstance(data, str) and isinstance(task, str)):
         return
-    readers, learners = _packages(data), _packages(task)
+    readers, learners = packages_of(data), packages_of(task)
     if readers and learners and not readers & learners:
         wanted = sorted(readers)[0]
         raise ConfigurationError(
@@ -185,7 +189,7 @@ def check_task_of_data(config: DictConfig) -> None:
         )
 
 
-def _packages(target: str) -> set[str]:
+def packages_of(target: str) -> set[str]:
     """The packages within unrolled_tasks that a class and those that it extends come from."""
     names = (ancestor.split(".") for ancestor in ancestors(target))
     return {words[1] for words in names if words[0] == "unrolled_tasks" and len(words) > 2}

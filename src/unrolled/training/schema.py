@@ -77,6 +77,7 @@ class Signature:
     target: str
     parameters: Mapping[str, tuple[Kind, ...]]
     anything: bool
+    required: frozenset[str] = frozenset()  # those without a default
 
     def takes(self, name: str) -> bool:
         return self.anything or name in self.parameters
@@ -129,7 +130,7 @@ def _constructor(target: str, module: _Module, node: ast.ClassDef) -> Signature 
             found = _of_function(target, module, statement)
             inherited = _inherited(target, module, node) if found.anything else None  # **options often go to a base
             more = inherited.parameters if inherited else {}
-            return Signature(target, {**more, **found.parameters}, found.anything)
+            return replace(found, parameters={**more, **found.parameters})
     decorated = {_last_name(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
     if "dataclass" in decorated or any(_last_name(base) == "NamedTuple" for base in node.bases):
         return Signature(target, dict(_fields(module, node)), anything=False)
@@ -141,7 +142,7 @@ def _inherited(target: str, module: _Module, node: ast.ClassDef) -> Signature | 
         for dotted in _dotted(base, module):
             found = signature(dotted)
             if found is not None:
-                return Signature(target, found.parameters, found.anything)
+                return replace(found, target=target)
     return None
 
 
@@ -149,7 +150,11 @@ def _of_function(target: str, module: _Module, node: ast.FunctionDef) -> Signatu
     given = node.args
     named = [a for a in (*given.posonlyargs, *given.args, *given.kwonlyargs) if a.arg != "self"]
     parameters = {a.arg: _kinds(a.annotation, module) if a.annotation else () for a in named}
-    return Signature(target, parameters, given.kwarg is not None)
+    optional = len(given.defaults)
+    positional = [a.arg for a in (*given.posonlyargs, *given.args)]
+    required = {*positional[: len(positional) - optional]} - {"self"}
+    required |= {a.arg for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None}
+    return Signature(target, parameters, given.kwarg is not None, frozenset(required))
 
 
 def _fields(module: _Module, node: ast.ClassDef) -> Iterator[tuple[str, tuple[Kind, ...]]]:
