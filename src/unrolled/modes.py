@@ -34,7 +34,7 @@ _forward_mode: Any = torch.autograd.forward_ad
 def transforms() -> tuple[str, ...]:
     """The transforms at work: "vmap", "grad" and "jvp", which is forward-mode differentiation by whatever name."""
     forward_mode = getattr(_forward_mode, "_current_level", -1) >= 0
-    if _innermost() is None and not forward_mode:
+    if not forward_mode and _innermost() is None:  # at once, since every pass asks
         return ()
     names = (str(interpreter.key()).rpartition(".")[2].lower() for interpreter in _all() or ())
     return (*names, "jvp") if forward_mode else tuple(names)

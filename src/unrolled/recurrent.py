@@ -240,17 +240,22 @@ class Recurrent(nn.Module):
             noise: from `noise`, or one of `noises`.
             inputs: (batch, input), which a residual first layer adds to its output; None leaves that out.
         """
-        values = inputs
+        values: Any = inputs
         final: list[Any] = []
         for layer, ((cell,), before, of_cell, mask) in enumerate(zip(self._layers(), state, *noise, strict=True)):
-            if layer == 0 and projected is not None:
-                output, after = cell.step(projected, before, of_cell)
+            given = projected if layer == 0 else None
+            read = values if mask is None else values * mask
+            if not hooked(cell):
+                output, after = cell.step(cell.project(read) if given is None else given, before, of_cell)
+            elif given is None:
+                output, after = _called(cell, read, before, of_cell)
             else:
-                read = cast(Tensor, values)
-                output, after = _step(cell, read if mask is None else read * mask, before, of_cell)
+                raise ValueError(
+                    f"{type(cell).__name__} has hooks: let it project the inputs here, with projected=None"
+                )
             final.append(after)
             values = output if values is None else self._join(values, output)
-        return cast(Tensor, values), tuple(final)
+        return values, tuple(final)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
         """The noise of each step of one pass: as `noise`, but new between the layers where `forward` draws anew."""
@@ -265,8 +270,9 @@ class Recurrent(nn.Module):
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
         """The noise of one pass, for `step`: every step that gets it drops the same."""
         cells = [layer[0] for layer in self._layers()]
-        for cell in cells:
-            _check_noise(cell)
+        if self.training:
+            for cell in cells:
+                _check_noise(cell)
         masks = (self.dropout(like.new_ones(batch, 1, cell.input_size))[:, 0] for cell in cells[1:])
         between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
@@ -302,10 +308,8 @@ class Recurrent(nn.Module):
         check(state, self._outline, like=like, name=name)
 
 
-def _step(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor, S]:
-    """One step from raw inputs (batch, input) and drawn noise, a call of the cell where hooks wait for it."""
-    if not hooked(cell):
-        return cell.step(cell.project(inputs), state, noise)
+def _called(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor, S]:
+    """One step from raw inputs (batch, input) and drawn noise, as a call of the cell, which its hooks wait for."""
 
     def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
         return cell.step(cell.project(inputs), state, noise)

@@ -252,6 +252,10 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
     network(inputs.unsqueeze(1).expand(2, 20, 3))
     with pytest.raises(ValueError, match=r"weight_drop=0\.5 drops weights before the hooks of LSTMCell"):
         network.step(inputs, network.initial_state(2, like=inputs))
+    network.eval()
+    noise = network.noise(2, like=inputs)
+    with pytest.raises(ValueError, match="LSTMCell has hooks: let it project the inputs here"):
+        network.advance(network.cells[0].project(inputs), network.initial_state(2, like=inputs), noise)
     with pytest.raises(ValueError, match="hooks of no cell"):
         to_torch(network)
 

@@ -138,8 +138,9 @@ def test_logits_that_are_none_are_refused_with_their_row(value: float, place: in
     decoder.logits[2, place] = value  # row 2 begins with it, the others may come there
 
     for temperature in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"row 2: the decoder's logits are NaN or infinite"):
-            drawn(decoder, temperature=temperature, max_length=1)
+        for forbidden in ([], [place]):
+            with pytest.raises(ValueError, match=r"row 2: the decoder's logits are NaN or infinite"):
+                drawn(decoder, temperature=temperature, max_length=1, forbidden=forbidden)
     with pytest.raises(ValueError, match=r"row 2: the decoder's logits are NaN or infinite"):
         greedy(decoder, *decoder.start(3), start=torch.arange(3), max_length=1)
     for width in (1, 4):

@@ -49,9 +49,10 @@ class FusedBackend(Backend):
                 return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
         if known.zones:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
-        for mode, name in (("vmap", "vmap"), ("jvp", "forward-mode derivative")):
-            if mode in transforms():
-                return f"torch's fused kernels have no {name}"
+        if transformed := transforms():
+            for mode, name in (("vmap", "vmap"), ("jvp", "forward-mode derivative")):
+                if mode in transformed:
+                    return f"torch's fused kernels have no {name}"
         if isinstance(known, LSTMCell) and inputs.device.type == "cpu":
             return _refuses_lstm_on_cpu()
         return None
@@ -74,10 +75,12 @@ def _refuses_lstm_on_cpu() -> str | None:
     autocast = torch.is_autocast_enabled("cpu")
     if torch.compiler.is_compiling() and (autocast or not torch.compiler.is_exporting()):
         return "torch.compile (2.13) loses a tensor of the gradient of torch's LSTM kernel on a CPU"
+    if not autocast:
+        return None
     dtype = torch.get_autocast_dtype("cpu")
-    if autocast and not _lstm_takes(dtype):
-        return f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
-    return None
+    return (
+        None if _lstm_takes(dtype) else f"torch's LSTM kernel does not run under autocast to {dtype} on this processor"
+    )
 
 
 @cache

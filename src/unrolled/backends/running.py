@@ -10,7 +10,7 @@ from unrolled.backends import BACKENDS, choose
 from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
 from unrolled.cells.base import Cell
-from unrolled.cells.hooks import computed_once, hooked, settled
+from unrolled.cells.hooks import computed_once, hooked, plain, settled
 from unrolled.cells.lstm import LSTMCell
 from unrolled.modes import transforms
 from unrolled.recomputation import in_stretches
@@ -38,26 +38,19 @@ def run(
     Returns:
         The outputs (batch, time, output), zero in the padding, and the state behind each row's last step.
     """
-    if hooked(cell):
+    if plain(cell):
+        return _run(cell, inputs, state, lengths, reverse, backend, recompute)
 
-        def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
-            expect(inputs, "batch time input", input=cell.input_size, name="inputs, after a hook,")
-            check(state, outline(cell.initial_state(1, like=inputs), like=inputs), like=inputs)
-            return _run(cell, inputs, state, lengths, reverse, backend, recompute)
+    def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
+        expect(inputs, "batch time input", input=cell.input_size, name="inputs, after a hook,")
+        check(state, outline(cell.initial_state(1, like=inputs), like=inputs), like=inputs)
+        with computed_once(cell):
+            return _run(settled(cell), inputs, state, lengths, reverse, backend, recompute)
 
-        return cell(inputs, state, through=through)
-    return _run(cell, inputs, state, lengths, reverse, backend, recompute)
+    return cell(inputs, state, through=through) if hooked(cell) else through(inputs, state)
 
 
 def _run(
-    cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
-) -> tuple[Tensor, S]:
-    """`run` of a cell whose hooks have run."""
-    with computed_once(cell):
-        return _run_settled(settled(cell), inputs, state, lengths, reverse, backend, recompute)
-
-
-def _run_settled(
     cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, backend: str, recompute: bool
 ) -> tuple[Tensor, S]:
     choice = choose(backend, cell, inputs, ragged=lengths is not None)

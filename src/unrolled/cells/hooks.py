@@ -22,6 +22,11 @@ def hooked(module: nn.Module) -> bool:
     )
 
 
+def plain(cell: nn.Module) -> bool:
+    """Whether a cell has neither hooks nor parametrizations."""
+    return "parametrizations" not in vars(cell)["_modules"] and not hooked(cell)
+
+
 def settled(cell: C) -> C:
     """The cell with each computed weight as it is now; the cell itself where all weights are its parameters.
 

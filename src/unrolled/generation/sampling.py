@@ -1,5 +1,6 @@
 """Tokens out of a decoder, one after another. Sees `Decoder` only, never a concrete class."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def sample(
     for step in range(longest):
         active = int((~finished).sum())
         if active == 0:
-            return Generated(written[:, :step], lengths, log_probability)
+            return _defined(Generated(written[:, :step], lengths, log_probability))
         if 2 * active <= len(rows):  # not earlier: to select rows is to copy all that they remember
             kept = (~finished).nonzero()[:, 0]
             state, memory = select(state, kept), select(memory, kept)
@@ -94,7 +95,7 @@ def sample(
             logits = forbid_repeats(logits, written[rows, :step], no_repeat)
         if stop is not None:
             logits[:, stop].masked_fill_(step < least[rows], -torch.inf)
-        logits = _some_allowed(logits, finished, undefined(log_probabilities), rows)
+        logits = _some_allowed(logits, finished, log_probabilities, rows)
         drawn = _draw(logits, temperature, top_k, top_p, generator)
         chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
         log_probability.index_add_(0, rows, chosen.masked_fill(finished, 0.0))
@@ -103,7 +104,15 @@ def sample(
         ended = finished if stop is None else finished | (latest == stop)
         lengths.index_add_(0, rows, (~ended).long())
         finished = ended | (lengths[rows] == most[rows])
-    return Generated(written, lengths, log_probability)
+    return _defined(Generated(written, lengths, log_probability))
+
+
+def _defined(generated: Generated) -> Generated:
+    """Refuses a text whose probability nobody knows, since a logit of a token that was forbidden was NaN."""
+    unknown = generated.log_probability.isnan()
+    if bool(unknown.any()):
+        raise undefined_row(int(unknown.int().argmax()))
+    return generated
 
 
 def greedy(
@@ -175,15 +184,16 @@ def own_inputs(
     return torch.stack(fed, dim=1)
 
 
-def _some_allowed(logits: Tensor, finished: Tensor, broken: Tensor, rows: Tensor) -> Tensor:
+def _some_allowed(logits: Tensor, finished: Tensor, log_probabilities: Tensor, rows: Tensor) -> Tensor:
     """Logits (batch, vocabulary) to draw from; what a finished row draws never matters."""
     logits = logits.masked_fill(finished.unsqueeze(1), 0.0)
-    broken = broken & ~finished
-    blocked = (logits == -torch.inf).all(-1)
-    if bool((broken | blocked).any()):
+    peaks = logits.amax(-1)  # NaN where any is, −∞ where all are
+    if not math.isfinite(float(peaks.sum())):
+        broken, blocked = undefined(log_probabilities) & ~finished, peaks.isneginf()
         if bool(broken.any()):
             raise undefined_row(int(rows[broken][0]))
-        raise blocked_row(int(rows[blocked][0]))
+        if bool(blocked.any()):
+            raise blocked_row(int(rows[blocked][0]))
     return logits
 
 
@@ -192,9 +202,10 @@ def _draw(
 ) -> Tensor:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
-    # Below the greatest, so that no quotient is too large, by what single precision has: 0 and ∞ would give NaN.
-    logits = logits.float() - logits.float().amax(-1, keepdim=True)
-    logits = logits / min(max(temperature, _SINGLE.tiny), _SINGLE.max)
+    logits = logits.float()
+    if temperature < 1e-6:  # so that no quotient is too large
+        logits = logits - logits.amax(-1, keepdim=True)
+    logits = logits / min(max(temperature, _SINGLE.tiny), _SINGLE.max)  # 0 and ∞ would give NaN
     if top_k is not None and top_k < logits.shape[-1]:
         limit = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < limit, -torch.inf)

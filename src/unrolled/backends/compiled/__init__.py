@@ -73,11 +73,11 @@ def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
     if torch.compiler.is_exporting() or recording():
         kind = "an exported" if torch.compiler.is_exporting() else "a traced"
         return "", f"{kind} program must not depend on this machine's compiler", False, ()
-    transformed = transforms()
-    if "jvp" in transformed:
-        return "", "compiled cells have no forward-mode derivative", False, ()
-    if transformed and torch.compiler.is_compiling():
-        return "", "torch.compile (2.13) does not see how a compiled cell is transformed", False, ()
+    if transformed := transforms():
+        if "jvp" in transformed:
+            return "", "compiled cells have no forward-mode derivative", False, ()
+        if torch.compiler.is_compiling():
+            return "", "torch.compile (2.13) does not see how a compiled cell is transformed", False, ()
     return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
@@ -161,10 +161,11 @@ def _autocast_dtype() -> torch.dtype | None:
 
 def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
     """All that may decide what a cell's `pointwise` does: its class, options and mode, by value where they have one."""
-    options = tuple((name, _by_value(value)) for name, value in vars(cell).items() if name not in _MODULE)
-    tensors = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
-    shapes = tuple((name, value.shape) for name, value in tensors if not name.startswith("weight_"))
-    children = tuple(_Identity(child) for child in cell.children())
+    kept = vars(cell)  # and not named_parameters and its like, since every pass comes here
+    options = tuple((name, _by_value(value)) for name, value in kept.items() if name not in _MODULE)
+    tensors = (*kept["_parameters"].items(), *kept["_buffers"].items())
+    shapes = tuple((n, value.shape) for n, value in tensors if value is not None and not n.startswith("weight_"))
+    children = tuple(_Identity(child) for child in kept["_modules"].values())
     return type(cell), cell.weight_ih.dtype, options, shapes, children
 
 

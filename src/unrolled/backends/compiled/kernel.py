@@ -325,11 +325,12 @@ class _Call:
             RuntimeError: anything else that went wrong inside.
         """
         failure = function(ctypes.byref(self.layer))
+        if failure == 0:
+            return
         sizes = ", ".join(f"{name} {getattr(self.layer, name)}" for name in _NUMBERS[:4])
         if failure == _NO_MEMORY:
             raise MemoryError(f"not enough memory for the compiled layer's own work ({sizes})")
-        if failure != 0:
-            raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); take backend='loop', report it")
+        raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); take backend='loop', report it")
 
 
 _NOTHING = (ctypes.c_double * 1)()  # a valid address for what is empty but there
