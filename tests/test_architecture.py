@@ -24,8 +24,9 @@ LEVELS = [
     {"encoders", "attention", "hard_attention", "vision", "audio", "decoders", "pooling", "readers"},
     {"classifier", "networks", "generation", "inspection"},
     {"checkpoint"},
-    {"inference", "__main__"},
+    {"inference"},
     {"training"},
+    {"__main__"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TRAINING_ONLY = {"lightning", "hydra", "omegaconf", "torchmetrics", "datasets", "numpy", "matplotlib", "unrolled_tasks"}

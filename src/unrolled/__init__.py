@@ -83,9 +83,11 @@ if TYPE_CHECKING:
     from unrolled.hard_attention import HardAttention as HardAttention
     from unrolled.hard_attention import choice_loss as choice_loss
     from unrolled.losses import Loss as Loss
+    from unrolled.losses import binary_cross_entropy as binary_cross_entropy
     from unrolled.losses import coverage_loss as coverage_loss
     from unrolled.losses import cross_entropy as cross_entropy
     from unrolled.losses import doubly_stochastic_loss as doubly_stochastic_loss
+    from unrolled.losses import squared_error as squared_error
     from unrolled.networks import EncoderDecoder as EncoderDecoder
     from unrolled.pooling import AttentionPooling as AttentionPooling
     from unrolled.pooling import LastPooling as LastPooling
@@ -100,6 +102,8 @@ if TYPE_CHECKING:
     from unrolled.shapes import expect as expect
     from unrolled.state import HiddenState as HiddenState
     from unrolled.state import LSTMState as LSTMState
+    from unrolled.state import detach as detach
+    from unrolled.state import select as select
     from unrolled.vision.encoder import ImageEncoder as ImageEncoder
     from unrolled.vision.images import ImageTransform as ImageTransform
     from unrolled.vision.trunks import EfficientNetLiteTrunk as EfficientNetLiteTrunk
@@ -193,10 +197,12 @@ _MODULE_OF = {
     "WeighingAttention": "unrolled.attention",
     "WordCodec": "unrolled.codecs.text",
     "beam_search": "unrolled.generation.beam",
+    "binary_cross_entropy": "unrolled.losses",
     "build": "unrolled.checkpoint",
     "choice_loss": "unrolled.hard_attention",
     "coverage_loss": "unrolled.losses",
     "cross_entropy": "unrolled.losses",
+    "detach": "unrolled.state",
     "doubly_stochastic_loss": "unrolled.losses",
     "expect": "unrolled.shapes",
     "from_torch": "unrolled.conversion",
@@ -204,6 +210,8 @@ _MODULE_OF = {
     "load_bundle": "unrolled.checkpoint",
     "own_inputs": "unrolled.generation.sampling",
     "sample": "unrolled.generation.sampling",
+    "select": "unrolled.state",
+    "squared_error": "unrolled.losses",
     "to_torch": "unrolled.conversion",
     "unroll": "unrolled.recurrent",
 }

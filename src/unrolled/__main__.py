@@ -1,8 +1,26 @@
-"""python -m unrolled COMMAND …"""
+"""python -m unrolled COMMAND …: train and evaluate for those who train, the rest with torch alone."""
 
 import sys
 
-from unrolled.inference.command import main
+TRAINING = ("train", "evaluate")
+
+
+def main() -> int:
+    """Runs the command that is named first, and gives its exit status."""
+    if sys.argv[1:2] not in ([name] for name in TRAINING):
+        from unrolled.inference.command import main as use
+
+        return use()
+    try:
+        from unrolled.training import command
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("unrolled"):
+            raise
+        print(f"unrolled {sys.argv[1]}: {error}: pip install 'unrolled[train]'", file=sys.stderr)
+        return 2
+    command.train(sys.argv[2:]) if sys.argv[1] == "train" else command.evaluate(sys.argv[2:])
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

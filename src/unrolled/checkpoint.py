@@ -124,12 +124,13 @@ def _import(name: str) -> Any:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The raw content of a checkpoint with our key in it, on the CPU.
 
+    Args:
+        path: the file, or the folder of a run, whose best checkpoint is taken, or else its last.
+
     Raises:
         CheckpointError: missing, unreadable, unsafe, foreign, or of a later format.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, such as {path / 'checkpoints/best.ckpt'}")
+    path = _in_folder(Path(path)) if Path(path).is_dir() else Path(path)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.ckpt"))[:5] if path.parent.is_dir() else []
         hint = f"; beside it: {', '.join(near)}" if near else ""
@@ -191,6 +192,16 @@ def tensors(content: Any) -> Iterator[Tensor]:
     elif isinstance(content, (list, tuple)):
         for item in cast("Sequence[Any]", content):
             yield from tensors(item)
+
+
+def _in_folder(folder: Path) -> Path:
+    names = [f"{inner}{name}.ckpt" for name in ("best", "last") for inner in ("checkpoints/", "")]
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        near = [str(path) for pattern in ("*.ckpt", "*/*.ckpt") for path in sorted(folder.glob(pattern))][:5]
+        hint = f"; name one of {', '.join(near)}" if near else ""
+        raise CheckpointError(f"{folder} is a folder without best.ckpt or last.ckpt{hint}")
+    return found
 
 
 def load_tensors(path: str | Path) -> Any:

@@ -60,6 +60,30 @@ def test_the_first_snippet_runs_with_torch_alone(python: Process) -> None:
     assert "torch.Size([3, 20, 128])" in done.stdout
 
 
+def test_the_snippets_train_and_fine_tune(folder: Path, python: Process) -> None:
+    train, tune = (code for code in blocks(ROOT / "README.md", "python") if "compose(" in code or "AdamW(" in code)
+    (folder / "book.txt").write_text("".join(f"{n} little birds sat in row {n * 7 % 13}\n" for n in range(700)))
+    (folder / "more.txt").write_text("birds sat in a row and then they sat in rows again\n" * 50)
+    compared = """
+with torch.no_grad():
+    for one in (load_bundle("runs/book").network, network.eval()):
+        print(cross_entropy(one(text[:, :-1]).logits, text[:, 1:]).mean.item())
+"""
+
+    trained = python("-c", train)
+    tuned = python("-c", tune + compared)
+
+    assert all(
+        len([line for line in code.splitlines() if line and "import " not in line]) <= 10 for code in (train, tune)
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert (folder / "runs" / "book" / "checkpoints" / "best.ckpt").is_file()
+    assert float(trained.stdout.split()[-1]) < 4.7  # bits for each of 26 characters
+    assert tuned.returncode == 0, tuned.stderr
+    before, after = map(float, tuned.stdout.split())
+    assert after < 0.8 * before
+
+
 PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
 PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 

@@ -34,6 +34,10 @@ class Talking(LightningModule):
         self.log("hidden", 7.0)
         return self.weight
 
+    def test_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if self.clock is not None:
+            self.clock.now += 10.0
+
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         if self.clock is not None:
             self.clock.now += 10.0
@@ -94,6 +98,27 @@ def test_a_log_gets_a_line_every_so_many_seconds(clock: Clock, capsys: pytest.Ca
     fit(Progress(every=4.0), clock, limit_val_batches=0)
 
     assert [line.split("  ")[0] for line in lines(capsys)] == [f"step {step} of 8" for step in (2, 4, 6, 8)]
+
+
+def test_a_log_tells_where_a_long_validation_and_a_test_are(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Progress(every=15.0)
+    trainer = fit(bar, clock, max_epochs=1, num_sanity_val_steps=0)
+    trained = capsys.readouterr().out
+    module = trainer.lightning_module
+    data: Any = torch.utils.data.DataLoader([torch.ones(())] * 4, batch_size=None)
+    trainer.test(module, [data, data], verbose=False)
+
+    assert [line for line in trained.splitlines() if line.startswith("validation")] == [
+        "validation batch 1 of 4",  # 8 seconds of training before it
+        "validation batch 3 of 4",
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "test of 8 batches",
+        "test batch 2 of 8  0:00:20 elapsed  0:01:00 left",
+        "test batch 4 of 8  0:00:40 elapsed  0:00:40 left",
+        "test batch 6 of 8  0:01:00 elapsed  0:00:20 left",
+        "test batch 8 of 8  0:01:20 elapsed  0:00:00 left",
+    ]
 
 
 def test_a_log_gets_no_escape_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,12 @@ def test_accumulated_batches_all_count(clock: Clock) -> None:
     assert counter.total == 36
 
 
-def test_a_batch_without_lengths_is_refused(clock: Clock) -> None:
-    with pytest.raises(ValueError, match=r"batch\.lengths, which a Tensor doesn't have"):
-        fit(clock, [torch.ones(3)], Throughput())
+def test_batches_without_lengths_are_said_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    counter = Throughput()
+
+    fit(clock, [torch.ones(3)] * 4, counter)
+
+    assert [record.message for record in caplog.records if "Throughput" in record.message] == [
+        "Throughput is left out: a Tensor has no lengths to be counted"
+    ]
+    assert counter.rate == 0.0

@@ -156,10 +156,11 @@ class AttentiveDecoder(Decoder):
         return DecoderState(self.order.start(core, encoded), self.attention.start(memory), kept), memory
 
     def forward(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
         """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
         expect(tokens, "batch time", name="tokens")
+        state = _told(state)
         batch, time = tokens.shape
         if lengths is not None and all_full(lengths, batch, time):
             lengths = None
@@ -177,10 +178,11 @@ class AttentiveDecoder(Decoder):
         return self._decoded(embedded, steps, memory, lengths)
 
     def step(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, noise: DecoderNoise | None = None
+        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, noise: DecoderNoise | None = None
     ) -> Decoded:
         """Tokens (batch,) -> logits (batch, vocabulary). In training mode with fresh noise, unless it is given some."""
         expect(tokens, "batch", name="tokens")
+        state = _told(state)
         noise = noise or self.noise(len(tokens), 1)
         embedded = _times(self.embedding(tokens.unsqueeze(1)), noise.embedded)
         self._check_state(state, memory, embedded)
@@ -303,3 +305,9 @@ def _output_size(core: Callable[[int], Recurrent]) -> int:
     """What a core gives, before what it reads is known: asked of one without storage, which draws no weights."""
     with torch.device("meta"):
         return core(1).output_size
+
+
+def _told(state: DecoderState | None) -> DecoderState:
+    if state is None:
+        raise ValueError("this decoder looks at a source: give it the state and the memory that start(…) makes of one")
+    return state

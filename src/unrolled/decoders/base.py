@@ -65,12 +65,15 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
-        """Tokens (batch, time) -> logits (batch, time, vocabulary)."""
+        """Tokens (batch, time) -> logits (batch, time, vocabulary).
+
+        Without a state, a language model begins a text; a decoder that is told a source wants those of `start`.
+        """
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
+    def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
         """Tokens (batch,) -> logits (batch, vocabulary): what `forward` gives for this one step."""
 
 

@@ -85,16 +85,18 @@ class RecurrentDecoder(Decoder):
         return DecoderState(core), None
 
     def forward(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
         """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
         expect(tokens, "batch time", name="tokens")
+        state = self.start(len(tokens))[0] if state is None else state
         embedded = self.input_dropout(self.embedding(tokens))
         outputs, core = self.core(embedded, core_of(state), lengths)
         return Decoded(self.output(self.output_dropout(outputs)), None, state._replace(core=core))
 
-    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
+    def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
         """Tokens (batch,) -> logits (batch, vocabulary)."""
         expect(tokens, "batch", name="tokens")
+        state = self.start(len(tokens))[0] if state is None else state
         outputs, core = self.core.step(self.embedding(tokens), core_of(state))
         return Decoded(self.output(outputs), None, state._replace(core=core))

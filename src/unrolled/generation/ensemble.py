@@ -51,14 +51,16 @@ class EnsembleDecoder(Decoder):
         return DecoderState(tuple(state for state, _ in started)), tuple(memory for _, memory in started)
 
     def forward(
-        self, tokens: Tensor, state: DecoderState, memory: Any = None, lengths: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
         """Tokens (batch, time) -> log probabilities (batch, time, vocabulary)."""
+        state = self.start(len(tokens))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder(tokens, own, remembered, lengths) for decoder, own, remembered in members])
 
-    def step(self, tokens: Tensor, state: DecoderState, memory: Any = None) -> Decoded:
+    def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
         """Tokens (batch,) -> log probabilities (batch, vocabulary)."""
+        state = self.start(len(tokens))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder.step(tokens, own, remembered) for decoder, own, remembered in members])
 

@@ -57,7 +57,11 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = argparse.ArgumentParser(prog="python -m unrolled", description="Use a trained recurrent network.")
+    parser = argparse.ArgumentParser(
+        prog="python -m unrolled",
+        description="Use a trained recurrent network.",
+        epilog="To train one, and to score it: python -m unrolled train --help, python -m unrolled evaluate --help",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
     _add_translate(commands)

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from unrolled.training.console import leave_out
 from unrolled.training.outputs import save_figure
 
 _MOST = 60  # symbols on an axis that can still be read
@@ -68,14 +69,14 @@ class Alignments(Callback):
     """Draws where attention lay for a few validation examples after every validation: as PNG files and in TensorBoard.
 
     Calls `task.alignments(count)`, whose items draw themselves, in process 0 alone, without gradients; a task whose
-    network has no attention gives none.
+    network has no attention gives none. With a module that has no `alignments` it does nothing, and says so once.
 
     Args:
         folder: the run's folder; pictures go to `alignments/` in it, those of the last validation replace older ones.
         count: examples.
 
     Raises:
-        ValueError: a count below 1; at the start of training: a module without `alignments`.
+        ValueError: a count below 1.
     """
 
     def __init__(self, folder: str | Path, *, count: int = 4) -> None:
@@ -83,15 +84,15 @@ class Alignments(Callback):
             raise ValueError(f"count={count}: 1 or more, or leave the callback out: callbacks.alignments=null")
         self.folder = Path(folder) / "alignments"
         self.count = count
+        self._able = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not callable(getattr(pl_module, "alignments", None)):
-            raise ValueError(
-                f"Alignments needs {type(pl_module).__name__}.alignments(count), which it doesn't have; leave it out"
-            )
+        self._able = callable(getattr(pl_module, "alignments", None))
+        if stage == "fit" and not self._able:
+            leave_out(self, f"{type(pl_module).__name__} has no alignments(count)")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if not self._able or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         with torch.no_grad():
             found = cast("_Aligner", pl_module).alignments(self.count)

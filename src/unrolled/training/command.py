@@ -5,15 +5,17 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
+from unrolled.training.configuration import check_overrides, config_folder, dropped_options
 from unrolled.training.folder import FolderError
 from unrolled.training.help import help_text
 from unrolled.training.nonfinite import NonFiniteError
@@ -24,25 +26,28 @@ from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
+CHOICES = ("task", "data")  # what a checkpoint says about its run, so that it need not be typed to score it
 WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
 WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
 OPTIONS = (*WITH_VALUE, *WITHOUT, "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
 
 
-def train() -> None:
-    """Python train.py …"""
-    _command("train", _train)
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Python train.py …, or python -m unrolled train …; by default with the arguments that were typed."""
+    _command("train", _train, arguments)
 
 
-def evaluate() -> None:
-    """Python evaluate.py …"""
-    _command("evaluate", _evaluate)
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Python evaluate.py …, or python -m unrolled evaluate …"""
+    _command("evaluate", _evaluate, arguments)
 
 
 def _train(config: DictConfig) -> dict[str, float]:
     # Imported here, since a misspelt key and --help should not wait for torch and lightning.
     from unrolled.training.run import run
 
+    choices = HydraConfig.get().runtime.choices
+    config.choices = {group: choices[group] for group in CHOICES}
     return run(config)
 
 
@@ -52,18 +57,27 @@ def _evaluate(config: DictConfig) -> dict[str, float]:
     return score(config)
 
 
-def _command(name: str, function: Callable[[DictConfig], dict[str, float]]) -> None:
+def _command(
+    name: str, function: Callable[[DictConfig], dict[str, float]], arguments: Sequence[str] | None
+) -> None:
+    given = list(sys.argv[1:] if arguments is None else arguments)
     overrides: list[str] = []
+    added: list[str] = []
     try:
-        overrides = _check(name, sys.argv[1:])
-        sys.argv[1:] = in_run_dir([_freed(argument) for argument in sys.argv[1:]])
-        check_one_folder(sys.argv[1:])
-        refuse_unwritable(sys.argv[1:])
-    except ConfigurationError as error:
-        _stop(str(error))
+        added = _choices_of_checkpoint(given) if name == "evaluate" else []
+        overrides = _check(name, [*given, *added])
+        given = in_run_dir([freed(argument) for argument in (*given, *added)])
+        check_one_folder(given)
+        refuse_unwritable(given)
+    except ValueError as error:
+        missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]
+        hint = f"\n{missing[0]} is what the checkpoint says; --config-dir FOLDER says where it lies" if missing else ""
+        _stop(f"{error}{hint}")
     sweep = Sweep(overrides)
+    before = [] if arguments is None else [name]  # python -m unrolled train …
 
     def guarded(config: DictConfig) -> None:
+        sys.argv[1:] = [*before, *given]  # from which Lightning starts further processes
         try:
             _drop_options(config)
             numbers = function(config)
@@ -81,6 +95,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]]) -> N
             if Sweep.is_running():
                 sweep.succeeded(numbers)
 
+    sys.argv[1:] = given  # which Hydra reads
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
     finally:
@@ -101,6 +116,23 @@ def _answer(error: Exception) -> tuple[str, int] | None:
     if system is None:
         return (str(error), WRONG_INPUT) if ours and not _begun(error) else None
     return str(error) if ours else refused(system, "run_dir=…, data.cache=… or $UNROLLED_CACHE"), WRONG_INPUT
+
+
+def _choices_of_checkpoint(arguments: Sequence[str]) -> list[str]:
+    """The task and the kind of data that a network was trained on, where the command line names no other."""
+    found = [a for a in arguments if a.lstrip("+").startswith(("checkpoint=", "task=", "data="))]
+    try:
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(found)}
+    except HydraException:
+        return []  # it is answered where all are checked
+    path = given.get("checkpoint")
+    if "task" in given or not isinstance(path, str) or "${" in path:
+        return []
+    from unrolled.checkpoint import KEY, read_checkpoint
+
+    info = read_checkpoint(path)[KEY]["info"]
+    choices: dict[str, str] = info["choices"] if isinstance(info.get("choices"), dict) else {}
+    return [f"{group}={choices[group]}" for group in CHOICES if group in choices and group not in given]
 
 
 def _begun(error: Exception) -> bool:
@@ -158,7 +190,7 @@ def _drop_options(config: DictConfig) -> None:
         _log.info("left out with the choices that took them: %s", ", ".join(dropped))
 
 
-def _freed(argument: str) -> str:
+def freed(argument: str) -> str:
     """The override in the form that sets a key whether or not a file mentions it (`++`): it has been checked.
 
     Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus, and a plus before a key that is
@@ -184,6 +216,7 @@ def _remove_unbegun_run() -> None:
 
 def _stop(said: str, status: int = WRONG_INPUT) -> None:
     script = Path(sys.argv[0]).name
+    script = f"unrolled {sys.argv[1]}" if script == "__main__.py" else script
     text = "\n".join(said.strip().splitlines()[:6])
     print(f"{script}: {text}", file=sys.stderr)
     sys.exit(status)

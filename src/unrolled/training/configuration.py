@@ -197,7 +197,9 @@ def _check_key(override: Override, config: DictConfig) -> None:
         elif where.endswith("_options"):
             return  # handed on to another library as it is
         else:
-            allowed = [str(k) for k in node if not str(k).startswith("_") and str(k) not in ("hydra", "sizes")]
+            allowed = [
+                str(k) for k in node if not str(k).startswith("_") and str(k) not in ("hydra", "sizes", "choices")
+            ]
         raise ConfigurationError(
             _unknown(override, where, key, allowed, adds=where != "trainer" and "_target_" in node)
         )

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
@@ -47,6 +48,20 @@ class SequenceData(LightningDataModule, ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line on what there is of it, and what a test scores; after `prepare`."""
+
+    def example(self, folder: Path) -> str | None:
+        """A source of the scored part as one would give it to a command: a line of text, or the path of a file.
+
+        After `prepare`; None if there is none of that kind.
+
+        Args:
+            folder: where a file may be written, if there is none.
+        """
+        return None
+
+    def own_files(self) -> str:
+        """Options of an evaluation that reads FILE instead, as one types them; empty if it can't."""
+        return ""
 
     @abstractmethod
     def parts(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from unrolled.training.console import draws
+from unrolled.wording import counted
 
 
 class Progress(RichProgressBar):
@@ -22,8 +24,8 @@ class Progress(RichProgressBar):
     shown as a rate. The time left is reckoned from the steps done since training started, validations included, up to
     `max_steps` or `max_epochs`, whichever comes first.
 
-    Where standard output doesn't draw (a file, a pipe, a cluster's log), one line a while and one after each validation
-    take the place of the bar, without escape codes.
+    Where standard output doesn't draw (a file, a pipe, a cluster's log), one line a while, one after each validation
+    and one before a test take the place of the bar, without escape codes.
 
     Args:
         refresh_rate: times a second that the bar moves and metrics are fetched from the device.
@@ -41,7 +43,7 @@ class Progress(RichProgressBar):
         self._started: float | None = None
         self._first_step = 0
         self._fetched = -math.inf
-        self._printed = 0.0
+        self._printed = self._test_began = 0.0
 
     @property
     def is_enabled(self) -> bool:
@@ -78,6 +80,41 @@ class Progress(RichProgressBar):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._print_line(trainer, pl_module)
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        self._print_place(trainer, "validation", sum(batches[:dataloader_idx]) + batch_idx + 1, sum(batches))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._printed = self._test_began = time.monotonic()
+        self._print(trainer, [f"test of {_batches(sum(trainer.num_test_batches))}"])
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        batches = trainer.num_test_batches
+        done = sum(batches[:dataloader_idx]) + batch_idx + 1
+        elapsed = time.monotonic() - self._test_began
+        left = elapsed / done * (sum(batches) - done)
+        times = [f"{_clock(elapsed)} elapsed", *([f"{_clock(left)} left"] if math.isfinite(left) else [])]
+        self._print_place(trainer, "test", done, sum(batches), times)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Name and value as they are shown, in the order they were logged."""
         shown: dict[str, Any] = {}
@@ -112,16 +149,23 @@ class Progress(RichProgressBar):
         self._fetched = time.monotonic()
         super()._update_metrics(trainer, pl_module)
 
+    def _print_place(self, trainer: Trainer, part: str, done: float, of: float, times: Sequence[str] = ()) -> None:
+        if time.monotonic() - self._printed >= self.every:
+            self._printed = time.monotonic()
+            self._print(trainer, [f"{part} batch {done:.0f}" + (f" of {of:.0f}" if math.isfinite(of) else ""), *times])
+
+    def _print(self, trainer: Trainer, parts: Sequence[str]) -> None:
+        if self.plain and trainer.is_global_zero:
+            print("  ".join(parts), flush=True)
+
     def _print_line(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self.plain or not trainer.is_global_zero:
-            return
         self._printed = time.monotonic()
         total, remaining = _total_steps(trainer), self.remaining
         parts = [f"step {trainer.global_step}" + (f" of {total}" if total is not None else ""), _epoch(trainer).lower()]
         parts += [f"{name} {value}" for name, value in self.get_metrics(trainer, module).items()]
         parts += [f"{_clock(self.elapsed)} elapsed"]
         parts += [f"{_clock(remaining)} left"] if remaining is not None else []
-        print("  ".join(parts), flush=True)
+        self._print(trainer, parts)
 
 
 class _TimeColumn(ProgressColumn):
@@ -150,6 +194,10 @@ def _total_steps(trainer: Trainer) -> int | None:
     if epochs is not None and epochs > 0 and math.isfinite(batches):
         limits.append(epochs * math.ceil(batches / trainer.accumulate_grad_batches))
     return min(limits, default=None)
+
+
+def _batches(number: float) -> str:
+    return counted(int(number), "batch", "batches") if math.isfinite(number) else "batches without end"
 
 
 def _epoch(trainer: Trainer) -> str:

@@ -11,13 +11,15 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.recurrent import Recurrent
-from unrolled.training.console import print_rows
+from unrolled.training.console import print_rows, shown
 from unrolled.training.data import SequenceData
+from unrolled.training.following import following
 from unrolled.training.last import LastCheckpoint
 from unrolled.training.outputs import write_text
 from unrolled.training.task import SequenceTask
 from unrolled.training.threads import Threads
 from unrolled.training.throughput import Throughput
+from unrolled.wording import counted
 
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
@@ -32,13 +34,14 @@ def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer
         ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
         *(("backend", said) for said in _backends(task)),
         ("device", f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).head(trainer)}"),
-        ("folder", _shown(config.run_dir)),
+        ("folder", shown(config.run_dir)),
     )
 
 
 def conclude(
     config: DictConfig,
     folder: Path,
+    data: SequenceData,
     trainer: Trainer,
     task: SequenceTask,
     numbers: Mapping[str, float],
@@ -52,16 +55,15 @@ def conclude(
     names |= {"samples.md": "samples", **task.files, "summary.json": "what is said here"}
     rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
     rows += list(task.notes.items())
-    rows.append(("trained", f"{seconds:,.0f} seconds, {trainer.global_step:,} optimizer steps"))
-    rows.append(("folder", _shown(folder)))
+    trained = f"{counted(round(seconds), 'second')}, {counted(trainer.global_step, 'optimizer step')}"
+    rows.append(("trained", trained))
+    rows.append(("folder", shown(folder)))
     rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
-    best = _shown(summary["checkpoint"])
+    best = summary["checkpoint"]
     if best:
-        rows.append(("  checkpoint", best))
-        following = [*task.commands(best)]
-        if (folder / "tensorboard").exists():
-            following.append(f"tensorboard --logdir {_shown(folder)}")
-        rows += [("" if number else "next", command) for number, command in enumerate(following)]
+        rows.append(("  checkpoint", shown(best)))
+        commands = following(config, data, task, best, folder)
+        rows += [("" if number else "next", command) for number, command in enumerate(commands)]
     print_rows(*rows)
 
 
@@ -95,8 +97,13 @@ def _summary(
         "seed": int(config.seed),
         "data": task.info.get("data"),
         "versions": task.info.get("versions"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _typed(),
     }
+
+
+def _typed() -> str:
+    script = Path(sys.argv[0]).name
+    return " ".join(["python -m unrolled" if script == "__main__.py" else script, *map(shlex.quote, sys.argv[1:])])
 
 
 def _number(value: Any) -> float | None:
@@ -124,12 +131,3 @@ def _choices(core: Recurrent, *, fed: bool) -> list[str]:
         return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
     like = next(core.parameters())
     return [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 64, core.input_size))]
-
-
-def _shown(path: str | Path) -> str:
-    """A path as one would type it from here."""
-    if not str(path):
-        return ""
-    absolute = Path(path).resolve()
-    here = Path.cwd().resolve()
-    return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))

@@ -40,6 +40,7 @@ from unrolled.training.schedules import Schedule
 from unrolled.training.storage import DurableCheckpointIO
 from unrolled.training.task import SequenceTask
 from unrolled.training.threads import Threads
+from unrolled.training.updates import Updates
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> di
     open_loggers(parts.trainer)
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
+    if start is not None:
+        _expect_codec(config, parts.data, start[KEY]["codec"])
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
     task.reading = reading(_arguments(config.data), parts.data, parts.trainer)
@@ -107,7 +110,7 @@ def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> di
         seconds = time.perf_counter() - began
         numbers = _test(parts, task) if config.test else {}
         if parts.trainer.is_global_zero:
-            report.conclude(config, folder, parts.trainer, task, numbers, seconds)
+            report.conclude(config, folder, parts.data, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
         # A run that has begun keeps its folder and shows its traceback.
         error.begun = task.begun and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
@@ -131,6 +134,7 @@ def score(config: DictConfig) -> dict[str, float]:
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
+    _expect_codec(config, parts.data, content[KEY]["codec"])
     task = _made_task(config, network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
     parts.data.score_part(config.split)
@@ -148,13 +152,19 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
     optimizer = _built(config, "optimizer")
     if optimizer is not None:
         _rehearse_optimizer(optimizer, config.optimizer)
-    data = _built(config, "data", **({} if codec is None else {"codec_from": codec}))
+    data = _built(config, "data", **({} if codec is None or not _takes_codec(config) else {"codec_from": codec}))
     try:
         threads = Threads(config.get("threads"))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     schedule = _built(config, "scheduler")
-    wanted: list[Callback] = [threads, MonitorCheck(schedule), *(callback for callback in callbacks if callback)]
+    fresh = not (config.get("resume") or config.get("init_from"))
+    wanted: list[Callback] = [
+        threads,
+        Updates(fresh=fresh),
+        MonitorCheck(schedule),
+        *(callback for callback in callbacks if callback),
+    ]
     trainer = _trainer(config, wanted, [logger for logger in loggers if logger])
     check_monitors(trainer, schedule)
     return Parts(data, trainer, optimizer, schedule)
@@ -181,6 +191,7 @@ def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
     codec = parts.data.codec()
     task = _made_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
     task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
+    task.info["choices"] = dict(config.get("choices") or {})
     return task
 
 
@@ -204,6 +215,20 @@ def _quieten() -> None:
 
 def _task_class(config: DictConfig) -> type[SequenceTask]:
     return locate(config.task._target_)
+
+
+def _takes_codec(config: DictConfig) -> bool:
+    takes = inspect.signature(locate(config.data._target_)).parameters
+    return "codec_from" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+
+
+def _expect_codec(config: DictConfig, data: SequenceData, wanted: Mapping[str, Any]) -> None:
+    """Refuses data whose own codec is another than the network's, if they cannot be given that one."""
+    if not _takes_codec(config) and data.codec().to_dict() != wanted:
+        raise ConfigurationError(
+            f"data: these are written otherwise than what the network read; let {config.data._target_} take "
+            "codec_from, the codec of a trained network as its to_dict() wrote it"
+        )
 
 
 def _made_task(config: DictConfig, **given: Any) -> SequenceTask:

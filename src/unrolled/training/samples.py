@@ -11,7 +11,7 @@ from rich import get_console
 from rich.panel import Panel
 from rich.text import Text
 
-from unrolled.training.console import draws
+from unrolled.training.console import draws, leave_out
 
 
 class _Sampler(Protocol):
@@ -24,29 +24,25 @@ class Samples(Callback):
     Calls `task.sample(generator) -> str` in process 0 alone, so the task must not talk to other processes there, and
     without gradients. The generator is seeded anew with `seed` and the step, so that a resumed run writes the same
     texts; the random state of torch is put back behind it, whatever the task draws from. Under WeightAveraging the
-    network is the averaged one.
+    network is the averaged one. With a module that has no `sample` it does nothing, and says so once.
 
     Args:
         folder: where `samples.md` lies; made if need be, appended to if it is there.
         seed: of the generator.
-
-    Raises:
-        ValueError: at the start of training: a module without `sample`.
     """
 
     def __init__(self, folder: str | Path, *, seed: int = 0) -> None:
         self.path = Path(folder) / "samples.md"
         self.seed = seed
+        self._able = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not callable(getattr(pl_module, "sample", None)):
-            raise ValueError(
-                f"Samples needs {type(pl_module).__name__}.sample(generator) -> str, which it doesn't have; "
-                "add it or leave the callback out"
-            )
+        self._able = callable(getattr(pl_module, "sample", None))
+        if stage == "fit" and not self._able:
+            leave_out(self, f"{type(pl_module).__name__} has no sample(generator) -> str")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if not self._able or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         step = trainer.global_step
         text = self._sample(pl_module, step)

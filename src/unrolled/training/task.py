@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unrolled.checkpoint import FORMAT, KEY, CheckpointError, build, first_nonfinite, load_tensors, save_tensors
+from unrolled.checkpoint import (
+    FORMAT,
+    KEY,
+    TRUSTED,
+    CheckpointError,
+    build,
+    first_nonfinite,
+    load_tensors,
+    save_tensors,
+)
 from unrolled.codecs import Codec
 from unrolled.losses import Loss
 from unrolled.training.carrying import Carrier
@@ -80,8 +89,24 @@ class SequenceTask(LightningModule, ABC):
         """The summed loss of a batch and the number of its predictions; `loader` names whose state is carried."""
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """What to type next with the checkpoint of a finished run."""
+        """What to type next with a trained network.
+
+        They are printed, and work as they stand where the run was started. One that begins with # is a sentence.
+
+        Args:
+            checkpoint: its path as `python -m unrolled` takes it, and the packages to be trusted with it.
+        """
         return ()
+
+    def example(self) -> str | None:
+        """See `SequenceData.example`: of the run's data, written into its folder where need be."""
+        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        return data.example(Path(self.trainer.default_root_dir)) if hasattr(data, "example") else None
+
+    def foreign_packages(self) -> list[str]:
+        """Packages of classes that the checkpoint names and nobody trusts unasked."""
+        named = [*_targets(self._description), *_targets(self.codec.to_dict())]
+        return sorted({name.partition(".")[0] for name in named if not name.startswith(TRUSTED)})
 
     def penalty(self) -> Tensor | float:
         """What L1 and L2 regularisation add to the mean loss."""
@@ -236,16 +261,23 @@ class SequenceTask(LightningModule, ABC):
         Not Trainer.estimated_stepping_batches: it sets the loaders up before their places are restored, and a resumed
         run would read its epoch from the beginning again (Lightning 2.6).
         """
-        trainer = self.trainer
-        most = math.inf if trainer.max_steps == -1 else trainer.max_steps
-        if trainer.max_epochs is None or trainer.max_epochs == -1:
-            return most
-        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if data is None:
-            return trainer.estimated_stepping_batches
-        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-        taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return min(most, math.ceil(taken / trainer.accumulate_grad_batches) * trainer.max_epochs)
+        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        return self.trainer.estimated_stepping_batches if data is None else num_steps(self.trainer, data)
+
+
+def num_steps(trainer: Trainer, data: Any) -> int | float:
+    """Optimizer steps of the whole run on a data module that is attached to its trainer; infinite without an end."""
+    most = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if trainer.max_epochs is None or trainer.max_epochs == -1:
+        return most
+    return min(most, steps_per_epoch(trainer, data) * trainer.max_epochs)
+
+
+def steps_per_epoch(trainer: Trainer, data: Any) -> int:
+    """Optimizer steps of an epoch."""
+    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(taken / trainer.accumulate_grad_batches)
 
 
 def _refuse_unloadable(network: Mapping[str, Any]) -> None:

@@ -7,6 +7,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from unrolled.training.console import leave_out
+from unrolled.wording import article
+
 
 class Throughput(Callback):
     """Logs `<unit>s_per_second`: valid steps of the training batches over all processes, without validation time.
@@ -16,7 +19,7 @@ class Throughput(Callback):
     through all of training, and stands still from the start of a validation to the start of the next batch.
 
     After (and during) training, for a summary: `total` units read since training started, `seconds` it took, `rate`.
-    A resumed run starts at zero.
+    A resumed run starts at zero. Where batches have no `lengths` it does nothing, and says so once.
 
     Args:
         unit: what a step of a sequence is; "character" logs `characters_per_second`.
@@ -24,6 +27,7 @@ class Throughput(Callback):
 
     def __init__(self, unit: str = "character") -> None:
         self.unit = unit
+        self._counts = True
         self._reset()
 
     @property
@@ -44,10 +48,10 @@ class Throughput(Callback):
     ) -> None:
         lengths = getattr(batch, "lengths", None)
         if lengths is None:
-            raise ValueError(
-                f"Throughput counts {self.unit}s by batch.lengths, which a {type(batch).__name__} doesn't have; "
-                "give the batch that field or leave the callback out"
-            )
+            if self._counts:
+                leave_out(self, f"{article(type(batch).__name__)} has no lengths to be counted")
+            self._counts = False
+            return
         counted = lengths.sum()
         self._pending = counted if self._pending is None else self._pending + counted
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] - set while it is built

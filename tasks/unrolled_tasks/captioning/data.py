@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from unrolled.durable import digest_in_folder
 from unrolled.training.arrays import Arrays, Pictures
 from unrolled.training.buckets import Ints
 from unrolled.training.cache import cache_folder, made_once
+from unrolled.training.console import shown
 from unrolled.training.data import PARTS, DataError
 from unrolled.training.texts import (
     Examples,
@@ -274,6 +276,16 @@ class CaptionData(WritingData[CaptionBatch]):
             references=tuple(tuple(of.captions[of.first[row] : of.first[row + 1]]) for row in images.tolist()),
             places=tuple(of.places[row] for row in images.tolist()),
         )
+
+    def example(self, folder: Path) -> str:
+        """The first scored image as the network sees it, in a file of its own."""
+        path = folder / "example.png"
+        self.picture(self.scored_part, 0).save(path)
+        return shown(path)
+
+    def own_files(self) -> str:
+        """See `SequenceData.own_files`."""
+        return "data=captioned_images data.files=FILE 'data.cut=[0,0,1]'"
 
     def references(self, part: str) -> list[list[str]]:
         """All captions of each image of a part."""

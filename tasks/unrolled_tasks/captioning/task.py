@@ -116,11 +116,10 @@ class Captioning(WritingTask):
         self._let_trunk_learn(trunk_from == 0)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Write captions, or score it on other images."""
+        """Write captions."""
         return (
-            f"python -m unrolled caption {checkpoint} photo.jpg",
-            f"python evaluate.py task=captioning checkpoint={checkpoint} data=captioned_images "
-            "data.files=FILE 'data.cut=[0,0,1]'",
+            f"python -m unrolled caption {checkpoint} {self.example()}",
+            f"# images of yours: python -m unrolled caption {checkpoint} IMAGE …",
         )
 
     @property

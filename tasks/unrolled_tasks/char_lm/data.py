@@ -135,6 +135,10 @@ class TextData(SequenceData):
             raise RuntimeError("the text is not encoded yet: call prepare() first")
         return self._codec
 
+    def own_files(self) -> str:
+        """See `SequenceData.own_files`."""
+        return "data=text data.files=FILE 'data.cut=[0,0,1]'"
+
     def parts(self) -> Sequence[str]:
         """See `SequenceData.parts`."""
         return tuple(self._tokens)

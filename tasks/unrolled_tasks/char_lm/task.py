@@ -94,12 +94,9 @@ class CharLM(SequenceTask):
         return torch.cat([head.logits, tail.logits], dim=1)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Let it write, or score it elsewhere."""
+        """Let it write."""
         prompt = '--prompt "ROMEO:" ' if self.codec.unknown not in self.codec.encode("ROMEO:") else ""
-        return (
-            f"python -m unrolled sample {checkpoint} {prompt}--length 400",
-            f"python evaluate.py checkpoint={checkpoint} data=text data.files=FILE 'data.cut=[0,0,1]'",
-        )
+        return (f"python -m unrolled sample {checkpoint} {prompt}--length 400",)
 
     def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
         """The window's share of the optimizer step's mean loss."""

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -162,6 +164,7 @@ class ClassificationData(SequenceData):
         self._preparation = Preparation(self.medium, self.answers, self._given_codec, skip=on_error == "skip")
         self._kept, self._cache = kept, cache_folder(cache)
         self._prepared: Prepared | None = None
+        self._first: dict[str, list[Example]] = {}  # some of each part
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
@@ -173,6 +176,7 @@ class ClassificationData(SequenceData):
             found = cut_examples(found, self._cut, self._held_out, stratify=stratify, seed=self._seed)
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
+        self._first = {part: examples[:8] for part, examples in found.items()}
         if self._kept == "memory":
             self._prepared = self._preparation.prepared(found)
         else:
@@ -201,6 +205,18 @@ class ClassificationData(SequenceData):
         if self._prepared is None:
             raise RuntimeError("the examples are not read yet: call prepare() first")
         return self._prepared
+
+    def example(self, folder: Path) -> str | None:
+        """See `SequenceData.example`."""
+        for example in self._first.get(self.scored_part, []):
+            with suppress(ValueError):  # one that was skipped
+                self.medium.open(example)
+                return self.medium.example(example, folder)
+        return None
+
+    def own_files(self) -> str:
+        """See `SequenceData.own_files`."""
+        return f"data={self.medium.data} data.files=FILE 'data.cut=[0,0,1]'" if self.medium.data else ""
 
     def training_counts(self) -> dict[str, int]:
         """How many training examples each label has."""

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unrolled.codecs import CODECS, Codec, LabelCodec, NumberCodec, SentenceCodec
 from unrolled.readers import Reader
+from unrolled.training.console import shown
 from unrolled.training.data import DataError
 from unrolled.training.subwords import train_subwords
 from unrolled_tasks.classification.examples import Columns, Example
@@ -24,6 +25,7 @@ class Medium(ABC):
         suffixes: of files that are an example each.
         what: names such files in messages.
         reads: the class of what is fitted.
+        data: the choice of the group `data` for files of this kind.
         augments: whether training sees sources changed at random.
         partial: what is cut off is opened as far as it goes, by media that can.
     """
@@ -32,6 +34,7 @@ class Medium(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     what: ClassVar[str] = "files"
     reads: ClassVar[type] = object
+    data: ClassVar[str] = ""
     partial: bool = False
 
     @property
@@ -95,6 +98,14 @@ class Medium(ABC):
         """An example as a person finds it again."""
         return example.place
 
+    def example(self, example: Example, folder: Path) -> str | None:
+        """An example as one gives it to a command: a line of text, or the path of a file.
+
+        If there is no file, one may be written into the folder; None where there is no such thing.
+        """
+        path = located(example)
+        return shown(path) if isinstance(path, Path) and path.is_file() else None
+
     def describe(self, reader: Any) -> str:
         """A few words on what the network reads."""
         return f"{reader.output_size} features a {self.unit}"
@@ -134,6 +145,7 @@ class Text(Medium):
 
     unit: ClassVar[str] = "token"
     reads: ClassVar[type] = Codec
+    data: ClassVar[str] = "sentences"
 
     def __init__(
         self,
@@ -192,6 +204,9 @@ class Text(Medium):
 
     def shown(self, example: Example, source: str) -> str:
         return source
+
+    def example(self, example: Example, folder: Path) -> str | None:
+        return " ".join(str(example.source).split())[:200]
 
     def describe(self, reader: Codec) -> str:
         return f"{reader.size:,} {reader.unit}s"

@@ -1,12 +1,14 @@
 """Pictures, read as sequences."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from unrolled.readers import ORDERS, PictureReader
+from unrolled.training.console import shown
 from unrolled.training.data import DataError
 from unrolled.vision import MAX_PIXELS, read_image
 from unrolled_tasks.classification.examples import Example
@@ -31,6 +33,7 @@ class Pictures(Medium):
     """
 
     reads: ClassVar[type] = PictureReader
+    data: ClassVar[str] = "images"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
     what: ClassVar[str] = "pictures"
 
@@ -71,6 +74,18 @@ class Pictures(Medium):
 
     def shown(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
+
+    def example(self, example: Example, folder: Path) -> str | None:
+        """The picture's own file, or one that is written."""
+        own = super().example(example, folder)
+        if own is not None:
+            return own
+        from PIL import Image
+
+        values = (_unit(self.open(example)) * 255).round().byte().permute(1, 2, 0).squeeze(-1)
+        path = folder / "example.png"
+        Image.fromarray(values.numpy()).save(path)
+        return shown(path)
 
     def fit(self, sources: Sequence[Tensor]) -> PictureReader:
         channels = 3 if self.colour else 1

@@ -26,6 +26,7 @@ class Series(Medium):
     """
 
     reads: ClassVar[type] = SeriesReader
+    data: ClassVar[str] = "series"
     suffixes: ClassVar[tuple[str, ...]] = (".ts", ".csv", ".tsv", ".parquet")
     what: ClassVar[str] = "series (.ts, .csv, .tsv, .parquet)"
 

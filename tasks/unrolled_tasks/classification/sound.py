@@ -32,6 +32,7 @@ class Sound(Medium):
     """
 
     reads: ClassVar[type] = AudioFeatures
+    data: ClassVar[str] = "speech"
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
     what: ClassVar[str] = "recordings (.wav, .flac, .ogg, .mp3)"
 

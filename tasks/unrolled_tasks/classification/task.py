@@ -16,6 +16,8 @@ from unrolled.classifier import SequenceClassifier
 from unrolled.codecs import Codec, LabelCodec, NumberCodec
 from unrolled.inference.classification import answers
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
+from unrolled.readers import SeriesReader
+from unrolled.training.console import piped
 from unrolled.training.gathering import of_all_processes
 from unrolled.training.markdown import table
 from unrolled.training.outputs import save_figure, write_rows, write_text
@@ -122,14 +124,16 @@ class Classification(SequenceTask):
             self.notes["vectors"] = load_vectors(self._vectors, self.answers.source, self.network.encoder)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Classify, or score it on other examples."""
-        text = isinstance(self.answers.source, Codec)
-        use = f"python -m unrolled classify {checkpoint}"
-        task = "regression" if isinstance(self.answers, NumberCodec) else "classification"
-        return (
-            f"{use} < texts.txt" if text else f"{use} FILE …",
-            f"python evaluate.py task={task} checkpoint={checkpoint} data=… split=validation",
-        )
+        """Classify."""
+        use, example = f"python -m unrolled classify {checkpoint}", self.example()
+        if isinstance(self.answers.source, Codec):
+            return (
+                f"{piped(example or 'some words')} | {use}",
+                f"# a file, line by line: {use} < FILE",
+            )
+        if isinstance(self.answers.source, SeriesReader):  # read from Python alone
+            return ()
+        return (*([f"{use} {example}"] if example else []), f"# files of yours: {use} FILE …")
 
     def on_fit_start(self) -> None:
         """Weighs labels by how many training examples they have."""

@@ -180,6 +180,16 @@ class TranslationData(WritingData[PairBatch]):
         """See `SequenceData.fingerprint`."""
         return "".join(tokens.digest() for tokens in self._tokens.get("train", ()))
 
+    def example(self, folder: Path) -> str | None:
+        """The first sentence of the scored part that fits in a line."""
+        sentences = (" ".join(pair.source.split()) for pair in self._texts.get(self.scored_part, []))
+        return next((sentence for sentence in sentences if 0 < len(sentence) <= 80), None)
+
+    def own_files(self) -> str:
+        """See `SequenceData.own_files`."""
+        source, target = map(str, self._languages)
+        return f"data=pairs data.files=FILE data.source={source} data.target={target} 'data.cut=[0,0,1]'"
+
     def examples(self, part: str, *, scored: bool) -> Examples:
         """The pairs of a part."""
         source, target = self._tokens[part]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, PairCodec
+from unrolled.training.console import piped
 from unrolled.training.markdown import table
 from unrolled.training.outputs import write_text
 from unrolled.training.schedules import Schedule
@@ -72,11 +73,10 @@ class Translation(WritingTask):
         self.language = moses_language(str(language))
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Translate, or score it on other pairs."""
+        """Translate."""
         return (
-            f"python -m unrolled translate {checkpoint} < in.txt > out.txt",
-            f"python evaluate.py task=translation checkpoint={checkpoint} data=pairs "
-            "data.files=FILE 'data.cut=[0,0,1]'",
+            f"{piped(self.example() or 'a sentence')} | python -m unrolled translate {checkpoint}",
+            f"# a file, line by line: python -m unrolled translate {checkpoint} < FILE > TRANSLATED",
         )
 
     def start(self, batch: PairBatch) -> tuple[DecoderState, Any]:
