@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from unrolled.training.configuration import check_overrides, config_folder, dropped_options
+from unrolled.training.configuration import ConfigurationError, check_overrides, config_folder, dropped_options
 from unrolled.training.folder import FolderError
 from unrolled.training.help import help_text
 from unrolled.training.nonfinite import NonFiniteError
@@ -57,9 +57,7 @@ def _evaluate(config: DictConfig) -> dict[str, float]:
     return score(config)
 
 
-def _command(
-    name: str, function: Callable[[DictConfig], dict[str, float]], arguments: Sequence[str] | None
-) -> None:
+def _command(name: str, function: Callable[[DictConfig], dict[str, float]], arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides: list[str] = []
     added: list[str] = []
