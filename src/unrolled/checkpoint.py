@@ -257,7 +257,7 @@ def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: 
         raise CheckpointError(f"{path}: its {name} cannot be built: {said:.300}") from None
     kind = {"network": nn.Module, "codec": Codec}[name]
     if not isinstance(found, kind):
-        raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected a {kind.__name__}")
+        raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected {article(kind.__name__)}")
     return found
 
 

@@ -10,6 +10,7 @@ from unrolled.encoders import Encoded, SteppedEncoder
 from unrolled.pooling import Pooling
 from unrolled.sequences import last_valid
 from unrolled.shapes import expect
+from unrolled.wording import article
 
 
 class ClassifierState(NamedTuple):
@@ -87,7 +88,9 @@ class SequenceClassifier(nn.Module):
             ValueError: a state of another structure, dtype or device; two directions, which know no next step.
         """
         if not isinstance(state, ClassifierState):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"the state is a {type(state).__name__}, expected the ClassifierState of `initial_state`")
+            raise ValueError(
+                f"the state is {article(type(state).__name__)}, expected the ClassifierState of `initial_state`"
+            )
         values, core = self.encoder.step(source, state.core)
         vector, pooled = self.pooling.step(values, state.pooled)
         return self.output(self.dropout(vector)), ClassifierState(core, pooled)

@@ -14,6 +14,7 @@ from unrolled.recurrent import Recurrent
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import check, outline
+from unrolled.wording import article
 
 Core = Recurrent | FeedForward
 C = TypeVar("C", bound=Core)
@@ -254,7 +255,9 @@ class FeatureEncoder(SteppedEncoder):
         """See `SteppedEncoder.step`."""
         expect(source, "batch features", features=self.input_size, name="source")
         if not isinstance(state, FrameState):
-            raise ValueError(f"the state is a {type(state).__name__}, expected the FrameState of `initial_state`")
+            raise ValueError(
+                f"the state is {article(type(state).__name__)}, expected the FrameState of `initial_state`"
+            )
         frame, (core, bands) = source.unsqueeze(1), state
         first = None if self.bands is None else self.bands.initial_state(1, like=source)
         check(bands, outline(first, like=source), like=source, name="state.bands")

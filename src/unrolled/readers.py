@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.shapes import expect
+from unrolled.wording import counted
 
 
 class Reader(nn.Module, ABC):
@@ -201,7 +202,7 @@ class PictureReader(Reader):
         }[order]
         self.steps, self.output_size = steps, features * channels
         if permutation is not None and sorted(permutation) != list(range(steps)):
-            raise ValueError(f"permutation: each of 0 … {steps - 1} once, as this picture has {steps} steps")
+            raise ValueError(f"permutation: each of 0 … {steps - 1} once, as this picture has {counted(steps, 'step')}")
         self.permutation = None if permutation is None else list(permutation)
 
     def forward(self, source: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from unrolled.wording import article
+
 
 class ShapeError(ValueError):
     """A tensor whose axes are not the ones that were promised."""
@@ -44,7 +46,7 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
 
 def _no_tensor(given: Any, axes: str, name: str) -> str:
     """What somebody used to torch.nn or numpy has to write instead."""
-    expected = f"{name} must be a tensor ({', '.join(axes.split())}), not a {type(given).__name__}"
+    expected = f"{name} must be a tensor ({', '.join(axes.split())}), not {article(type(given).__name__)}"
     if isinstance(given, PackedSequence):
         return f"{expected}: values, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"
     return f"{expected}: torch.as_tensor({name}) makes one of lists, numbers and arrays"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unrolled.shapes import ShapeError, expect
+from unrolled.wording import article, counted
 
 S = TypeVar("S")
 
@@ -202,7 +203,7 @@ def _kind(node: Any) -> str:
     if fields is not None:
         return f"{type(node).__name__}({', '.join(fields)})"
     kind = type(node).__name__
-    return f"a {kind} of {len(cast(Any, node))}" if isinstance(node, tuple | list) else f"a {kind}"
+    return article(f"{kind} of {len(cast(Any, node))}" if isinstance(node, tuple | list) else kind)
 
 
 def _remedy(node: Any, expected: Any) -> str:
@@ -239,7 +240,7 @@ def where(mask: Tensor, then: S, otherwise: S) -> S:
 
     def choose(one: Tensor, other: Tensor) -> Tensor:
         if one.shape[0] != mask.shape[0]:
-            raise ShapeError(f"the mask has {mask.shape[0]} rows, the state {one.shape[0]}")
+            raise ShapeError(f"the mask has {counted(mask.shape[0], 'row')}, the state {one.shape[0]}")
         return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
 
     return map_state(choose, then, otherwise)

@@ -16,6 +16,7 @@ from unrolled.audio.spectra import cosine_transform, delta, mel_filter_bank, pow
 from unrolled.readers import Moments, Reader
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
+from unrolled.wording import counted
 
 KINDS = ("log_mel", "mfcc")
 NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
@@ -133,7 +134,7 @@ class AudioFeatures(Reader):
         self.register_buffer("cosines", cosine_transform(num_mels, num_coefficients), persistent=False)
         for name, given, default in (("centers", centers, 0.0), ("scales", scales, 1.0)):
             if given is not None and len(given) != self.output_size:
-                raise ValueError(f"{name} has {len(given)} numbers, expected {self.output_size}")
+                raise ValueError(f"{name} has {counted(len(given), 'number')}, expected {self.output_size}")
             self.register_buffer(
                 name, torch.tensor([default] * self.output_size if given is None else list(given)), persistent=False
             )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unrolled.cells.pointwise import PointwiseCell
+from unrolled.wording import counted
 
 
 class ClockworkState(NamedTuple):
@@ -61,7 +62,10 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
         if len(periods) == 0 or periods[0] < 1 or not rising:
             raise ValueError(f"periods are {list(periods)}, expected whole numbers that rise from 1 or more")
         if len(periods) > hidden_size:
-            raise ValueError(f"there are {len(periods)} periods for {hidden_size} units; give each module one or more")
+            raise ValueError(
+                f"periods={list(periods)} has {counted(len(periods), 'period')} for "
+                f"{counted(hidden_size, 'unit')}; give each module one or more"
+            )
         self.periods = tuple(int(period) for period in periods)
         modules = torch.arange(hidden_size) * len(periods) // hidden_size
         period = torch.tensor(self.periods, dtype=self.weight_hh.dtype)[modules]

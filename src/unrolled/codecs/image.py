@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from unrolled.codecs.base import Codec
+from unrolled.wording import article
 
 
 class CaptionCodec(Codec):
@@ -20,9 +21,9 @@ class CaptionCodec(Codec):
     def __init__(self, image: Mapping[str, Any], target: Codec) -> None:
         # Both may come from a file.
         if not isinstance(target, Codec):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"target is a {type(target).__name__}, expected a codec")
+            raise ValueError(f"target is {article(type(target).__name__)}, expected a codec")
         if not isinstance(image, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"image is a {type(image).__name__}, expected the options of an image transform")
+            raise ValueError(f"image is {article(type(image).__name__)}, expected the options of an image transform")
         self.image, self.target = dict(image), target
         self.unit, self.size, self.start, self.unknown = target.unit, target.size, target.start, target.unknown
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from unrolled.codecs.base import Codec
+from unrolled.wording import article, counted
 
 
 class _AnswerCodec(Codec):
@@ -16,7 +17,9 @@ class _AnswerCodec(Codec):
 
     def __init__(self, source: Any, lowercase: bool, max_length: int | None) -> None:
         if not callable(getattr(source, "to_dict", None)):
-            raise ValueError(f"source is a {type(source).__name__}, expected a codec or a reader, which have to_dict()")
+            raise ValueError(
+                f"source is {article(type(source).__name__)}, expected a codec or a reader, which have to_dict()"
+            )
         self.source, self.lowercase, self.max_length = source, lowercase, max_length
 
     def encode(self, text: str) -> list[int]:
@@ -25,7 +28,7 @@ class _AnswerCodec(Codec):
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         if not isinstance(self.source, Codec):
-            raise ValueError(f"this network reads no text, but what a {type(self.source).__name__} reads")
+            raise ValueError(f"this network reads no text, but what {article(type(self.source).__name__)} reads")
         return self.source.encode_pieces((piece.lower() for piece in pieces) if self.lowercase else pieces)
 
 
@@ -122,7 +125,9 @@ class NumberCodec(_AnswerCodec):
         if not self.size == len(self.centers) == len(self.scales) > 0 or not all(
             0 < scale < float("inf") for scale in self.scales
         ):
-            raise ValueError(f"{self.size} numbers, centers={self.centers}, scales={self.scales}: one each, above 0")
+            raise ValueError(
+                f"{counted(self.size, 'number')}, centers={self.centers}, scales={self.scales}: one each, above 0"
+            )
         if bounded and (any(self.centers) or any(scale != 1 for scale in self.scales)):
             raise ValueError("bounded numbers are probabilities: centers are 0 and scales are 1")
 

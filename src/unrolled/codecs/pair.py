@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unrolled.codecs.base import Codec
+from unrolled.wording import article
 
 
 class PairCodec(Codec):
@@ -21,7 +22,7 @@ class PairCodec(Codec):
     def __init__(self, source: Codec, target: Codec, lowercase: bool = False) -> None:
         for name, side in (("source", source), ("target", target)):
             if not isinstance(side, Codec):  # pyright: ignore[reportUnnecessaryIsInstance]  # it may come from a file
-                raise ValueError(f"{name} is a {type(side).__name__}, expected a codec")
+                raise ValueError(f"{name} is {article(type(side).__name__)}, expected a codec")
         self.source, self.target, self.lowercase = source, target, lowercase
         self.unit, self.size, self.start, self.unknown = target.unit, target.size, target.start, target.unknown
 

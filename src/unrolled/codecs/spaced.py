@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from unrolled.codecs.base import UNKNOWN, Codec, numbered
+from unrolled.wording import counted
 
 _BLANKS = re.compile(r"\s+")
 
@@ -55,7 +56,7 @@ class SpacedCodec(Codec):
         if not kept:
             raise ValueError(
                 f"no word is seen min_count={min_count} times; "
-                f"the most frequent is seen {max(counts.values(), default=0)} times"
+                f"the most frequent is seen {counted(max(counts.values(), default=0), 'time')}"
             )
         return cls(kept[:max_size])
 

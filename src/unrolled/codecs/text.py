@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from unrolled.codecs.base import UNKNOWN, Codec, numbered
+from unrolled.wording import counted
 
 _MODULE = "unrolled.codecs"  # where a checkpoint finds these classes, wherever they are defined
 
@@ -129,7 +130,8 @@ class WordCodec(Codec):
         )
         if not kept:
             raise ValueError(
-                f"no word is seen min_count={min_count} times; the most frequent is seen {max(counts.values())} times"
+                f"no word is seen min_count={min_count} times; "
+                f"the most frequent is seen {counted(max(counts.values()), 'time')}"
             )
         return cls(kept[:max_size])
 

@@ -29,6 +29,7 @@ from unrolled.recurrent import Recurrent
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import Leaf, check, outline, state_at
+from unrolled.wording import counted
 
 
 class DecoderNoise(NamedTuple):
@@ -207,7 +208,7 @@ class AttentiveDecoder(Decoder):
     def _check_state(self, state: DecoderState, memory: Memory, like: Tensor) -> None:
         """Check all that a state remembers, once for all steps of a pass."""
         if len(memory.values) != len(like):
-            raise ShapeError(f"the memory has {len(memory.values)} rows, the tokens have {len(like)}")
+            raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the tokens have {len(like)}")
         self.order.check(self.core, of_decoder(state).core, like)
         remembered = outline(self.attention.start(memory), like=memory.values)
         check(state.attention, remembered, like=like, name="state.attention")

@@ -10,6 +10,7 @@ from unrolled.encoders import Encoded, TokenEmbedding
 from unrolled.recurrent import Recurrent
 from unrolled.shapes import expect
 from unrolled.state import leaves, rebuild
+from unrolled.wording import article
 
 
 class DecoderState(NamedTuple):
@@ -28,7 +29,7 @@ def of_decoder(state: Any) -> DecoderState:
     """
     if not isinstance(state, DecoderState):
         raise ValueError(
-            f"the state is a {type(state).__name__}, expected the DecoderState that the decoder's start gives"
+            f"the state is {article(type(state).__name__)}, expected the DecoderState that the decoder's start gives"
         )
     return state
 

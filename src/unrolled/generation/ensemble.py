@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unrolled.decoders.base import Decoded, Decoder, DecoderState, core_of
 from unrolled.encoders import Encoded
+from unrolled.wording import counted
 
 
 class EnsembleDecoder(Decoder):
@@ -46,7 +47,7 @@ class EnsembleDecoder(Decoder):
         """
         several = [encoded] * len(self.decoders) if encoded is None or isinstance(encoded, Encoded) else list(encoded)
         if len(several) != len(self.decoders):
-            raise ValueError(f"{len(several)} sources for {len(self.decoders)} decoders")
+            raise ValueError(f"{counted(len(several), 'source')} for {counted(len(self.decoders), 'decoder')}")
         started = [decoder.start(batch, source) for decoder, source in zip(self._members(), several, strict=True)]
         return DecoderState(tuple(state for state, _ in started)), tuple(memory for _, memory in started)
 

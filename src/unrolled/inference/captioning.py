@@ -12,6 +12,7 @@ from unrolled.codecs.image import CaptionCodec
 from unrolled.inference.writing import Candidate, Search, begin, best, candidates, search, writers
 from unrolled.networks import EncoderDecoder
 from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageError, ImageTransform, read_image
+from unrolled.wording import article
 
 CAPTIONS = Search(max_ratio=0.0, max_extra=30)
 """A search for captions: an image has no length, so they have at most 30 tokens."""
@@ -75,7 +76,9 @@ def captions(
     networks, codec = writers(bundles, CaptionCodec, "captions")
     for network in networks:
         if not isinstance(network.encoder, ImageEncoder):
-            raise ValueError(f"a captioner sees with an ImageEncoder, not with a {type(network.encoder).__name__}")
+            raise ValueError(
+                f"a captioner sees with an ImageEncoder, not with {article(type(network.encoder).__name__)}"
+            )
     options.checked()
     if isinstance(images, str | bytes):
         raise ValueError(f"images={images!r:.60} is one; give a list of them")

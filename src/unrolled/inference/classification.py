@@ -15,6 +15,7 @@ from unrolled.classifier import SequenceClassifier
 from unrolled.codecs import Codec, LabelCodec, NumberCodec
 from unrolled.readers import PictureReader
 from unrolled.vision import MAX_PIXELS, read_image
+from unrolled.wording import article
 
 Answers = LabelCodec | NumberCodec
 MAX_LENGTH = 10_000
@@ -231,7 +232,7 @@ def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) 
     reader = codec.source
     if isinstance(reader, Codec):
         if not isinstance(source, str):
-            raise ValueError(f"source {number} is a {type(source).__name__}; this network reads text")
+            raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
         ids = codec.encode(" ".join(source.split()))
         if not ids:
             raise ValueError(f"source {number}: the text {source!r:.60} has no {reader.unit} that can be read")
@@ -248,7 +249,7 @@ def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) 
         elif isinstance(reader, PictureReader):
             read = reader(_picture(source, reader.channels, limits))
         else:
-            read = reader(_values(source, f"a {_kind(reader)} takes tensors and arrays"))
+            read = reader(_values(source, f"{article(_kind(reader))} takes tensors and arrays"))
     except (ValueError, OSError) as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     if len(read) == 0:
@@ -261,12 +262,14 @@ def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) 
 def _values(source: Any, wanted: str) -> Tensor:
     """A tensor, or an array as one; text and other objects are none."""
     if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
-        raise ValueError(f"it is a {type(source).__name__}; {wanted}")
+        raise ValueError(f"it is {article(type(source).__name__)}; {wanted}")
     try:
         # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
         values = source if isinstance(source, Tensor) else torch.tensor(source.__array__())
     except (TypeError, ValueError, RuntimeError) as error:  # of objects, of text, of rows of unequal length
-        raise ValueError(f"it is a {type(source).__name__} that holds other things than numbers: {error}") from None
+        raise ValueError(
+            f"it is {article(type(source).__name__)} that holds other things than numbers: {error}"
+        ) from None
     if values.is_complex():
         raise ValueError(f"it holds complex numbers; {wanted}")
     return values

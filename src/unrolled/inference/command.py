@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from unrolled.inference.progress import Progress
-from unrolled.wording import refused
+from unrolled.wording import counted, refused
 
 if TYPE_CHECKING:
     import torch
@@ -283,7 +283,7 @@ def _caption(options: argparse.Namespace) -> None:
             for candidate in shown:
                 score = (f"{candidate.score:.4f}",) if options.n_best else ()
                 print(path, *score, _line(candidate.text), sep="\t", flush=True)
-    _say_broken(broken, f"{len(options.images)} images", options)
+    _say_broken(broken, counted(len(options.images), "image"), options)
 
 
 def _say_broken(broken: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from unrolled.checkpoint import Bundle
 from unrolled.codecs.base import Codec
 from unrolled.decoders.base import Decoder
 from unrolled.generation.sampling import sample
+from unrolled.wording import article
 
 
 def sample_text(
@@ -33,7 +34,7 @@ def sample_text(
         ValueError: a network that is no language model, a prompt with symbols that it has never seen, a bad option.
     """
     if not isinstance(bundle.network, Decoder):
-        raise ValueError(f"only a decoder writes text; this checkpoint holds a {type(bundle.network).__name__}")
+        raise ValueError(f"only a decoder writes text; this checkpoint holds {article(type(bundle.network).__name__)}")
     return continue_text(
         bundle.network,
         bundle.codec,

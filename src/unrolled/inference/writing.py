@@ -15,6 +15,7 @@ from unrolled.generation.ensemble import EnsembleDecoder
 from unrolled.generation.limits import check_temperature, finite, whole
 from unrolled.generation.sampling import sample
 from unrolled.networks import EncoderDecoder
+from unrolled.wording import article
 
 C = TypeVar("C", bound=Codec)
 
@@ -222,8 +223,8 @@ def writers(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tup
     for bundle in listed:
         if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, kind):
             raise ValueError(
-                f"only an EncoderDecoder with a {kind.__name__} {does}; this checkpoint holds a "
-                f"{type(bundle.network).__name__} with a {type(bundle.codec).__name__}"
+                f"only an EncoderDecoder with {article(kind.__name__)} {does}; this checkpoint holds "
+                f"{article(type(bundle.network).__name__)} with {article(type(bundle.codec).__name__)}"
             )
         if bundle.codec.to_dict() != codec.to_dict():
             raise ValueError("networks decode as one only with the same codec; these were trained with different ones")

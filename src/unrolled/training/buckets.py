@@ -6,6 +6,8 @@ from typing import Generic, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unrolled.wording import counted
+
 Ints = NDArray[np.int64]
 B = TypeVar("B")
 
@@ -52,7 +54,8 @@ class BucketPlan:
         sides = sides[:, None] if sides.ndim == 1 else sides
         if len(sides) < ranks:
             raise ValueError(
-                f"{len(sides)} examples cannot be dealt to {ranks} processes: each batch has a row for each"
+                f"{counted(len(sides), 'example')} cannot be dealt to "
+                f"{counted(ranks, 'process', 'processes')}: each batch has a row for each"
             )
         self.ranks, self.shuffle, self.seed = ranks, shuffle, seed
         self.counts = np.ones(len(sides), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unrolled.training.plans import StreamPlan
 from unrolled.training.tokens import Tokens
+from unrolled.wording import counted
 
 
 class Window(NamedTuple):
@@ -205,7 +206,8 @@ class RandomWindows:
             raise ValueError(f"length, count and batch_size must be at least 1, got {length}, {count} and {batch_size}")
         if len(tokens) <= length:
             raise ValueError(
-                f"a window of {length} predictions needs {length + 1} tokens, the text has {len(tokens)}; lower length"
+                f"a window of {length} predictions needs {counted(length + 1, 'token')}, "
+                f"the text has {len(tokens)}; lower length"
             )
         _check_rank(rank, ranks)
         self.tokens, self.length, self.batch_size, self.rank, self.ranks = tokens, length, batch_size, rank, ranks

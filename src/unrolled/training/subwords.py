@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unrolled.codecs.subword import BPECodec, SubwordCodec, UnigramCodec, words
+from unrolled.wording import article
 
 _log = logging.getLogger(__name__)
 _SPECIAL = ["<start>", "<unknown>"]
@@ -35,7 +36,9 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
     except ModuleNotFoundError:
         raise ValueError("training subwords needs tokenizers: pip install 'unrolled[text]'") from None
     if isinstance(texts, Iterator):
-        raise ValueError(f"texts are read twice, and a {type(texts).__name__} can be read only once; give a list")
+        raise ValueError(
+            f"texts are read twice, and {article(type(texts).__name__)} can be read only once; give a list"
+        )
     alphabet = {character for text in texts for word in words(text) for character in word}
     if not alphabet:
         raise ValueError("cannot find subwords in an empty text")

@@ -11,6 +11,7 @@ from typing import Any
 
 from unrolled.training.data import DataError
 from unrolled.training.files import read_lines, suffix_of
+from unrolled.wording import counted
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
@@ -105,7 +106,7 @@ def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, M
                 header = list(_only_once(f"{path}, line {number}", [(name, None) for name in fields]))
             elif header is not None and len(header) != len(fields):
                 raise DataError(
-                    f"{path}, line {number} has {len(fields)} columns, the first line {len(header)}: "
+                    f"{path}, line {number} has {counted(len(fields), 'column')}, the first line {len(header)}: "
                     f"{', '.join(header):.80}; the first line has to name the columns, or give them as numbers"
                 )
             else:

@@ -29,6 +29,7 @@ from unrolled.training.nonfinite import NonFiniteWeights
 from unrolled.training.randomness import random_states, restore_random_states
 from unrolled.training.resuming import take_over_best
 from unrolled.training.schedules import MeasuredSteps, Schedule
+from unrolled.wording import article, counted
 
 _SHOWN = 0.2  # seconds after which a bar is drawn anew
 
@@ -175,7 +176,8 @@ class SequenceTask(LightningModule, ABC):
             return
         if resume["ranks"] != self.trainer.world_size:
             raise ValueError(
-                f"the checkpoint was written by {resume['ranks']} processes, this run has {self.trainer.world_size}; "
+                f"the checkpoint was written by {counted(resume['ranks'], 'process', 'processes')}, "
+                f"this run has {self.trainer.world_size}; "
                 "resume with as many, or start from its weights alone: init_from=PATH"
             )
         if self.global_rank > 0:
@@ -300,7 +302,7 @@ def _refuse_objects(value: Any, path: str) -> None:
         for index, item in enumerate(cast("Sequence[Any]", value)):
             _refuse_objects(item, f"{path}[{index}]")
     elif value is not None and not isinstance(value, (str, int, float, bool)):
-        raise ValueError(f"{path}: a checkpoint holds plain data only, not a {type(value).__name__}")
+        raise ValueError(f"{path}: a checkpoint holds plain data only, not {article(type(value).__name__)}")
 
 
 def _targets(value: Any) -> Iterable[str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
+from unrolled.wording import article, counted
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -58,8 +60,8 @@ class ImageTransform:
             or not all(0 < std < float("inf") for std in self.std)
         ):
             raise ValueError(
-                f"mean={list(self.mean)} and std={list(self.std)}: one of each for {self.channels} channels, "
-                "and no std of 0"
+                f"mean={list(self.mean)} and std={list(self.std)}: one of each for "
+                f"{counted(self.channels, 'channel')}, and no std of 0"
             )
 
     @property
@@ -215,7 +217,7 @@ def _from_array(array: Any) -> "Image.Image":
         # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
         values = torch.as_tensor(array if isinstance(array, Tensor) else array.copy()).detach().cpu()
     except (AttributeError, TypeError, ValueError, RuntimeError):
-        raise ImageError(f"a {type(array).__name__} is no path, bytes, PIL image, array or tensor") from None
+        raise ImageError(f"{article(type(array).__name__)} is no path, bytes, PIL image, array or tensor") from None
     if values.dim() == 3 and values.shape[-1] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
         values = values.permute(1, 2, 0)
     values = values.unsqueeze(-1) if values.dim() == 2 else values

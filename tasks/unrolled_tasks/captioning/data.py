@@ -29,6 +29,7 @@ from unrolled.training.texts import (
 )
 from unrolled.training.tokens import Tokens
 from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageTransform, read_image
+from unrolled.wording import article, counted
 from unrolled_tasks.captioning.features import kept_features
 from unrolled_tasks.captioning.preparation import Preparation
 from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
@@ -226,7 +227,8 @@ class CaptionData(WritingData[CaptionBatch]):
     def describe(self) -> str:
         """See `SequenceData.describe`."""
         counts = ", ".join(
-            f"{part} {len(of.pictures):,} images with {len(of.owners):,} captions" for part, of in self._parts.items()
+            f"{part} {counted(len(of.pictures), 'image')} with {counted(len(of.owners), 'caption')}"
+            for part, of in self._parts.items()
         )
         return (
             f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
@@ -347,5 +349,5 @@ class CaptionData(WritingData[CaptionBatch]):
 def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:
     codec = codec_from_dict(plain)
     if not isinstance(codec, CaptionCodec):
-        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a captioner has a CaptionCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a captioner has a CaptionCodec")
     return codec

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unrolled.training.outputs import write_text
 from unrolled.training.writing import Written
+from unrolled.wording import counted
 from unrolled_tasks.captioning.data import CaptionData
 from unrolled_tasks.captioning.scores import caption_scores, corpus_scores
 
@@ -47,7 +48,7 @@ def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, par
     step = max(1, -(-len(ranked) // most))
     shown = ranked[::step]
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in corpus_scores(written).items() if "un" not in name)
-    head = f"{len(shown)} of {len(ranked)} images of the {part} part, worst first by CIDEr-D"
+    head = f"{len(shown)} of {counted(len(ranked), 'image')} of the {part} part, worst first by CIDEr-D"
     figures = "\n".join(_figure(score, item, data, part) for score, item in shown)
     page = (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'

@@ -17,6 +17,7 @@ from unrolled.training.files import nearest
 from unrolled.training.plans import StreamPlan
 from unrolled.training.streams import RandomWindows, StreamLoader
 from unrolled.training.tokens import Tokens, codec_hash, write_tokens
+from unrolled.wording import counted
 from unrolled_tasks.char_lm.parts import cut_into_parts
 from unrolled_tasks.char_lm.sources import source_of
 
@@ -156,7 +157,7 @@ class TextData(SequenceData):
         codec = self.codec()
         lines = [f"vocabulary of {codec.size} {codec.unit}s"]
         for part, tokens in self._tokens.items():
-            line = f"{part}: {len(tokens):,} {codec.unit}s in {len(tokens.lengths):,} documents"
+            line = f"{part}: {counted(len(tokens), codec.unit)} in {counted(len(tokens.lengths), 'document')}"
             if tokens.unknown:
                 share = tokens.unknown / len(tokens)
                 line += f", {tokens.unknown:,} of them ({share:.3%}) unknown"
@@ -240,8 +241,8 @@ class TextData(SequenceData):
         length, part = self._windowed.get("length", 0), self.scored_part
         if part in self._tokens and len(self._tokens[part]) <= length:
             raise DataError(
-                f"windowed.length={length} needs a longer {part} text than {len(self._tokens[part])} tokens; lower it, "
-                f"or give the {part} part more text"
+                f"windowed.length={length} needs a longer {part} text than "
+                f"{counted(len(self._tokens[part]), 'token')}; lower it, or give the {part} part more text"
             )
 
 
@@ -250,18 +251,20 @@ def expect_room(lengths: Sequence[int], batch_size: int, ranks: int, window: int
     total, streams = sum(lengths), batch_size * ranks
     given = f"batch_size={batch_size} on {ranks} process{'es' if ranks > 1 else ''}"
     if joined and total < window:
-        raise DataError(f"a text of {total} tokens is shorter than window={window}; give more text, or lower window")
+        raise DataError(
+            f"a text of {counted(total, 'token')} is shorter than window={window}; give more text, or lower window"
+        )
     if joined and total < streams * window:
         raise DataError(
-            f"a text of {total} tokens is too short for {given} and window={window}: {streams} streams of at least a "
-            f"window are {streams * window} tokens; " + _lower(total // (window * ranks), total // streams)
+            f"a text of {counted(total, 'token')} is too short for {given} and window={window}: "
+            f"{counted(streams, 'stream')} of at least a window are {streams * window} tokens; "
+            + _lower(total // (window * ranks), total // streams)
         )
     documents = sum(length > 0 for length in lengths)
     if not joined and documents < streams:
         raise DataError(
-            f"a text of {documents} documents is too short for {given}: {streams} streams read whole documents; "
-            + _lower(documents // ranks, 0)
-            + ", or set joined"
+            f"a text of {counted(documents, 'document')} is too short for {given}: "
+            f"{counted(streams, 'stream')} read whole documents; " + _lower(documents // ranks, 0) + ", or set joined"
         )
 
 

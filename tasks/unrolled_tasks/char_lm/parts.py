@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unrolled.training.data import PARTS, DataError
+from unrolled.wording import counted
 from unrolled_tasks.char_lm.sources import Source
 
 Documents = Iterator[Iterable[str]]
@@ -80,8 +81,11 @@ def _nothing_left(part: str, sizes: NDArray[np.int64], shares: dict[str, float],
     if not total:
         return "the training text is empty"
     if joined:
-        return f"a text of {total} characters is too short to be cut into {asked}: nothing is left for {part}"
+        return (
+            f"a text of {counted(total, 'character')} is too short to be cut into {asked}: nothing is left for {part}"
+        )
     return (
-        f"{len(sizes)} documents of {total} characters cannot be cut into {asked}: no whole one is left for {part}; "
+        f"{counted(len(sizes), 'document')} of {counted(total, 'character')} cannot be cut into {asked}: "
+        f"no whole one is left for {part}; "
         "set joined to cut within documents, change cut, or give the part its own text"
     )

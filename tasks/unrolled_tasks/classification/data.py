@@ -16,6 +16,7 @@ from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
 from unrolled.training.cache import cache_folder, made_once
 from unrolled.training.data import PARTS, DataError, SequenceData
 from unrolled.training.hub import HubSplits
+from unrolled.wording import article, counted
 from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import (
     Columns,
@@ -228,7 +229,7 @@ class ClassificationData(SequenceData):
         counts = ", ".join(f"{part} {len(content.steps):,}" for part, content in parts.items())
         steps = [steps for content in parts.values() for steps in content.steps]
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
-        answers = f"{codec.size} labels" if isinstance(codec, LabelCodec) else ", ".join(codec.names)
+        answers = counted(codec.size, "label") if isinstance(codec, LabelCodec) else ", ".join(codec.names)
         left_out = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
         if cut_off := self._ready.cut_off:
             left_out += f"; cut off and read as far as they go: {len(cut_off):,}, first {cut_off[0]}"
@@ -317,5 +318,5 @@ def _length_class(steps: int) -> int:
 def _answer_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:
     codec = build(plain, trusted=TRUSTED)
     if not isinstance(codec, LabelCodec | NumberCodec):
-        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a classifier has a LabelCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a classifier has a LabelCodec")
     return codec

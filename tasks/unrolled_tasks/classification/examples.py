@@ -12,6 +12,7 @@ from unrolled.training.data import PARTS, DataError
 from unrolled.training.files import find_files, nearest, suffix_of
 from unrolled.training.hub import HubSplits
 from unrolled.training.tables import TABLES, read_table
+from unrolled.wording import counted
 
 Patterns = str | Sequence[str]
 _PART_FOLDERS = {
@@ -237,7 +238,9 @@ def _whole_groups(examples: Sequence[Example], wanted: int, generator: np.random
         if not chosen or abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted):
             chosen += group
     if len(chosen) == len(examples):
-        raise DataError(f"{len(members)} groups cannot be cut into parts; there have to be two or more for each cut")
+        raise DataError(
+            f"{counted(len(members), 'group')} cannot be cut into parts; there have to be two or more for each cut"
+        )
     return set(chosen)
 
 

@@ -14,6 +14,7 @@ from unrolled.readers import Reader
 from unrolled.training.console import shown
 from unrolled.training.data import DataError
 from unrolled.training.subwords import train_subwords
+from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import Columns, Example
 
 
@@ -78,8 +79,9 @@ class Medium(ABC):
         """
         if not isinstance(codec.source, self.reads):
             raise DataError(
-                f"this checkpoint's network reads with a {type(codec.source).__name__}, and {type(self).__name__} are "
-                f"read with a {self.reads.__name__}: give it data of its own kind, data=…"
+                f"this checkpoint's network reads with {article(type(codec.source).__name__)}, and "
+                f"{type(self).__name__} are read with {article(self.reads.__name__)}: "
+                f"give it data of its own kind, data=…"
             )
 
     @abstractmethod
@@ -108,7 +110,7 @@ class Medium(ABC):
 
     def describe(self, reader: Any) -> str:
         """A few words on what the network reads."""
-        return f"{reader.output_size} features a {self.unit}"
+        return f"{counted(reader.output_size, 'feature')} a {self.unit}"
 
 
 def located(example: Example) -> Any:

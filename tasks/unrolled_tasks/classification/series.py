@@ -12,6 +12,7 @@ from unrolled.readers import SeriesReader
 from unrolled.training.data import DataError
 from unrolled.training.files import nearest, read_lines, suffix_of
 from unrolled.training.tables import read_table
+from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Columns, Example
 from unrolled_tasks.classification.media import Medium
 
@@ -158,7 +159,9 @@ def ts_examples(path: Path) -> Iterator[Example]:
             raise DataError(f"{place}: a series without a class; @classLabel true and a class at the end are needed")
         columns = [_numbers(field, place) for field in fields[:-1]]
         if len({len(column) for column in columns}) != 1 or (channels or len(columns)) != len(columns):
-            raise DataError(f"{place}: {len(columns)} channels of {', '.join(str(len(c)) for c in columns)} steps")
+            raise DataError(
+                f"{place}: {counted(len(columns), 'channel')} of {', '.join(str(len(c)) for c in columns)} steps"
+            )
         channels = len(columns)
         steps = torch.tensor(columns, dtype=torch.float64).T.contiguous()
         yield Example(steps, fields[-1].strip(), "", place)

@@ -12,6 +12,7 @@ from unrolled.audio import MAX_SECONDS, AudioFeatures, read_recording, resample
 from unrolled.codecs import LabelCodec, NumberCodec
 from unrolled.training.augmentation import Augmentation
 from unrolled.training.data import DataError
+from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.media import Medium, located
 
@@ -116,7 +117,7 @@ class Sound(Medium):
         return example.source if isinstance(example.source, str) else example.place
 
     def describe(self, reader: AudioFeatures) -> str:
-        return f"{reader.output_size} features ({reader.kind}, {reader.normalise}) at {reader.rate} Hz"
+        return f"{counted(reader.output_size, 'feature')} ({reader.kind}, {reader.normalise}) at {reader.rate} Hz"
 
     def _say(self, what: str, said: str) -> None:
         """Once for each kind of thing."""

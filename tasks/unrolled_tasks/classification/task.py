@@ -23,6 +23,7 @@ from unrolled.training.markdown import table
 from unrolled.training.outputs import save_figure, write_rows, write_text
 from unrolled.training.schedules import Schedule
 from unrolled.training.task import SequenceTask
+from unrolled.wording import article
 from unrolled_tasks.classification import outcomes as scoring
 from unrolled_tasks.classification.data import LabelledBatch
 from unrolled_tasks.classification.mixing import mixed
@@ -86,7 +87,9 @@ class Classification(SequenceTask):
     ) -> None:
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
         if not isinstance(codec, LabelCodec | NumberCodec):
-            raise ValueError(f"codec: a classifier answers with labels or numbers, not by a {type(codec).__name__}")
+            raise ValueError(
+                f"codec: a classifier answers with labels or numbers, not by {article(type(codec).__name__)}"
+            )
         if not 0.0 <= label_smoothing < 1.0 or min(shown, mistakes) < 0:
             raise ValueError(
                 f"label_smoothing={label_smoothing} is a share in [0, 1), shown={shown} and mistakes={mistakes} are 0 "

@@ -8,6 +8,7 @@ import torch
 from unrolled.codecs import WordCodec
 from unrolled.training.data import DataError
 from unrolled.training.files import find_files, read_lines
+from unrolled.wording import counted
 
 
 def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
@@ -32,7 +33,8 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
             continue
         if len(fields) != weight.shape[1] + 1:
             raise DataError(
-                f"{path}, line {number} has {len(fields) - 1} numbers, and the embedding is {weight.shape[1]} wide; "
+                f"{path}, line {number} has {counted(len(fields) - 1, 'number')}, and "
+                f"the embedding is {weight.shape[1]} wide; "
                 f"take encoder.token.embedding_size={len(fields) - 1}"
             )
         index = wanted.get(fields[0])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.console import waiting
+from unrolled.wording import counted
 
 # Not as people speak: whispers, croaks, and machines that want to sound like machines.
 _NO_PERSON = ("robo", "whisper", "croak", "demonic", "announcer", "kaukovalta", "unirobot", "ricishay", "fast", "robot")
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"voices: {error}", file=sys.stderr)
         return 2
-    print(f"{options.folder}: {written:,} recordings")
+    print(f"{options.folder}: {counted(written, 'recording')}")
     return 0
 
 

@@ -28,6 +28,7 @@ from unrolled.training.texts import (
     trained_codec,
 )
 from unrolled.training.tokens import Tokens, write_tokens
+from unrolled.wording import article
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 from unrolled_tasks.translation.spool import PairFile, Texts, write_pairs
 
@@ -217,7 +218,7 @@ class TranslationData(WritingData[PairBatch]):
         """Sentences with other subwords. torch's generator decides, which a checkpoint keeps, as for all dropout."""
         if not isinstance(codec, BPECodec):
             raise DataError(
-                f"subword_dropout wants byte-pair subwords, and the given codec is a {type(codec).__name__}"
+                f"subword_dropout wants byte-pair subwords, and the given codec is {article(type(codec).__name__)}"
             )
         generator = random.Random(int(torch.randint(2**62, ())))
         texts = (codec.decode(row.tolist()) for row in rows)
@@ -301,7 +302,7 @@ class TranslationData(WritingData[PairBatch]):
 def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
     codec = codec_from_dict(plain)
     if not isinstance(codec, PairCodec):
-        raise DataError(f"the checkpoint's codec is a {type(codec).__name__}; a translator has a PairCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a translator has a PairCodec")
     return codec
 
 

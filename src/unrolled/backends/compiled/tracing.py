@@ -12,6 +12,7 @@ from unrolled.backends.compiled.program import Layout, Program, reached
 from unrolled.backends.compiled.reading import NotPointwiseError, Reader
 from unrolled.cells.base import RecurrentNoise
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
+from unrolled.wording import article, counted
 
 _AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -22,7 +23,7 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
         noise = cell.noise(2, like=cell.weight_ih)
         width = cell.project(cell.weight_ih.new_zeros(1, cell.input_size)).shape[-1]
     if noise is not None and type(noise) is not RecurrentNoise:
-        raise NotPointwiseError(f"its noise is a {type(noise).__name__}, not a RecurrentNoise")
+        raise NotPointwiseError(f"its noise is {article(type(noise).__name__)}, not a RecurrentNoise")
     marks = tuple(torch.empty(0) for _ in cell.state_type._fields)
     fed: list[int] = []
     for entering in cell.recurrent_inputs(cell.state_type(*marks)):
@@ -47,7 +48,7 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
 def _blocks(shape: Sequence[int], hidden: int) -> tuple[int, int]:
     """Blocks that enter a product, and that come out."""
     if shape[0] % hidden or shape[1] % hidden:
-        raise NotPointwiseError(f"a product of it has weights {tuple(shape)}, not blocks of {hidden} units")
+        raise NotPointwiseError(f"a product of it has weights {tuple(shape)}, not blocks of {counted(hidden, 'unit')}")
     return shape[1] // hidden, shape[0] // hidden
 
 
