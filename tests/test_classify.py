@@ -183,3 +183,26 @@ def test_texts_are_cut_where_training_cut_them() -> None:
 def test_one_source_is_no_list_of_letters() -> None:
     with pytest.raises(ValueError, match=r"sources='a\.wav' is one; give a list"):
         classify(bundle(AudioFeatures(8000, num_mels=8)), "a.wav")
+
+
+def test_a_text_beyond_the_limit_is_cut_and_named() -> None:
+    made = bundle(SentenceCodec(["good", "bad"]))
+    told: list[str] = []
+
+    cut, short = classify(made, ["good bad " * 50, "bad"], max_length=3, notice=told.append)
+
+    assert [cut.values, short.values] == [pytest.approx(one) for one in said(made, "good bad good", "bad")]
+    assert told == ["source 1 has 100 words, more than max_length=3: it is cut after them"]
+    with pytest.raises(ValueError, match=r"steps=0.* are 1 or more"):
+        classify(made, ["good"], max_length=0)
+
+
+def test_files_beyond_a_limit_are_refused_by_name(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "long.wav", np.zeros(16_000), 8000)
+    Image.new("L", (40, 30)).save(tmp_path / "large.png")
+
+    with pytest.raises(ValueError, match=r"long\.wav is 2 s long or more, and max_seconds=1\.5"):
+        list(classify(bundle(AudioFeatures(8000, num_mels=8)), [str(tmp_path / "long.wav")], max_seconds=1.5))
+    with pytest.raises(ValueError, match=r"large\.png: 40 × 30 points, and max_pixels=1199"):
+        list(classify(bundle(PictureReader([4, 4])), [str(tmp_path / "large.png")], max_pixels=1199))

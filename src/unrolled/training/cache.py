@@ -40,8 +40,10 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
             try:
                 make(partial_folder)
                 durable.finish_folder(partial_folder)
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(partial_folder, ignore_errors=True)
+                if isinstance(error, OSError) and error.filename is None:  # as of a full disk
+                    raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is one
             durable.move_folder(partial_folder, folder)

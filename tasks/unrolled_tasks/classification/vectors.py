@@ -43,6 +43,8 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
                 found[index] = torch.tensor([float(field) for field in fields[1:]])
             except ValueError as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
+            if not bool(found[index].isfinite().all()):
+                raise DataError(f"{path}, line {number}: a number of {fields[0]!r:.80} is not finite, or too large")
     if not found:
         raise DataError(
             f"{path} has a vector for none of the {len(wanted)} words; do they agree in upper and lower case?"
