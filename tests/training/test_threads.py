@@ -54,6 +54,16 @@ def test_the_faster_is_found_though_steps_differ_and_other_programs_interrupt(
     assert step < 20 or taken < 3  # long steps are few, short ones take no time together
 
 
+def test_a_plain_difference_in_long_steps_is_seen_at_once() -> None:
+    trial, steps = Trial(4), 0
+    while not trial.finished:
+        trial.add(1.0 if trial.threads == 1 else 20.0, 100)
+        steps += 1
+
+    assert trial.best == 1
+    assert steps == 6  # two of them to warm up
+
+
 def test_cores_that_gain_nothing_are_left_to_others() -> None:
     trial = Trial(4)
     while not trial.finished:

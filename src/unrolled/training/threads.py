@@ -18,6 +18,7 @@ from unrolled.wording import counted
 _log = logging.getLogger(__name__)
 
 _WARM = 2  # first steps, which also compile, allocate and start threads
+_PLAIN = 3.0  # how much slower all of one kind must be than all of the other to see it at once
 _GAIN = 1.05  # how much faster several threads must be than one to be worth the cores they take
 
 
@@ -51,9 +52,13 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """After 8 steps each and a second; steps of more than a second or so are fewer, at least 3 each."""
-        fewest = min(map(len, self._paces.values()))
-        return fewest >= (3 if self._seconds >= 10 else 8) and self._seconds >= 1
+        """After a second, and 8 steps each; fewer where steps are long, and fewest where the difference is plain."""
+        one, several = self._paces[1], self._paces[self.most]
+        fewest = min(len(one), len(several))
+        if self._seconds < 1 or fewest < 2:
+            return False
+        plain = min(several) > _PLAIN * max(one) or min(one) > _PLAIN * max(several)
+        return plain or fewest >= (3 if self._seconds >= 10 else 8)
 
     @property
     def slowdown(self) -> float:
