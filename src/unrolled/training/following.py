@@ -68,16 +68,15 @@ def _differences(config: DictConfig) -> list[str] | None:
     """What to tell an evaluation, so that it reads the same data and scores them alike; None if nobody knows."""
     choices = config.get("choices") or {}
     searched = [f"hydra.searchpath=[{','.join(map(written, _searchpath()))}]"] if _searchpath() else []
-    hydra = GlobalHydra.instance()
-    before = hydra.hydra
-    hydra.clear()
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             plain = compose("evaluate", [*searched, *(f"{group}={choice}" for group, choice in choices.items())])
     except HydraException:  # composed in Python, with folders that nobody knows now
         return None
     finally:
-        hydra.hydra = before
+        GlobalHydra.instance().hydra = before  # composing leaves another instance behind
     return [each for group in choices for each in _changes(config[group], plain[group], group)]
 
 
