@@ -85,16 +85,27 @@ def undefined(scores: Tensor) -> Tensor:
     return scores[:, 0].isnan()
 
 
-def undefined_row(row: int) -> ValueError:
+class RowError(ValueError):
+    """What one row of a batch makes impossible.
+
+    Attributes:
+        row: its place in the batch.
+        said: what is wrong, without the place.
+    """
+
+    def __init__(self, row: int, said: str) -> None:
+        super().__init__(f"row {row}: {said}")
+        self.row, self.said = row, said
+
+
+def undefined_row(row: int) -> RowError:
     """The error for a row about which the decoder says nothing that could be searched."""
-    return ValueError(
-        f"row {row}: the decoder's logits are NaN or infinite; look at its weights, and at what it was given"
-    )
+    return RowError(row, "the decoder's logits are NaN or infinite; look at its weights, and at what it was given")
 
 
-def blocked_row(row: int) -> ValueError:
+def blocked_row(row: int) -> RowError:
     """The error for a row in which the options leave nothing to write."""
-    return ValueError(f"row {row}: no token is allowed any more; lower min_length or no_repeat")
+    return RowError(row, "no token is allowed any more; lower min_length or no_repeat")
 
 
 def per_row(value: int | Tensor, like: Tensor, name: str) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrolled.checkpoint import Bundle
 from unrolled.codecs.image import CaptionCodec
+from unrolled.generation.limits import RowError
 from unrolled.inference.writing import Candidate, Search, begin, best, candidates, search, writers
 from unrolled.networks import EncoderDecoder
 from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageError, ImageTransform, read_image
@@ -102,7 +103,11 @@ def _stream(
     done = 0
     while chunk := list(islice(images, batch_size)):
         seen = [tensor for tensor in chunk if tensor is not None]
-        rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+        try:
+            rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+        except RowError as error:
+            places = [place for place, tensor in enumerate(chunk, start=done + 1) if tensor is not None]
+            raise ValueError(f"image {places[error.row]}: {error.said}") from None
         done += len(chunk)
         if progress is not None:
             progress(done)

@@ -9,6 +9,7 @@ from torch import nn
 
 from unrolled.checkpoint import Bundle
 from unrolled.codecs.pair import PairCodec
+from unrolled.generation.limits import RowError
 from unrolled.inference.pieces import Piece, pieces
 from unrolled.inference.writing import Candidate, Search, batched_by_length, begin, best, candidates, search, writers
 from unrolled.networks import EncoderDecoder
@@ -115,7 +116,10 @@ def _stream(
             progress(done, done + len(chunk))
         for positions in reversed(batched_by_length([len(chunk[r][c].ids) for r, c in places], batch_tokens)):
             batch = [places[position] for position in positions]
-            texts = search_for([chunk[row][column].ids for row, column in batch])
+            try:
+                texts = search_for([chunk[row][column].ids for row, column in batch])
+            except RowError as error:
+                raise ValueError(f"line {done + batch[error.row][0] + 1}: {error.said}") from None
             for (row, column), some in zip(batch, texts, strict=True):
                 found[row][column] = some
                 left[row] -= 1

@@ -72,7 +72,7 @@ def test_parts_are_cut_by_position_and_read_whole(write: Callable[..., str]) -> 
 
     assert contents(data) == {"train": text[:700], "validation": text[700:900], "test": text[900:]}
     assert data.sizes() == {"vocabulary": len(ALPHABET) + 2}
-    assert data.report().startswith("vocabulary of 19 characters\ntrain: 700 characters in 1 documents\n")
+    assert data.report().startswith("vocabulary of 19 characters\ntrain: 700 characters in 1 document\n")
 
 
 def test_joined_documents_are_cut_as_one_text(write: Callable[..., str]) -> None:
@@ -210,7 +210,7 @@ def test_options_without_sense_are_refused_before_any_text_is_read(options: dict
             "too short for batch_size=12 on 1 process and window=8: 12 streams of at least a window are 96 tokens; "
             "lower batch_size to at most 11 or window to at most 7",
         ),
-        ({"joined": False, "cut": (1, 0, 0)}, "text of 1 documents .* batch_size to at most 1, or set joined"),
+        ({"joined": False, "cut": (1, 0, 0)}, "text of 1 document .* batch_size to at most 1, or set joined"),
         ({"windowed": {"length": 5, "count": 1, "batch_size": 1}}, "windowed.length=5 needs a longer test text than 5"),
         ({"cut": (0, 0.5, 0.5)}, "gives it none"),
     ],
@@ -229,8 +229,8 @@ def test_the_vocabulary_is_that_of_training_and_the_rest_is_counted_and_reported
         data = small(files=write("a.txt", "ab" * 45 + "abxya" + "ababz"))
 
     assert data.codec().to_dict()["characters"] == "ab"
-    assert "validation: 5 characters in 1 documents, 2 of them (40.000%) unknown" in data.report()
-    assert "test: 5 characters in 1 documents, 1 of them (20.000%) unknown" in data.report()
+    assert "validation: 5 characters in 1 document, 2 of them (40.000%) unknown" in data.report()
+    assert "test: 5 characters in 1 document, 1 of them (20.000%) unknown" in data.report()
     assert [record.getMessage() for record in caplog.records] == [data.report()]
 
 

@@ -277,8 +277,8 @@ def test_alternatives_are_ordered_and_bad_options_refused(trained: Path) -> None
 
     assert len({row.text for row in rows}) == len(rows) == 3
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
-    with pytest.raises(ValueError, match="line 1: no text is allowed"):
-        list(translate(bundle, ["abcd" * 9], options=Search(no_repeat=1, min_ratio=1.0)))
+    with pytest.raises(ValueError, match=r"line 3: no token is allowed any more; lower .* no_repeat"):
+        list(translate(bundle, ["a", "", "abcd" * 9], options=Search(no_repeat=1, min_ratio=1.0)))
     with pytest.raises(ValueError, match="min_ratio=9"):
         list(translate(bundle, ["a"], options=Search(min_ratio=9)))
     with pytest.raises(ValueError, match="no checkpoint"):

@@ -147,7 +147,7 @@ def test_a_fingerprint_differs_when_a_file_does(write: Write) -> None:
         ("a.jsonl", "{}", r"no column 'en'; there is none"),
         ("a.tsv", "Go.\tGeh.\nRun.\tLauf.\n", r"line 2: no column 'en'; there is Go., Geh."),
         ("a.tsv", "en\tde\na\tb\tc\n", r"line 2 has 3 columns, the first line 2: en, de"),
-        ("a.csv", 'en,de\n"a,b\n', r"a\.csv, line 2 has 1 columns, the first line 2"),
+        ("a.csv", 'en,de\n"a,b\n', r"a\.csv, line 2 has 1 column, the first line 2"),
         ("a.jsonl", '{"en": "é", "de": ""}'.encode("latin-1"), r"is not UTF-8: byte 8 is 0xe9 in line 1"),
         ("a.jsonl.gz", b"", r"a\.jsonl\.gz cannot be read"),
         ("a.parquet", b"PAR1 but no more", r"a\.parquet is no Parquet file"),
