@@ -63,8 +63,8 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
     added: list[str] = []
     try:
         added = _choices_of_checkpoint(given) if name == "evaluate" else []
-        overrides = _check(name, [*given, *added])
-        given = in_run_dir([freed(argument) for argument in (*given, *added)])
+        overrides, left_out = _check(name, [*given, *added])
+        given = [*in_run_dir([freed(argument) for argument in (*given, *added)]), *left_out]
         check_one_folder(given)
         refuse_unwritable(given)
     except ValueError as error:
@@ -146,8 +146,8 @@ def _system(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _check(name: str, arguments: list[str]) -> list[str]:
-    """The overrides among a command's arguments, once they have been checked."""
+def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides among a command's arguments, once they have been checked, and with --cfg what a run leaves out."""
     overrides = [a for a in arguments if not a.startswith("-")]
     config_dir: str | None = None
     for position, argument in enumerate(arguments):
@@ -157,7 +157,7 @@ def _check(name: str, arguments: list[str]) -> list[str]:
         if option in ("--config-dir", "-cd"):
             config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
         if option in ("--config-name", "-cn", "--config-path", "-cp"):
-            return []  # another configuration altogether: Hydra's own messages have to do
+            return [], []  # another configuration altogether: Hydra's own messages have to do
         if option in WITH_VALUE and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
@@ -166,9 +166,9 @@ def _check(name: str, arguments: list[str]) -> list[str]:
         sys.exit(0)
     if not {"--hydra-help", "--version"} & set(arguments):
         dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
-        if dropped and any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
-            sys.argv += [f"~{path}" for path in dropped]  # shown as it would run
-    return overrides
+        if any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
+            return overrides, [f"~{path}" for path in dropped]
+    return overrides, []
 
 
 def _dashed(argument: str) -> str:
