@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from unrolled.training import compose
-from unrolled.training.following import written
+from unrolled.training.overrides import written
 from unrolled.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]

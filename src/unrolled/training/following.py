@@ -1,11 +1,9 @@
 """What to type after a run: commands that work as they are printed, where the run was started."""
 
-import json
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,10 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from unrolled.training.configuration import config_folder
 from unrolled.training.console import from_here, shown
 from unrolled.training.data import SequenceData
+from unrolled.training.overrides import written
 from unrolled.training.task import SequenceTask
-
-_PLAIN = re.compile(r"[\w./@-]+", re.ASCII)  # what neither Hydra nor a shell reads anything into
-_WORDS = ("null", "true", "false", "nan", "inf")
 
 
 def following(config: DictConfig, data: SequenceData, task: SequenceTask, checkpoint: str, folder: Path) -> list[str]:
@@ -46,22 +42,6 @@ def following(config: DictConfig, data: SequenceData, task: SequenceTask, checkp
     if (folder / "tensorboard").exists():
         commands.append(f"python -m tensorboard.main --logdir {shown(folder)}")
     return commands
-
-
-def written(value: Any) -> str:
-    """A value as Hydra's overrides are written."""
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, Any]", value).items()
-        return "{" + ",".join(f"{written(key)}:{written(item)}" for key, item in items) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(written, cast("Sequence[Any]", value))) + "]"
-    if not isinstance(value, str):
-        return json.dumps(value)  # null, true, 1, 0.5
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS and not re.match(r"[-+.]?\d", value):
-        return value
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", escaped).replace("'", r"\'")
-    return f"'{escaped}'"
 
 
 def _differences(config: DictConfig) -> list[str] | None:

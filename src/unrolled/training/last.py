@@ -1,5 +1,6 @@
 """Where a run stands, so that it can go on from there."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from unrolled.training.console import from_here
 from unrolled.training.interruption import Interruption, agree
+from unrolled.training.overrides import written
 
 
 class LastCheckpoint(Interruption, Checkpoint):  # Lightning calls a Checkpoint after all other callbacks
@@ -63,7 +66,7 @@ class LastCheckpoint(Interruption, Checkpoint):  # Lightning calls a Checkpoint 
             self._end(trainer, number)
 
     def _hint(self) -> str:
-        return f"go on with resume={self.path}"
+        return f"go on with {shlex.quote(f'resume={written(from_here(self.path))}')}"
 
     def _save(self, trainer: Trainer) -> None:
         if not getattr(trainer, "fast_dev_run", False):
