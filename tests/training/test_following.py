@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from unrolled.training import compose
+from unrolled.training.following import differences
 from unrolled.training.overrides import written
 from unrolled.training.run import run
 
@@ -224,6 +225,25 @@ def test_a_run_folder_stands_for_its_best_checkpoint(folder: Path, python: Proce
     assert one.stdout == other.stdout
     assert none.returncode == near.returncode == 2
     assert "empty is a folder without best.ckpt or last.ckpt\n" in none.stderr
+
+
+EXPERIMENTS = sorted(
+    str(p.relative_to(ROOT / "conf/experiment").with_suffix("")) for p in ROOT.glob("conf/experiment/*/*")
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_evaluation_reads_and_scores_as_the_experiment_did(experiment: str) -> None:
+    needed = ["data.files=FILE"] if experiment.startswith(("captioning", "char_lm/tiny")) else []
+    ours = compose(f"experiment={experiment}", *needed)
+
+    options = differences(ours)
+    assert options is not None
+    choices = [f"{group}={choice}" for group, choice in ours.choices.items()]
+    theirs = compose("checkpoint=PATH", *choices, *options, command="evaluate")
+
+    for group in ("data", "task"):
+        assert OmegaConf.to_container(theirs[group]) == OmegaConf.to_container(ours[group])
 
 
 plain = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(st.characters(codec="utf-8"))

@@ -30,7 +30,7 @@ def following(config: DictConfig, data: SequenceData, task: SequenceTask, checkp
     """
     packages = task.foreign_packages()
     commands = list(task.commands(" ".join([shown(checkpoint), *(f"--trust {package}" for package in packages)])))
-    options = _differences(config) if config.get("choices") else None
+    options = differences(config) if config.get("choices") else None
     if options is not None:
         given = [f"checkpoint={written(from_here(checkpoint))}"]
         given += [f"trusted=[{','.join(packages)}]"] if packages else []
@@ -44,7 +44,7 @@ def following(config: DictConfig, data: SequenceData, task: SequenceTask, checkp
     return commands
 
 
-def _differences(config: DictConfig) -> list[str] | None:
+def differences(config: DictConfig) -> list[str] | None:
     """What to tell an evaluation, so that it reads the same data and scores them alike; None if nobody knows."""
     choices = config.get("choices") or {}
     searched = [f"hydra.searchpath=[{','.join(map(written, _searchpath()))}]"] if _searchpath() else []
