@@ -32,11 +32,11 @@ from unrolled import (
     cross_entropy,
     load_bundle,
 )
-from unrolled.inference.writing import Search, search
+from unrolled.deployment.writing import Search, search
+from unrolled.models.images.trunks import EfficientNetLiteTrunk
 from unrolled.sequences import mask_from_lengths
 from unrolled.state import select
-from unrolled.training.allocator import keep_freed_memory
-from unrolled.vision import EfficientNetLiteTrunk
+from unrolled.training.run.allocator import keep_freed_memory
 
 VOCABULARY, WORDS, CAPTIONS, STOP = 2540, 12, 5, 0
 

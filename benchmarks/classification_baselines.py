@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from unrolled.training.configuration import config_folder
-from unrolled.training.run import assemble
+from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run.run import assemble
 
 
 def summary(frames: np.ndarray) -> np.ndarray:

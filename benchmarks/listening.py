@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 
 from unrolled import Bundle, load_bundle
-from unrolled.audio import Recording, read_recording
-from unrolled.inference import Listener, classify
+from unrolled.deployment import Listener, classify
+from unrolled.processing.audio.recordings import Recording, read_recording
 
 
 def whole(bundle: Bundle, recordings: list[Recording]) -> None:

@@ -32,8 +32,8 @@ def write_text(path: Path, characters: int) -> None:
 def train(path: str, steps: int) -> None:
     from hydra import compose, initialize_config_dir
 
-    from unrolled.training.configuration import config_folder
-    from unrolled.training.run import assemble, build_task
+    from unrolled.training.configuration.overrides import config_folder
+    from unrolled.training.run.run import assemble, build_task
 
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
         overrides = [

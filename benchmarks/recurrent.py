@@ -33,8 +33,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import unrolled
 from unrolled import Recurrent
 from unrolled.backends import BACKENDS
-from unrolled.training.allocator import keep_freed_memory
-from unrolled.training.configuration import config_folder
+from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run.allocator import keep_freed_memory
 
 SIZES = [(50, 50, 128), (100, 32, 256), (128, 64, 512), (1000, 16, 128)]  # time, batch, hidden
 TORCH = {"LSTMCell": nn.LSTM, "GRUCell": nn.GRU, "ElmanCell": nn.RNN}

@@ -20,9 +20,9 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from torch import nn
 
-from unrolled.training.allocator import keep_freed_memory
-from unrolled.training.configuration import config_folder
-from unrolled.training.run import assemble, build_task
+from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run.allocator import keep_freed_memory
+from unrolled.training.run.run import assemble, build_task
 
 WARM_UP = 10
 

@@ -33,11 +33,11 @@ from unrolled import (
     RecurrentEncoder,
     load_bundle,
 )
-from unrolled.inference.writing import Search, batched_by_length, search
+from unrolled.deployment.writing import Search, batched_by_length, search
 from unrolled.losses import cross_entropy as masked_cross_entropy
 from unrolled.sequences import mask_from_lengths
-from unrolled.training.allocator import keep_freed_memory
-from unrolled.training.buckets import BucketPlan
+from unrolled.training.data.buckets import BucketPlan
+from unrolled.training.run.allocator import keep_freed_memory
 
 STOP, SMOOTHING = 0, 0.1
 

@@ -32,7 +32,7 @@ from unrolled import (
     ResetFirstGRUCell,
 )
 from unrolled.backends import BACKENDS
-from unrolled.training.configuration import config_folder
+from unrolled.training.configuration.overrides import config_folder
 
 torch.set_num_threads(1)  # as many workers as cores may run beside one another; and sums come out the same everywhere
 

@@ -119,7 +119,7 @@ def test_a_pickled_object_is_not_executed(tmp_path: Path, monkeypatch: pytest.Mo
         (content(network={**NETWORK, "vocabulary_size": "5"}), "its network cannot be built"),
         (content(network={**NETWORK, "vocabulary_size": 10**12}), "its network cannot be built"),
         (content(network={**NETWORK, "core": 3}), "its network cannot be built"),
-        (content(codec={"_target_": "unrolled.codecs.CharacterCodec", "characters": 7}), "its codec cannot be built"),
+        (content(codec={"_target_": "unrolled.CharacterCodec", "characters": 7}), "its codec cannot be built"),
         ({**content(), "state_dict": [1]}, "its 'state_dict' is a list"),
         ({**content(), "state_dict": {"network.a": 1}}, "its weight 'network.a' is an int"),
         ({**content(), "state_dict": {7: torch.ones(2)}}, "its weight 7 is a Tensor"),

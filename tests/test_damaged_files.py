@@ -28,12 +28,13 @@ from unrolled import (
     build,
     load_bundle,
 )
-from unrolled.audio import read_recording
-from unrolled.codecs import LabelCodec, WordCodec
-from unrolled.inference.command import main
-from unrolled.readers import PictureReader
-from unrolled.training.files import read_lines
-from unrolled.vision import ImageTransform, read_image
+from unrolled.deployment.command import main
+from unrolled.processing.audio.recordings import read_recording
+from unrolled.processing.frames import PictureReader
+from unrolled.processing.images import ImageTransform, read_image
+from unrolled.processing.labels import LabelCodec
+from unrolled.processing.text.tokenizers import WordCodec
+from unrolled.training.data.files import read_lines
 from unrolled_tasks.captioning.sources import KarpathySource, TableSource
 from unrolled_tasks.classification import ClassificationData, Pictures, Series, Sound, Text
 from unrolled_tasks.classification.packages import film_sentences

@@ -92,7 +92,7 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
     text.write_text("one two buckle my shoe\n" * 200)
     code = """
         import sys
-        from unrolled.training.command import train
+        from unrolled.training.run.command import train
         sys.argv[0] = "train.py"
         train()
     """
@@ -105,7 +105,7 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
     assert trained.returncode == 0, trained.stderr
     command = FORBID + textwrap.dedent(
         """
-        from unrolled.inference.command import main
+        from unrolled.deployment.command import main
         sys.exit(main(["sample", "run/checkpoints/last.ckpt", "--prompt", "one", "--length", "20", "--seed", "1"]))
         """
     )
@@ -119,7 +119,7 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
 def test_a_translator_trained_here_translates_there_with_torch_alone(site: Path, tmp_path: Path) -> None:
     rows = "".join(f'{{"en": "the old number {n}", "de": "die alte Nummer {n}"}}\n' for n in range(40))
     (tmp_path / "pairs.jsonl").write_text(rows)
-    code = "from unrolled.training.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
+    code = "from unrolled.training.run.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=translation data=pairs data.files=pairs.jsonl data.vocabulary_size=60 model.hidden_size=8"
     options += " network.encoder.embedding_size=8 network.decoder.embedding_size=8 trainer=cpu trainer.max_steps=2"
@@ -129,7 +129,7 @@ def test_a_translator_trained_here_translates_there_with_torch_alone(site: Path,
     command = FORBID + textwrap.dedent(
         """
         from unrolled import load_bundle
-        from unrolled.inference import translate
+        from unrolled.deployment import translate
         print(len(list(translate(load_bundle("run/checkpoints/last.ckpt"), ["the old number 3", "", "7"]))))
         """
     )
@@ -159,7 +159,7 @@ def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_
             with wave.open(str(path), "wb") as file:
                 file.setparams((1, 2, 8000, 800, "NONE", "not compressed"))
                 file.writeframes(struct.pack("<800h", *samples))
-    code = "from unrolled.training.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
+    code = "from unrolled.training.run.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=classification data=speech data.files=tones model.hidden_size=8 encoder.frame.hidden_size=null"
     options += " data.reader.features.trim=30 data.reader.features.normalise=level data.reader.features.depth=40"
@@ -172,7 +172,7 @@ def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_
         """
         import torch
         from unrolled import load_bundle
-        from unrolled.inference import classify
+        from unrolled.deployment import classify
         time = torch.arange(900) / 8000
         tones = [(0.4 * torch.sin(6.283185 * hertz * time), 8000) for hertz in (310, 910)]
         print(*[said.label for said in classify(load_bundle("run/checkpoints/last.ckpt"), tones)])

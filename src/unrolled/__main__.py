@@ -8,11 +8,11 @@ TRAINING = ("train", "evaluate")
 def main() -> int:
     """Runs the command that is named first, and gives its exit status."""
     if sys.argv[1:2] not in ([name] for name in TRAINING):
-        from unrolled.inference.command import main as use
+        from unrolled.deployment.command import main as use
 
         return use()
     try:
-        from unrolled.training import command
+        from unrolled.training.run import command
     except ModuleNotFoundError as error:
         if str(error.name).startswith("unrolled"):
             raise

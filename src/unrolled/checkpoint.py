@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import durable
-from unrolled.codecs import Codec
+from unrolled.processing.text.base import Codec
 from unrolled.wording import article
 
 FORMAT = 1

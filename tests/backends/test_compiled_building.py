@@ -16,7 +16,8 @@ from torch import Tensor
 
 from unrolled import GRUCell, HiddenState, PointwiseCell, unroll
 from unrolled.backends import choose, compiled
-from unrolled.backends.compiled import building, kernel
+from unrolled.backends.compiled import build as building
+from unrolled.backends.compiled import kernel
 
 INPUTS = torch.zeros(2, 16, 3)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unrolled import ElmanCell, GRUCell, LSTMCell, LSTMState, PeepholeLSTMCell, Recurrent, unroll
 from unrolled.backends import choose
 from unrolled.backends.compiled import multiplies_in_half
-from unrolled.backends.compiled.building import multiplies_halves
+from unrolled.backends.compiled.build import multiplies_halves
 from unrolled.state import leaves
 
 pytestmark = pytest.mark.skipif(not multiplies_halves(), reason="this processor has no products of bfloat16")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unrolled import ClockworkCell, ElmanCell, Recurrent, RecurrentDecoder, unroll
-from unrolled.encoders import Encoded
+from unrolled.layers.encoded import Encoded
 from unrolled.state import leaves
 
 

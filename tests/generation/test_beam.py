@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unrolled import AdditiveAttention, AttentiveDecoder, Encoded, GRUCell, Recurrent, RecurrentDecoder, greedy
-from unrolled.decoders.base import Decoder, DecoderState
 from unrolled.generation import EnsembleDecoder, Hypotheses, beam_search
 from unrolled.generation.beam import _Beam  # its bound is compared with none
+from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.state import select
 
 STOP = 0

@@ -9,11 +9,11 @@ from torch import Tensor
 from unrolled.backends import BACKENDS, choose
 from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
+from unrolled.backends.recomputation import in_stretches
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import computed_once, hooked, plain, settled
 from unrolled.cells.lstm import LSTMCell
 from unrolled.modes import transforms
-from unrolled.recomputation import in_stretches
 from unrolled.sequences import mask_from_lengths, reverse_valid
 from unrolled.shapes import expect
 from unrolled.state import check, outline

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.decoders.base import Decoder, DecoderState
 from unrolled.generation.limits import (
     blocked_row,
     check_beginning,
@@ -19,6 +18,7 @@ from unrolled.generation.limits import (
     undefined_row,
     whole,
 )
+from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.state import select
 
 

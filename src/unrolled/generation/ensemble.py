@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from unrolled.decoders.base import Decoded, Decoder, DecoderState, core_of
-from unrolled.encoders import Encoded
+from unrolled.layers.encoded import Encoded
+from unrolled.models.decoders.base import Decoded, Decoder, DecoderState, core_of
 from unrolled.wording import counted
 
 

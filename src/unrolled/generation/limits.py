@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.decoders.base import Decoder
+from unrolled.models.decoders.base import Decoder
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves
 

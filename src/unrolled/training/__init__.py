@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unrolled.training.composition import compose as compose
-    from unrolled.training.data import DataError as DataError
-    from unrolled.training.data import SequenceData as SequenceData
-    from unrolled.training.options import ConfigurationError as ConfigurationError
-    from unrolled.training.task import SequenceTask as SequenceTask
+    from unrolled.training.configuration.options import ConfigurationError as ConfigurationError
+    from unrolled.training.data.base import DataError as DataError
+    from unrolled.training.data.base import SequenceData as SequenceData
+    from unrolled.training.run.composition import compose as compose
+    from unrolled.training.tasks.base import SequenceTask as SequenceTask
 
 _MODULE_OF = {
-    "ConfigurationError": "unrolled.training.options",
-    "DataError": "unrolled.training.data",
-    "SequenceData": "unrolled.training.data",
-    "SequenceTask": "unrolled.training.task",
-    "compose": "unrolled.training.composition",
+    "ConfigurationError": "unrolled.training.configuration.options",
+    "DataError": "unrolled.training.data.base",
+    "SequenceData": "unrolled.training.data.base",
+    "SequenceTask": "unrolled.training.tasks.base",
+    "compose": "unrolled.training.run.composition",
 }
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]

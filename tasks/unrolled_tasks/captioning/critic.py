@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.codecs import Codec
-from unrolled.decoders.base import Decoder, DecoderState
+from unrolled.deployment.writing import Search
 from unrolled.generation.limits import forbid
 from unrolled.generation.sampling import Generated, sample
-from unrolled.inference.writing import Search
+from unrolled.models.decoders.base import Decoder, DecoderState
+from unrolled.processing.text.base import Codec
 from unrolled.sequences import mask_from_lengths
 from unrolled.state import leaves, select
 from unrolled_tasks.captioning.scores import CiderD, sentence_bleu, tokens

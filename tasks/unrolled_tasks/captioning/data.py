@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.codecs import CaptionCodec, codec_from_dict
 from unrolled.durable import digest_in_folder
-from unrolled.training.arrays import Arrays, Pictures
-from unrolled.training.buckets import Ints
-from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.console import shown
-from unrolled.training.data import PARTS, DataError
-from unrolled.training.texts import (
+from unrolled.models.images.encoder import ImageEncoder
+from unrolled.processing.images import MAX_PIXELS, ImageTransform, read_image
+from unrolled.processing.text.captions import CaptionCodec
+from unrolled.processing.text.description import codec_from_dict
+from unrolled.training.console.terminal import shown
+from unrolled.training.data.arrays import Arrays, Pictures
+from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.buckets import Ints
+from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.texts import (
     Examples,
     WritingData,
     check_cut,
@@ -27,8 +30,7 @@ from unrolled.training.texts import (
     only_one,
     taught,
 )
-from unrolled.training.tokens import Tokens
-from unrolled.vision import MAX_PIXELS, ImageEncoder, ImageTransform, read_image
+from unrolled.training.data.tokens import Tokens
 from unrolled.wording import article, counted
 from unrolled_tasks.captioning.features import kept_features
 from unrolled_tasks.captioning.preparation import Preparation
@@ -81,7 +83,7 @@ class CaptionData(WritingData[CaptionBatch]):
         images: folder of the named image files; None: beside their table.
         broken: what to do with an unreadable image: "error", or "skip" it and count it.
         max_pixels: a file with a larger picture is unreadable, without being decoded.
-        transform: options of `unrolled.vision.ImageTransform`.
+        transform: options of `unrolled.ImageTransform`.
         features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
             time.
         mirrored: training images are learnt from as they are and, in the same epoch, mirrored.

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.training.arrays import Arrays, write_arrays
-from unrolled.training.buckets import Ints
-from unrolled.training.cache import made_once
-from unrolled.training.console import waiting
-from unrolled.vision import ImageEncoder
-from unrolled.vision.encoder import trunk_hash
+from unrolled.models.images.encoder import ImageEncoder, trunk_hash
+from unrolled.training.console.terminal import waiting
+from unrolled.training.data.arrays import Arrays, write_arrays
+from unrolled.training.data.buckets import Ints
+from unrolled.training.data.cache import made_once
 
 _log = logging.getLogger(__name__)
 _LOOKED = 32  # images that a trunk looks at together

@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from unrolled.training.outputs import write_text
-from unrolled.training.writing import Written
+from unrolled.training.console.outputs import write_text
+from unrolled.training.tasks.writing import Written
 from unrolled.wording import counted
 from unrolled_tasks.captioning.data import CaptionData
 from unrolled_tasks.captioning.scores import caption_scores, corpus_scores

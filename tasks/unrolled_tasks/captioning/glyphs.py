@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unrolled.training.arrays import Picture
-from unrolled.training.data import PARTS
-from unrolled.training.texts import share_of
+from unrolled.training.data.arrays import Picture
+from unrolled.training.data.base import PARTS
+from unrolled.training.data.texts import share_of
 from unrolled_tasks.captioning.sources import Captioned, Source
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.codecs import CaptionCodec, Codec
-from unrolled.training.arrays import write_pictures
-from unrolled.training.data import DataError
-from unrolled.training.texts import cut_parts, left_out, trained_codec
-from unrolled.training.tokens import write_tokens
-from unrolled.vision import ImageError, read_image
+from unrolled.processing.images import ImageError, read_image
+from unrolled.processing.text.base import Codec
+from unrolled.processing.text.captions import CaptionCodec
+from unrolled.training.data.arrays import write_pictures
+from unrolled.training.data.base import DataError
+from unrolled.training.data.texts import cut_parts, left_out, trained_codec
+from unrolled.training.data.tokens import write_tokens
 from unrolled_tasks.captioning.scores import tokens as cleaned
 from unrolled_tasks.captioning.sources import Captioned, Source
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # raise it when the same options lead to other tokens
+_VERSION = 3  # raise it when the same options lead to other tokens
 _CODING = ("unit", "min_count", "vocabulary_size", "cleaned", "max_length", "broken", "max_pixels")
 
 

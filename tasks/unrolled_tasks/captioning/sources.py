@@ -8,11 +8,11 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.arrays import Picture
-from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, is_there, nearest, read_text, stamps
-from unrolled.training.hub import HubSplits
-from unrolled.training.tables import TABLES, parsed_json, read_table, single_spaced
+from unrolled.training.data.arrays import Picture
+from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.files import find_files, is_there, nearest, read_text, stamps
+from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.tables import TABLES, parsed_json, read_table, single_spaced
 
 Patterns = str | Sequence[str]
 _PATHS = ("image", "file_name", "filename", "path")  # columns that hold an image or name its file

@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 
 from unrolled import CaptionCodec, DecoderState, EncoderDecoder, ImageEncoder, doubly_stochastic_loss
 from unrolled.state import select
-from unrolled.training.alignments import RegionAlignment
-from unrolled.training.markdown import table
-from unrolled.training.outputs import write_text
-from unrolled.training.pretrained import load_trunk
-from unrolled.training.schedules import Schedule
-from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
+from unrolled.training.callbacks.alignments import RegionAlignment
+from unrolled.training.console.markdown import table
+from unrolled.training.console.outputs import write_text
+from unrolled.training.tasks.pretrained import load_trunk
+from unrolled.training.tasks.schedules import Schedule
+from unrolled.training.tasks.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery

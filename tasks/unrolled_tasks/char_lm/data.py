@@ -10,19 +10,21 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from unrolled.codecs import CODECS, Codec, codec_from_dict
-from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.data import DataError, SequenceData, plain
-from unrolled.training.files import nearest
-from unrolled.training.plans import StreamPlan
-from unrolled.training.streams import RandomWindows, StreamLoader
-from unrolled.training.tokens import Tokens, codec_hash, write_tokens
+from unrolled.processing.text.base import Codec
+from unrolled.processing.text.description import codec_from_dict
+from unrolled.processing.text.tokenizers import CODECS
+from unrolled.training.data.base import DataError, SequenceData, plain
+from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.files import nearest
+from unrolled.training.data.plans import StreamPlan
+from unrolled.training.data.streams import RandomWindows, StreamLoader
+from unrolled.training.data.tokens import Tokens, codec_hash, write_tokens
 from unrolled.wording import counted
 from unrolled_tasks.char_lm.parts import cut_into_parts
 from unrolled_tasks.char_lm.sources import source_of
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # goes into the name of the encoded text: raise it when the same options lead to other tokens
+_VERSION = 2  # goes into the name of the encoded text: raise it when the same options lead to other tokens
 
 
 class TextData(SequenceData):

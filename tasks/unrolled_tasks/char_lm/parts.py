@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from unrolled.training.data import PARTS, DataError
+from unrolled.training.data.base import PARTS, DataError
 from unrolled.wording import counted
 from unrolled_tasks.char_lm.sources import Source
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 
 # Goes into the name of the encoded text: a change of `printed` must not find what an older one has made.
 VERSION = 1

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unrolled.training.data import PARTS, DataError, plain
-from unrolled.training.files import find_files, nearest, read_text, stamps
-from unrolled.training.hub import HubSplits
+from unrolled.training.data.base import PARTS, DataError, plain
+from unrolled.training.data.files import find_files, nearest, read_text, stamps
+from unrolled.training.data.hub import HubSplits
 from unrolled_tasks.char_lm import shakespeare
 
 

@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from unrolled import Codec, Decoder, DecoderState, Loss, cross_entropy
-from unrolled.inference.sampling import continue_text
-from unrolled.training.dynamic import DynamicEvaluation
-from unrolled.training.schedules import Schedule
-from unrolled.training.streams import Window
-from unrolled.training.task import SequenceTask
+from unrolled.deployment.sampling import continue_text
+from unrolled.training.data.streams import Window
+from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
+from unrolled.training.tasks.schedules import Schedule
 
 
 class CharLM(SequenceTask):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.codecs import LabelCodec, NumberCodec
-from unrolled.training.data import DataError
-from unrolled.training.files import nearest
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.training.data.base import DataError
+from unrolled.training.data.files import nearest
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.media import Medium
 

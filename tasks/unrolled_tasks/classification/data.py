@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import TRUSTED, build
-from unrolled.codecs import LabelCodec, NumberCodec
-from unrolled.training.buckets import BucketLoader, BucketPlan, Ints
-from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.data import PARTS, DataError, SequenceData
-from unrolled.training.hub import HubSplits
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.training.data.base import PARTS, DataError, SequenceData
+from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.hub import HubSplits
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import (

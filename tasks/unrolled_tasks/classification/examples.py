@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, suffix_of
-from unrolled.training.hub import HubSplits
-from unrolled.training.tables import TABLES, read_table
+from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.files import find_files, nearest, suffix_of
+from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.tables import TABLES, read_table
 from unrolled.wording import counted
 
 Patterns = str | Sequence[str]

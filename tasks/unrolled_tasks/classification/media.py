@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import CODECS, Codec, LabelCodec, NumberCodec, SentenceCodec
-from unrolled.readers import Reader
-from unrolled.training.console import shown
-from unrolled.training.data import DataError
-from unrolled.training.subwords import train_subwords
+from unrolled.processing.frames import Reader
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.processing.text.base import Codec
+from unrolled.processing.text.tokenizers import CODECS, SentenceCodec
+from unrolled.training.console.terminal import shown
+from unrolled.training.data.base import DataError
+from unrolled.training.data.subwords import train_subwords
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import Columns, Example
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.series import ts_examples
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unrolled.readers import ORDERS, PictureReader
-from unrolled.training.console import shown
-from unrolled.training.data import DataError
-from unrolled.vision import MAX_PIXELS, read_image
+from unrolled.processing.frames import ORDERS, PictureReader
+from unrolled.processing.images import MAX_PIXELS, read_image
+from unrolled.training.console.terminal import shown
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.media import Medium, located
 
@@ -120,7 +120,7 @@ def _unit(picture: Tensor) -> Tensor:
 
 
 def read_picture(source: Any, *, colour: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """A picture from whatever `unrolled.vision.read_image` takes: (channels, height, width) bytes.
+    """A picture from whatever `unrolled.processing.images.read_image` takes: (channels, height, width) bytes.
 
     Raises:
         ValueError: it cannot be read.

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.audio import CutOffError
 from unrolled.checkpoint import TRUSTED, build
-from unrolled.codecs import LabelCodec, NumberCodec
-from unrolled.training.arrays import Sequences, write_sequences
-from unrolled.training.console import waiting
-from unrolled.training.data import DataError
-from unrolled.training.files import is_there, stamps
+from unrolled.processing.audio.recordings import CutOffError
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.training.console.terminal import waiting
+from unrolled.training.data.arrays import Sequences, write_sequences
+from unrolled.training.data.base import DataError
+from unrolled.training.data.files import is_there, stamps
 from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.media import Medium, located
 
-_VERSION = 3  # raise it when the same options lead to other numbers
+_VERSION = 4  # raise it when the same options lead to other numbers
 
 Shelf = Callable[[str, Iterable[Any]], Sequence[Any]]  # puts things down under a name, to be taken from anywhere
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unrolled.readers import SeriesReader
-from unrolled.training.data import DataError
-from unrolled.training.files import nearest, read_lines, suffix_of
-from unrolled.training.tables import read_table
+from unrolled.processing.frames import SeriesReader
+from unrolled.training.data.base import DataError
+from unrolled.training.data.files import nearest, read_lines, suffix_of
+from unrolled.training.data.tables import read_table
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Columns, Example
 from unrolled_tasks.classification.media import Medium

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unrolled.audio import MAX_SECONDS, AudioFeatures, read_recording, resample
-from unrolled.codecs import LabelCodec, NumberCodec
-from unrolled.training.augmentation import Augmentation
-from unrolled.training.data import DataError
+from unrolled.processing.audio.features import AudioFeatures
+from unrolled.processing.audio.recordings import MAX_SECONDS, read_recording, resample
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.training.data.augmentation import Augmentation
+from unrolled.training.data.base import DataError
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.media import Medium, located

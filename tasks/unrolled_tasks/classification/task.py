@@ -12,17 +12,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from unrolled.classifier import SequenceClassifier
-from unrolled.codecs import Codec, LabelCodec, NumberCodec
-from unrolled.inference.classification import answers
+from unrolled.deployment.classification import answers
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
-from unrolled.readers import SeriesReader
-from unrolled.training.console import piped
-from unrolled.training.gathering import of_all_processes
-from unrolled.training.markdown import table
-from unrolled.training.outputs import save_figure, write_rows, write_text
-from unrolled.training.schedules import Schedule
-from unrolled.training.task import SequenceTask
+from unrolled.models.classifier import SequenceClassifier
+from unrolled.processing.frames import SeriesReader
+from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.processing.text.base import Codec
+from unrolled.training.callbacks.gathering import of_all_processes
+from unrolled.training.console.markdown import table
+from unrolled.training.console.outputs import save_figure, write_rows, write_text
+from unrolled.training.console.terminal import piped
+from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
 from unrolled_tasks.classification import outcomes as scoring
 from unrolled_tasks.classification.data import LabelledBatch

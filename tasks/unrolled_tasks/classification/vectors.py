@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from unrolled.codecs import WordCodec
-from unrolled.training.data import DataError
-from unrolled.training.files import find_files, read_lines
+from unrolled.processing.text.tokenizers import WordCodec
+from unrolled.training.data.base import DataError
+from unrolled.training.data.files import find_files, read_lines
 from unrolled.wording import counted
 
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.console import waiting
+from unrolled.training.console.terminal import waiting
 from unrolled.wording import counted
 
 # Not as people speak: whispers, croaks, and machines that want to sound like machines.

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.codecs import BPECodec, Codec, PairCodec, codec_from_dict
-from unrolled.training.buckets import Ints
-from unrolled.training.cache import cache_folder, made_once
-from unrolled.training.data import PARTS, DataError
-from unrolled.training.texts import (
+from unrolled.processing.text.base import Codec
+from unrolled.processing.text.description import codec_from_dict
+from unrolled.processing.text.pair import PairCodec
+from unrolled.processing.text.subword import BPECodec
+from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.buckets import Ints
+from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.texts import (
     Examples,
     WritingData,
     check_cut,
@@ -27,12 +30,12 @@ from unrolled.training.texts import (
     taught,
     trained_codec,
 )
-from unrolled.training.tokens import Tokens, write_tokens
+from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 from unrolled_tasks.translation.spool import PairFile, Texts, write_pairs
 
-_VERSION = 3  # raise it when the same options lead to other tokens
+_VERSION = 4  # raise it when the same options lead to other tokens
 _UNITS = ("subword", "character", "word")
 
 

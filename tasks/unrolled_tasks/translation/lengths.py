@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unrolled.training.outputs import save_figure, write_rows
+from unrolled.training.console.outputs import save_figure, write_rows
 
 Rows = Sequence[tuple[str, int, float]]  # words in the source, sentences, BLEU
 _HEAD = ("words in the source", "sentences", "BLEU")

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any, NamedTuple
 
-from unrolled.training.data import DataError
-from unrolled.training.texts import share_of
+from unrolled.training.data.base import DataError
+from unrolled.training.data.texts import share_of
 
 KINDS = ("date", "time", "number", "unit", "currency", "spelled", "territory", "language")
 _TRIES = 40  # draws for each phrase that is wanted, before a kind counts as exhausted

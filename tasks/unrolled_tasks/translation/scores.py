@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 
-from unrolled.training.writing import Written
+from unrolled.training.tasks.writing import Written
 
 try:
     from sacrebleu.metrics.bleu import BLEU

@@ -8,10 +8,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.data import PARTS, DataError
-from unrolled.training.files import find_files, nearest, read_lines, stamps
-from unrolled.training.hub import HubSplits
-from unrolled.training.tables import TABLES, is_table, read_table, single_spaced
+from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.files import find_files, nearest, read_lines, stamps
+from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.tables import TABLES, is_table, read_table, single_spaced
 from unrolled_tasks.translation.phrases import Phrase, part_of, phrases
 
 Column = str | int

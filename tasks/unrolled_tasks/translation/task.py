@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, PairCodec
-from unrolled.training.console import piped
-from unrolled.training.markdown import table
-from unrolled.training.outputs import write_text
-from unrolled.training.schedules import Schedule
-from unrolled.training.writing import HardOptions, SearchOptions, WritingTask, Written
+from unrolled.training.console.markdown import table
+from unrolled.training.console.outputs import write_text
+from unrolled.training.console.terminal import piped
+from unrolled.training.tasks.schedules import Schedule
+from unrolled.training.tasks.writing import HardOptions, SearchOptions, WritingTask, Written
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled.decoders.base import Decoded, Decoder, DecoderState
+from unrolled.deployment.writing import Search
 from unrolled.generation.sampling import Generated
-from unrolled.inference.writing import Search
+from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
 from unrolled_tasks.captioning.critic import SelfCritic
 
 STOP, UNKNOWN, LONGEST = 0, 1, 2

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled.codecs import CaptionCodec, codec_from_dict
-from unrolled.training.arrays import Arrays, Picture, Pictures, write_arrays, write_pictures
-from unrolled.training.data import DataError
+from unrolled.processing.text.captions import CaptionCodec
+from unrolled.processing.text.description import codec_from_dict
+from unrolled.training.data.arrays import Arrays, Picture, Pictures, write_arrays, write_pictures
+from unrolled.training.data.base import DataError
 from unrolled_tasks.captioning import CaptionData
 from unrolled_tasks.captioning.data import CaptionBatch
 from unrolled_tasks.captioning.glyphs import GlyphSource

@@ -12,9 +12,9 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.inference import CAPTIONS, caption, captions
-from unrolled.training.run import run, score
-from unrolled.vision import ImageTransform
+from unrolled.deployment import CAPTIONS, caption, captions
+from unrolled.processing.images import ImageTransform
+from unrolled.training.run.run import run, score
 
 Image = pytest.importorskip("PIL.Image")
 Configure = Callable[..., DictConfig]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.codecs import ByteCodec, CharacterCodec
-from unrolled.training import files as text_files
-from unrolled.training.data import DataError
-from unrolled.training.streams import StreamLoader
+from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec
+from unrolled.training.data import files as text_files
+from unrolled.training.data.base import DataError
+from unrolled.training.data.streams import StreamLoader
 from unrolled_tasks.char_lm import TextData
 
 ALPHABET = "abcdefghij klmno\n"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.char_lm import shakespeare
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from unrolled import LabelCodec, NumberCodec
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series, Text
 from unrolled_tasks.classification.data import LabelledBatch
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from unrolled import AudioFeatures
-from unrolled.audio import MAX_SECONDS
-from unrolled.inference.command import _parsers
-from unrolled.training.augmentation import Augmentation
-from unrolled.training.configuration import config_folder
-from unrolled.training.data import DataError
-from unrolled.vision import MAX_PIXELS
+from unrolled.deployment.command import _parsers
+from unrolled.processing.audio.recordings import MAX_SECONDS
+from unrolled.processing.images import MAX_PIXELS
+from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.data.augmentation import Augmentation
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Pictures, Sound
 from unrolled_tasks.classification.data import LabelledBatch
 

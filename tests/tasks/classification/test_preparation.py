@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from unrolled import AudioFeatures
-from unrolled.training.augmentation import Augmentation
-from unrolled.training.data import DataError
+from unrolled.training.data.augmentation import Augmentation
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Pictures, Series, Sound, Text
 from unrolled_tasks.classification.data import LabelledBatch
 from unrolled_tasks.classification.examples import Example

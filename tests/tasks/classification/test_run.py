@@ -15,8 +15,8 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.inference import Listener, classify
-from unrolled.training.run import run, score
+from unrolled.deployment import Listener, classify
+from unrolled.training.run.run import run, score
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]

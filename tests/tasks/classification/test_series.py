@@ -13,7 +13,7 @@ import torch
 from pyarrow import parquet
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series
 from unrolled_tasks.classification.data import LabelledBatch
 from unrolled_tasks.classification.outcomes import Outcome, number_scores

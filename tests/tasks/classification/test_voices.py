@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from unrolled.audio import read_recording
-from unrolled.training.run import run
+from unrolled.processing.audio.recordings import read_recording
+from unrolled.training.run.run import run
 from unrolled_tasks.classification import voices
 
 WORDS = {"6": "six", "8": "eight"}

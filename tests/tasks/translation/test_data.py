@@ -13,7 +13,7 @@ import torch
 from babel import Locale
 from babel.localedata import locale_identifiers
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.translation.data import PairBatch, TranslationData
 from unrolled_tasks.translation.phrases import KINDS, part_of, phrases
 from unrolled_tasks.translation.sources import HubSource
@@ -212,7 +212,7 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
         ({"files": "t.jsonl", "test_files": "hole.jsonl"}, r"test pair 1 \(.*hole.jsonl, line 1\) has an empty side"),
-        ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.codecs.ByteCodec"}}, "a ByteCodec; a translator"),
+        ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.ByteCodec"}}, "a ByteCodec; a translator"),
         ({"phrases": 9, "source": "enn"}, "locale 'enn' is not in CLDR"),
         ({"phrases": 9, "target": "en"}, "both 'en'"),
     ],

@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.inference import Search, alternatives, translate
-from unrolled.inference.pieces import pieces
-from unrolled.training.run import run, score
+from unrolled.deployment import Search, alternatives, translate
+from unrolled.deployment.pieces import pieces
+from unrolled.training.run.run import run, score
 from unrolled_tasks.translation.lengths import read_lengths
 
 Configure = Callable[..., DictConfig]

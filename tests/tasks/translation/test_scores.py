@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from sacremoses import MosesTokenizer
 
-from unrolled.training.writing import Written
+from unrolled.training.tasks.writing import Written
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language
 
 TEXTS = ["Ein Mann trägt ein T-Shirt, rot.", "Zwei Frauen (eine alt) lachen!", "„Der Hund“ schläft z.B. im Garten…"]

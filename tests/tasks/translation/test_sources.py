@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unrolled.training.data import DataError
+from unrolled.training.data.base import DataError
 from unrolled_tasks.translation.sources import HubSource, Pair, TextPairSource, source_of_files
 
 PAIRS = [("Two men.", "Zwei Männer."), ('A "dog", barking', 'Ein "Hund", bellend'), ("I'm  here ", "Ich\u00a0bin hier")]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.backends.base import Backend
-from unrolled.backends.compiled.building import CompilerError, multiplies_halves
+from unrolled.backends.compiled.build import CompilerError, multiplies_halves
 from unrolled.backends.compiled.derivatives import run_layer
 from unrolled.backends.compiled.kernel import Kernel, Run
+from unrolled.backends.compiled.lower import NotPointwiseError
 from unrolled.backends.compiled.operator import KERNELS, packed
-from unrolled.backends.compiled.reading import NotPointwiseError
 from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
 from unrolled.cells.hooks import hooked

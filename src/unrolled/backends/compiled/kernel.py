@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.backends.compiled.building import load
-from unrolled.backends.compiled.printing import source
+from unrolled.backends.compiled.build import load
+from unrolled.backends.compiled.codegen import source
+from unrolled.backends.compiled.plan import Plan, plan
 from unrolled.backends.compiled.program import Program
-from unrolled.backends.compiled.saving import Plan, plan
 
 _NUMBERS = [
     "batch",

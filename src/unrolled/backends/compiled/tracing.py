@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unrolled.backends.compiled.lower import NotPointwiseError, Reader
 from unrolled.backends.compiled.program import Layout, Program, reached
-from unrolled.backends.compiled.reading import NotPointwiseError, Reader
 from unrolled.cells.base import RecurrentNoise
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.wording import article, counted

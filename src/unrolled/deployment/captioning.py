@@ -1,0 +1,140 @@
+"""Captions by a trained network, or by several that decode as one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.checkpoint import Bundle
+from unrolled.deployment.writing import Candidate, Search, begin, best, candidates, search, writers
+from unrolled.generation.limits import RowError
+from unrolled.models.encoder_decoder import EncoderDecoder
+from unrolled.models.images.encoder import ImageEncoder
+from unrolled.processing.images import MAX_PIXELS, ImageError, ImageTransform, read_image
+from unrolled.processing.text.captions import CaptionCodec
+from unrolled.wording import article
+
+CAPTIONS = Search(max_ratio=0.0, max_extra=30)
+"""A search for captions: an image has no length, so they have at most 30 tokens."""
+
+
+def caption(
+    bundles: Bundle | Sequence[Bundle],
+    images: Iterable[Any],
+    *,
+    options: Search = CAPTIONS,
+    batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """One caption for each image, in order.
+
+    Args:
+        bundles: a captioner from `load_bundle`, or several with the same codec, which decode as one.
+        images: paths, bytes of files, PIL images, arrays or tensors; see `unrolled.processing.images.read_image`.
+        options: how to search.
+        batch_size: images that are looked at together.
+        max_pixels: a file with a larger picture is refused before it is decoded.
+        generator: source of randomness for options.temperature.
+
+    Raises:
+        ValueError: networks that do not caption, or whose codecs differ; options that no search takes.
+        ImageError: an image that cannot be read.
+    """
+    options = options._replace(n_best=1)
+    how: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "generator": generator}
+    found = captions(bundles, images, options=options, **how)
+    return (best(f"image {number}", row).text for number, row in enumerate(found, start=1) if row is not None)
+
+
+def captions(
+    bundles: Bundle | Sequence[Bundle],
+    images: Iterable[Any],
+    *,
+    options: Search = CAPTIONS,
+    batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
+    generator: torch.Generator | None = None,
+    broken: Callable[[ImageError], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[list[Candidate] | None]:
+    """The `options.n_best` captions of each image, the best first; arguments are those of `caption`.
+
+    Args:
+        bundles: see `caption`.
+        images: see `caption`.
+        options: see `caption`.
+        batch_size: see `caption`.
+        max_pixels: see `caption`.
+        generator: see `caption`.
+        broken: is told of each image that cannot be read, whose row is then None; without it the error is raised.
+        progress: is told, time and again, how many images have their captions.
+
+    Raises:
+        ValueError: see `caption`.
+    """
+    networks, codec = writers(bundles, CaptionCodec, "captions")
+    for network in networks:
+        if not isinstance(network.encoder, ImageEncoder):
+            raise ValueError(
+                f"a captioner sees with an ImageEncoder, not with {article(type(network.encoder).__name__)}"
+            )
+    options.checked()
+    if isinstance(images, str | bytes):
+        raise ValueError(f"images={images!r:.60} is one; give a list of them")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: 1 or more")
+    transform = ImageTransform.from_dict(codec.image)
+    tensors = (_readable(transform, image, max_pixels, broken) for image in images)
+    return _stream(networks, codec, tensors, options, batch_size, generator, progress)
+
+
+def _stream(
+    networks: Sequence[EncoderDecoder],
+    codec: CaptionCodec,
+    images: Iterator[Tensor | None],
+    options: Search,
+    batch_size: int,
+    generator: torch.Generator | None,
+    progress: Callable[[int], None] | None,
+) -> Iterator[list[Candidate] | None]:
+    device = next(networks[0].parameters()).device
+    done = 0
+    while chunk := list(islice(images, batch_size)):
+        seen = [tensor for tensor in chunk if tensor is not None]
+        try:
+            rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+        except RowError as error:
+            places = [place for place, tensor in enumerate(chunk, start=done + 1) if tensor is not None]
+            raise ValueError(f"image {places[error.row]}: {error.said}") from None
+        done += len(chunk)
+        if progress is not None:
+            progress(done)
+        yield from (None if tensor is None else next(rows) for tensor in chunk)
+
+
+def _readable(
+    transform: ImageTransform, image: Any, max_pixels: int, broken: Callable[[ImageError], None] | None
+) -> Tensor | None:
+    try:
+        return transform(read_image(image, max_pixels=max_pixels))
+    except ImageError as error:
+        if broken is None:
+            raise
+        broken(error)
+        return None
+
+
+def _write(
+    networks: Sequence[EncoderDecoder],
+    codec: CaptionCodec,
+    images: Tensor,
+    options: Search,
+    generator: torch.Generator | None,
+) -> list[list[Candidate]]:
+    with torch.no_grad():
+        decoder, state, memory = begin(networks, images)
+        lengths = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)

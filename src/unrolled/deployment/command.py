@@ -1,0 +1,368 @@
+"""python -m unrolled: trained networks from the command line, with torch alone."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from unrolled.deployment.progress import Progress
+from unrolled.wording import counted, refused
+
+if TYPE_CHECKING:
+    import torch
+
+    from unrolled.checkpoint import Bundle
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status: 0, or 2 when what was asked for cannot be done."""
+    options = _parsed(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except ValueError as error:
+        return _stopped(options, str(error))
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        _forget_output()
+        return _stopped(options, refused(error))
+    return 0
+
+
+def _stopped(options: argparse.Namespace, said: str) -> int:
+    print(f"unrolled {options.command}: {said}", file=sys.stderr)
+    return 2
+
+
+def _forget_output() -> None:
+    """Lets what could not be written go, so that Python doesn't try it again when it ends."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Options may stand between a command's files, and what it doesn't know is answered with its own usage."""
+    parser, commands = _parsers()
+    command = commands.get(arguments[0]) if arguments else None
+    if command is None:
+        return parser.parse_args(arguments)  # help, or an error that names the commands
+    return command.parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m unrolled",
+        description="Use a trained recurrent network.",
+        epilog="To train one, and to score it: python -m unrolled train --help, python -m unrolled evaluate --help",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_sample(commands)
+    _add_translate(commands)
+    _add_caption(commands)
+    _add_classify(commands)
+    return parser, commands.choices
+
+
+def _add_sample(commands: Any) -> None:
+    sample = commands.add_parser(
+        "sample",
+        help="write text with a language model",
+        description="Write text with a language model that train.py trained.",
+        epilog='example: python -m unrolled sample best.ckpt --prompt "ROMEO:" --length 400 --temperature 0.8',
+    )
+    sample.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
+    sample.add_argument("--prompt", default="", help="what the text begins with (default: nothing)")
+    sample.add_argument("--length", type=int, default=400, help="symbols to write (default: %(default)s)")
+    sample.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        help="1: the model's own odds, 0: the likeliest (default: %(default)s)",
+    )
+    sample.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest symbols only")
+    sample.add_argument(
+        "--top-p", type=float, metavar="P", help="draw among the likeliest with this probability together"
+    )
+    sample.add_argument("--count", type=int, default=1, help="how many texts to write (default: %(default)s)")
+    _add_common(sample)
+    sample.set_defaults(run=_sample)
+
+
+def _add_translate(commands: Any) -> None:
+    translate = commands.add_parser(
+        "translate",
+        help="translate lines of text",
+        description="Translate standard input line by line to standard output, in order; empty lines stay empty.",
+        epilog="example: python -m unrolled translate best.ckpt < in.txt > out.txt",
+    )
+    translate.add_argument(
+        "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="a .ckpt file; several decode as one"
+    )
+    _add_search(translate)
+    translate.add_argument("--max-ratio", type=float, default=2.0, help="tokens at most, per source token …")
+    translate.add_argument("--max-extra", type=int, default=10, help="… and beyond (default: 2.0 and %(default)s)")
+    translate.add_argument("--min-ratio", type=float, default=0.0, help="tokens at least, per source token")
+    translate.add_argument(
+        "--n-best", type=int, metavar="N", help="write N alternatives: line number, score and text, by tabs"
+    )
+    translate.add_argument(
+        "--ahead", type=int, default=512, help="lines read before the first answer; 1 to type (default: %(default)s)"
+    )
+    translate.add_argument(
+        "--max-length",
+        type=int,
+        default=128,
+        metavar="N",
+        help="source tokens at once; longer lines are cut where a sentence ends, and joined (default: %(default)s)",
+    )
+    translate.add_argument("--batch-tokens", type=int, default=2048, help="translated at once (default: %(default)s)")
+    _add_common(translate)
+    translate.set_defaults(run=_translate)
+
+
+def _add_caption(commands: Any) -> None:
+    caption = commands.add_parser(
+        "caption",
+        help="describe images",
+        description="Write a line for each image: its path and a caption, parted by a tab.",
+        epilog="example: python -m unrolled caption best.ckpt photo.jpg other.png",
+    )
+    caption.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
+    caption.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    caption.add_argument(
+        "--with",
+        dest="others",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="another captioner that decodes with the first as one (repeatable)",
+    )
+    _add_search(caption)
+    caption.add_argument("--max-length", type=int, default=30, help="tokens at most (default: %(default)s)")
+    caption.add_argument("--n-best", type=int, metavar="N", help="write N alternatives: path, score and text, by tabs")
+    caption.add_argument("--batch-size", type=int, default=16, help="images at once (default: %(default)s)")
+    caption.add_argument(
+        "--skip-broken", action="store_true", help="go on behind an unreadable image; how many there were is said last"
+    )
+    _add_pixels(caption)
+    _add_common(caption)
+    caption.set_defaults(run=_caption)
+
+
+def _add_search(command: Any) -> None:
+    command.add_argument("--width", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
+    command.add_argument(
+        "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
+    )
+    command.add_argument(
+        "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
+    )
+    command.add_argument("--no-repeat", type=int, default=0, metavar="N", help="write no N-gram twice")
+    command.add_argument("--groups", type=int, default=1, help="diverse beam search in so many groups")
+    command.add_argument("--diversity", type=float, default=0.0, help="how much the groups shall differ")
+    command.add_argument("--temperature", type=float, help="draw at random instead of searching")
+
+
+def _add_classify(commands: Any) -> None:
+    classify = commands.add_parser(
+        "classify",
+        help="label recordings, pictures or lines of text",
+        description="Label files, or standard input line by line: source, label and probability, by tabs.",
+        epilog="example: python -m unrolled classify best.ckpt one.wav two.flac",
+    )
+    classify.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
+    classify.add_argument("files", nargs="*", metavar="FILE", help="recordings or pictures (default: lines of text)")
+    classify.add_argument("--json", action="store_true", help="one object a line, with all probabilities")
+    classify.add_argument("--ahead", type=int, default=256, help="sources read before the first answer; 1 to type")
+    classify.add_argument(
+        "--skip-broken", action="store_true", help="go on behind what cannot be read; how many there were is said last"
+    )
+    _add_pixels(classify)
+    classify.add_argument(
+        "--max-length", type=int, default=10_000, metavar="N", help="steps of a text at most (default: %(default)s)"
+    )
+    classify.add_argument(
+        "--max-seconds", type=float, default=3600.0, metavar="S", help="of a recording at most (default: %(default)g)"
+    )
+    _add_common(classify)
+    classify.set_defaults(run=_classify)
+
+
+def _add_pixels(command: Any) -> None:
+    command.add_argument(
+        "--max-pixels", type=int, default=89_478_485, metavar="N", help="of a picture at most (default: %(default)s)"
+    )
+
+
+def _add_common(command: Any) -> None:
+    command.add_argument("--seed", type=int, help="makes what is drawn repeatable (default: another each time)")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")
+    command.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="let the file name classes of this package too, for cells of your own (repeatable)",
+    )
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from unrolled.deployment.sampling import sample_text
+
+    if options.count < 1:
+        raise ValueError(f"--count {options.count}: 1 or more")
+    generator = _generator(options)
+    bundle = _load(options, options.checkpoint)
+    how = {name: getattr(options, name) for name in ("length", "temperature", "top_k", "top_p")}
+    with Progress("sample") as progress:
+        for number in range(options.count):
+            if number:
+                print("\n" + "─" * 40 + "\n")
+            progress.at(f"text {number + 1:,} of {options.count:,} is being written")
+            print(sample_text(bundle, options.prompt, generator=generator, **how), flush=True)
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from unrolled.deployment.translation import alternatives, translate
+    from unrolled.deployment.writing import Search
+
+    named = {name: getattr(options, name) for name in Search._fields if name != "n_best"}
+    search = Search(**named, n_best=1 if options.n_best is None else options.n_best).checked()
+    generator = _generator(options)
+    bundles = [_load(options, path) for path in options.checkpoint]
+    lines = _utf8(sys.stdin, "standard input")
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("batch_tokens", "ahead", "max_length")}
+    with Progress("translate") as progress:
+        how |= {"generator": generator, "notice": partial(_say, "translate")}
+        how["progress"] = partial(progress.counted, "lines are translated")
+        if options.n_best is None:
+            for text in translate(bundles, lines, options=search, **how):
+                print(_line(text), flush=True)
+            return
+        for number, row in enumerate(alternatives(bundles, lines, options=search, **how), start=1):
+            for candidate in row:
+                print(number, f"{candidate.score:.4f}", _line(candidate.text), sep="\t", flush=True)
+
+
+def _caption(options: argparse.Namespace) -> None:
+    from unrolled.deployment.captioning import CAPTIONS, captions
+    from unrolled.deployment.writing import best
+
+    if options.max_length < 1:
+        raise ValueError(f"--max-length {options.max_length}: 1 or more")
+    named = {name: getattr(options, name) for name in CAPTIONS._fields if hasattr(options, name) and name != "n_best"}
+    search = CAPTIONS._replace(
+        **named, n_best=1 if options.n_best is None else options.n_best, max_extra=options.max_length
+    ).checked()
+    generator = _generator(options)
+    bundles = [_load(options, path) for path in (options.checkpoint, *options.others)]
+    broken: list[ValueError] = []
+    of = len(options.images)
+    with Progress("caption") as progress:
+        progress.counted("images have captions", 0, of)
+        found = captions(
+            bundles,
+            options.images,
+            options=search,
+            batch_size=options.batch_size,
+            generator=generator,
+            max_pixels=options.max_pixels,
+            broken=broken.append if options.skip_broken else None,
+            progress=lambda done: progress.counted("images have captions", done, of),
+        )
+        for path, row in zip(options.images, found, strict=True):
+            shown = [] if row is None else row if options.n_best else [best(str(path), row)]
+            for candidate in shown:
+                score = (f"{candidate.score:.4f}",) if options.n_best else ()
+                print(path, *score, _line(candidate.text), sep="\t", flush=True)
+    _say_broken(broken, counted(len(options.images), "image"), options)
+
+
+def _say_broken(broken: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:
+    for error in broken:
+        print(f"unrolled {options.command}: left out: {error}", file=sys.stderr)
+    if broken:
+        print(f"unrolled {options.command}: {len(broken)} of {of} left out", file=sys.stderr)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from unrolled.deployment.classification import Limits, predictions, reads
+    from unrolled.processing.labels import NumberCodec
+
+    bundle = _load(options, options.checkpoint)
+    wanted = reads(bundle)
+    if wanted == "text" and options.files:
+        raise ValueError(f"this network reads text, not files; write: … classify {options.checkpoint} < texts.txt")
+    if wanted == "series" or (wanted != "text" and not options.files):
+        kind = {"sound": "recordings", "pictures": "pictures"}.get(wanted)
+        raise ValueError(
+            f"name {kind} to be classified" if kind else "series are classified from Python: see classify()"
+        )
+    # Twice, line by line: whoever types has an answer before the last line.
+    names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
+    broken: list[ValueError] = []
+    skip = broken.append if options.skip_broken else None
+    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_say, "classify"), "broken": skip}
+    how["limits"] = Limits(options.max_pixels, options.max_seconds, options.max_length)
+    answered = 0
+    with Progress("classify") as progress:
+        how["progress"] = partial(progress.counted, "sources are answered")
+        for said, name in zip(predictions(bundle, sources, **how), names, strict=False):
+            if said is None:
+                continue
+            answered += 1
+            shown = " ".join(name.split())
+            if options.json:
+                content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
+                print(json.dumps(content, ensure_ascii=False), flush=True)
+            elif isinstance(bundle.codec, NumberCodec):
+                print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=True)
+            else:
+                print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=True)
+    _say_broken(broken, f"{answered + len(broken)} sources", options)
+
+
+def _say(command: str, text: str) -> None:
+    print(f"unrolled {command}: {text}", file=sys.stderr)
+
+
+def _utf8(stream: TextIO, name: str) -> Iterator[str]:
+    """Lines of a stream, cut at line feeds alone, as wc counts them."""
+    for number, line in enumerate(stream.buffer, start=1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+# What follows imports when it is called, so that --help and a misspelt option answer before torch is loaded.
+
+
+def _generator(options: argparse.Namespace) -> "torch.Generator":
+    import torch
+
+    try:
+        generator = torch.Generator(torch.device(options.device))
+    except RuntimeError as error:
+        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
+    generator.seed() if options.seed is None else generator.manual_seed(options.seed)
+    return generator
+
+
+def _load(options: argparse.Namespace, path: Path) -> "Bundle":
+    from unrolled.checkpoint import TRUSTED, load_bundle
+
+    trusted = (*TRUSTED, *(f"{package.rstrip('.')}." for package in options.trust))
+    return load_bundle(path, trusted=trusted, device=options.device)

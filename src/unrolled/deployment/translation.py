@@ -1,0 +1,162 @@
+"""Translations by a trained network, or by several that decode as one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from unrolled.checkpoint import Bundle
+from unrolled.deployment.pieces import Piece, pieces
+from unrolled.deployment.writing import Candidate, Search, batched_by_length, begin, best, candidates, search, writers
+from unrolled.generation.limits import RowError
+from unrolled.models.encoder_decoder import EncoderDecoder
+from unrolled.processing.text.pair import PairCodec
+
+
+def translate(
+    bundles: Bundle | Sequence[Bundle],
+    lines: Iterable[str],
+    *,
+    options: Search = Search(),  # noqa: B008  # immutable
+    batch_tokens: int = 2048,
+    ahead: int = 512,
+    max_length: int = 128,
+    generator: torch.Generator | None = None,
+    notice: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[str]:
+    """One translation for each line, in order; an empty line stays empty.
+
+    Args:
+        bundles: a translator from `load_bundle`, or several with the same codec, which decode as one.
+        lines: sources; a line end at the end doesn't matter.
+        options: how to search.
+        batch_tokens: source tokens that are translated at once, padding included.
+        ahead: lines read before the first of them is given out, so that lines of similar length go together.
+        max_length: source tokens that are translated as one; the default is that of training pairs. A longer line is
+            cut where its sentences end, or else between clauses or words, and the pieces' translations are joined.
+        generator: source of randomness for options.temperature.
+        notice: is told of each line that is cut, and how.
+        progress: is told, time and again, how many of the lines that were read are translated.
+
+    Raises:
+        ValueError: networks that do not translate, or whose codecs differ; options that no search takes, or that no
+            text can satisfy.
+    """
+    how: dict[str, Any] = {"batch_tokens": batch_tokens, "ahead": ahead, "max_length": max_length}
+    how |= {"generator": generator, "notice": notice, "progress": progress}
+    found = alternatives(bundles, lines, options=options._replace(n_best=1), **how)
+    return (best(f"line {number}", row).text for number, row in enumerate(found, start=1))
+
+
+def alternatives(
+    bundles: Bundle | Sequence[Bundle],
+    lines: Iterable[str],
+    *,
+    options: Search = Search(),  # noqa: B008  # immutable
+    batch_tokens: int = 2048,
+    ahead: int = 512,
+    max_length: int = 128,
+    generator: torch.Generator | None = None,
+    notice: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[list[Candidate]]:
+    """The `options.n_best` translations of each line, the best first; arguments are those of `translate`.
+
+    The alternatives of a line that was cut join the best of its pieces, the second best, and so on.
+
+    Raises:
+        ValueError: see `translate`.
+    """
+    networks, codec = writers(bundles, PairCodec, "translates")
+    options.checked()
+    if min(batch_tokens, ahead, max_length) < 1:
+        raise ValueError(f"batch_tokens={batch_tokens}, ahead={ahead} and max_length={max_length} are 1 or more")
+
+    def search_for(sources: Sequence[list[int]]) -> list[list[Candidate]]:
+        return _translate(sources, networks, codec, options, generator)
+
+    cut = (
+        _pieces(line.rstrip("\r\n"), number, codec, max_length, notice) for number, line in enumerate(lines, start=1)
+    )
+    return _stream(cut, search_for, batch_tokens, ahead, progress)
+
+
+def _pieces(
+    line: str, number: int, codec: PairCodec, max_length: int, notice: Callable[[str], None] | None
+) -> list[Piece]:
+    found = pieces(line, codec.encode, max_length)
+    if len(found) > 1 and notice is not None:
+        tokens = sum(len(piece.ids) for piece in found)
+        notice(
+            f"line {number} has {tokens:,} {codec.source.unit}s, more than max_length={max_length}: "
+            f"it is translated in {len(found):,} pieces"
+        )
+    return found
+
+
+def _stream(
+    lines: Iterator[list[Piece]],
+    search_for: Callable[[Sequence[list[int]]], list[list[Candidate]]],
+    batch_tokens: int,
+    ahead: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[list[Candidate]]:
+    """The candidates of each line, as soon as it and all lines before it have some; short lines are done first."""
+    done = 0
+    while chunk := list(islice(lines, ahead)):
+        # What has no token has nothing to be translated.
+        found = [[[Candidate("", 0.0, 0.0)] for _ in line] for line in chunk]
+        places = [(row, column) for row, line in enumerate(chunk) for column, piece in enumerate(line) if piece.ids]
+        left = [sum(bool(piece.ids) for piece in line) for line in chunk]
+        given = 0
+        if progress is not None:
+            progress(done, done + len(chunk))
+        for positions in reversed(batched_by_length([len(chunk[r][c].ids) for r, c in places], batch_tokens)):
+            batch = [places[position] for position in positions]
+            try:
+                texts = search_for([chunk[row][column].ids for row, column in batch])
+            except RowError as error:
+                raise ValueError(f"line {done + batch[error.row][0] + 1}: {error.said}") from None
+            for (row, column), some in zip(batch, texts, strict=True):
+                found[row][column] = some
+                left[row] -= 1
+            if progress is not None:
+                progress(done + left.count(0), done + len(chunk))
+            while given < len(chunk) and not left[given]:
+                yield _joined(found[given], chunk[given])
+                given += 1
+        yield from map(_joined, found[given:], chunk[given:])
+        done += len(chunk)
+
+
+def _joined(found: Sequence[list[Candidate]], line: Sequence[Piece]) -> list[Candidate]:
+    """The candidates of a line from those of its pieces; none if a piece has none."""
+    if len(found) == 1 or not all(found):
+        return found[0] if len(found) == 1 else []
+    ends = [" " if piece.blank else "" for piece in line[:-1]] + [""]
+    joined: list[Candidate] = []
+    for rank in range(max(map(len, found))):
+        chosen = [row[min(rank, len(row) - 1)] for row in found]
+        text = "".join(one.text + end for one, end in zip(chosen, ends, strict=True))
+        score = sum(one.score for one in chosen) / len(chosen)
+        joined.append(Candidate(text, score, sum(one.log_probability for one in chosen)))
+    return joined
+
+
+def _translate(
+    sources: Sequence[list[int]],
+    networks: Sequence[EncoderDecoder],
+    codec: PairCodec,
+    options: Search,
+    generator: torch.Generator | None,
+) -> list[list[Candidate]]:
+    device = next(networks[0].parameters()).device
+    tensors = [torch.tensor(source) for source in sources]
+    source = nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device)
+    lengths = torch.tensor([len(row) for row in sources], device=device)
+    with torch.no_grad():
+        decoder, state, memory = begin(networks, source, lengths)
+        return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)

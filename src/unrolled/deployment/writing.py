@@ -1,0 +1,232 @@
+"""Text out of a decoder that was told a source: one set of search options for tasks, functions and commands."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from unrolled.checkpoint import Bundle
+from unrolled.generation.beam import Hypotheses, beam_search, check_options
+from unrolled.generation.ensemble import EnsembleDecoder
+from unrolled.generation.limits import check_temperature, finite, whole
+from unrolled.generation.sampling import sample
+from unrolled.layers.encoded import Encoded
+from unrolled.models.decoders.base import Decoder, DecoderState
+from unrolled.models.encoder_decoder import EncoderDecoder
+from unrolled.processing.text.base import Codec
+from unrolled.wording import article
+
+C = TypeVar("C", bound=Codec)
+
+
+class Search(NamedTuple):
+    """How a text is looked for; the defaults suit translation.
+
+    Attributes:
+        width: hypotheses kept at each step; 1 is greedy.
+        length_penalty: α of GNMT's length normalisation (Wu et al. 2016, eq. 14); 0 for none, which favours short ones.
+        coverage_penalty: β of the same equation; needs attention.
+        n_best: alternatives given back.
+        groups: diverse beam search in so many groups (Vijayakumar et al. 2018).
+        diversity: what a token costs that an earlier group has taken at the same step.
+        no_repeat: no n-gram of this size comes twice; 0 allows all.
+        max_ratio: tokens written at most, per token of the source …
+        max_extra: … and beyond.
+        min_ratio: tokens written at least, per token of the source.
+        temperature: draw at random at this temperature instead of searching; None searches.
+    """
+
+    width: int = 5
+    length_penalty: float = 1.0
+    coverage_penalty: float = 0.0
+    n_best: int = 1
+    groups: int = 1
+    diversity: float = 0.0
+    no_repeat: int = 0
+    max_ratio: float = 2.0
+    max_extra: int = 10
+    min_ratio: float = 0.0
+    temperature: float | None = None
+
+    def checked(self) -> "Search":
+        """The same options.
+
+        Raises:
+            ValueError: an option outside its range, or a random search for several alternatives.
+        """
+        check_options(
+            width=self.width,
+            n_best=self.n_best,
+            groups=self.groups,
+            diversity=self.diversity,
+            length_penalty=self.length_penalty,
+            coverage_penalty=self.coverage_penalty,
+            no_repeat=self.no_repeat,
+        )
+        finite(max_ratio=self.max_ratio, min_ratio=self.min_ratio)
+        whole(0, max_extra=self.max_extra)
+        if self.max_ratio + self.max_extra == 0:
+            raise ValueError(
+                f"max_ratio={self.max_ratio}, max_extra={self.max_extra}: tokens per source token and beyond, "
+                "0 or more, not both 0"
+            )
+        if self.min_ratio > self.max_ratio:
+            raise ValueError(f"min_ratio={self.min_ratio}: from 0 to max_ratio, which is {self.max_ratio}")
+        if self.temperature is not None:
+            check_temperature(self.temperature)
+        if self.temperature is not None and self.n_best > 1:
+            raise ValueError(f"n_best={self.n_best} with a temperature: texts drawn at random come one by one")
+        return self
+
+
+class Candidate(NamedTuple):
+    """One text that a search found."""
+
+    text: str
+    score: float  # by which alternatives are ordered: normalised by length, with the coverage penalty
+    log_probability: float  # nats, of the whole text and its end
+
+
+def search(
+    decoder: Decoder,
+    state: DecoderState,
+    memory: Any,
+    codec: Codec,
+    source_lengths: Tensor,
+    options: Search,
+    generator: torch.Generator | None = None,
+) -> Hypotheses:
+    """Looks for the texts of a batch.
+
+    Args:
+        decoder: in eval mode.
+        state: where it stands before the first token.
+        memory: what `Decoder.start` gave beside the state.
+        codec: of what is written: its `start` begins and ends a text, its `unknown` is never written.
+        source_lengths: (batch,) tokens of the sources, by which lengths are bounded.
+        options: how to search.
+        generator: source of randomness where options.temperature asks for some.
+
+    Raises:
+        ValueError: options that no search takes.
+    """
+    options.checked()
+    start = torch.full_like(source_lengths, codec.start)
+    most = (source_lengths * options.max_ratio).ceil().long() + options.max_extra
+    least = (source_lengths * options.min_ratio).long()
+    forbidden = [] if codec.unknown is None else [codec.unknown]
+    if options.temperature is not None:
+        drawn = sample(
+            decoder,
+            state,
+            memory,
+            start=start,
+            stop=codec.start,
+            max_length=most,
+            min_length=least,
+            temperature=options.temperature,
+            no_repeat=options.no_repeat,
+            forbidden=forbidden,
+            generator=generator,
+        )
+        log_probability = drawn.log_probability[:, None]
+        return Hypotheses(drawn.tokens[:, None], drawn.lengths[:, None], log_probability, log_probability, None)
+    return beam_search(
+        decoder,
+        state,
+        memory,
+        start=start,
+        stop=codec.start,
+        width=options.width,
+        max_length=most,
+        min_length=least,
+        length_penalty=options.length_penalty,
+        coverage_penalty=options.coverage_penalty,
+        n_best=options.n_best,
+        groups=options.groups,
+        diversity=options.diversity,
+        no_repeat=options.no_repeat,
+        forbidden=forbidden,
+    )
+
+
+def candidates(found: Hypotheses, codec: Codec) -> list[list[Candidate]]:
+    """The texts of each row, the best first."""
+    rows = zip(
+        found.tokens.tolist(),
+        found.lengths.tolist(),
+        found.scores.tolist(),
+        found.log_probability.tolist(),
+        strict=True,
+    )
+    return [
+        [
+            Candidate(codec.decode(tokens[:length]), score, log_probability)
+            for tokens, length, score, log_probability in zip(*row, strict=True)
+            if score > -float("inf")  # fewer texts than were asked for
+        ]
+        for row in rows
+    ]
+
+
+def batched_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Positions in batches of similar length, each at most `batch_tokens` (rows × the longest) or one row."""
+    batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
+        if batches and (len(batches[-1]) + 1) * max(lengths[batches[-1][0]], 1) <= batch_tokens:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def best(place: str, row: Sequence[Candidate]) -> Candidate:
+    """The best text about a source.
+
+    Raises:
+        ValueError: the options allow none; `place` says where.
+    """
+    if not row:
+        raise ValueError(f"{place}: no text is allowed; lower no_repeat or min_ratio")
+    return row[0]
+
+
+def begin(
+    networks: Sequence[EncoderDecoder], source: Tensor, lengths: Tensor | None = None
+) -> tuple[Decoder, DecoderState, object]:
+    """Decoder, state and memory of one network, or of several as one."""
+    encoded: list[Encoded] = [network.encode(source, lengths) for network in networks]
+    if len(networks) == 1:
+        return networks[0].decoder, *networks[0].decoder.start(len(source), encoded[0])
+    ensemble = EnsembleDecoder([network.decoder for network in networks])
+    ensemble.eval()
+    return ensemble, *ensemble.start(len(source), encoded)
+
+
+def writers(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tuple[list[EncoderDecoder], C]:
+    """The networks of one bundle or of several, to decode as one, and the codec that they share.
+
+    Args:
+        bundles: from `load_bundle`.
+        kind: of codec that they must have.
+        does: what such networks do, for errors: "translates".
+
+    Raises:
+        ValueError: no bundle, a network or codec of another kind, or codecs that differ.
+    """
+    listed = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+    if not listed:
+        raise ValueError("no checkpoint: give one, or several that decode as one")
+    codec = listed[0].codec
+    networks: list[EncoderDecoder] = []
+    for bundle in listed:
+        if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, kind):
+            raise ValueError(
+                f"only an EncoderDecoder with {article(kind.__name__)} {does}; this checkpoint holds "
+                f"{article(type(bundle.network).__name__)} with {article(type(bundle.codec).__name__)}"
+            )
+        if bundle.codec.to_dict() != codec.to_dict():
+            raise ValueError("networks decode as one only with the same codec; these were trained with different ones")
+        networks.append(bundle.network.eval())
+    return networks, cast(C, codec)

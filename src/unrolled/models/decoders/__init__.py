@@ -1,0 +1,1 @@
+"""From `Encoded` to tokens. Told nothing, a decoder is a language model."""

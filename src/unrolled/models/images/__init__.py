@@ -1,0 +1,1 @@
+"""Images become `Encoded`: convolutional trunks and the encoder around them."""

@@ -1,0 +1,323 @@
+"""From samples to frames of features, whole or as they arrive, in torch alone.
+
+Spectra, mel bands, cepstra and their deltas follow the definitions that librosa has, without padding at the borders: a
+frame needs its own samples only, so that it can be made as soon as they are heard.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.processing.audio.spectra import cosine_transform, delta, mel_filter_bank, power_spectrum
+from unrolled.processing.frames import Moments, Reader
+from unrolled.sequences import mask_from_lengths
+from unrolled.shapes import expect
+from unrolled.wording import counted
+
+KINDS = ("log_mel", "mfcc")
+NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
+_NEED_FIT = ("level", "fitted", "running")
+_WHOLE = ("mean", "utterance", "level")
+_FLOOR = 1e-5  # of a variance, so that silence becomes zeros
+_LEAST_SCALE = 0.1  # of the middle deviation: what hardly varied in training is not blown up when it does later
+
+
+class Frames(NamedTuple):
+    """Features of several recordings."""
+
+    values: Tensor  # (batch, time, features), zero in the padding
+    lengths: Tensor  # (batch,)
+
+
+class StreamState(NamedTuple):
+    """What has to be known of a recording before its next samples come."""
+
+    samples: Tensor  # (batch, fewer than a window): those that later frames still need
+    heard: Tensor  # (batch, 1): frames so far
+    total: Tensor  # (batch, features): their sum, in units of the training part
+    square: Tensor  # (batch, features): the sum of their squares
+
+
+class AudioFeatures(Reader):
+    """Log mel bands or mel cepstra of a recording, with deltas and a normalisation if asked for.
+
+    Args:
+        rate: samples a second, in hertz; other recordings have to be resampled.
+        kind: "log_mel" or "mfcc".
+        num_mels: mel bands between `low` and `high`.
+        num_coefficients: of the cepstrum, the first included.
+        window: length of a frame in seconds.
+        hop: seconds from one frame to the next.
+        low: lowest frequency in hertz.
+        high: highest; None for half the rate.
+        emphasis: a of x_t − a x_{t−1} within a frame; 0 for none.
+        floor: least power of a band, relative to full scale.
+        depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
+            microphones with more or less noise look alike; None for `floor` alone.
+        trim: decibels below the loudest frame of a whole recording under which frames at its beginning and its end
+            are left out, but for one to either side; None leaves all in.
+        deltas: 0, 1 or 2 derivatives beside the features themselves.
+        normalise: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
+            be whole, as it has for "level": the loudest frame sets the zero of all bands alike, so that a short word
+            keeps the colour of its vowel, which its mean would take away, and then as "fitted" over the training part;
+            "running" over the frames so far, beginning with the training part as if it had been `prior` frames.
+        centers: mean of each feature over the training part, for "level", "fitted" and "running".
+        scales: its standard deviation, likewise.
+        prior: frames that the training part counts for in "running".
+
+    Raises:
+        ValueError: options that no features can be made with.
+    """
+
+    bank: Tensor
+    taper: Tensor
+    cosines: Tensor
+    centers: Tensor
+    scales: Tensor
+
+    def __init__(
+        self,
+        rate: int,
+        kind: str = "log_mel",
+        num_mels: int = 40,
+        num_coefficients: int = 13,
+        window: float = 0.025,
+        hop: float = 0.010,
+        low: float = 20.0,
+        high: float | None = None,
+        emphasis: float = 0.0,
+        floor: float = 1e-8,
+        depth: float | None = None,
+        trim: float | None = None,
+        deltas: int = 0,
+        normalise: str = "utterance",
+        centers: Sequence[float] | None = None,
+        scales: Sequence[float] | None = None,
+        prior: int = 50,
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS or normalise not in NORMALISATIONS or deltas not in (0, 1, 2):
+            raise ValueError(
+                f"kind={kind!r} is one of {', '.join(KINDS)}, normalise={normalise!r} one of "
+                f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
+            )
+        if (
+            min(rate, num_mels, num_coefficients, prior, floor) <= 0
+            or any(each is not None and not each > 0 for each in (depth, trim))
+            or not hop * rate > 0
+            or window * rate < 2
+        ):
+            raise ValueError(
+                f"rate={rate}, num_mels={num_mels}, num_coefficients={num_coefficients}, window={window}, hop={hop}, "
+                f"floor={floor}, depth={depth}, trim={trim} and prior={prior} are above 0, and a window holds two "
+                "samples or more"
+            )
+        if not 0 <= low < (high or rate / 2) <= rate / 2 or (kind == "mfcc" and num_coefficients > num_mels):
+            raise ValueError(
+                f"low={low} and high={high} lie between 0 and half of rate={rate}, and a cepstrum of {num_mels} bands "
+                f"has at most as many coefficients, not {num_coefficients}"
+            )
+        self.rate, self.kind, self.num_mels, self.num_coefficients = rate, kind, num_mels, num_coefficients
+        self.window, self.hop, self.low, self.high = window, hop, low, high
+        self.emphasis, self.floor, self.deltas, self.normalise, self.prior = emphasis, floor, deltas, normalise, prior
+        self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
+        self.depth, self.trim = depth, trim
+        self.fft_size = 1 << (self.window_samples - 1).bit_length()
+        self.base_size = num_mels if kind == "log_mel" else num_coefficients
+        self.output_size = self.base_size * (1 + deltas)
+        self.register_buffer("bank", self._bank(1.0), persistent=False)
+        self.register_buffer("taper", torch.hann_window(self.window_samples), persistent=False)
+        self.register_buffer("cosines", cosine_transform(num_mels, num_coefficients), persistent=False)
+        for name, given, default in (("centers", centers, 0.0), ("scales", scales, 1.0)):
+            if given is not None and len(given) != self.output_size:
+                raise ValueError(f"{name} has {counted(len(given), 'number')}, expected {self.output_size}")
+            self.register_buffer(
+                name, torch.tensor([default] * self.output_size if given is None else list(given)), persistent=False
+            )
+        self.fitted = centers is not None and scales is not None
+
+    @property
+    def streams(self) -> bool:
+        """Whether frames can be made as samples arrive: no feature needs what comes later."""
+        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalise not in _WHOLE
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the training part has to be heard before features can be made."""
+        return self.normalise in _NEED_FIT
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Samples (time,) from −1 to 1 -> (frames, features)."""
+        expect(source, "samples", name="samples")
+        return self.features(source.unsqueeze(0), torch.tensor([len(source)])).values[0]
+
+    def features(self, samples: Tensor, lengths: Tensor, warps: Sequence[float] | None = None) -> Frames:
+        """Features of several recordings at once.
+
+        Args:
+            samples: (batch, samples), of which the first `lengths` (batch,) of each are valid.
+            lengths: (batch,), 1 or more.
+            warps: for each recording, a factor on its frequencies (vocal tract length perturbation, Jaitly & Hinton
+                2013).
+
+        Raises:
+            ValueError: an empty recording, or features that aren't fitted yet.
+        """
+        expect(samples, "batch samples", name="samples")
+        expect(lengths, "batch", batch=len(samples), name="lengths")
+        if len(lengths) and int(lengths.min()) < 1:
+            raise ValueError("a recording without a sample has no features")
+        samples = samples.masked_fill(~mask_from_lengths(lengths, samples.shape[1]), 0.0)
+        frames = self.num_frames(lengths)
+        mels = self._mels(_framed(samples, self.window_samples, self.hop_samples), warps)
+        if self.trim is not None:
+            mels, frames = _trimmed(mels, frames, self.trim)
+        return Frames(self._normalised(self._with_deltas(self._base(mels, frames), frames), frames), frames)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """(batch,) samples -> (batch,) frames, untrimmed: whole windows, and one for whatever is shorter."""
+        return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
+
+    def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
+        """The same features with centers and scales of the training part's recordings (samples,).
+
+        No scale is below a tenth of the middle one among the features, their first or their second derivatives.
+        """
+        kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
+        count = len(self.centers)
+        unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
+        unscaled["normalise"] = self.normalise if self.normalise == "level" else "none"
+        plain = AudioFeatures(**unscaled)
+        moments = Moments()
+        for recording in recordings:
+            moments.update(plain(recording))
+        centers, scales = moments.result()
+        blocks = [scales[first : first + self.base_size] for first in range(0, count, self.base_size)]
+        scales = [max(scale, _LEAST_SCALE * median(block)) for block in blocks for scale in block]
+        return AudioFeatures(**kept, centers=centers, scales=scales)
+
+    def initial_state(self, batch: int, *, like: Tensor) -> StreamState:
+        """The state before the first sample.
+
+        Raises:
+            ValueError: features that need what comes later.
+        """
+        if not self.streams:
+            raise ValueError(
+                f"normalise={self.normalise}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
+                "comes later; to hear as samples arrive, train with normalise=running (or fitted), deltas=0, "
+                "depth=null and trim=null"
+            )
+        nothing = like.new_zeros(batch, self.output_size)
+        return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
+
+    def step(self, samples: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Any number of new samples (batch, samples) -> the frames they complete (batch, frames, features).
+
+        Together they are what `forward` makes of the whole, if that holds one window or more.
+        """
+        expect(samples, "batch samples", batch=len(state.samples), name="samples")
+        heard = torch.cat([state.samples, samples], dim=1)
+        count = (heard.shape[1] - self.window_samples) // self.hop_samples + 1
+        if count < 1:
+            return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
+        base = self._base(self._mels(_framed(heard, self.window_samples, self.hop_samples), None), None)
+        state = state._replace(samples=heard[:, count * self.hop_samples :])
+        if self.normalise == "running":
+            return self._running(base, state)
+        return (base - self.centers) / self.scales if self.normalise == "fitted" else base, state
+
+    def to_dict(self) -> dict[str, Any]:
+        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth trim deltas"
+        names += " normalise prior"
+        fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
+        plain = {name: getattr(self, name) for name in names.split()}
+        return {"_target_": "unrolled.AudioFeatures", **plain, **fitted}
+
+    def _mels(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
+        """(batch, time, window) -> (batch, time, mels): power, relative to full scale."""
+        if self.emphasis:
+            before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+            frames = frames - self.emphasis * before
+        power = power_spectrum(frames * self.taper, self.fft_size)
+        if warps is None or all(warp == 1.0 for warp in warps):
+            mels = power @ self.bank
+        else:
+            mels = power @ torch.stack([self._bank(round(warp, 2)) for warp in warps])
+        return mels / self.window_samples  # as a full-scale tone has it, whatever the window's length
+
+    def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
+        """(batch, time, mels), the first `counts` of them valid -> (batch, time, base features)."""
+        logs = mels.clamp(min=self.floor).log()
+        if counts is not None and (self.depth is not None or self.normalise == "level"):
+            padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
+            if self.depth is not None:
+                loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
+                logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
+            if self.normalise == "level":
+                power = mels.masked_fill(padding, 0.0).mean(-1, keepdim=True).amax(1, keepdim=True)
+                logs = logs - power.clamp(min=self.floor).log()
+        return logs if self.kind == "log_mel" else logs @ self.cosines
+
+    def _bank(self, warp: float) -> Tensor:
+        return mel_filter_bank(self.num_mels, self.fft_size, self.rate, self.low, self.high, warp)
+
+    def _with_deltas(self, base: Tensor, lengths: Tensor) -> Tensor:
+        parts = [base]
+        for _ in range(self.deltas):
+            parts.append(delta(parts[-1], lengths))
+        return torch.cat(parts, dim=-1)
+
+    def _normalised(self, values: Tensor, lengths: Tensor) -> Tensor:
+        mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
+        values = values.masked_fill(~mask, 0.0)
+        if self.needs_fit and not self.fitted:
+            raise ValueError(f"normalise={self.normalise} needs centers and scales of the training part: call fit()")
+        if self.normalise in ("mean", "utterance"):
+            count = lengths.view(-1, 1, 1)
+            values = values - values.sum(1, keepdim=True) / count
+            if self.normalise == "utterance":
+                variance = values.square().masked_fill(~mask, 0.0).sum(1, keepdim=True) / count
+                values = values / (variance + _FLOOR).sqrt()
+        elif self.normalise in ("level", "fitted"):
+            values = (values - self.centers) / self.scales
+        elif self.normalise == "running":
+            nothing = values.new_zeros(len(values), self.output_size)
+            start = StreamState(values.new_zeros(len(values), 0), values.new_zeros(len(values), 1), nothing, nothing)
+            values, _ = self._running(values, start)
+        return values.masked_fill(~mask, 0.0)
+
+    def _running(self, values: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        values = (values - self.centers) / self.scales
+        total = state.total.unsqueeze(1) + values.cumsum(1)
+        square = state.square.unsqueeze(1) + values.square().cumsum(1)
+        steps = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=values.dtype).view(1, -1, 1)
+        count = state.heard.unsqueeze(1) + steps
+        mean = total / (self.prior + count)
+        variance = (self.prior + square) / (self.prior + count) - mean.square()  # never below prior / (prior + count)
+        state = state._replace(heard=count[:, -1], total=total[:, -1], square=square[:, -1])
+        return (values - mean) / variance.sqrt(), state
+
+
+def _framed(samples: Tensor, window: int, hop: int) -> Tensor:
+    """(batch, samples) -> (batch, frames, window); what is shorter than a window is filled with silence."""
+    if samples.shape[1] < window:
+        samples = nn.functional.pad(samples, (0, window - samples.shape[1]))
+    return samples.unfold(1, window, hop)
+
+
+def _trimmed(mels: Tensor, counts: Tensor, trim: float) -> tuple[Tensor, Tensor]:
+    """Frames (batch, time, mels) from the first to the last that is `trim` decibels below the loudest, or less."""
+    _, time, bands = mels.shape
+    steps = torch.arange(time, device=mels.device)
+    power = mels.sum(-1).masked_fill(~mask_from_lengths(counts, time), -1.0)
+    loud = power >= power.amax(1, keepdim=True) * 10 ** (-trim / 10)  # the loudest always, so something is left
+    first = (torch.where(loud, steps, time).amin(1) - 1).clamp(min=0)
+    last = torch.minimum(torch.where(loud, steps, -1).amax(1) + 1, counts.to(steps) - 1)
+    lengths = last - first + 1
+    places = torch.minimum(first.unsqueeze(1) + steps[: int(lengths.max())], last.unsqueeze(1))
+    return mels.gather(1, places.unsqueeze(-1).expand(-1, -1, bands)), lengths

@@ -1,0 +1,264 @@
+# pyright: reportPrivateUsage=false
+# OmegaConf tells missing values and interpolations apart from others by methods with an underscore alone.
+"""Mistakes on the command line, found from the YAML files alone, before torch or lightning is imported.
+
+Hydra's own answer to a misspelt key is to propose `+key`, which then changes nothing. Here a key must exist in the
+composed configuration, or be an argument of what it is given to.
+"""
+
+import difflib
+import itertools
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import unrolled
+from unrolled.training.configuration.options import ConfigurationError as ConfigurationError
+from unrolled.training.configuration.options import (
+    check_options,
+    check_task_of_data,
+    drop,
+    leftovers,
+    trainer_arguments,
+)
+
+OVERLAYS = ("experiment", "debug")  # groups whose files give options to others
+MOST_SWEPT = 256  # combinations of a sweep that are looked at before the first one runs
+
+
+def config_folder() -> Path:
+    """Where the YAML files lie: in the package when installed, at the top level of a working copy."""
+    spec = find_spec(f"{unrolled.__name__}.conf")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent
+    raise ConfigurationError("unrolled's configuration files are missing from this installation; install it again")
+
+
+def check_overrides(
+    config_name: str, overrides: Sequence[str], config_dir: str | None = None, *, sweep: bool = False
+) -> list[str]:
+    """Refuses overrides that name what is not there, and values of another type than what they are given to.
+
+    Args:
+        config_name: the primary configuration, `train` or `evaluate`.
+        overrides: as typed, `key=value`.
+        config_dir: an additional folder of configuration files (--config-dir).
+        sweep: several values start several runs (-m).
+
+    Returns:
+        The options that `dropped_options` finds for the last of these runs.
+
+    Raises:
+        ConfigurationError: with one line on what is wrong and one on what to write instead.
+    """
+    parser = OverridesParser.create()
+    parsed = [_parsed(text, parser, sweep=sweep) for text in overrides]
+    searched = [o for o in parsed if o.key_or_group.startswith("hydra.searchpath")]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigurationError(f"--config-dir {config_dir}: no such folder")
+        searched = [parser.parse_override(f"hydra.searchpath=[{Path(config_dir).resolve()}]")]
+    dropped: list[str] = []
+    for one in _expand_sweeps(parsed):
+        dropped = _check_one(config_name, one, searched)
+    return dropped
+
+
+def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Keys of options that an experiment gives to a choice which was replaced by one that doesn't take them.
+
+    They go with their choice: `experiment=char_lm/tiny_shakespeare scheduler=none` leaves nothing to warm up. For use
+    within a run that Hydra has started.
+    """
+    parser = OverridesParser.create()
+    loader = GlobalHydra.instance().config_loader()
+    groups = [o for o in parser.parse_overrides(list(overrides)) if _is_group(o, loader)]
+    return _dropped(config_name, groups, [])
+
+
+def quoted(key: str, value: str) -> str:
+    """An override of a value with any characters, ready to be pasted into a shell."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
+    escaped = re.sub(r'(\\+)(?="|$)', r"\1\1", escaped).replace('"', r"\"")
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def _parsed(text: str, parser: OverridesParser, *, sweep: bool) -> Override:
+    key, given, value = text.partition("=")
+    if not given and not text.startswith("~"):
+        raise ConfigurationError(f"{text}: not an override; write key=value")
+    try:
+        override = parser.parse_override(text)
+    except HydraException:
+        raise ConfigurationError(
+            f"{text}: some of these characters mean something to Hydra; as they stand they are typed\n"
+            f"{quoted(key, value)}"
+        ) from None
+    if override.is_sweep_override() and not sweep:
+        raise ConfigurationError(
+            f"{text}: several values start several runs, with -m; for one value with these characters type\n"
+            f"{quoted(key, value)}"
+        )
+    return override
+
+
+def _expand_sweeps(parsed: Sequence[Override]) -> Iterator[list[Override]]:
+    """Every combination of a sweep, up to a limit; a single run is a sweep of one."""
+    parser = OverridesParser.create()
+    choices: list[list[Override]] = []
+    for override in parsed:
+        if override.is_sweep_override() and (override.is_choice_sweep() or override.is_range_sweep()):
+            values = list(itertools.islice(override.sweep_string_iterator(), MOST_SWEPT))
+            choices.append(parser.parse_overrides([f"{override.get_key_element()}={value}" for value in values]))
+        elif not override.is_sweep_override():
+            choices.append([override])
+    for combination in itertools.islice(itertools.product(*choices), MOST_SWEPT):
+        yield list(combination)
+
+
+def _check_one(config_name: str, overrides: list[Override], searched: list[Override]) -> list[str]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        groups = [o for o in overrides if not o.key_or_group.startswith("hydra") and _is_group(o, loader)]
+        extra = [o.input_line for o in searched if o.input_line]
+        try:
+            with_choices = compose(config_name, [*extra, *_lines(groups)])
+        except HydraException as error:
+            raise ConfigurationError(_explain_choice(str(error), groups, loader)) from None
+        dropped = _dropped(config_name, groups, extra)
+        drop(with_choices, dropped)
+        keys = [o for o in overrides if o not in groups and not o.key_or_group.startswith("hydra")]
+        for override in keys:
+            _check_key(override, with_choices)
+        try:
+            composed = compose(config_name, [*extra, *_lines(groups), *(forced(o) for o in keys)])
+            drop(composed, dropped)
+            _refuse_missing(composed)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigurationError(_first_lines(error)) from None
+        check_options(composed)
+        if config_name != "evaluate":  # whose task is the checkpoint's
+            check_task_of_data(composed)
+    GlobalHydra.instance().clear()
+    return dropped
+
+
+def _dropped(config_name: str, groups: Sequence[Override], extra: Sequence[str]) -> list[str]:
+    """What goes with its choice, by composing the same choices once more without the files that lie over groups."""
+    chosen = [o.key_or_group.replace("/", ".") for o in groups if o.key_or_group not in OVERLAYS]
+    if not chosen or not any(o.key_or_group in OVERLAYS for o in groups):
+        return []
+    whole = compose(config_name, [*extra, *_lines(groups)], return_hydra_config=True)
+    choices = {str(k): v for k, v in whole.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+    base = [f"{group}={choice}" for group, choice in choices.items() if choice is not None and group not in OVERLAYS]
+    return leftovers(whole, compose(config_name, [*extra, *base]), chosen)
+
+
+def _is_group(override: Override, loader: Any) -> bool:
+    return bool(loader.list_groups(override.key_or_group) or loader.get_group_options(override.key_or_group))
+
+
+def _lines(overrides: Iterable[Override]) -> list[str]:
+    return [o.input_line for o in overrides if o.input_line is not None]
+
+
+def forced(override: Override) -> str:
+    """The override in the form that sets a key whether or not it stood in a file; it has been checked."""
+    line = override.input_line or ""
+    return line if line.startswith("~") or line.startswith("++") else f"++{line.lstrip('+')}"
+
+
+def _check_key(override: Override, config: DictConfig) -> None:
+    path = override.key_or_group.split(".")
+    node: Any = config
+    for depth, key in enumerate(path):
+        where = ".".join(path[:depth])
+        if isinstance(node, ListConfig) and key.isdigit() and int(key) < len(node):
+            node = node._get_node(int(key))
+            continue
+        if not isinstance(node, DictConfig) or node._is_none():
+            inner = "a list" if isinstance(node, ListConfig) else "a single value"
+            raise ConfigurationError(f"{override.input_line}: {where} is {inner}, it has no {key!r}")
+        if key in list(node):  # `in node` itself is false for a value that is still to be given
+            node = node._get_node(key)
+            continue
+        if where == "trainer":
+            allowed = trainer_arguments()
+            if key in allowed:
+                return
+        elif "_target_" in node and override.is_add():
+            return  # an argument that the files don't mention; building it will tell whether the class has it
+        elif where.endswith("_options"):
+            return  # handed on to another library as it is
+        else:
+            allowed = [
+                str(k) for k in node if not str(k).startswith("_") and str(k) not in ("hydra", "sizes", "choices")
+            ]
+        raise ConfigurationError(
+            _unknown(override, where, key, allowed, adds=where != "trainer" and "_target_" in node)
+        )
+
+
+def _unknown(override: Override, where: str, key: str, allowed: Sequence[str], *, adds: bool) -> str:
+    if not allowed:
+        return f"{override.input_line}: what was chosen by {where.replace('.', '/')}=… takes no options"
+    place = f"{where} has" if where else "there is"
+    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
+    prefix = f"{where}." if where else ""
+    hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+    more = f"\nAn argument that the files don't mention takes a plus: +{prefix}{key}=…" if adds and not near else ""
+    listed = ", ".join(sorted(allowed))
+    return f"{override.input_line}: {place} no {key!r}{hint}\nKeys of {where or 'the configuration'}: {listed}{more}"
+
+
+def _explain_choice(message: str, groups: Sequence[Override], loader: Any) -> str:
+    """Hydra's message on a missing choice, shortened, with the nearest name."""
+    found = re.search(r"Could not find '([^']+)'", message)
+    if not found:
+        return "\n".join(line for line in message.splitlines() if line.strip())[:600]
+    group, _, choice = found[1].rpartition("/")
+    for override in groups:  # the group that was asked for may be an outer folder: experiment=char_lm/name
+        if found[1] == f"{override.key_or_group}/{override.value()}":
+            group, choice = override.key_or_group, str(override.value())
+    options = sorted(_options(group, loader))
+    near = difflib.get_close_matches(choice, options, n=1, cutoff=0.5)
+    hint = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"{group}={choice}: there is no such {group}{hint}\nChoices: {', '.join(options)}"
+
+
+def _options(group: str, loader: Any) -> Iterator[str]:
+    yield from loader.get_group_options(group)
+    for folder in loader.list_groups(group):
+        yield from (f"{folder}/{name}" for name in loader.get_group_options(f"{group}/{folder}"))
+
+
+def _refuse_missing(config: DictConfig) -> None:
+    missing = next(_missing(config, ""), None)
+    if missing:
+        raise ConfigurationError(f"{missing} has no default: add {missing}=…")
+
+
+def _missing(node: DictConfig, prefix: str) -> Iterator[str]:
+    """Keys whose value is ???, without following interpolations, some of which are only known in a run."""
+    for key in node:
+        child = node._get_node(key)
+        if OmegaConf.is_missing(node, key):
+            yield f"{prefix}{key}"
+        elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _missing(child, f"{prefix}{key}.")
+
+
+def _first_lines(error: Exception) -> str:
+    return "\n".join(str(error).strip().splitlines()[:3])

@@ -1,0 +1,95 @@
+"""Where a command writes: one folder for a run, and one for a sweep with a folder for each run in it."""
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from unrolled.training.configuration.options import ConfigurationError
+
+RUN, SWEEP, EACH = "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"
+OUTPUTS = "outputs"  # in which runs lie that were given no folder
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether a command starts several runs."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+
+
+def check_one_folder(arguments: Sequence[str]) -> None:
+    """Processes that were started together, by srun or torchrun, need one folder: by the clock each has its own.
+
+    Raises:
+        ConfigurationError: none was given.
+    """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        tasks = os.environ.get("WORLD_SIZE", "1")
+    key = SWEEP if is_sweep(arguments) else RUN
+    if tasks != "1" and _runs(arguments) and not any(argument.startswith(f"{key}=") for argument in arguments):
+        raise ConfigurationError(f"{tasks} processes were started together: give them one folder, run_dir=…")
+
+
+def _runs(arguments: Sequence[str]) -> bool:
+    """Not with an option that shows something, or names another configuration."""
+    return all(argument in ("-m", "--multirun") for argument in arguments if argument.startswith("-"))
+
+
+def in_run_dir(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments with `run_dir=X` as Hydra's own folder, so that nothing is written beside it.
+
+    In a sweep X is the folder of all; what differs between runs (`run_dir=runs/${seed}`) names those of each.
+
+    Raises:
+        ConfigurationError: several folders for one sweep.
+    """
+    arranged: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") != "run_dir":
+            arranged.append(argument)
+        elif not is_sweep(arguments):
+            arranged.append(f"{RUN}={value}")
+        else:
+            arranged += _of_sweep(argument, value)
+    return arranged
+
+
+def refuse_unwritable(arguments: Sequence[str]) -> None:
+    """Looks whether something can be written where a command is going to.
+
+    Raises:
+        ConfigurationError: with the folder and the reason.
+    """
+    key = SWEEP if is_sweep(arguments) else RUN
+    if not _runs(arguments):
+        return
+    given = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
+    folder = Path(_fixed(given[-1].strip("'\"") if given else OUTPUTS)[0])
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"run_dir={folder}: nothing can be written there ({error.strerror}: {there}); name another folder"
+        ) from None
+
+
+def _of_sweep(argument: str, value: str) -> list[str]:
+    if re.search(r",(?![^{]*\})", value):
+        raise ConfigurationError(
+            f"{argument}: a sweep has one folder, with a numbered one for each run; give one, or what differs: "
+            "'run_dir=runs/${seed}'"
+        )
+    quote = value[0] if value[:1] in ("'", '"') else ""
+    folder, each = _fixed(value.strip("'\""))
+    return [f"{SWEEP}={quote}{folder}{quote}", *([f"{EACH}={quote}{each}{quote}"] if each else [])]
+
+
+def _fixed(path: str) -> tuple[str, str]:
+    """A path up to its first part with an interpolation, and what comes from there on."""
+    parts = Path(path).parts
+    cut = next((place for place, part in enumerate(parts) if "${" in part), len(parts))
+    return str(Path(*parts[:cut])), "/".join(parts[cut:])

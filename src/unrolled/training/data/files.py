@@ -1,0 +1,174 @@
+"""Files by path, folder or pattern, compressed or not, read in pieces: text is never held as a whole."""
+
+import bz2
+import codecs
+import glob
+import gzip
+import io
+import lzma
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from unrolled.training.data.base import DataError
+
+_PIECE = 1 << 20  # bytes read at a time
+_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # `**` as a whole part of a path, or several
+_OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # to read bytes
+
+
+def find_files(
+    patterns: str | Path | Sequence[str | Path], what: str = "files", *, suffixes: Sequence[str] = (".txt",)
+) -> list[Path]:
+    """Files in a fixed order, each once.
+
+    Args:
+        patterns: paths, folders (searched for these suffixes, also below, but not through links to other folders) or
+            glob patterns, one or several. `**` looks into each folder once, however many links lead to it.
+        what: how an empty list is named.
+        suffixes: what a folder is searched for, compressed or not.
+
+    Raises:
+        DataError: a path that is not there or cannot be looked at, a pattern or folder without a match, or no pattern.
+    """
+    patterns = [patterns] if isinstance(patterns, str | Path) else list(patterns)
+    if not patterns:
+        raise DataError(f"no {what}: the list is empty")
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        try:
+            found |= dict.fromkeys(path.resolve() for path in _matches(str(pattern), suffixes))
+        except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of a user that there is not
+            raise DataError(f"{pattern} cannot be looked at: {error}") from error
+    return list(found)
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Plain data that differ when one of the files does."""
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def is_there(path: Path) -> bool:
+    """Whether it is a file that can be looked at; a name may also be one that no system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells what a file holds, in lower case: ".jsonl" of pairs.jsonl.gz."""
+    name = path.with_suffix("") if path.suffix.lower() in _OPENERS else path
+    return name.suffix.lower()
+
+
+def read_text(path: Path) -> Iterator[str]:
+    """The pieces of a file in UTF-8, without a byte order mark and with all line ends as a line feed.
+
+    Raises:
+        DataError: bytes that are no UTF-8, with the first one's place, or a file that cannot be read or unpacked.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    offset, feeds, begun = 0, 0, False
+    for block in _blocks(path):
+        held = len(decoder.getstate()[0])  # the beginning of a character that the block before has cut
+        try:
+            text = lines.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            place = offset - held + error.start
+            value = error.object[error.start]
+            line = feeds + error.object[: error.start].count(b"\n") + 1
+            raise DataError(
+                f"{path} is not UTF-8: byte {place} is 0x{value:02x} in line {line} ({error.reason}); convert the "
+                "file, for example with: iconv -f latin1 -t utf-8"
+            ) from error
+        yield text if begun else text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+        begun = begun or bool(text)
+        offset += len(block)
+        feeds += block.count(b"\n")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a file in UTF-8 without their line ends, as `read_text` reads it."""
+    held: list[str] = []  # the pieces of a line, joined once: a long line is copied once, not with each piece
+    for piece in read_text(path):
+        first, *rest = piece.split("\n")
+        held.append(first)
+        if rest:
+            yield "".join(held)
+            *whole, last = rest
+            yield from whole
+            held = [last]
+    if line := "".join(held):
+        yield line
+
+
+def nearest(name: str, names: Iterable[Any]) -> str:
+    """A question after the nearest of the names, to be put behind a message; or nothing."""
+    near = get_close_matches(name, [str(other) for other in names], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, unpacked; the last block is empty."""
+    try:
+        opener = _OPENERS.get(path.suffix.lower())
+        with opener(path) if opener else path.open("rb") as file:
+            while block := file.read(_PIECE):
+                yield block
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    yield b""
+
+
+def _matches(pattern: str, suffixes: Sequence[str]) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        below = (Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse) for name in names)
+        found = sorted(file for file in below if suffix_of(file) in suffixes and file.is_file())
+        if not found:
+            raise DataError(
+                f"folder {pattern} holds no {' or '.join(suffixes)} file; give a pattern such as "
+                f"{pattern.rstrip('/')}/*.md"
+            )
+        return found
+    if path.is_file():
+        return [path]
+    if glob.has_magic(pattern):
+        found = sorted({below for below in map(Path, _expanded(str(path))) if below.is_file()})
+        if not found:
+            raise DataError(f"no file matches {pattern} (looked from {Path.cwd()})")
+        return found
+    raise DataError(f"no file or folder {pattern} (looked from {Path.cwd()}){_nearest_path(path)}")
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """What a glob pattern matches. `**` looks into each folder once: glob's own follows a link to itself 40 times."""
+    deep = _DEEP.search(pattern)
+    if deep is None:
+        yield from glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return
+    seen: set[tuple[int, int]] = set()
+    for root in _expanded(pattern[: deep.start()] or "."):
+        for folder, folders, _ in os.walk(root, onerror=_refuse, followlinks=True):
+            about = Path(folder).stat()
+            if (about.st_dev, about.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from _expanded(str(Path(glob.escape(folder), pattern[deep.end() :] or "*")))
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _nearest_path(path: Path) -> str:
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, siblings)

@@ -1,0 +1,225 @@
+"""The commands train.py and evaluate.py: overrides are checked, then Hydra composes and runs."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unrolled.training.callbacks.nonfinite import NonFiniteError
+from unrolled.training.configuration.options import drop
+from unrolled.training.configuration.overrides import (
+    ConfigurationError,
+    check_overrides,
+    config_folder,
+    dropped_options,
+)
+from unrolled.training.configuration.run_dir import check_one_folder, in_run_dir, is_sweep, refuse_unwritable
+from unrolled.training.run.folder import FolderError
+from unrolled.training.run.help import help_text
+from unrolled.training.run.sweeps import FAILED, WRONG_INPUT, Sweep
+from unrolled.wording import refused
+
+_log = logging.getLogger(__name__)
+_STARTED = time.time()
+CHOICES = ("task", "data")  # what a checkpoint says about its run, so that it need not be typed to score it
+WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
+WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
+OPTIONS = (*WITH_VALUE, *WITHOUT, "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Python train.py …, or python -m unrolled train …; by default with the arguments that were typed."""
+    _command("train", _train, arguments)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Python evaluate.py …, or python -m unrolled evaluate …"""
+    _command("evaluate", _evaluate, arguments)
+
+
+def _train(config: DictConfig) -> dict[str, float]:
+    # Imported here, since a misspelt key and --help should not wait for torch and lightning.
+    from unrolled.training.run.run import run
+
+    choices = HydraConfig.get().runtime.choices
+    config.choices = {group: choices[group] for group in CHOICES}
+    return run(config)
+
+
+def _evaluate(config: DictConfig) -> dict[str, float]:
+    from unrolled.training.run.run import score
+
+    return score(config)
+
+
+def _command(name: str, function: Callable[[DictConfig], dict[str, float]], arguments: Sequence[str] | None) -> None:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    overrides: list[str] = []
+    added: list[str] = []
+    try:
+        added = _choices_of_checkpoint(given) if name == "evaluate" else []
+        overrides, left_out = _check(name, [*given, *added])
+        given = [*in_run_dir([freed(argument) for argument in (*given, *added)]), *left_out]
+        check_one_folder(given)
+        refuse_unwritable(given)
+    except ValueError as error:
+        missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]
+        hint = f"\n{missing[0]} is what the checkpoint says; --config-dir FOLDER says where it lies" if missing else ""
+        _stop(f"{error}{hint}")
+    sweep = Sweep(overrides)
+    before = [] if arguments is None else [name]  # python -m unrolled train …
+
+    def guarded(config: DictConfig) -> None:
+        sys.argv[1:] = [*before, *given]  # from which Lightning starts further processes
+        try:
+            _drop_options(config)
+            numbers = function(config)
+        except Exception as error:
+            answer = _answer(error)
+            if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
+                _remove_unbegun_run()  # but a folder that is another run's
+            if Sweep.is_running():
+                sweep.failed(error, answer)
+            elif answer:
+                _stop(*answer)
+            else:
+                raise
+        else:
+            if Sweep.is_running():
+                sweep.succeeded(numbers)
+
+    sys.argv[1:] = given  # which Hydra reads
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+    finally:
+        if sweep.outcomes:
+            sweep.show()
+    if sweep.status():
+        sys.exit(sweep.status())
+
+
+def _answer(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error, and the exit status; None where nothing less than its traceback tells what happened."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        return None
+    if isinstance(error, NonFiniteError):
+        return str(error), FAILED
+    ours = isinstance(error, ValueError | OmegaConfBaseException)
+    system = _system(error) if isinstance(error, ValueError | OSError | RuntimeError) else None
+    if system is None:
+        return (str(error), WRONG_INPUT) if ours and not _begun(error) else None
+    return str(error) if ours else refused(system, "run_dir=…, data.cache=… or $UNROLLED_CACHE"), WRONG_INPUT
+
+
+def _choices_of_checkpoint(arguments: Sequence[str]) -> list[str]:
+    """The task and the kind of data that a network was trained on, where the command line names no other."""
+    found = [a for a in arguments if a.lstrip("+").startswith(("checkpoint=", "task=", "data="))]
+    try:
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(found)}
+    except HydraException:
+        return []  # it is answered where all are checked
+    path = given.get("checkpoint")
+    if "task" in given or not isinstance(path, str) or "${" in path:
+        return []
+    from unrolled.checkpoint import KEY, read_checkpoint
+
+    info = read_checkpoint(path)[KEY]["info"]
+    choices: dict[str, str] = info["choices"] if isinstance(info.get("choices"), dict) else {}
+    return [f"{group}={choices[group]}" for group in CHOICES if group in choices and group not in given]
+
+
+def _begun(error: Exception) -> bool:
+    return getattr(error, "begun", False)
+
+
+def _system(error: BaseException | None) -> OSError | None:
+    """What the system refused, also where another error was made of it, as by torch's writer of checkpoints."""
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        return None
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides among a command's arguments, once they have been checked, and with --cfg what a run leaves out."""
+    overrides = [a for a in arguments if not a.startswith("-")]
+    config_dir: str | None = None
+    for position, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if argument.startswith("-") and option not in OPTIONS:
+            raise ConfigurationError(_dashed(argument))
+        if option in ("--config-dir", "-cd"):
+            config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+        if option in ("--config-name", "-cn", "--config-path", "-cp"):
+            return [], []  # another configuration altogether: Hydra's own messages have to do
+        if option in WITH_VALUE and not value:
+            following = arguments[position + 1 : position + 2]
+            overrides = [o for o in overrides if o not in following]
+    if {"--help", "-h"} & set(arguments):
+        print(help_text(name, config_dir))
+        sys.exit(0)
+    if not {"--hydra-help", "--version"} & set(arguments):
+        dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
+        if any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
+            return overrides, [f"~{path}" for path in dropped]
+    return overrides, []
+
+
+def _dashed(argument: str) -> str:
+    """The answer to `--model=gru`, which other programs take."""
+    said = argument.lstrip("-")
+    if "=" in said:
+        return f"{argument}: choices and settings are written without dashes: {said}"
+    return f"{argument}: no such option; choices and settings are written as key=value, without dashes"
+
+
+def _drop_options(config: DictConfig) -> None:
+    """An experiment's options go with the choices that the command line replaces, and the run says so."""
+    hydra_config = HydraConfig.get()
+    dropped = dropped_options(str(hydra_config.job.config_name), list(hydra_config.overrides.task))
+    drop(config, dropped)
+    if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
+        _log.info("left out with the choices that took them: %s", ", ".join(dropped))
+
+
+def freed(argument: str) -> str:
+    """The override in the form that sets a key whether or not a file mentions it (`++`): it has been checked.
+
+    Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus, and a plus before a key that is
+    there does no harm.
+    """
+    key = argument.lstrip("+")
+    path = key.partition("=")[0]
+    free = argument.startswith("+") or path.startswith("trainer.") or "_options." in path
+    return f"++{key}" if free else argument
+
+
+def _remove_unbegun_run() -> None:
+    """Takes away the folder of a run that never began, unless it holds anything older than this process."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if any(path.stat().st_mtime < _STARTED for path in folder.rglob("*") if path.is_file()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in list(folder.parents)[:3]:
+        if parent == Path.cwd() or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def _stop(said: str, status: int = WRONG_INPUT) -> None:
+    script = Path(sys.argv[0]).name
+    script = f"unrolled {sys.argv[1]}" if script == "__main__.py" else script
+    text = "\n".join(said.strip().splitlines()[:6])
+    print(f"{script}: {text}", file=sys.stderr)
+    sys.exit(status)

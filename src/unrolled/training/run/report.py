@@ -1,0 +1,133 @@
+"""What a run says at its beginning and at its end, on the screen and in its folder."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from unrolled.layers.recurrent import Recurrent
+from unrolled.training.callbacks.last import LastCheckpoint
+from unrolled.training.callbacks.threads import Threads
+from unrolled.training.callbacks.throughput import Throughput
+from unrolled.training.console.outputs import write_text
+from unrolled.training.console.terminal import print_rows, shown
+from unrolled.training.data.base import SequenceData
+from unrolled.training.run.following import following
+from unrolled.training.tasks.base import SequenceTask
+from unrolled.wording import counted
+
+
+def write_configuration(config: DictConfig, folder: Path) -> None:
+    """config.yaml: every choice of the run, resolved, sizes included."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+
+def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
+    """What is about to be trained, on what, by what means."""
+    print_rows(
+        ("data", data.describe()),
+        ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
+        *(("backend", said) for said in _backends(task)),
+        ("device", f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).head(trainer)}"),
+        ("folder", shown(config.run_dir)),
+    )
+
+
+def conclude(
+    config: DictConfig,
+    folder: Path,
+    data: SequenceData,
+    trainer: Trainer,
+    task: SequenceTask,
+    numbers: Mapping[str, float],
+    seconds: float,
+) -> None:
+    """summary.json, then the numbers, the files and what to type next."""
+    summary = _summary(config, trainer, task, numbers, seconds)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    names = {"config.yaml": "every choice", "metrics.csv": "numbers over time", "curves.png": "the same as a picture"}
+    names |= {"samples.md": "samples", **task.files, "summary.json": "what is said here"}
+    rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    rows += list(task.notes.items())
+    trained = f"{counted(round(seconds), 'second')}, {counted(trainer.global_step, 'optimizer step')}"
+    rows.append(("trained", trained))
+    rows.append(("folder", shown(folder)))
+    rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
+    best = summary["checkpoint"]
+    if best:
+        rows.append(("  checkpoint", shown(best)))
+        commands = following(config, data, task, best, folder)
+        rows += [("" if number else "next", command) for number, command in enumerate(commands)]
+    print_rows(*rows)
+
+
+def print_scores(config: DictConfig, data: SequenceData, task: SequenceTask, numbers: Mapping[str, float]) -> None:
+    """The numbers of an evaluation."""
+    scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
+    scores += list(task.notes.items())
+    print_rows(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
+
+
+def _summary(
+    config: DictConfig, trainer: Trainer, task: SequenceTask, numbers: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # pyright: ignore
+    monitor = trainer.checkpoint_callback
+    last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+    return {
+        **{name: float(value) for name, value in numbers.items()},
+        **task.notes,
+        "parameters": _parameters(task),
+        "seconds": round(seconds, 1),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        f"{throughput.unit}s_per_second" if throughput else "units_per_second": throughput.rate if throughput else None,
+        "checkpoint": str(
+            getattr(monitor, "best_model_path", "") or (last.path if last and last.path.is_file() else "")
+        ),
+        "best_validation": _number(getattr(monitor, "best_model_score", None)),
+        "processes": trainer.world_size,
+        "threads": Threads.of(trainer).count,
+        "seed": int(config.seed),
+        "data": task.info.get("data"),
+        "versions": task.info.get("versions"),
+        "command": _typed(),
+    }
+
+
+def _typed() -> str:
+    script = Path(sys.argv[0]).name
+    return " ".join(["python -m unrolled" if script == "__main__.py" else script, *map(shlex.quote, sys.argv[1:])])
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _parameters(task: SequenceTask) -> int:
+    return sum(parameter.numel() for parameter in task.network.parameters())
+
+
+def _backends(task: SequenceTask) -> list[str]:
+    """What runs the network's layers and why, layers with the same answer in one line."""
+    cores = {name: module for name, module in task.network.named_modules() if isinstance(module, Recurrent)}
+    said: list[str] = []
+    for name, core in cores.items():
+        owner = name.rpartition(".")[0]
+        answers = _choices(core, fed=bool(getattr(task.network.get_submodule(owner), "input_feeding", False)))
+        place = f"{owner}: " if len(cores) > 1 else ""
+        said += [f"{place}{answers.count(answer)} × {answer}" for answer in dict.fromkeys(answers)]
+    return said
+
+
+def _choices(core: Recurrent, *, fed: bool) -> list[str]:
+    if fed:
+        return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
+    like = next(core.parameters())
+    return [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 64, core.input_size))]

@@ -1,0 +1,1 @@
+"""Training problems around a network: what every task shares, and what tasks that write text share."""

@@ -1,0 +1,297 @@
+"""Tasks whose network writes a text about a source: translation, captioning."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from unrolled.deployment.writing import Search, candidates, search
+from unrolled.generation.beam import Hypotheses
+from unrolled.generation.sampling import own_inputs
+from unrolled.layers.hard_attention import HardAttention
+from unrolled.losses import Loss, coverage_loss, cross_entropy
+from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
+from unrolled.processing.text.base import Codec
+from unrolled.sequences import mask_from_lengths
+from unrolled.training.callbacks.alignments import Alignment, Drawn
+from unrolled.training.callbacks.gathering import of_all_processes
+from unrolled.training.console.outputs import write_text
+from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.reinforcement import Reinforcement
+from unrolled.training.tasks.schedules import Schedule
+
+_ALIGNED = 16  # examples, the first of the part, whose alignments are kept of a validation
+
+# Options by name, which a configuration gives; the class says what they are and of what type.
+SearchOptions = Annotated[Mapping[str, Any], Search]
+HardOptions = Annotated[Mapping[str, float], Reinforcement]
+
+
+class Teaching(Protocol):
+    """What a batch of a writing task has in any case."""
+
+    @property
+    def inputs(self) -> Tensor: ...  # (batch, target) int64: the start symbol, then the text
+    @property
+    def targets(self) -> Tensor: ...  # (batch, target) int64: the text, then the stop symbol
+    @property
+    def lengths(self) -> Tensor: ...  # (batch,): tokens of the text and its stop symbol
+    @property
+    def examples(self) -> Tensor: ...  # (sources,): numbers of the examples within their part
+    @property
+    def scale(self) -> float: ...  # turns the summed loss into this batch's share of the step's mean
+
+
+class Written(NamedTuple):
+    """One text beside what it should have been."""
+
+    example: int
+    source: str
+    text: str
+    references: tuple[str, ...]
+    kind: str  # a class of examples that is scored apart; empty for none
+
+
+class WritingTask(SequenceTask):
+    """A decoder that is told a source, taught by the texts that people wrote.
+
+    Training feeds the references (teacher forcing), or with probability `own_inputs` what the network itself would have
+    written (scheduled sampling, Bengio et al. 2015). Validation measures loss, perplexity and token accuracy on the
+    references, and scores what a search writes.
+
+    Args:
+        network: description of a network with a `decoder`; see `SequenceTask` for this and the next five.
+        codec: reads sources, writes texts.
+        optimizer: a partial that takes parameter groups.
+        schedule: how the learning rate moves.
+        l1: weight of the absolute penalty.
+        l2: weight of the square penalty.
+        label_smoothing: share of each target that is spread over the vocabulary.
+        coverage: weight of the coverage loss (See et al. 2017, eq. 13), per written token.
+        own_inputs: probability at the end of training that an input is the network's own prediction; it rises linearly
+            from 0.
+        hard: options of `Reinforcement`, which teaches a `HardAttention` where to look.
+        search: options of the test's search; see `Search`.
+        validation_width: width of the validations' search; 1 is greedy, and several times faster.
+        shown: examples whose texts are shown after every validation.
+
+    Raises:
+        ValueError: a probability outside [0, 1), an unknown or impossible search option, coverage without attention.
+    """
+
+    files: ClassVar[Mapping[str, str]] = {"written.txt": "what it wrote for each test example"}
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        codec: Codec,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
+        schedule: Schedule | None = None,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        label_smoothing: float = 0.0,
+        coverage: float = 0.0,
+        own_inputs: float = 0.0,
+        hard: HardOptions | None = None,
+        search: SearchOptions | None = None,
+        validation_width: int = 1,
+        shown: int = 6,
+    ) -> None:
+        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
+        for name, value in (("label_smoothing", label_smoothing), ("own_inputs", own_inputs)):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} is {value}, expected a share in [0, 1)")
+        if not 0 <= coverage < float("inf") or validation_width < 1 or shown < 0:
+            raise ValueError(
+                f"coverage={coverage} and shown={shown} are 0 or more, validation_width={validation_width} 1 or more"
+            )
+        self.label_smoothing, self.coverage, self.own_inputs = label_smoothing, coverage, own_inputs
+        chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
+        self.reinforcement = Reinforcement(**hard or {}) if chooses else None
+        self.search = _search(search or {})
+        if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
+            raise ValueError(
+                f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} weigh what was "
+                "attended to, and this network has no attention; leave them at 0, or choose attention=additive"
+            )
+        self.validation_search = self.search._replace(
+            width=validation_width, n_best=1, groups=1, coverage_penalty=0.0, temperature=None
+        )
+        self.shown = shown
+        self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
+        self.written: list[Written] = []
+        self._alignments: dict[int, Drawn] = {}  # by example
+
+    @abstractmethod
+    def start(self, batch: Any) -> tuple[DecoderState, Any]:
+        """The decoder's state and memory for the sources of a batch."""
+
+    def for_texts(self, batch: Any, state: DecoderState, memory: Any) -> tuple[DecoderState, Any]:
+        """State and memory for each text, given those for each source; several texts may be about one source."""
+        return state, memory
+
+    @abstractmethod
+    def source_lengths(self, batch: Any) -> Tensor:
+        """(sources,) what the lengths of texts are bounded by."""
+
+    @abstractmethod
+    def describe(self, batch: Any, row: int) -> tuple[str, tuple[str, ...], str]:
+        """A source as a reader sees it, its references, and its kind."""
+
+    @abstractmethod
+    def scores(self, written: Sequence[Written]) -> dict[str, float]:
+        """What the field measures these texts by: names and numbers, higher is better."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The part of the network that writes."""
+        decoder: Any = self.network.decoder
+        return decoder
+
+    @property
+    def target_codec(self) -> Codec:
+        """The codec of what is written."""
+        return getattr(self.codec, "target", self.codec)
+
+    def loss(self, batch: Teaching, loader: str) -> Loss:
+        """Summed nats of the references' tokens, without smoothing or coverage."""
+        state, memory = self.for_texts(batch, *self.start(batch))
+        return self._loss(batch, self._taught(batch, batch.inputs, state, memory), smoothing=0.0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The batch's share of the optimizer step's mean loss."""
+        state, memory = self.for_texts(batch, *self.start(batch))
+        inputs, probability = batch.inputs, self.own_inputs * self._progress()
+        if probability > 0:
+            inputs = own_inputs(self.decoder, inputs, state, memory, probability=probability)
+        decoded = self._taught(batch, inputs, state, memory)
+        loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
+        total = loss.total
+        if decoded.weights is not None:
+            mask = mask_from_lengths(batch.lengths, inputs.shape[1])
+            total = total + self.attention_loss(decoded.weights, mask)
+            if self.reinforcement is not None:
+                total = total + self.reinforcement(decoded, batch.targets, mask)
+        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
+        return total * batch.scale + self.penalty()
+
+    def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
+        """What is added to the summed loss for where the decoder looked: weights (batch, time, source)."""
+        return self.coverage * coverage_loss(weights, mask).total if self.coverage > 0 else 0.0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._score(batch, self.validation_search)
+
+    def on_validation_epoch_end(self) -> None:
+        self._conclude("validation")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._score(batch, self.search)
+
+    def on_test_epoch_end(self) -> None:
+        written = self._conclude("test")
+        if self.trainer.is_global_zero and written:
+            self.report(written, Path(self.trainer.default_root_dir))
+
+    def report(self, written: Sequence[Written], folder: Path) -> None:
+        """Leaves what was written in the run's folder: a line for each example, in their order."""
+        lines = (" ".join(item.text.splitlines()) for item in written)
+        write_text(folder / "written.txt", "".join(f"{line}\n" for line in lines))
+
+    def sample(self, generator: torch.Generator) -> str:
+        """What the validation's search wrote for the first examples."""
+        first = sorted(self.written)[: self.shown]
+        return "\n\n".join("\n".join(_beside(item)) for item in first)
+
+    def alignments(self, count: int) -> list[Drawn]:
+        """What the network attended to while it wrote about the first examples; none without attention."""
+        return [self._alignments[example] for example in sorted(self._alignments)[:count]]
+
+    def _taught(self, batch: Teaching, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
+        return self.decoder(inputs, state, memory, batch.lengths)
+
+    def _loss(self, batch: Teaching, decoded: Decoded, *, smoothing: float) -> Loss:
+        mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
+        return cross_entropy(decoded.logits, batch.targets, mask, label_smoothing=smoothing)
+
+    def _progress(self) -> float:
+        """Share of the run that is done; 1 where nobody knows its end."""
+        steps = self._num_steps()
+        return 1.0 if math.isinf(steps) else min(self.trainer.global_step / max(steps, 1), 1.0)
+
+    def _score(self, batch: Any, options: Search) -> None:
+        state, memory = self.start(batch)
+        decoded = self._taught(batch, batch.inputs, *self.for_texts(batch, state, memory))
+        loss = self._loss(batch, decoded, smoothing=0.0)
+        mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
+        right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
+        self.mean_loss.update(loss.mean, loss.count)
+        self.accuracy.update(right / loss.count.clamp(min=1), loss.count)
+        found = search(self.decoder, state, memory, self.target_codec, self.source_lengths(batch), options)
+        self._keep_alignments(batch, found)
+        for row, texts in enumerate(candidates(found, self.codec)):
+            source, references, kind = self.describe(batch, row)
+            text = texts[0].text if texts else ""
+            self.written.append(Written(int(batch.examples[row]), source, text, references, kind))
+
+    def alignment(self, batch: Any, row: int, text: list[str], weights: Tensor) -> Drawn | None:
+        """What a written text looked at, to be drawn: its symbols, and weights (text, source); None for no picture."""
+        symbols = self.source_symbols(batch, row)
+        return None if symbols is None else Alignment(symbols, text, weights[:, : len(symbols)].clone())
+
+    def source_symbols(self, batch: Any, row: int) -> list[str] | None:
+        """What stands on the source's axis of an alignment; None where there is nothing to name."""
+        return None
+
+    def _keep_alignments(self, batch: Any, found: Hypotheses) -> None:
+        if found.weights is None:
+            return
+        for row, example in enumerate(batch.examples.tolist()):
+            if example >= _ALIGNED:
+                continue
+            length = int(found.lengths[row, 0])
+            text = [*self.target_codec.symbols(found.tokens[row, 0, :length].tolist()), "■"]
+            weights = found.weights[row, 0, : length + 1]
+            drawn = self.alignment(batch, row, text[: len(weights)], weights)
+            if drawn is not None:
+                self._alignments[example] = drawn
+
+    def _conclude(self, part: str) -> list[Written]:
+        """Logs a part's numbers; gives back its texts, those of all processes, in the order of the examples."""
+        loss = self.mean_loss.compute()
+        self.log(f"{part}/loss", loss)
+        self.log(f"{part}/perplexity", loss.exp(), prog_bar=part == "validation")
+        self.log(f"{part}/accuracy", self.accuracy.compute())
+        self.mean_loss.reset()
+        self.accuracy.reset()
+        written, self.written = sorted(of_all_processes(self.written)), []
+        self._alignments = {}
+        # Every process scores all texts: numbers that are equal everywhere need no broadcast.
+        for name, value in self.scores(written).items():
+            shown = part == "validation" and name in self.trainer_monitor
+            self.log(f"{part}/{name}", value, prog_bar=shown, rank_zero_only=False)
+        return written
+
+    @property
+    def trainer_monitor(self) -> str:
+        """The metric by which the best checkpoint is chosen; empty without one."""
+        return str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
+
+
+def _search(options: Mapping[str, Any]) -> Search:
+    unknown = [name for name in options if name not in Search._fields]
+    if unknown:
+        raise ValueError(f"search has no {unknown[0]!r}; it takes {', '.join(Search._fields)}")
+    return Search(**options).checked()
+
+
+def _beside(item: Written) -> list[str]:
+    references = [f"  should be  {text}" for text in item.references]
+    return [f"  source     {item.source}", *references, f"  written    {item.text}"]

@@ -1,0 +1,68 @@
+"""Long texts in pieces: nothing is lost, no piece is too long, and sentences stay whole where they can."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unrolled.deployment.pieces import pieces
+from unrolled.deployment.progress import Progress
+from unrolled.processing.text.base import Codec
+from unrolled.processing.text.subword import BPECodec
+from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec
+
+ALPHABET = "abc .,!?。，\n\t”é"
+CODECS: list[Codec] = [CharacterCodec(ALPHABET), ByteCodec(), BPECodec(list("▁abc.,!?é"), [])]
+
+
+def shown(codec: Codec, text: str, most: int) -> list[str]:
+    return [codec.decode(piece.ids) for piece in pieces(text, codec.encode, most)]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.text(ALPHABET, max_size=80), st.integers(1, 40), st.sampled_from(CODECS))
+def test_pieces_are_short_enough_and_make_up_the_text(text: str, most: int, codec: Codec) -> None:
+    found = pieces(text, codec.encode, most)
+
+    whole = len(codec.encode(text))
+    assert (len(found) == 1) == (whole <= most or len(text) <= 1) or not text.strip()
+    for piece in found:
+        assert len(piece.ids) <= most or len(codec.decode(piece.ids)) <= 1 or len(found) == 1
+    if isinstance(codec, CharacterCodec):
+        joined = "".join(codec.decode(piece.ids) + " " * piece.blank for piece in found)
+        assert joined.split() == text.split()
+
+
+def test_a_text_is_cut_where_it_hurts_least() -> None:
+    codec = CharacterCodec("".join(sorted(set("One two. “Three four!” Five, six; seven eight nine ten.三。四"))))
+
+    assert shown(codec, "One two. “Three four!” Five.", 24) == ["One two. “Three four!”", "Five."]
+    assert shown(codec, "One two. “Three four!” Five.", 14) == ["One two.", "“Three four!”", "Five."]
+    assert shown(codec, "Five, six; seven eight nine.", 12) == ["Five, six;", "seven eight", "nine."]
+    assert shown(codec, "三三。四四。三三", 4) == ["三三。", "四四。", "三三"]
+    assert shown(codec, "eeeeeeeeee", 4) == ["ee", "eee", "ee", "eee"]
+    assert [piece.blank for piece in pieces("三三。四四。 三三", codec.encode, 4)] == [False, True, False]
+
+
+@pytest.mark.parametrize("text", ["ab. " * 250_000, "a" * 1_000_000, "a b " * 250_000, "." * 1_000_000])
+def test_cutting_takes_time_by_the_length(text: str) -> None:
+    began = time.process_time()
+    found = pieces(text, CharacterCodec("ab. ").encode, 100)
+
+    assert len(found) >= 9_000
+    assert time.process_time() - began < 10
+
+
+def test_a_command_says_how_far_it_is_while_it_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("translate", first=0.05) as progress:
+        time.sleep(0.2)
+        assert capsys.readouterr().err == ""  # it waits for input
+        progress.counted("lines are translated", 3, 2000)
+        time.sleep(0.4)
+        lines = capsys.readouterr().err.splitlines()
+        assert 1 <= len(lines) <= 4  # ever more rarely
+        assert lines[0] == "unrolled translate: 3 of 2,000 lines are translated, 0 s"
+        progress.counted("lines are translated", 2000, 2000)
+        time.sleep(0.3)
+    assert "2,000 of" not in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""A training run on two CPU processes, for test_two_processes: python two_processes.py FOLDER."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from unrolled.training.callbacks.clip import GradientClip
+from unrolled.training.callbacks.throughput import Throughput
+
+
+class Batch(NamedTuple):
+    values: Tensor
+    lengths: Tensor
+
+
+class Poisoned(LightningModule):
+    """Step 1: a loss of NaN on rank 1. Step 3: a gradient of NaN on rank 1 alone, after the processes averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.carried_drops: list[int] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        poison = math.nan if batch_idx == 1 and self.global_rank == 1 else 1.0
+        return (self.weight * batch.values * (self.global_rank + 1)).sum() * poison
+
+    def on_after_backward(self) -> None:
+        if self.trainer.global_step == 3 and self.global_rank == 1:
+            assert self.weight.grad is not None
+            self.weight.grad[0] = math.nan
+
+    def drop_carried_state(self) -> None:
+        self.carried_drops.append(self.trainer.global_step)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.1)
+
+
+class Report(Callback):
+    """Writes what a process saw, and the norm of a gradient that is sharded over both."""
+
+    def __init__(self, folder: Path, clip: GradientClip, throughput: Throughput) -> None:
+        self.folder, self.clip, self.throughput = folder, clip, throughput
+        self.weights: list[list[float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.weights.append(pl_module.state_dict()["weight"].tolist())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        report = {
+            "weights": self.weights,
+            "clip": self.clip.state_dict(),
+            "drops": pl_module.carried_drops,
+            "sharded_norm": sharded_norm(),
+            "characters": self.throughput.total,
+        }
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
+def sharded_norm() -> float:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2,))
+    parameter = nn.Parameter(distribute_tensor(torch.zeros(4), mesh, [Shard(0)]))
+    parameter.grad = distribute_tensor(torch.tensor([1.0, 2.0, 2.0, 4.0]), mesh, [Shard(0)])
+    clip = GradientClip(norm=1.0)
+    before = clip._read([[parameter]], torch.device("cpu"))
+    nn.utils.clip_grads_with_norm_([parameter], 1.0, before.device_norms[0])
+    return before.total * clip._read([[parameter]], torch.device("cpu")).total
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    clip, throughput = GradientClip(norm=100.0, nonfinite="skip"), Throughput()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        callbacks=[clip, throughput, Report(folder, clip, throughput)],
+    )
+    batches = [Batch(torch.full((4,), 0.5 + step), torch.tensor([2, 3])) for step in range(5)]
+    trainer.fit(Poisoned(), torch.utils.data.DataLoader(batches, batch_size=None))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PL_TORCH_DISTRIBUTED_BACKEND", "gloo")
+    main(Path(sys.argv[1]))

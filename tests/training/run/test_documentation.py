@@ -1,0 +1,112 @@
+"""What the pages show is what happens: their snippets run, their commands exist."""
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from unrolled.training.configuration.overrides import check_overrides
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/README.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [code for language, code in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """(script, overrides) of each `python train.py …` and `python evaluate.py …` that a page shows."""
+    for block in blocks(page, "", "bash", "console", "text"):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"\bpython (train|evaluate)\.py(.*)", line)
+            if found and "hiden" not in line:  # the misspelt key whose answer is shown
+                words = shlex.split(found[2], comments=True)
+                yield found[1], [word for word in words if word == "-m" or ("=" in word and not word.startswith("-"))]
+
+
+COMMANDS = [(page, script, given) for page in PAGES for script, given in commands(page)]
+
+
+def test_there_are_pages_and_commands_to_look_at() -> None:
+    assert len(PAGES) >= 3
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [(script, given) for _, script, given in COMMANDS],
+    ids=[f"{page.parent.name}-{' '.join(given)}" for page, _, given in COMMANDS],
+)
+def test_every_command_on_a_page_exists(script: str, given: list[str]) -> None:
+    foreign = [word for word in given if "mylab" in word or "=leaky" in word or "=minimal" in word]
+    typed = [word.replace("…", "") for word in given if word != "-m" and word not in foreign]
+    check_overrides(script, typed, sweep="-m" in given)
+
+
+def test_the_first_snippet_runs_with_torch_alone(python: Process) -> None:
+    (snippet,) = [code for code in blocks(ROOT / "README.md", "python") if "bidirectional=True" in code]
+
+    done = python("-c", snippet)
+
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([3, 20, 128])" in done.stdout
+
+
+def test_the_snippets_train_and_fine_tune(folder: Path, python: Process) -> None:
+    train, tune = (code for code in blocks(ROOT / "README.md", "python") if "compose(" in code or "AdamW(" in code)
+    (folder / "book.txt").write_text("".join(f"{n} little birds sat in row {n * 7 % 13}\n" for n in range(700)))
+    (folder / "more.txt").write_text("birds sat in a row and then they sat in rows again\n" * 50)
+    compared = """
+with torch.no_grad():
+    for one in (load_bundle("runs/book").network, network.eval()):
+        print(cross_entropy(one(text[:, :-1]).logits, text[:, 1:]).mean.item())
+"""
+
+    trained = python("-c", train)
+    tuned = python("-c", tune + compared)
+
+    assert all(
+        len([line for line in code.splitlines() if line and "import " not in line]) <= 10 for code in (train, tune)
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert (folder / "runs" / "book" / "checkpoints" / "best.ckpt").is_file()
+    assert float(trained.stdout.split()[-1]) < 4.7  # bits for each of 26 characters
+    assert tuned.returncode == 0, tuned.stderr
+    before, after = map(float, tuned.stdout.split())
+    assert after < 0.8 * before
+
+
+PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
+PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
+
+
+def test_the_cell_of_the_readme_joins_every_task(folder: Path, python: Process, small: list[str]) -> None:
+    shown = [code for code in blocks(ROOT / "README.md", "python", "yaml") if code.startswith("# mylab/")]
+    for code in shown:
+        path = folder / code.partition("\n")[0].removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    (asked,) = [given for page, _, given in COMMANDS if page == ROOT / "README.md" and "model=leaky" in given]
+
+    assert len(shown) == 2
+    pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    digits = ["task=classification", "encoder.frame.hidden_size=null", "model.hidden_size=12", "trainer=cpu"]
+    tasks = {"run": small, "translation": [*PAIRS, "model.hidden_size=12"], "digits": digits}
+    for name, task in tasks.items():
+        steps = ["trainer.max_epochs=1", "trainer.max_steps=2", "test=false", f"hydra.run.dir={name}"]
+        done = python(str(ROOT / "train.py"), "--config-dir", "mylab/conf", *task, *asked, *steps)
+        assert done.returncode == 0, done.stderr
+        # A decoder whose input is fed back runs step by step.
+        assert name == "translation" or "compiled: the maths of LeakyCell" in done.stdout
+    checkpoint = str(folder / "run" / "checkpoints" / "last.ckpt")
+    written = python("-m", "unrolled", "sample", checkpoint, "--trust", "mylab", "--length", "5")
+    assert written.returncode == 0, written.stderr
