@@ -2,15 +2,19 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import unrolled
+import unrolled.training
+from unrolled.lazy import modules_of_names
 
 SOURCE = Path(unrolled.__file__).resolve().parent
 TASKS = SOURCE.parents[1] / "tasks" / "unrolled_tasks"
@@ -18,7 +22,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own level or of a lower one, as long as no circle comes of it.
 LEVELS = [
-    {"durable", "modes", "shapes", "state", "sequences", "wording"},
+    {"durable", "lazy", "modes", "shapes", "state", "sequences", "wording"},
     {"losses", "cells", "processing"},
     {"backends"},
     {"layers"},
@@ -148,34 +152,29 @@ def test_tasks_never_import_each_other() -> None:
                     assert name.split(".")[1] == task.name, f"{path} imports {name}"
 
 
-def _promised() -> dict[str, str]:
-    """What the type checker sees of the package: name -> module."""
-    (block,) = (
-        node
-        for node in ast.parse((SOURCE / "__init__.py").read_text()).body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    )
-    names: dict[str, str] = {}
-    for node in block.body:
-        assert isinstance(node, ast.ImportFrom)
-        for alias in node.names:
-            assert alias.asname == alias.name, f"{alias.name} is no public name without `as {alias.name}`"
-            names[alias.name] = str(node.module)
-    return names
+@pytest.mark.parametrize("package", [unrolled, unrolled.training], ids=["unrolled", "training"])
+def test_public_names_are_listed_once_and_in_order(package: ModuleType) -> None:
+    stub = Path(str(package.__file__)).with_suffix(".pyi").read_text().splitlines()
+    listed = [line for line in stub if line.startswith("from ")]
+
+    assert listed == sorted(set(listed))
+    for line in listed:  # so that a type checker takes it for public
+        assert re.fullmatch(r"from unrolled\.[\w.]+ import (\w+) as \1", line), line
+    names = [line.split()[-1] for line in listed]
+    assert len(names) == len(set(names))
+    assert package.__all__ == sorted(names)
+    assert set(names) <= set(dir(package))
 
 
-def test_the_lazy_names_are_those_that_the_type_checker_sees() -> None:
-    assert _promised() == unrolled._MODULE_OF
-    assert list(unrolled._MODULE_OF) == sorted(unrolled._MODULE_OF)
-    assert set(unrolled.__all__) <= set(dir(unrolled))
+MODULE_OF = modules_of_names(unrolled.__file__)
 
 
 @pytest.mark.parametrize("name", unrolled.__all__)
 def test_every_public_name_resolves_to_what_its_module_defines(name: str) -> None:
     value = getattr(unrolled, name)
 
-    assert value is getattr(importlib.import_module(unrolled._MODULE_OF[name]), name)
-    assert value.__module__ == unrolled._MODULE_OF[name]
+    assert value is getattr(importlib.import_module(MODULE_OF[name]), name)
+    assert value.__module__ == MODULE_OF[name]
     assert value.__doc__, f"{name} has no docstring"
 
 
