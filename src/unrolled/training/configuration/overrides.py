@@ -240,7 +240,7 @@ def _explain_choice(message: str, groups: Sequence[Override], loader: Any) -> st
 
 def _options(group: str, loader: Any) -> Iterator[str]:
     yield from loader.get_group_options(group)
-    for folder in loader.list_groups(group):
+    for folder in (each for each in loader.list_groups(group) if each != "base"):  # what others build on
         yield from (f"{folder}/{name}" for name in loader.get_group_options(f"{group}/{folder}"))
 
 
