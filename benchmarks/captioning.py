@@ -32,7 +32,8 @@ from unrolled import (
     cross_entropy,
     load_bundle,
 )
-from unrolled.deployment.writing import Search, search
+from unrolled.deployment.writing import search
+from unrolled.generation.search import Search
 from unrolled.models.images.trunks import EfficientNetLiteTrunk
 from unrolled.sequences import mask_from_lengths
 from unrolled.state import select

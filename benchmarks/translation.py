@@ -33,7 +33,8 @@ from unrolled import (
     RecurrentEncoder,
     load_bundle,
 )
-from unrolled.deployment.writing import Search, batched_by_length, search
+from unrolled.deployment.writing import batched_by_length, search
+from unrolled.generation.search import Search
 from unrolled.losses import cross_entropy as masked_cross_entropy
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.data.buckets import BucketPlan

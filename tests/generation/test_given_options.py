@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unrolled import Decoded, Decoder, DecoderState, GRUCell, Recurrent, RecurrentDecoder, beam_search, greedy, sample
-from unrolled.deployment.writing import Search
 from unrolled.generation import own_inputs
+from unrolled.generation.search import Search
 
 NAN, INF = float("nan"), float("inf")
 WORDS = 5

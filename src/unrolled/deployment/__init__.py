@@ -10,7 +10,7 @@ from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.translation import alternatives as alternatives
 from unrolled.deployment.translation import translate as translate
 from unrolled.deployment.writing import Candidate as Candidate
-from unrolled.deployment.writing import Search as Search
+from unrolled.generation.search import Search as Search
 
 __all__ = [
     "CAPTIONS",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.writing import Candidate, Search, begin, best, candidates, search, writers
+from unrolled.deployment.writing import Candidate, begin, best, candidates, search, writers
 from unrolled.generation.limits import RowError
+from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.images.encoder import ImageEncoder
 from unrolled.processing.images import MAX_PIXELS, ImageError, ImageTransform, read_image

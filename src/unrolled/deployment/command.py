@@ -232,7 +232,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     from unrolled.deployment.translation import alternatives, translate
-    from unrolled.deployment.writing import Search
+    from unrolled.generation.search import Search
 
     named = {name: getattr(options, name) for name in Search._fields if name != "n_best"}
     search = Search(**named, n_best=1 if options.n_best is None else options.n_best).checked()

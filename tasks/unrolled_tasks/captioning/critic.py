@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.deployment.writing import Search
 from unrolled.generation.limits import forbid
 from unrolled.generation.sampling import Generated, sample
+from unrolled.generation.search import Search
 from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.processing.text.base import Codec
 from unrolled.sequences import mask_from_lengths

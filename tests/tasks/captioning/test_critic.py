@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled.deployment.writing import Search
 from unrolled.generation.sampling import Generated
+from unrolled.generation.search import Search
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
 from unrolled_tasks.captioning.critic import SelfCritic
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from unrolled.deployment.writing import Search, candidates, search
+from unrolled.deployment.writing import candidates, search
 from unrolled.generation.beam import Hypotheses
 from unrolled.generation.sampling import own_inputs
+from unrolled.generation.search import Search
 from unrolled.layers.hard_attention import HardAttention
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
