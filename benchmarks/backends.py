@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.run import assemble, build_task
+from unrolled.training.run.runner import assemble, build_task
 
 WARM_UP = 4
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.run import assemble, build_task
+from unrolled.training.run.runner import assemble, build_task
 
 WARM_UP = 10
 

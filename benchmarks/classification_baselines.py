@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.run.run import assemble
+from unrolled.training.run.runner import assemble
 
 
 def summary(frames: np.ndarray) -> np.ndarray:

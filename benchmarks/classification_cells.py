@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unrolled import build
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.run.run import assemble, run
+from unrolled.training.run.runner import assemble, run
 
 MODELS = ("elman", "gru", "lstm", "feedforward")
 QUIET = ("trainer=cpu", "logger=none", "callbacks.progress=null", "callbacks.curves=null", "callbacks.samples=null")

@@ -33,7 +33,7 @@ def train(path: str, steps: int) -> None:
     from hydra import compose, initialize_config_dir
 
     from unrolled.training.configuration.overrides import config_folder
-    from unrolled.training.run.run import assemble, build_task
+    from unrolled.training.run.runner import assemble, build_task
 
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
         overrides = [

@@ -22,7 +22,7 @@ from torch import nn
 
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.run import assemble, build_task
+from unrolled.training.run.runner import assemble, build_task
 
 WARM_UP = 10
 

@@ -14,6 +14,7 @@ import pytest
 
 import unrolled
 import unrolled.training
+import unrolled.training.run
 from unrolled.lazy import modules_of_names
 
 SOURCE = Path(unrolled.__file__).resolve().parent
@@ -152,7 +153,10 @@ def test_tasks_never_import_each_other() -> None:
                     assert name.split(".")[1] == task.name, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("package", [unrolled, unrolled.training], ids=["unrolled", "training"])
+PACKAGES = [unrolled, unrolled.training, unrolled.training.run]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_public_names_are_listed_once_and_in_order(package: ModuleType) -> None:
     stub = Path(str(package.__file__)).with_suffix(".pyi").read_text().splitlines()
     listed = [line for line in stub if line.startswith("from ")]

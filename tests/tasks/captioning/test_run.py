@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from unrolled import load_bundle
 from unrolled.deployment import CAPTIONS, caption, captions
 from unrolled.processing.images import ImageTransform
-from unrolled.training.run.run import run, score
+from unrolled.training.run.runner import run, score
 
 Image = pytest.importorskip("PIL.Image")
 Configure = Callable[..., DictConfig]

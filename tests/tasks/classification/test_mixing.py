@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from unrolled import load_bundle
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 from unrolled_tasks.classification import task
 from unrolled_tasks.classification.mixing import mixed
 

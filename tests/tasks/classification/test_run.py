@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.deployment import Listener, classify
-from unrolled.training.run.run import run, score
+from unrolled.training.run.runner import run, score
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled.processing.audio.recordings import read_recording
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 from unrolled_tasks.classification import voices
 
 WORDS = {"6": "six", "8": "eight"}

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from unrolled import load_bundle
 from unrolled.deployment import Search, alternatives, translate
 from unrolled.deployment.pieces import pieces
-from unrolled.training.run.run import run, score
+from unrolled.training.run.runner import run, score
 from unrolled_tasks.translation.lengths import read_lengths
 
 Configure = Callable[..., DictConfig]

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from unrolled.training.configuration.options import ConfigurationError
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from unrolled import LSTMCell, Recurrent, load_bundle
 from unrolled.checkpoint import CheckpointError, first_nonfinite, save_tensors
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
-from unrolled.training.run.run import run, score
+from unrolled.training.run.runner import run, score
 from unrolled.training.tasks.base import SequenceTask
 
 Configure = Callable[..., DictConfig]

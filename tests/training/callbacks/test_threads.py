@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrolled.training.callbacks.threads import Threads, Trial, fair_shares
 from unrolled.training.configuration.overrides import ConfigurationError
-from unrolled.training.run.run import assemble, run
+from unrolled.training.run.runner import assemble, run
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -22,7 +22,7 @@ from unrolled.checkpoint import locate
 from unrolled.training.configuration.options import TRAINER, ConfigurationError, check_options, trainer_arguments
 from unrolled.training.configuration.overrides import check_overrides, config_folder, quoted
 from unrolled.training.configuration.schema import fits, signature
-from unrolled.training.run.run import assemble, rehearse
+from unrolled.training.run.runner import assemble, rehearse
 
 CONF = Path(config_folder())
 TASKS = ("captioning", "char_lm", "classification", "regression", "translation")

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from unrolled.training import compose
 from unrolled.training.configuration.quoting import written
 from unrolled.training.run.following import differences
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 
 ROOT = Path(__file__).resolve().parents[3]
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 
 MODELS = sorted(path.stem for path in (Path(config_folder()) / "model").glob("*.yaml"))
 STEP = ["trainer.max_steps=1", "+trainer.limit_val_batches=1", "test=false", "callbacks.curves=null"]

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from unrolled.training.run.run import assemble, run
+from unrolled.training.run.runner import assemble, run
 
 Configure = Callable[..., DictConfig]
 

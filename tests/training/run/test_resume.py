@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 from unrolled.training.run.storage import DurableCheckpointIO
 
 Configure = Callable[..., DictConfig]

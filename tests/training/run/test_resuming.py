@@ -16,7 +16,7 @@ from unrolled.checkpoint import CheckpointError
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run.folder import FolderError
 from unrolled.training.run.resuming import find_checkpoint
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.checkpoint import CheckpointError
-from unrolled.training.run.run import assemble, run, score
+from unrolled.training.run.runner import assemble, run, score
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 
 Configure = Callable[..., DictConfig]
 

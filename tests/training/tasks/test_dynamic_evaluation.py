@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from unrolled import GRUCell, Loss, Recurrent, RecurrentDecoder, cross_entropy
-from unrolled.training.run.run import run, score
+from unrolled.training.run.runner import run, score
 from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
 
 VOCABULARY = 7

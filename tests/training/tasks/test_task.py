@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 
-from unrolled.training.run.run import run
+from unrolled.training.run.runner import run
 from unrolled.training.tasks import base as task
 
 Configure = Callable[..., DictConfig]

@@ -90,7 +90,7 @@ class SequenceData(LightningDataModule, ABC):
         self._asked_part = part
 
     def prepare_data(self) -> None:
-        """Lightning's hook, for use without `unrolled.training.run.run`."""
+        """Lightning's hook, for use without `unrolled.training.run.runner`."""
         self.prepare()
 
     def setup(self, stage: str) -> None:

@@ -49,7 +49,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
 def _train(config: DictConfig) -> dict[str, float]:
     # Imported here, since a misspelt key and --help should not wait for torch and lightning.
-    from unrolled.training.run.run import run
+    from unrolled.training.run.runner import run
 
     choices = HydraConfig.get().runtime.choices
     config.choices = {group: choices[group] for group in CHOICES}
@@ -57,7 +57,7 @@ def _train(config: DictConfig) -> dict[str, float]:
 
 
 def _evaluate(config: DictConfig) -> dict[str, float]:
-    from unrolled.training.run.run import score
+    from unrolled.training.run.runner import score
 
     return score(config)
 
