@@ -247,8 +247,8 @@ def test_a_damaged_library_is_compiled_again(fresh: Path, damage: str) -> None:
         f'extern "C" double pad{n}(double x) {{ return x * {n}.25 + x / {n + 1}; }}' for n in range(300)
     )
     program = (
-        "import sys, torch\nfrom unrolled.backends.compiled import building\n"
-        "print(building.load('one', sys.argv[1], torch.float32).answer())"
+        "import sys, torch\nfrom unrolled.backends.compiled import build\n"
+        "print(build.load('one', sys.argv[1], torch.float32).answer())"
     )
 
     def answer() -> "subprocess.CompletedProcess[str]":

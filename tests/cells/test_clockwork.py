@@ -78,5 +78,5 @@ def test_periods_rise(periods: list[int]) -> None:
 
 
 def test_a_module_has_a_unit() -> None:
-    with pytest.raises(ValueError, match="there are 4 periods for 3 units"):
+    with pytest.raises(ValueError, match="4 periods for 3 units"):
         ClockworkCell(3, 3)

@@ -264,7 +264,7 @@ def test_deltas_are_slopes() -> None:
         ({"hop": 0.0}, "hop=0.0"),
         ({"deltas": 3}, "deltas=3"),
         ({"kind": "mfcc", "num_coefficients": 21}, "not 21"),
-        ({"centers": [0.0]}, "centers has 1 numbers"),
+        ({"centers": [0.0]}, "centers has 1 number,"),
     ],
 )
 def test_impossible_features_are_refused(options: dict[str, Any], message: str) -> None:

@@ -59,7 +59,7 @@ def test_a_service_writes_into_the_runs_folder(
 def test_what_a_service_refuses_is_one_line_before_anything_is_computed(
     folder: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "mylab.py").write_text(
+    (folder / "cloudlab.py").write_text(
         "from lightning.pytorch.loggers.logger import DummyLogger\n\n"
         "class CloudLogger(DummyLogger):\n"
         "    @property\n"
@@ -67,7 +67,7 @@ def test_what_a_service_refuses_is_one_line_before_anything_is_computed(
         "        raise RuntimeError('no key for the cloud')\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-    config = configure("run", "logger=none", "+logger.cloud={_target_: mylab.CloudLogger}", "data.files=missing.txt")
+    config = configure("run", "logger=none", "+logger.cloud={_target_: cloudlab.CloudLogger}", "data.files=missing.txt")
 
     with pytest.raises(ConfigurationError, match="logger=cloud: no key for the cloud"):
         run(config)

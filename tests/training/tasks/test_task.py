@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,10 @@ def test_a_bar_hears_of_a_step_as_often_as_it_is_drawn(
     configure: Configure, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr(task.time, "monotonic", lambda: next(clock) / 10)  # each look at it takes a tenth of a second
+    looked = SimpleNamespace(
+        monotonic=lambda: next(clock) / 10
+    )  # each look of the task at it takes a tenth of a second
+    monkeypatch.setattr(task, "time", looked)
 
     run(configure("run", "test=false", f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1000"))
 
