@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -250,6 +250,36 @@ plain = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.t
 KEYS = st.from_regex(r"[a-z][a-z_]{0,5}", fullmatch=True)
 
 
+TRICKY = [
+    "${seed}",
+    "\\\\${seed}",
+    "a\\\\",
+    "it's",
+    "null",
+    "-inf",
+    "+nan",
+    "1e5",
+    "1_000",
+    "-.5e3",
+    "True",
+    "a,b",
+    "{a:1}",
+    "",
+    " ",
+    "1:2",
+    "~",
+    "-",
+]
+
+
+@pytest.mark.parametrize("value", [*TRICKY, math.inf, -math.inf, 1e-30])
+def test_a_value_that_looks_like_another_comes_back(value: Any) -> None:
+    override = OverridesParser.create().parse_override(f"key={written(value)}")
+
+    assert OmegaConf.to_container(OmegaConf.create({"key": override.value()}), resolve=True) == {"key": value}
+
+
+@settings(deadline=None)
 @given(value=st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)))
 def test_a_value_comes_back_as_it_was_written(value: Any) -> None:
     override = OverridesParser.create().parse_override(f"key={written(value)}")

@@ -16,9 +16,11 @@ def written(value: Any) -> str:
         return "{" + ",".join(f"{written(key)}:{written(item)}" for key, item in items) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(written, cast("Sequence[Any]", value))) + "]"
+    if isinstance(value, float):
+        return repr(value)  # 0.5, inf
     if not isinstance(value, str):
-        return json.dumps(value)  # null, true, 1, 0.5
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS and not re.match(r"[-+.]?\d", value):
+        return json.dumps(value)  # null, true, 1
+    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS and not re.match(r"[-+.\d]", value):
         return value
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", escaped).replace("'", r"\'")
