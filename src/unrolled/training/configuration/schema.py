@@ -312,6 +312,8 @@ def _module(name: str) -> _Module | None:
     for path in paths:
         for source, is_package in ((path / "__init__.py", True), (path.with_name(f"{path.name}.py"), False)):
             if source.is_file():
-                body = ast.parse(source.read_text(encoding="utf-8")).body
+                stub = source.with_suffix(".pyi")  # where a package with lazy names lists them
+                files = [source, *([stub] if is_package and stub.is_file() else [])]
+                body = [statement for file in files for statement in ast.parse(file.read_text(encoding="utf-8")).body]
                 return _Module(name, is_package, tuple(body))
     return None
