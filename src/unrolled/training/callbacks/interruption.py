@@ -28,7 +28,9 @@ class Interruption(Callback):
         self._signal = 0
         # Lightning puts handlers of its own in place after this; they would broadcast from within, and hang.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            found = {number: signal.getsignal(number) for number in SIGNALS}
+            # One that was not put in place from Python is None, and could not be put back.
+            self._handlers = {number: handler for number, handler in found.items() if handler is not None}
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put_back()

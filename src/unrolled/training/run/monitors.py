@@ -1,4 +1,4 @@
-"""Numbers that something waits for: whoever watches one that is never measured would wait in vain."""
+"""Metrics that callbacks and schedules watch: one that is never measured is refused."""
 
 import difflib
 
@@ -17,7 +17,8 @@ def check_monitors(trainer: Trainer, schedule: Schedule | None) -> None:
     """
     watched = _watched(trainer, schedule)
     for place, monitor in watched.items():
-        if place != "callbacks.checkpoint" and monitor.startswith("validation/") and not _validates(trainer):
+        validates = trainer.limit_val_batches != 0
+        if place != "callbacks.checkpoint" and monitor.startswith("validation/") and not validates:
             raise ConfigurationError(
                 f"{place} watches {monitor}, and nothing measures it: trainer.limit_val_batches="
                 f"{trainer.limit_val_batches}; validate, or leave {place} out"
@@ -43,10 +44,6 @@ class MonitorCheck(Callback):
                 raise ConfigurationError(
                     f"{place} watches {monitor}, which is not measured{hint}\nMeasured: {', '.join(sorted(logged))}"
                 )
-
-
-def _validates(trainer: Trainer) -> bool:
-    return trainer.limit_val_batches != 0
 
 
 def _watched(trainer: Trainer, schedule: Schedule | None) -> dict[str, str]:
