@@ -6,7 +6,7 @@
 EfficientNet-Lite0 on pictures of 224 × 224 and a soft-attention LSTM, the sizes of experiment=captioning/flickr8k.
 Training takes five captions for each image, forward, backward, clipping and AdamW, on what the frozen trunk said before
 (`data.features=cached`) or on pictures that it looks at each time. Captioning reads no files: it begins with the
-pictures as a tensor. All sides alternate in one process; each figure is the median over rounds. Pictures and captions
+pictures as a tensor. All sides alternate in one process; each figure is the median over rounds. Images and captions
 are random, and without a checkpoint the weights are, too: every caption then has ten words.
 """
 
@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from unrolled import (
     AdditiveAttention,
     AttentiveDecoder,
+    BahdanauWiring,
     EncoderDecoder,
     ImageEncoder,
-    LookBefore,
     LSTMCell,
     Recurrent,
     cross_entropy,
     load_bundle,
 )
-from unrolled.deployment.writing import search
+from unrolled.deployment.decoding import search
 from unrolled.generation.search import Search
 from unrolled.models.images.trunks import EfficientNetLiteTrunk
 from unrolled.sequences import mask_from_lengths
@@ -51,7 +51,7 @@ class Ids:
 def network() -> EncoderDecoder:
     core = partial(Recurrent, LSTMCell, hidden_size=256, num_layers=1)
     attention = partial(AdditiveAttention, attention_size=192)
-    decoder = partial(AttentiveDecoder, VOCABULARY, 256, core, attention, tied=True, order=LookBefore)
+    decoder = partial(AttentiveDecoder, VOCABULARY, 256, core, attention, tied=True, wiring=BahdanauWiring)
     return EncoderDecoder(ImageEncoder(EfficientNetLiteTrunk(), size=256, norm="layer"), decoder)
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=24, help="images of a step, and of a search")
-    parser.add_argument("--width", type=int, default=5)
+    parser.add_argument("--num-beams", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoint", type=Path)
@@ -90,7 +90,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
 
-    ours, asked = network(), Search(width=options.width)
+    ours, asked = network(), Search(num_beams=options.num_beams)
     writer: Any = ours
     codec: Any = Ids()
     if options.checkpoint:

@@ -1,7 +1,7 @@
 """Training a classifier through the package, beside one written from a tutorial's parts over nn.LSTM.
 
     python benchmarks/classification.py --steps 60 --rounds 5 --threads 1 data=speech data.files=FOLDER \
-        data.reader.augmentation=null
+        data.modality.augmentation=null
 
 Both read the same batches of the same data and have layers of the same sizes: a bidirectional LSTM, the mean over the
 valid steps, dropout, a linear layer. By hand, batches are packed for nn.LSTM, the gradient's norm is clipped and AdamW

@@ -1,7 +1,7 @@
 """What a linear classifier says that knows no order: the least that a recurrent network has to beat.
 
     python benchmarks/classification_baselines.py data=japanese_vowels
-    python benchmarks/classification_baselines.py data=speech data.files=FOLDER data.reader.features.normalise=none
+    python benchmarks/classification_baselines.py data=speech data.files=FOLDER data.modality.features.normalize=none
     python benchmarks/classification_baselines.py data=sentences data.files=train.jsonl data.test_files=test.jsonl
 
 Frames become their mean and standard deviation over a sequence, standardised; texts become tf-idf of words and pairs of
@@ -52,8 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
         given = ["task=classification", f"run_dir={folder}", "trainer=cpu", *options.overrides]
         config = compose("train", given)
-        if config.data.reader.get("augmentation"):
-            config.data.reader.augmentation = None
+        if config.data.modality.get("augmentation"):
+            config.data.modality.augmentation = None
         data = assemble(config).data
         data.prepare()
         text = config.data.unit == "token"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from unrolled import Bundle, load_bundle
-from unrolled.deployment import Listener, classify
+from unrolled.deployment import StreamingClassifier, classify
 from unrolled.processing.audio.recordings import Recording, read_recording
 
 
@@ -26,7 +26,7 @@ def whole(bundle: Bundle, recordings: list[Recording]) -> None:
 
 def streaming(bundle: Bundle, recordings: list[Recording], piece: float) -> None:
     for recording in recordings:
-        listener = Listener(bundle, recording.rate)
+        listener = StreamingClassifier(bundle, recording.rate)
         for heard in recording.samples.split(round(piece * recording.rate)):
             listener.hear(heard)
         listener.finish()

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_text(path: Path, characters: int) -> None:
     source = random.Random(1)
-    words = ["".join(source.choices("etaoinshrdlu", k=source.randint(1, 9))) for _ in range(2000)]
+    words = ["".join(source.backend_choices("etaoinshrdlu", k=source.randint(1, 9))) for _ in range(2000)]
     written = 0
     with path.open("w") as file:
         while written < characters:
-            line = " ".join(source.choices(words, k=2000)) + "\n"
+            line = " ".join(source.backend_choices(words, k=2000)) + "\n"
             file.write(line[: characters - written])
             written += len(line)
 

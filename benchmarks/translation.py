@@ -33,7 +33,7 @@ from unrolled import (
     RecurrentEncoder,
     load_bundle,
 )
-from unrolled.deployment.writing import batched_by_length, search
+from unrolled.deployment.decoding import batched_by_length, search
 from unrolled.generation.search import Search
 from unrolled.losses import cross_entropy as masked_cross_entropy
 from unrolled.sequences import mask_from_lengths
@@ -104,7 +104,7 @@ class Plain(nn.Module):
         return self.output(torch.stack(readouts, 1))
 
     def search(self, source: Tensor, lengths: Tensor, options: Search) -> list[list[int]]:
-        """Beam search with GNMT's length normalisation (α = 1) until every row of the batch is done."""
+        """Beam search with GNMT's length normalization (α = 1) until every row of the batch is done."""
         width, least = options.width, (lengths * options.min_ratio).long()
         values, keys, padding, state = self.encode(source, lengths)
         batch, most = len(source), (lengths * options.max_ratio).ceil().long() + options.max_extra
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="training steps of each round")
     parser.add_argument("--sentences", type=int, default=128, help="sentences that each round searches for")
-    parser.add_argument("--width", type=int, default=5)
+    parser.add_argument("--num-beams", type=int, default=5)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument(
         "--sizes", type=int, nargs=4, default=[5000, 256, 320, 256], help="vocabulary embedding hidden attention"
@@ -307,7 +307,7 @@ def main() -> None:
     }
     report(f"training, {options.precision}", "target tokens per second", alternating(options.rounds, train))
 
-    asked = Search(width=options.width)
+    asked = Search(num_beams=options.num_beams)
     if options.checkpoint:
         bundle: Any = load_bundle(options.checkpoint)
         ours, codec = bundle.network.eval(), bundle.codec.target

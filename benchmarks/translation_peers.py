@@ -60,7 +60,7 @@ def yoyodyne(asked: Any) -> Side:
         return model.loss_func(model(batch), batch.target.tensor)
 
     def search(source: Any) -> None:
-        model.beam_width = asked["width"]
+        model.beam_width = asked["num_beams"]
         model(Batch(padded(source)))
 
     return model, loss, search
@@ -100,7 +100,7 @@ def joeynmt(asked: Any) -> Side:
         asking = read(source)
         output, state, _, _ = model(return_type="encode", **asking)
         lengths = {"min_output_length": LENGTH, "max_output_length": LENGTH}
-        beam_search(model, asked["width"], output, state, asking["src_mask"], alpha=1.0, **lengths)
+        beam_search(model, asked["num_beams"], output, state, asking["src_mask"], alpha=1.0, **lengths)
 
     return model, loss, search
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--sentences", type=int, default=16)
     parser.add_argument("--rows", type=int, default=16, help="sentences that are searched for at once")
-    parser.add_argument("--width", type=int, default=5)
+    parser.add_argument("--num-beams", type=int, default=5)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--sizes", type=int, nargs=4, default=[5000, 256, 320, 256])
     parser.add_argument("--threads", type=int, default=1)
@@ -160,7 +160,7 @@ def main() -> None:
     generator = random.Random(1)
     sources = [bench.random_sentence(generator, LENGTH, options.sizes[0]) for _ in range(options.sentences)]
     ours = bench.network(*options.sizes)
-    alike = bench.Search(width=options.width, min_ratio=1.0, max_ratio=1.0, max_extra=0)
+    alike = bench.Search(num_beams=options.num_beams, min_ratio=1.0, max_ratio=1.0, max_extra=0)
     find = partial(bench.our_search, ours, bench.Ids(), alike)
 
     def search() -> float:
@@ -172,7 +172,7 @@ def main() -> None:
             return len(sources) / (time.perf_counter() - begun)
 
     asked = {
-        **{name: getattr(options, name) for name in ("threads", "sizes", "width", "rows")},
+        **{name: getattr(options, name) for name in ("threads", "sizes", "num_beams", "rows")},
         "batches": [(_rows(b.source, b.source_lengths), _rows(b.targets, b.lengths)) for b in steps],
         "sources": [[max(index, LEAST) for index in source.tolist()] for source in sources],
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled import CharacterCodec, Recurrent, RecurrentDecoder, build, load_bundle
+from unrolled import CharacterTokenizer, Recurrent, RecurrentDecoder, build, load_bundle
 from unrolled.checkpoint import CheckpointError
 
 NETWORK: dict[str, Any] = {
@@ -26,7 +26,7 @@ NETWORK: dict[str, Any] = {
 
 def content(**changes: Any) -> dict[str, Any]:
     network = build(NETWORK)
-    ours = {"format": 1, "network": NETWORK, "codec": CharacterCodec("abc").to_dict(), "info": {"seed": 1}}
+    ours = {"format": 1, "network": NETWORK, "codec": CharacterTokenizer("abc").to_dict(), "info": {"seed": 1}}
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
     return {"state_dict": weights, "unrolled": {**ours, **changes}}
 
@@ -119,7 +119,7 @@ def test_a_pickled_object_is_not_executed(tmp_path: Path, monkeypatch: pytest.Mo
         (content(network={**NETWORK, "vocabulary_size": "5"}), "its network cannot be built"),
         (content(network={**NETWORK, "vocabulary_size": 10**12}), "its network cannot be built"),
         (content(network={**NETWORK, "core": 3}), "its network cannot be built"),
-        (content(codec={"_target_": "unrolled.CharacterCodec", "characters": 7}), "its codec cannot be built"),
+        (content(codec={"_target_": "unrolled.CharacterTokenizer", "characters": 7}), "its codec cannot be built"),
         ({**content(), "state_dict": [1]}, "its 'state_dict' is a list"),
         ({**content(), "state_dict": {"network.a": 1}}, "its weight 'network.a' is an int"),
         ({**content(), "state_dict": {7: torch.ones(2)}}, "its weight 7 is a Tensor"),

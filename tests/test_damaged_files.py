@@ -30,13 +30,13 @@ from unrolled import (
 )
 from unrolled.deployment.command import main
 from unrolled.processing.audio.recordings import read_recording
-from unrolled.processing.frames import PictureReader
+from unrolled.processing.frames import ImageSequence
 from unrolled.processing.images import ImageTransform, read_image
 from unrolled.processing.labels import LabelCodec
-from unrolled.processing.text.tokenizers import WordCodec
+from unrolled.processing.text.tokenizers import WordTokenizer
 from unrolled.training.data.files import read_lines
 from unrolled_tasks.captioning.sources import KarpathySource, TableSource
-from unrolled_tasks.classification import ClassificationData, Pictures, Series, Sound, Text
+from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.packages import film_sentences
 from unrolled_tasks.classification.vectors import load_vectors
 from unrolled_tasks.translation.lengths import read_lengths
@@ -130,7 +130,7 @@ def texts() -> Iterator[Kind]:
     vectors = "3 4\n" + "".join(f"{word} 0.1 -2 3e-3 4\n" for word in ("one", "two", "é"))
     encoder = FeatureEncoder(3, CORE)
     encoder.embedding = torch.nn.Embedding(5, 4)  # type: ignore[assignment]
-    yield Kind("vectors.txt", vectors.encode(), lambda path: load_vectors(path, WordCodec(["one", "two"]), encoder))
+    yield Kind("vectors.txt", vectors.encode(), lambda path: load_vectors(path, WordTokenizer(["one", "two"]), encoder))
     yield Kind("lengths.csv", b"words,sentences,BLEU\n1-5,30,12.5\n6-9,7,1.0\n", lambda path: read_lengths(path.parent))
 
 
@@ -149,16 +149,16 @@ def labelled() -> Iterator[Kind]:
     yield Kind("a.ts", ts.encode(), lambda path: read(path, Series()))
     yield Kind("series.csv", table.encode(), read)
     yield Kind("series.parquet", packed(columns), read)
-    yield Kind("numbers.csv", table.encode(), partial(read, answer=["y", "run"], target="number", group="label"))
+    yield Kind("numbers.csv", table.encode(), partial(read, target=["y", "run"], target_type="number", group="label"))
     films = "".join(
         json.dumps({"text": f"a {w} film", "label": w, "who": n}) + "\n" for n, w in enumerate(["ok", "no"] * 4)
     )
     yield Kind("films.jsonl", films.encode(), lambda path: read(path, Text(), unit="token", source="text", group="who"))
     named = "source,label\n" + "a.png,a\nb.png,b\n" * 3
-    yield Kind("named.csv", named.encode(), lambda path: read(path, Pictures(), on_error="skip"))
+    yield Kind("named.csv", named.encode(), lambda path: read(path, Images(), on_error="skip"))
     heard = "source,label\n" + "a.wav,a\nb.wav,b\n" * 3
     sound = partial(AudioFeatures, num_mels=4)
-    yield Kind("heard.csv", heard.encode(), lambda path: read(path, Sound(sound), on_error="skip", kept="disk"))
+    yield Kind("heard.csv", heard.encode(), lambda path: read(path, Audio(sound), on_error="skip", storage="disk"))
     inner, outer = io.BytesIO(), io.BytesIO()
     for file, name, content in (
         (inner, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", b"1\t2.5\tfine film\n2\t-1.5\tpoor film\n"),
@@ -206,7 +206,7 @@ def sounds_and_pictures() -> Iterator[Kind]:
 
 def checkpoints() -> Iterator[Kind]:
     file = io.BytesIO()
-    torch.save(bundle(PictureReader([4, 4])), file)
+    torch.save(bundle(ImageSequence([4, 4])), file)
     yield Kind("a.ckpt", file.getvalue(), load_bundle)
     yield Kind("b.ckpt", file.getvalue(), lambda path: main(["classify", str(path), str(path)]))
 

@@ -99,7 +99,9 @@ def test_a_checkpoint_trained_here_writes_text_there(site: Path, tmp_path: Path)
     script = tmp_path / "mytrain.py"
     script.write_text(textwrap.dedent(code))
     options = "data=text data.files=rhyme.txt model.hidden_size=8 model.num_layers=1 trainer=cpu trainer.max_steps=3"
-    options += " data.batch_size=4 data.window=16 data.validation_streams=2 data.windowed.length=16 hydra.run.dir=run"
+    options += (
+        " data.batch_size=4 data.window=16 data.validation_streams=2 data.random_windows.length=16 hydra.run.dir=run"
+    )
 
     trained = run(site, tmp_path, str(script), *options.split())
     assert trained.returncode == 0, trained.stderr
@@ -162,9 +164,9 @@ def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_
     code = "from unrolled.training.run.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=classification data=speech data.files=tones model.hidden_size=8 encoder.frame.hidden_size=null"
-    options += " data.reader.features.trim=30 data.reader.features.normalise=level data.reader.features.depth=40"
-    options += " data.reader.augmentation=null optimizer.lr=0.02 data.batch_size=4"
-    options += " trainer=cpu trainer.max_epochs=30 data.cut=[0.8,0.2,0.0] test=false hydra.run.dir=run"
+    options += " data.modality.features.trim=30 data.modality.features.normalize=level data.modality.features.depth=40"
+    options += " data.modality.augmentation=null optimizer.lr=0.02 data.batch_size=4"
+    options += " trainer=cpu trainer.max_epochs=30 data.split_fractions=[0.8,0.2,0.0] test=false hydra.run.dir=run"
 
     trained = run(site, tmp_path, "mytrain.py", *options.split())
     assert trained.returncode == 0, trained.stderr

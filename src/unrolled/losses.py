@@ -39,7 +39,7 @@ def cross_entropy(
     What stands where the mask is false never matters, neither to the sum nor to the gradient: any target, any logits.
 
     Args:
-        logits: (batch, time, classes), not normalised.
+        logits: (batch, time, classes), not normalized.
         targets: (batch, time) int64.
         mask: (batch, time) bool, true where a prediction counts; all of them by default.
         label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
@@ -123,7 +123,7 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None
     """Cross-entropy of independent yes-or-no answers in nats, summed over answers and counted by rows.
 
     Args:
-        logits: (batch, answers), not normalised.
+        logits: (batch, answers), not normalized.
         targets: (batch, answers), the probability of a yes, from 0 to 1.
         weights: (answers,) what each answer weighs.
 

@@ -14,7 +14,7 @@ def counted(number: int, thing: str, things: str | None = None) -> str:
 
 
 def article(name: str) -> str:
-    """A name after its indefinite article, by its sound: "an EncoderDecoder", "an LSTMCell", "a UnigramCodec"."""
+    """A name after its indefinite article, by its sound: "an EncoderDecoder", "an LSTMCell", "a UnigramTokenizer"."""
     if re.match(r"[A-Z]{2}", name):  # said letter by letter
         vowel = name[0] in _SPELT
     else:

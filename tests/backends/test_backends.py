@@ -108,7 +108,7 @@ def test_what_auto_chooses_for_a_layer_follows_its_lengths(inputs: Tensor, monke
     network(long, lengths=lengths)
 
     assert ran == ["fused", "compiled"]
-    assert [network.choices(long, ragged=ragged)[0].backend for ragged in (False, True)] == ran
+    assert [network.backend_choices(long, ragged=ragged)[0].backend for ragged in (False, True)] == ran
 
 
 class DoubledLSTMCell(LSTMCell):
@@ -123,7 +123,7 @@ class DoubledLSTMCell(LSTMCell):
     ("cell", "reason"),
     [
         (DoubledLSTMCell(3, 5), "exactly LSTMCell, GRUCell and ElmanCell, not DoubledLSTMCell"),
-        (ElmanCell(3, 5, activation="logistic"), "the activations tanh and relu, not logistic"),
+        (ElmanCell(3, 5, activation="sigmoid"), "the activations tanh and relu, not logistic"),
         (ElmanCell(3, 5, activation="softsign"), "the activations tanh and relu, not softsign"),
         (LSTMCell(3, 5, recurrent_dropout=0.25), "recurrent_dropout=0.25"),
         (GRUCell(3, 5, recurrent_dropout=0.25, weight_drop=0.5), "recurrent_dropout=0.25"),
@@ -154,7 +154,7 @@ def test_a_subclass_is_never_silently_replaced(inputs: Tensor) -> None:
     torch.testing.assert_close(unroll(cell, inputs)[0], 2 * unroll(plain, inputs)[0], rtol=0, atol=1e-14)
 
 
-def test_a_parametrised_cell_is_a_cell_of_its_own(inputs: Tensor) -> None:
+def test_a_parametrized_cell_is_a_cell_of_its_own(inputs: Tensor) -> None:
     # given a cell whose weight is computed anew at each use
     cell = nn.utils.parametrizations.spectral_norm(LSTMCell(3, 5).double(), "weight_hh").eval()
 
@@ -176,7 +176,7 @@ def test_what_auto_names_is_what_runs(inputs: Tensor, monkeypatch: pytest.Monkey
         run = backend.run
         monkeypatch.setattr(backend, "run", lambda *a, run=run, name=backend.name: (ran.append(name), run(*a))[1])
 
-    for cell in (LSTMCell(3, 5), DoubledLSTMCell(3, 5), ElmanCell(3, 5, activation="logistic")):
+    for cell in (LSTMCell(3, 5), DoubledLSTMCell(3, 5), ElmanCell(3, 5, activation="sigmoid")):
         unroll(cell.double(), inputs)
 
     assert ran == ["fused", "loop", "compiled"]

@@ -188,7 +188,7 @@ class ChainCell(ChainedCell[LSTMState]):
 CELLS: dict[str, Any] = {
     "lstm": LSTMCell,
     "gru": GRUCell,
-    **{name: partial(ElmanCell, activation=name) for name in ("tanh", "logistic", "relu", "softsign")},
+    **{name: partial(ElmanCell, activation=name) for name in ("tanh", "sigmoid", "relu", "softsign")},
     "peephole lstm": PeepholeLSTMCell,
     "coupled, softsign": partial(PeepholeLSTMCell, coupled=True, input_activation="softsign"),
     "no input gate": partial(PeepholeLSTMCell, missing_gate="input", peepholes=False),
@@ -217,7 +217,7 @@ CELLS: dict[str, Any] = {
     "reset first dropped": partial(ResetFirstGRUCell, recurrent_dropout=0.5, weight_drop=0.25),
     "layer norm": LayerNormLSTMCell,
     "layer norm dropped": partial(LayerNormLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
-    "jordan": partial(JordanCell, memory=0.5, output_activation="logistic", recurrent_dropout=0.5),
+    "jordan": partial(JordanCell, memory=0.5, output_activation="sigmoid", recurrent_dropout=0.5),
     "multiplicative": partial(MultiplicativeLSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "dropped": partial(LSTMCell, recurrent_dropout=0.5, weight_drop=0.25),
     "twofold dropped": partial(TwofoldCell, recurrent_dropout=0.5, weight_drop=0.25),
@@ -326,7 +326,7 @@ def test_layers_wider_than_a_packed_block(generator: torch.Generator) -> None:
     torch.testing.assert_close(found, results(cell, inputs, None, None, False, "loop"), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "logistic", "softsign", "own", "sums", *WIDE])
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "sigmoid", "softsign", "own", "sums", *WIDE])
 def test_single_precision_is_as_exact_as_the_loop(name: str, generator: torch.Generator) -> None:
     cell = CELLS[name](40, 70)
     inputs = torch.randn(9, 50, 40, generator=generator)

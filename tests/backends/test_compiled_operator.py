@@ -165,7 +165,7 @@ class _Outputs(nn.Module):
 def test_an_exported_program_has_nothing_of_this_machine_in_it() -> None:
     module = _Outputs("auto").eval()
     inputs = torch.randn(2, 16, 3)
-    assert module.network.choices(inputs)[0].backend == "compiled"
+    assert module.network.backend_choices(inputs)[0].backend == "compiled"
 
     program = torch.export.export(module, (inputs,))
 

@@ -26,7 +26,7 @@ BATCH, SAMPLES = 2, 3
 # Among them are kernels with further products and with parameters of a cell's own, and a cell without a kernel.
 CASES: dict[str, tuple[Any, int]] = {
     "lstm, fused": (LSTMCell, 4),
-    "lstm, zoned out": (partial(LSTMCell, zoneout=0.3), 16),
+    "lstm, apply_zoneout out": (partial(LSTMCell, zoneout=0.3), 16),
     "gru, fused": (GRUCell, 4),
     "gru, compiled": (GRUCell, 16),
     "elman": (ElmanCell, 16),
@@ -103,8 +103,8 @@ TRANSFORMS: dict[str, Callable[[Any, Tensor], Any]] = {
     "forward mode": directional,
     "jacrev": lambda n, x: jacrev(partial(total_per_row, n))(x),
     "jacfwd": lambda n, x: jacfwd(partial(total_per_row, n))(x),
-    "jacobian, vectorised": jacobian,
-    "jacobian, vectorised, forward": partial(jacobian, strategy="forward-mode"),
+    "jacobian, vectorized": jacobian,
+    "jacobian, vectorized, forward": partial(jacobian, strategy="forward-mode"),
 }
 
 

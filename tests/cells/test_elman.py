@@ -24,7 +24,7 @@ def test_one_step_is_torchs(generator: torch.Generator, activation: str) -> None
 
 @pytest.mark.parametrize(
     ("activation", "equation"),
-    [("logistic", lambda x: 1 / (1 + (-x).exp())), ("softsign", lambda x: x / (1 + x.abs()))],
+    [("sigmoid", lambda x: 1 / (1 + (-x).exp())), ("softsign", lambda x: x / (1 + x.abs()))],
 )
 def test_activations_that_torch_lacks_are_their_equations(
     generator: torch.Generator, activation: str, equation

@@ -1,4 +1,4 @@
-"""Pruned and normalised cells, and hooks of any kind: nothing is ignored, frozen or stale, whatever runs the cell."""
+"""Pruned and normalized cells, and hooks of any kind: nothing is ignored, frozen or stale, whatever runs the cell."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,16 +12,16 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from unrolled import (
     AdditiveAttention,
     AttentiveDecoder,
+    BahdanauWiring,
     Encoded,
     GRUCell,
-    LookBefore,
-    LookBetween,
     LSTMCell,
     LSTMState,
     PeepholeLSTMCell,
     PointwiseCell,
     Recurrent,
     RecurrentDecoder,
+    TopDownWiring,
     from_torch,
     to_torch,
     unroll,
@@ -105,7 +105,7 @@ def test_all_backends_move_the_spectral_norm_on_by_one_iteration_per_pass(name: 
         torch.testing.assert_close(results(backend, recompute=True), expected, rtol=0, atol=1e-10)
 
 
-def test_a_normalised_vector_of_the_cells_own_is_compiled_too() -> None:
+def test_a_normalized_vector_of_the_cells_own_is_compiled_too() -> None:
     networks = [Recurrent(PeepholeLSTMCell, 3, 4, backend=backend).double() for backend in ("compiled", "loop")]
     networks[1].load_state_dict(networks[0].state_dict())
     inputs, found = torch.randn(2, 9, 3, dtype=torch.float64), []
@@ -139,7 +139,7 @@ def decoder(kind: str) -> Any:
     core = partial(Recurrent, GRUCell, hidden_size=6, num_layers=2)
     if kind == "language":
         return RecurrentDecoder(7, 4, core)
-    orders: dict[str, Any] = {"before": LookBefore, "between": LookBetween}
+    orders: dict[str, Any] = {"before": BahdanauWiring, "between": TopDownWiring}
     options: dict[str, Any] = {"order": orders[kind]} if kind in orders else {"input_feeding": kind == "feeding"}
     return AttentiveDecoder(7, 4, core, AdditiveAttention, 6, **options)
 

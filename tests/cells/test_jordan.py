@@ -8,7 +8,7 @@ from unrolled import ElmanCell, HiddenState, JordanCell, unroll
 
 @pytest.mark.parametrize("memory", [0.0, 0.5])
 def test_one_step_is_its_equations(generator: torch.Generator, memory: float) -> None:
-    cell = JordanCell(3, 5, output_units=2, memory=memory, activation="logistic", output_activation="softsign").double()
+    cell = JordanCell(3, 5, output_units=2, memory=memory, activation="sigmoid", output_activation="softsign").double()
     x, s = (torch.randn(4, size, dtype=torch.float64, generator=generator) for size in (3, 2))
 
     output, state = cell(x, HiddenState(s))

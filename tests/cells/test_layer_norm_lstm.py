@@ -1,4 +1,4 @@
-"""The layer-normalised LSTM against its equations, and what normalisation promises."""
+"""The layer-normalized LSTM against its equations, and what normalization promises."""
 
 import torch
 from torch import Tensor

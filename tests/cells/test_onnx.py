@@ -56,7 +56,7 @@ OPERATORS = {
         activations=("Sigmoid", "Relu", "Softplus"),
     ),
     "LSTM, hard gates": LSTM(
-        partial(peepholes, gate_activation="hard_logistic"),
+        partial(peepholes, gate_activation="hard_sigmoid"),
         activations=("HardSigmoid", "Tanh", "Tanh"),
         attributes={"activation_alpha": [1 / 6], "activation_beta": [0.5]},
     ),
@@ -69,7 +69,7 @@ OPERATORS = {
     "RNN": Operator(ElmanCell, "RNN", "h", "h", ("Tanh",)),
     "RNN, relu": Operator(partial(ElmanCell, activation="relu"), "RNN", "h", "h", ("Relu",)),
     "RNN, softsign": Operator(partial(ElmanCell, activation="softsign"), "RNN", "h", "h", ("Softsign",)),
-    "RNN, logistic": Operator(partial(ElmanCell, activation="logistic"), "RNN", "h", "h", ("Sigmoid",)),
+    "RNN, logistic": Operator(partial(ElmanCell, activation="sigmoid"), "RNN", "h", "h", ("Sigmoid",)),
 }
 
 

@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[Callable[[Tensor], Tensor], ...]
     "NOAF": ({"output_activation": "identity"}, (sigmoid, sigmoid, sigmoid, tanh, identity)),
     "NP": ({"peepholes": False}, (sigmoid, sigmoid, sigmoid, tanh, tanh)),
     "softsign": (
-        {"gate_activation": "hard_logistic", "input_activation": "softsign", "output_activation": "softsign"},
+        {"gate_activation": "hard_sigmoid", "input_activation": "softsign", "output_activation": "softsign"},
         (*[lambda x: (x / 6 + 0.5).clamp(0, 1)] * 3, softsign, softsign),
     ),
 }

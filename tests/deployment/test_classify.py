@@ -19,10 +19,10 @@ from unrolled import (
     SequenceClassifier,
 )
 from unrolled.checkpoint import Bundle
-from unrolled.deployment import Listener, classify
-from unrolled.processing.audio.recordings import ArrivingSamples, resample
-from unrolled.processing.frames import PictureReader, SeriesReader
-from unrolled.processing.text.tokenizers import SentenceCodec
+from unrolled.deployment import StreamingClassifier, classify
+from unrolled.processing.audio.recordings import StreamingResampler, resample
+from unrolled.processing.frames import ImageSequence, SeriesScaler
+from unrolled.processing.text.tokenizers import SentenceTokenizer
 
 Image = pytest.importorskip("PIL.Image")
 CORE = partial(Recurrent, GRUCell, hidden_size=8)
@@ -31,7 +31,7 @@ CORE = partial(Recurrent, GRUCell, hidden_size=8)
 def bundle(reader: Any, **options: Any) -> Bundle:
     torch.manual_seed(1)
     codec = LabelCodec(["a", "b"], reader, **options)
-    if isinstance(reader, SentenceCodec):
+    if isinstance(reader, SentenceTokenizer):
         encoder: Any = RecurrentEncoder(reader.size, 8, CORE)
     else:
         encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
@@ -71,53 +71,53 @@ def test_samples_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_a_listener_refuses_what_it_could_not_forget() -> None:
-    listener = Listener(bundle(AudioFeatures(8000, num_mels=8, normalise="none")), 8000)
+    listener = StreamingClassifier(bundle(AudioFeatures(8000, num_mels=8, normalize="none")), 8000)
     with pytest.raises(ValueError, match="sample 3 of 500 is not finite"):
-        listener.hear(np.where(np.arange(500) == 3, np.inf, 0.0))
+        listener.feed(np.where(np.arange(500) == 3, np.inf, 0.0))
 
-    answer = listener.hear(np.zeros(2000, dtype=np.float32))
+    answer = listener.feed(np.zeros(2000, dtype=np.float32))
 
     assert answer is not None
     assert sum(answer.values.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("normalise", ["none", "fitted", "running"])
+@pytest.mark.parametrize("normalize", ["none", "fitted", "running"])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 6000])
 @pytest.mark.parametrize("length", [1, 50, 199, 1000, 4321])
 @pytest.mark.parametrize("piece", [1, 37, 10_000])
-def test_what_was_heard_and_finished_is_the_whole(normalise: str, rate: int, length: int, piece: int) -> None:
+def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, length: int, piece: int) -> None:
     if piece == 1 and length > 1000:
         piece = 3
     drawn = torch.Generator().manual_seed(length)
-    features = AudioFeatures(8000, num_mels=8, normalise=normalise)
+    features = AudioFeatures(8000, num_mels=8, normalize=normalize)
     training = [torch.rand(2000, generator=drawn) - 0.5]
     ears = bundle(features.fit(training) if features.needs_fit else features)
     samples = torch.rand(length, generator=drawn) - 0.5
-    listener = Listener(ears, rate)
+    listener = StreamingClassifier(ears, rate)
 
     (expected,) = classify(ears, [(samples, rate)])
     for _ in range(2):  # what was finished is forgotten
         for some in samples.split(piece):
-            listener.hear(some)
+            listener.feed(some)
         assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
     with pytest.raises(ValueError, match="no sample was heard"):
         listener.finish()
 
 
 def test_a_listener_wants_to_know_the_rate() -> None:
-    ears = bundle(AudioFeatures(8000, num_mels=8, normalise="none"))
+    ears = bundle(AudioFeatures(8000, num_mels=8, normalize="none"))
     for rate, message in ((0, "1 hertz or more"), (8001, "too many filters")):
         with pytest.raises(ValueError, match=message):
-            Listener(ears, rate)
+            StreamingClassifier(ears, rate)
 
 
 @pytest.mark.parametrize(("rate", "new"), [(8000, 16000), (44100, 8000), (16000, 44100), (22050, 16000), (8000, 8000)])
 @pytest.mark.parametrize("pieces", [[500], [1, 2, 3, 494], [250, 0, 250], [7] * 70 + [10]])
 def test_samples_that_arrive_are_resampled_as_the_whole_is(rate: int, new: int, pieces: list[int]) -> None:
     samples = torch.randn(500, generator=torch.Generator().manual_seed(4))
-    arriving = ArrivingSamples(rate, new)
+    arriving = StreamingResampler(rate, new)
 
-    found = [arriving.heard(piece) for piece in samples.split(pieces)]
+    found = [arriving.feed(piece) for piece in samples.split(pieces)]
 
     torch.testing.assert_close(torch.cat([*found, arriving.rest()]), resample(samples, rate, new), rtol=0, atol=1e-6)
 
@@ -136,7 +136,7 @@ def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{name}.png") for name in ("plain", "deep", "clear", "turned")]
     values = torch.from_numpy(grey)[None]
 
-    first, *others = said(bundle(PictureReader([8, 8])), *paths, plain, grey, values, values / 255)
+    first, *others = said(bundle(ImageSequence([8, 8])), *paths, plain, grey, values, values / 255)
 
     assert len(others) == 7
     assert all(other == pytest.approx(first, abs=1e-6) for other in others)
@@ -152,25 +152,25 @@ def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:
 )
 def test_pictures_that_are_none_are_refused(source: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        said(bundle(PictureReader([8, 8])), source)
+        said(bundle(ImageSequence([8, 8])), source)
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         (torch.zeros(0, 2), "source 1 has no step"),
-        ([[1.0, 2.0]], "source 1: it is a list; a SeriesReader takes tensors and arrays"),
+        ([[1.0, 2.0]], "source 1: it is a list; a SeriesScaler takes tensors and arrays"),
         (np.array([[0.0, 1.0], [np.nan, 1.0]]), r"source 1: step 1 \(the first is 0\), channel 'x' is nan"),
         (torch.zeros(3, 4), "source 1: .*series"),
     ],
 )
 def test_series_that_are_none_are_refused(source: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        said(bundle(SeriesReader(["x", "y"], [0.0, 0.0], [1.0, 1.0])), source)
+        said(bundle(SeriesScaler(["x", "y"], [0.0, 0.0], [1.0, 1.0])), source)
 
 
 def test_texts_are_cut_where_training_cut_them() -> None:
-    words = SentenceCodec.train([["a good film and a bad book"]], min_count=1)
+    words = SentenceTokenizer.train([["a good film and a bad book"]], min_count=1)
 
     short, cut, whole = (
         said(bundle(words, max_length=most), text)[0]
@@ -186,7 +186,7 @@ def test_one_source_is_no_list_of_letters() -> None:
 
 
 def test_a_text_beyond_the_limit_is_cut_and_named() -> None:
-    made = bundle(SentenceCodec(["good", "bad"]))
+    made = bundle(SentenceTokenizer(["good", "bad"]))
     told: list[str] = []
 
     cut, short = classify(made, ["good bad " * 50, "bad"], max_length=3, notice=told.append)
@@ -205,4 +205,4 @@ def test_files_beyond_a_limit_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"long\.wav is 2 s long or more, and max_seconds=1\.5"):
         list(classify(bundle(AudioFeatures(8000, num_mels=8)), [str(tmp_path / "long.wav")], max_seconds=1.5))
     with pytest.raises(ValueError, match=r"large\.png: 40 × 30 points, and max_pixels=1199"):
-        list(classify(bundle(PictureReader([4, 4])), [str(tmp_path / "large.png")], max_pixels=1199))
+        list(classify(bundle(ImageSequence([4, 4])), [str(tmp_path / "large.png")], max_pixels=1199))

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.deployment.pieces import pieces
+from unrolled.deployment.chunks import pieces
 from unrolled.deployment.progress import Progress
 from unrolled.processing.text.base import Codec
-from unrolled.processing.text.subword import BPECodec
-from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec
+from unrolled.processing.text.subword import BPETokenizer
+from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer
 
 ALPHABET = "abc .,!?。，\n\t”é"
-CODECS: list[Codec] = [CharacterCodec(ALPHABET), ByteCodec(), BPECodec(list("▁abc.,!?é"), [])]
+CODECS: list[Codec] = [CharacterTokenizer(ALPHABET), ByteTokenizer(), BPETokenizer(list("▁abc.,!?é"), [])]
 
 
 def shown(codec: Codec, text: str, most: int) -> list[str]:
@@ -29,13 +29,13 @@ def test_pieces_are_short_enough_and_make_up_the_text(text: str, most: int, code
     assert (len(found) == 1) == (whole <= most or len(text) <= 1) or not text.strip()
     for piece in found:
         assert len(piece.ids) <= most or len(codec.decode(piece.ids)) <= 1 or len(found) == 1
-    if isinstance(codec, CharacterCodec):
+    if isinstance(codec, CharacterTokenizer):
         joined = "".join(codec.decode(piece.ids) + " " * piece.blank for piece in found)
         assert joined.split() == text.split()
 
 
 def test_a_text_is_cut_where_it_hurts_least() -> None:
-    codec = CharacterCodec("".join(sorted(set("One two. “Three four!” Five, six; seven eight nine ten.三。四"))))
+    codec = CharacterTokenizer("".join(sorted(set("One two. “Three four!” Five, six; seven eight nine ten.三。四"))))
 
     assert shown(codec, "One two. “Three four!” Five.", 24) == ["One two. “Three four!”", "Five."]
     assert shown(codec, "One two. “Three four!” Five.", 14) == ["One two.", "“Three four!”", "Five."]
@@ -48,7 +48,7 @@ def test_a_text_is_cut_where_it_hurts_least() -> None:
 @pytest.mark.parametrize("text", ["ab. " * 250_000, "a" * 1_000_000, "a b " * 250_000, "." * 1_000_000])
 def test_cutting_takes_time_by_the_length(text: str) -> None:
     began = time.process_time()
-    found = pieces(text, CharacterCodec("ab. ").encode, 100)
+    found = pieces(text, CharacterTokenizer("ab. ").encode, 100)
 
     assert len(found) >= 9_000
     assert time.process_time() - began < 10

@@ -79,7 +79,7 @@ def test_a_beam_as_wide_as_the_language_finds_what_exhaustive_search_finds(seed:
         memory,
         start=torch.tensor([STOP]),
         stop=STOP,
-        width=64,
+        num_beams=64,
         n_best=8,
         max_length=3,
         length_penalty=alpha,
@@ -100,7 +100,7 @@ def test_coverage_counts_as_in_the_paper_for_rows_of_several_lengths() -> None:
         memory,
         start=torch.full((2,), STOP),
         stop=STOP,
-        width=64,
+        num_beams=64,
         n_best=5,
         max_length=3,
         length_penalty=0.5,
@@ -130,7 +130,7 @@ def test_stopping_early_loses_no_winner(monkeypatch: pytest.MonkeyPatch, alpha: 
             monkeypatch.setattr(decoder, "step", lambda *given, step=step, taken=taken: (next(taken), step(*given))[1])
             state, memory = decoder.start(3)
             start = torch.tensor([0, 1, 2])
-            options: dict[str, Any] = {"width": 3, "n_best": 2, "max_length": 12, "length_penalty": alpha}
+            options: dict[str, Any] = {"num_beams": 3, "n_best": 2, "max_length": 12, "length_penalty": alpha}
             found.append(beam_search(decoder, state, memory, start=start, stop=STOP, **options))
             steps.append(next(taken))
 
@@ -147,7 +147,7 @@ def test_a_width_of_one_is_greedy(seed: int) -> None:
     state, memory = decoder.start(4, sources(4))
     start = torch.full((4,), STOP)
 
-    found = beam_search(decoder, state, memory, start=start, stop=STOP, width=1, max_length=7, length_penalty=1.0)
+    found = beam_search(decoder, state, memory, start=start, stop=STOP, num_beams=1, max_length=7, length_penalty=1.0)
 
     expected = greedy(decoder, state, memory, start=start, stop=STOP, max_length=7)
     assert found.lengths[:, 0].tolist() == expected.lengths.tolist()
@@ -160,12 +160,14 @@ def test_a_width_of_one_is_greedy(seed: int) -> None:
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(
     seed=st.integers(0, 100),
-    width=st.sampled_from([2, 4, 6]),
-    groups=st.sampled_from([1, 2]),
+    num_beams=st.sampled_from([2, 4, 6]),
+    num_beam_groups=st.sampled_from([1, 2]),
     alpha=st.sampled_from([0.0, 1.0]),
-    no_repeat=st.integers(0, 2),
+    no_repeat_ngram_size=st.integers(0, 2),
 )
-def test_a_batch_is_its_rows_one_by_one(seed: int, width: int, groups: int, alpha: float, no_repeat: int) -> None:
+def test_a_batch_is_its_rows_one_by_one(
+    seed: int, num_beams: int, num_beam_groups: int, alpha: float, no_repeat_ngram_size: int
+) -> None:
     decoder = attentive(seed, vocabulary=5)
     state, memory = decoder.start(4, sources(4))
     most, least = torch.tensor([5, 0, 3, 6]), torch.tensor([0, 0, 2, 1])
@@ -177,14 +179,14 @@ def test_a_batch_is_its_rows_one_by_one(seed: int, width: int, groups: int, alph
             select(memory, rows),
             start=torch.full((len(rows),), STOP),
             stop=STOP,
-            width=width,
+            num_beams=num_beams,
             n_best=2,
             max_length=most[rows],
             min_length=least[rows],
             length_penalty=alpha,
-            groups=groups,
-            diversity=0.5,
-            no_repeat=no_repeat,
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=0.5,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             forbidden=[1],
         )
 
@@ -197,7 +199,11 @@ def test_a_batch_is_its_rows_one_by_one(seed: int, width: int, groups: int, alph
         for text in texts(together, row)[:1]:
             assert int(least[row]) <= len(text) <= int(most[row])
             assert 1 not in text
-            grams = [tuple(text[at : at + no_repeat]) for at in range(len(text) - no_repeat + 1)] if no_repeat else []
+            grams = (
+                [tuple(text[at : at + no_repeat_ngram_size]) for at in range(len(text) - no_repeat_ngram_size + 1)]
+                if no_repeat_ngram_size
+                else []
+            )
             assert len(grams) == len(set(grams))
 
 
@@ -211,12 +217,12 @@ def test_hypotheses_are_ordered_and_distinct_and_keep_what_they_attended_to() ->
         memory,
         start=torch.full((3,), STOP),
         stop=STOP,
-        width=6,
+        num_beams=6,
         n_best=6,
         max_length=5,
         length_penalty=1.0,
-        groups=3,
-        diversity=1.0,
+        num_beam_groups=3,
+        diversity_penalty=1.0,
     )
 
     assert found.weights is not None
@@ -235,9 +241,11 @@ def test_hypotheses_are_ordered_and_distinct_and_keep_what_they_attended_to() ->
 def test_groups_write_different_first_words() -> None:
     decoder = language_model(2, vocabulary=8)
     state, memory = decoder.start(1)
-    options: dict[str, Any] = {"start": torch.tensor([STOP]), "stop": STOP, "width": 4, "n_best": 4}
+    options: dict[str, Any] = {"start": torch.tensor([STOP]), "stop": STOP, "num_beams": 4, "n_best": 4}
 
-    found = beam_search(decoder, state, memory, **options, max_length=1, min_length=1, groups=4, diversity=100.0)
+    found = beam_search(
+        decoder, state, memory, **options, max_length=1, min_length=1, num_beam_groups=4, diversity_penalty=100.0
+    )
 
     assert len({text[0] for text in texts(found, 0)}) == 4
 
@@ -268,9 +276,9 @@ def test_an_ensemble_of_equals_is_one_and_of_two_is_their_mean() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width=0"),
+        ({"num_beams": 0}, "num_beams=0"),
         ({"n_best": 9}, "n_best=9"),
-        ({"width": 4, "groups": 3}, "groups=3"),
+        ({"num_beams": 4, "num_beam_groups": 3}, "num_beam_groups=3"),
         ({"length_penalty": -1.0}, "length_penalty=-1.0"),
         ({"max_length": -1}, "max_length=-1"),
         ({"min_length": 9}, "min_length is above max_length"),
@@ -282,5 +290,10 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
     state, memory = decoder.start(1)
     with pytest.raises(ValueError, match=message):
         beam_search(
-            decoder, state, memory, start=torch.tensor([STOP]), stop=STOP, **{"max_length": 4, "width": 4, **options}
+            decoder,
+            state,
+            memory,
+            start=torch.tensor([STOP]),
+            stop=STOP,
+            **{"max_length": 4, "num_beams": 4, **options},
         )

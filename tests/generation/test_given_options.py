@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unrolled import Decoded, Decoder, DecoderState, GRUCell, Recurrent, RecurrentDecoder, beam_search, greedy, sample
-from unrolled.generation import own_inputs
+from unrolled.generation import scheduled_sampling
 from unrolled.generation.search import Search
 
 NAN, INF = float("nan"), float("inf")
@@ -48,7 +48,7 @@ def drawn(decoder: Decoder, rows: int = 3, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, -1.0, 1e39])
-@pytest.mark.parametrize("name", ["length_penalty", "coverage_penalty", "diversity"])
+@pytest.mark.parametrize("name", ["length_penalty", "coverage_penalty", "diversity_penalty"])
 def test_weights_of_a_search_are_finite(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}="):
         searched(says(), **{name: value})
@@ -57,7 +57,7 @@ def test_weights_of_a_search_are_finite(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -1, 1.5, "2", None])
-@pytest.mark.parametrize("name", ["width", "n_best", "groups", "no_repeat"])
+@pytest.mark.parametrize("name", ["num_beams", "n_best", "num_beam_groups", "no_repeat_ngram_size"])
 def test_what_is_counted_is_whole(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name}="):
         searched(says(), **{name: value})
@@ -69,7 +69,7 @@ def test_what_is_counted_is_whole(name: str, value: Any) -> None:
         *({"temperature": value} for value in (NAN, INF, -1e-30)),
         *({"top_k": value} for value in (NAN, INF, 0, 2.5)),
         *({"top_p": value} for value in (NAN, INF, 0.0, 1.1)),
-        *({"no_repeat": value} for value in (NAN, -1, 0.5)),
+        *({"no_repeat_ngram_size": value} for value in (NAN, -1, 0.5)),
         *({"max_length": value} for value in (NAN, 2.5, -1)),
         *({"min_length": value} for value in (NAN, torch.tensor([1.0, 2.0, 3.0]))),
         {"stop": WORDS},
@@ -143,11 +143,11 @@ def test_logits_that_are_none_are_refused_with_their_row(value: float, place: in
                 drawn(decoder, temperature=temperature, max_length=1, forbidden=forbidden)
     with pytest.raises(ValueError, match=r"row 2: the decoder's logits are NaN or infinite"):
         greedy(decoder, *decoder.start(3), start=torch.arange(3), max_length=1)
-    for width in (1, 4):
+    for num_beams in (1, 4):
         with pytest.raises(ValueError, match=r"row 2: the decoder's logits are NaN or infinite"):
-            searched(decoder, width=width)
+            searched(decoder, num_beams=num_beams)
     with pytest.raises(ValueError, match=r"row 1: the decoder's logits are NaN or infinite"):
-        own_inputs(decoder, torch.tensor([[0, 1, 1], [2, 1, 1]]), *decoder.start(2), probability=1.0)
+        scheduled_sampling(decoder, torch.tensor([[0, 1, 1], [2, 1, 1]]), *decoder.start(2), probability=1.0)
 
 
 def test_a_row_that_is_finished_may_say_anything() -> None:
@@ -157,7 +157,7 @@ def test_a_row_that_is_finished_may_say_anything() -> None:
 
     found = drawn(decoder, stop=0, start=torch.tensor([1, 1, 1]), temperature=0.0)
     assert found.lengths.tolist() == [0, 0, 0]
-    hypotheses = searched(decoder, start=torch.tensor([1, 1, 1]), width=1)
+    hypotheses = searched(decoder, start=torch.tensor([1, 1, 1]), num_beams=1)
     assert hypotheses.lengths.tolist() == [[0]] * 3
 
 

@@ -18,8 +18,8 @@ from unrolled import (
     Recurrent,
     RecurrentDecoder,
     greedy,
-    own_inputs,
     sample,
+    scheduled_sampling,
 )
 
 
@@ -151,7 +151,7 @@ def test_no_repeat_rules_out_what_was_written(table: Table, generator: torch.Gen
     options: dict[str, Any] = {"start": start, "max_length": 4, "generator": generator}
 
     free = sample(table, *table.start(500), **options).tokens
-    held = sample(table, *table.start(500), **options, no_repeat=size).tokens
+    held = sample(table, *table.start(500), **options, no_repeat_ngram_size=size).tokens
 
     def repeats(row: list[int]) -> bool:
         grams = [tuple(row[at : at + size]) for at in range(len(row) - size + 1)]
@@ -166,7 +166,7 @@ def test_own_inputs_follow_what_was_fed(table: Table, generator: torch.Generator
     given = torch.full((400, 4), 0)
 
     def fed(decoder: Table, probability: float) -> Tensor:
-        return own_inputs(decoder, given, *decoder.start(400), probability=probability, generator=generator)
+        return scheduled_sampling(decoder, given, *decoder.start(400), probability=probability, generator=generator)
 
     assert fed(certain, 0.0) is given
     assert fed(certain, 1.0).tolist() == [[0, 1, 2, 3]] * 400
@@ -189,7 +189,7 @@ def test_own_inputs_carry_the_state_on(generator: torch.Generator) -> None:
     start = torch.arange(9)
     given = start.unsqueeze(1).repeat(1, 8)
 
-    fed = own_inputs(decoder, given, *decoder.start(9), probability=1.0, generator=generator)
+    fed = scheduled_sampling(decoder, given, *decoder.start(9), probability=1.0, generator=generator)
 
     expected = greedy(decoder, *decoder.start(9), start=start, max_length=7)
     assert fed[:, 1:].tolist() == expected.tokens.tolist()
@@ -207,7 +207,7 @@ def test_rows_that_outlive_the_others_are_as_if_alone(generator: torch.Generator
 
     def write(rows: Tensor) -> Any:
         encoded = Encoded(source.values[rows], None, source.summary[rows])
-        bounds = {"stop": 8, "max_length": most[rows], "min_length": 1, "no_repeat": 3, "temperature": 0.0}
+        bounds = {"stop": 8, "max_length": most[rows], "min_length": 1, "no_repeat_ngram_size": 3, "temperature": 0.0}
         return sample(decoder, *decoder.start(len(rows), encoded), start=start[rows], **bounds)
 
     together = write(torch.arange(40))
@@ -224,5 +224,7 @@ def test_rows_that_outlive_the_others_are_as_if_alone(generator: torch.Generator
 def test_a_row_that_may_write_nothing_is_an_error_with_a_remedy(table: Table) -> None:
     start = torch.tensor([0, 2])  # from 2 only 3 can follow
 
-    with pytest.raises(ValueError, match="row 1: no token is allowed any more; lower min_length or no_repeat"):
+    with pytest.raises(
+        ValueError, match="row 1: no token is allowed any more; lower min_length or no_repeat_ngram_size"
+    ):
         sample(table, *table.start(2), start=start, stop=3, max_length=4, min_length=2)

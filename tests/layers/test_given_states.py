@@ -12,6 +12,7 @@ from unrolled import (
     AdditiveAttention,
     AttentionPooling,
     AttentiveDecoder,
+    BahdanauWiring,
     Cell,
     ClockworkCell,
     Encoded,
@@ -19,8 +20,6 @@ from unrolled import (
     GatedFeedbackCell,
     GRUCell,
     LocationAttention,
-    LookBefore,
-    LookBetween,
     LSTMCell,
     LSTMState,
     MaxPooling,
@@ -31,6 +30,7 @@ from unrolled import (
     RecurrentEncoder,
     SequenceClassifier,
     ShapeError,
+    TopDownWiring,
     unroll,
 )
 from unrolled.generation import EnsembleDecoder
@@ -144,11 +144,11 @@ TAKERS: dict[str, Callable[[], tuple[Taker, Any]]] = {
     "coverage": partial(decoder, partial(attentive, partial(AdditiveAttention, coverage=True)), step=True),
     "location": partial(decoder, partial(attentive, partial(LocationAttention, kernel_size=3)), step=False),
     "at once": partial(decoder, partial(attentive, input_feeding=False), step=False),
-    "before": partial(decoder, partial(attentive, order=LookBefore), step=True),
-    "between": partial(decoder, partial(attentive, order=LookBetween), step=True),
+    "before": partial(decoder, partial(attentive, wiring=BahdanauWiring), step=True),
+    "between": partial(decoder, partial(attentive, wiring=TopDownWiring), step=True),
     "ensemble": partial(decoder, lambda: EnsembleDecoder([attentive(), attentive()]), step=True),
     **{f"{kind.__name__}": partial(classifying, kind) for kind in (MeanPooling, MaxPooling, AttentionPooling)},
-    "bands": partial(classifying, MeanPooling, band_filters=2, band_frames=3),
+    "bands": partial(classifying, MeanPooling, conv_channels=2, conv_frames=3),
     "encoder": encoding,
 }
 

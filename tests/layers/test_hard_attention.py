@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled import AttentiveDecoder, Choices, Encoded, HardAttention, LSTMCell, Recurrent, choice_loss
+from unrolled import (
+    AttentiveDecoder,
+    Encoded,
+    HardAttention,
+    HardAttentionSample,
+    LSTMCell,
+    Recurrent,
+    hard_attention_loss,
+)
 from unrolled.models.decoders.base import Decoded, DecoderState
 from unrolled.training.tasks.reinforcement import Reinforcement
 
@@ -117,7 +125,7 @@ def test_the_mean_gradient_over_all_choices_is_that_of_the_expected_reward(
         monkeypatch.setattr(torch.Tensor, "multinomial", staticmethod(partial(_turn, turns)))
         memory = attention.prepare(row)
         contexts, _, choices = attention.over_time(queries[:1], memory, attention.start(memory))
-        loss = choice_loss(reward(contexts), 0.7, choices).total - reward(contexts).sum()
+        loss = hard_attention_loss(reward(contexts), 0.7, choices).total - reward(contexts).sum()
         gradients = torch.autograd.grad(-loss, parameters, allow_unused=True)
         for mean, gradient in zip(total, gradients, strict=True):
             if gradient is not None:
@@ -128,9 +136,9 @@ def test_the_mean_gradient_over_all_choices_is_that_of_the_expected_reward(
 
 
 def test_entropy_is_wanted() -> None:
-    choices = Choices(torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 0.25], requires_grad=True))
+    choices = HardAttentionSample(torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 0.25], requires_grad=True))
 
-    loss = choice_loss(torch.tensor([3.0, 4.0]), 1.0, choices, weight=2.0, entropy=0.1)
+    loss = hard_attention_loss(torch.tensor([3.0, 4.0]), 1.0, choices, weight=2.0, entropy=0.1)
 
     assert float(loss.total) == pytest.approx(2.0 * (2.0 * 1.0 + 3.0 * 2.0) - 0.1 * 0.75)
     assert int(loss.count) == 2
@@ -147,7 +155,7 @@ def test_rewards_are_compared_with_those_so_far() -> None:
         rewards = torch.zeros(2)
         said = logits.log_softmax(-1)
         rewards[0], rewards[1] = said[0, 0, 0] + said[0, 1, 1], said[1, 0, 1]
-        state = DecoderState(None, Choices(torch.tensor([-1.0, -3.0]), torch.zeros(2)))
+        state = DecoderState(None, HardAttentionSample(torch.tensor([-1.0, -3.0]), torch.zeros(2)))
         return float(reinforcement(Decoded(logits, None, state), targets, mask)), rewards
 
     first, of_first = step(1.0)

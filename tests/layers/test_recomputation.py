@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from unrolled import GRUCell, LayerNormLSTMCell, LSTMCell, Recurrent, unroll
 from unrolled.backends import BACKENDS
-from unrolled.backends.recomputation import in_stretches
+from unrolled.backends.recomputation import checkpoint_segments
 from unrolled.state import leaves
 
 NOISY = partial(LSTMCell, recurrent_dropout=0.5, weight_drop=0.25)
@@ -132,7 +132,7 @@ def test_nothing_is_run_twice_without_gradients() -> None:
         calls.append(inputs.shape[1])
         return inputs, state
 
-    in_stretches(run, torch.zeros(2, 10, 3), None, None, reverse=False)
+    checkpoint_segments(run, torch.zeros(2, 10, 3), None, None, reverse=False)
     assert calls == [4, 4, 2]
     cell = GRUCell(3, 5)
     with torch.no_grad():

@@ -231,7 +231,7 @@ def test_the_noise_of_each_step_is_new_between_the_layers_unless_it_is_variation
 def test_choices_say_what_each_layer_takes_and_why(inputs: Tensor) -> None:
     network = Recurrent(partial(LSTMCell, recurrent_dropout=0.5), 3, 5, 2)
 
-    training, evaluation = network.choices(inputs), network.eval().choices(inputs)
+    training, evaluation = network.backend_choices(inputs), network.eval().backend_choices(inputs)
 
     assert [choice.backend for choice in training] == ["loop", "loop"]
     assert "recurrent_dropout=0.5" in training[1].reason

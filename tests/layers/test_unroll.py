@@ -110,8 +110,8 @@ def test_reverse_reads_from_the_end_and_stays_aligned(case, inputs: Tensor) -> N
 
     outputs, final = run(inputs, reverse=True)
 
-    mirrored, mirrored_final = run(inputs.flip(1))
-    close(outputs.flip(1), mirrored)
+    horizontal_flip, mirrored_final = run(inputs.flip(1))
+    close(outputs.flip(1), horizontal_flip)
     close(final, mirrored_final)
 
 

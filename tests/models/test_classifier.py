@@ -33,7 +33,7 @@ CORES: list[Any] = [
     partial(FeedForward, hidden_size=5, num_layers=2, dropout=0.3),
 ]
 LENGTHS = torch.tensor([7, 0, 1, 4])
-BANDS = {"band_filters": 2, "band_frames": 3, "band_norm": True}
+BANDS = {"conv_channels": 2, "conv_frames": 3, "conv_norm": True}
 
 
 def classifier(core: Any, pooling: Any, *, bidirectional: bool = False, **options: Any) -> SequenceClassifier:
@@ -48,7 +48,7 @@ def frames(generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("options", [{}, {"filters": 4}, {"band_filters": 2}, {"filters": 4, **BANDS}])
+@pytest.mark.parametrize("options", [{}, {"filters": 4}, {"conv_channels": 2}, {"filters": 4, **BANDS}])
 def test_step_by_step_it_says_what_it_says_about_the_whole(
     core: Any, pooling: Any, options: dict[str, int], generator: torch.Generator
 ) -> None:
@@ -67,7 +67,7 @@ def test_step_by_step_it_says_what_it_says_about_the_whole(
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("options", [{"filters": 4}, {"band_filters": 2}, BANDS])
+@pytest.mark.parametrize("options", [{"filters": 4}, {"conv_channels": 2}, BANDS])
 def test_padding_never_matters(
     core: Any, pooling: Any, bidirectional: bool, options: dict[str, int], generator: torch.Generator
 ) -> None:

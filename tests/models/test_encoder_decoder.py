@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import (
     AdditiveAttention,
     AttentiveDecoder,
-    CharacterCodec,
+    CharacterTokenizer,
     EncoderDecoder,
     GRUCell,
     LSTMCell,
@@ -134,7 +134,12 @@ def test_a_file_keeps_weights_and_what_they_share(
 ) -> None:
     whole = build(description(**options)).eval()
     weights = {f"network.{name}": value for name, value in whole.state_dict().items()}
-    ours = {"format": 1, "network": description(**options), "codec": CharacterCodec("abcdefg").to_dict(), "info": {}}
+    ours = {
+        "format": 1,
+        "network": description(**options),
+        "codec": CharacterTokenizer("abcdefg").to_dict(),
+        "info": {},
+    }
     torch.save({"state_dict": weights, "unrolled": ours}, tmp_path / "best.ckpt")
 
     loaded: Any = load_bundle(tmp_path / "best.ckpt").network
@@ -147,7 +152,7 @@ def test_a_file_keeps_weights_and_what_they_share(
 def test_it_learns_to_write_eight_words_backwards() -> None:
     torch.manual_seed(0)
     words = ["abcde", "bdace", "eab", "cc", "d", "edcba", "acbd", "beda"]
-    codec = CharacterCodec("abcde")
+    codec = CharacterTokenizer("abcde")
     lengths = torch.tensor([len(word) for word in words])
     source = torch.zeros(8, 5, dtype=torch.long)
     targets = torch.full((8, 6), codec.start)

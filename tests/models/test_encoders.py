@@ -71,7 +71,7 @@ def test_the_shortest_sources_are_encoded(length: int) -> None:
 
 @pytest.mark.parametrize("bands", [1, 7, 8, 40])
 def test_band_filters_find_at_four_bands_further_what_they_found(bands: int) -> None:
-    encoder = FeatureEncoder(bands, partial(Recurrent, GRUCell, hidden_size=3), band_filters=2)
+    encoder = FeatureEncoder(bands, partial(Recurrent, GRUCell, hidden_size=3), conv_channels=2)
     frame = torch.zeros(1, 2, bands)
     if bands == 40:
         frame[0, 0, 12:15] = torch.tensor([1.0, -2.0, 3.0])
@@ -86,7 +86,7 @@ def test_band_filters_find_at_four_bands_further_what_they_found(bands: int) -> 
 
 def test_band_filters_see_a_frame_and_those_before_it() -> None:
     torch.manual_seed(0)
-    encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), band_filters=4, band_frames=3).double()
+    encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), conv_channels=4, conv_frames=3).double()
     frames = torch.randn(1, 12, 6, dtype=torch.float64)
     moved = frames.clone()
     moved[0, 5] += 1.0
@@ -97,9 +97,9 @@ def test_band_filters_see_a_frame_and_those_before_it() -> None:
     assert encoder.embed(frames[:, :0]).shape == (1, 0, 8)
 
 
-def test_band_filters_are_normalised_over_the_valid_frames_alone() -> None:
+def test_band_filters_are_normalized_over_the_valid_frames_alone() -> None:
     torch.manual_seed(0)
-    options = {"band_filters": 4, "band_frames": 2, "band_norm": True, "bidirectional": False}
+    options = {"conv_channels": 4, "conv_frames": 2, "conv_norm": True, "bidirectional": False}
     encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), **options).double()
     long, short = torch.randn(1, 9, 6, dtype=torch.float64), torch.randn(1, 4, 6, dtype=torch.float64)
     padded = torch.cat([long, torch.cat([short, torch.full((1, 5, 6), torch.nan)], dim=1)])
@@ -113,13 +113,13 @@ def test_band_filters_are_normalised_over_the_valid_frames_alone() -> None:
     assert bool(encoder(padded, torch.tensor([0, 0])).values.isfinite().all())
 
 
-@pytest.mark.parametrize("options", [{"filters": 0}, {"band_filters": 0}, {"band_frames": 0}])
+@pytest.mark.parametrize("options", [{"filters": 0}, {"conv_channels": 0}, {"conv_frames": 0}])
 def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}=0"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)
 
 
-@pytest.mark.parametrize("options", [{"band_frames": 3}, {"band_norm": True}])
+@pytest.mark.parametrize("options", [{"conv_frames": 3}, {"conv_norm": True}])
 def test_options_of_band_filters_without_them_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="are of band_filters, which is None"):
+    with pytest.raises(ValueError, match="are of conv_channels, which is None"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)

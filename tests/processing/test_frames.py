@@ -1,4 +1,4 @@
-"""Series are normalised as numpy does it in float64, however far from zero they lie."""
+"""Series are normalized as numpy does it in float64, however far from zero they lie."""
 
 from functools import partial
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 
 from unrolled import FeatureEncoder, GRUCell, LastPooling, NumberCodec, Recurrent, SequenceClassifier
 from unrolled.checkpoint import Bundle, build
-from unrolled.deployment import Listener, classify
+from unrolled.deployment import StreamingClassifier, classify
 from unrolled.processing.audio.features import AudioFeatures
-from unrolled.processing.frames import SeriesReader
+from unrolled.processing.frames import SeriesScaler
 
 CORE = partial(Recurrent, GRUCell, hidden_size=8)
 
@@ -27,7 +27,7 @@ def test_standardised_series_are_numpys(offset: float, size: float) -> None:
     joined = np.concatenate(series)
     expected = [(one - joined.mean(0)) / joined.std(0) for one in series]
 
-    reader = SeriesReader.fit([torch.from_numpy(one) for one in series], ["x", "y"])
+    reader = SeriesScaler.fit([torch.from_numpy(one) for one in series], ["x", "y"])
     restored = build(reader.to_dict())
 
     # What the numbers themselves have lost to the offset, and the rounding of a float32.
@@ -44,7 +44,7 @@ def test_any_kind_of_number_is_standardised_as_numpy_does_it(dtype: torch.dtype)
     series = torch.randint(-500, 500, (50, 2), generator=torch.Generator().manual_seed(3)).to(dtype)
     wide = series.numpy().astype(np.float64)
 
-    frames = SeriesReader.fit([series], ["x", "y"])(series)
+    frames = SeriesScaler.fit([series], ["x", "y"])(series)
 
     np.testing.assert_allclose(frames.numpy(), (wide - wide.mean(0)) / wide.std(0), rtol=0, atol=1e-6)
 
@@ -55,21 +55,21 @@ def test_what_varies_by_rounding_alone_is_constant(value: float, dtype: torch.dt
     series = torch.full((1000, 1), value, dtype=dtype)
     series[::3] = torch.nextafter(series[::3], torch.zeros_like(series[::3]))
 
-    reader = SeriesReader.fit([series[:700], series[700:]], ["x"])
+    reader = SeriesScaler.fit([series[:700], series[700:]], ["x"])
 
     assert reader.scales.tolist() == [1.0]
     assert float(reader(series[:1]).abs()) <= 1e-7 * abs(float(series[0, 0]))
 
 
 def test_what_float32_cannot_hold_is_named() -> None:
-    reader = SeriesReader(["x", "y"], [0.0, 0.0], [1.0, 1e-300])
+    reader = SeriesScaler(["x", "y"], [0.0, 0.0], [1.0, 1e-300])
 
     with pytest.raises(ValueError, match=r"step 1 .*channel 'y' is 5.0; one of 1 numbers that are too large"):
         reader(torch.tensor([[1e30, 0.0], [1.0, 5.0]], dtype=torch.float64))
     with pytest.raises(ValueError, match=r"step 0 .*channel 'x' is nan; one of 1 numbers that are not finite"):
         reader(torch.tensor([[torch.nan, 0.0]]))
     with pytest.raises(ValueError, match="not finite, or too large, have no mean and deviation"):
-        SeriesReader.fit([torch.tensor([[1e300], [-1e300]], dtype=torch.float64)], ["x"])
+        SeriesScaler.fit([torch.tensor([[1e300], [-1e300]], dtype=torch.float64)], ["x"])
 
 
 def numbers_bundle(reader: Any, center: float, scale: float) -> Bundle:
@@ -84,7 +84,7 @@ def test_predictions_do_not_depend_on_where_zero_lies(as_array: bool) -> None:
     near, far = waves(0.0), waves(1e8)
 
     def said(series: list[np.ndarray], center: float) -> np.ndarray:
-        reader = SeriesReader.fit([torch.from_numpy(one) for one in series], ["x", "y"])
+        reader = SeriesScaler.fit([torch.from_numpy(one) for one in series], ["x", "y"])
         sources = series if as_array else [torch.from_numpy(one) for one in series]
         return np.array([one.values["y"] for one in classify(numbers_bundle(reader, center, 2.0), sources)])
 
@@ -92,10 +92,10 @@ def test_predictions_do_not_depend_on_where_zero_lies(as_array: bool) -> None:
 
 
 def test_a_listener_answers_with_numbers_far_from_zero() -> None:
-    features = AudioFeatures(8000, num_mels=8, normalise="none")
+    features = AudioFeatures(8000, num_mels=8, normalize="none")
     samples = 0.1 * np.sin(np.arange(2000))
 
-    near, far = (Listener(numbers_bundle(features, c, 1.0), 8000).hear(samples) for c in (0.0, 1e8))
+    near, far = (StreamingClassifier(numbers_bundle(features, c, 1.0), 8000).feed(samples) for c in (0.0, 1e8))
 
     assert near is not None
     assert far is not None
@@ -103,13 +103,13 @@ def test_a_listener_answers_with_numbers_far_from_zero() -> None:
 
 
 def test_numbers_are_written_with_the_digits_that_vary() -> None:
-    codec = NumberCodec(["y", "z"], [1e8, 0.0], [0.5, 2.0], SeriesReader(["x"], [0.0], [1.0]))
+    codec = NumberCodec(["y", "z"], [1e8, 0.0], [0.5, 2.0], SeriesScaler(["x"], [0.0], [1.0]))
 
     assert codec.written([100000000.123456, 1.23456789]) == ["100000000.12346", "1.23457"]
-    assert codec.normalised([1e8 + 0.25, 3.0]) == [0.5, 1.5]
+    assert codec.normalized([1e8 + 0.25, 3.0]) == [0.5, 1.5]
 
 
 @pytest.mark.parametrize("source", [np.array([["a"]]), np.array([[{}]], dtype=object), np.ones((3, 1), dtype=complex)])
 def test_arrays_of_other_things_than_numbers_are_refused(source: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"source 1: it (is|holds)"):
-        list(classify(numbers_bundle(SeriesReader(["x"], [0.0], [1.0]), 0.0, 1.0), [source]))
+        list(classify(numbers_bundle(SeriesScaler(["x"], [0.0], [1.0]), 0.0, 1.0), [source]))

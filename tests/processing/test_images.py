@@ -129,7 +129,7 @@ def test_a_crop_keeps_the_middle_and_squash_and_pad_keep_all() -> None:
     assert padded[:, 1, 0].max() < 0.3
 
 
-def test_numbers_are_normalised_by_channel() -> None:
+def test_numbers_are_normalized_by_channel() -> None:
     transform = ImageTransform(size=2, mean=[0.5, 0.0, 1.0], std=[0.5, 1.0, 2.0])
 
     values = transform(Image.new("RGB", (2, 2), (255, 51, 0)))

@@ -21,7 +21,7 @@ _FEWEST_STEPS_BESIDE_FUSED = 16
 _LONG = 500
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """A backend's name, and why it was taken."""
 
     backend: str
@@ -40,7 +40,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown backend {name!r}, did you mean {nearest!r}? There are {', '.join(names)}")
 
 
-def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> Choice:
+def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> BackendChoice:
     """The backend for a cell on inputs (batch, time, input), which may be ragged, with the reason.
 
     "auto" takes torch's fused kernel where it computes what the cell says, the compiled one where cell and machine
@@ -58,13 +58,13 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
     refusal = BACKENDS[name].refuses(cell, inputs)
     if refusal is not None:
         raise ValueError(f"the backend {name!r} cannot run this cell: {refusal}; take 'auto' or 'loop'")
-    return Choice(name, "asked for")
+    return BackendChoice(name, "asked for")
 
 
-def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
+def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> BackendChoice:
     kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
-    fused = Choice("fused", f"one kernel for all steps of {kind}, with all options that it has")
+    fused = BackendChoice("fused", f"one kernel for all steps of {kind}, with all options that it has")
     if unfused is None and (inputs.device.type != "cpu" or _fused_is_fast(cell, time, ragged)):
         return fused
     fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
@@ -73,8 +73,8 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> Choice:
     else:  # not before: to print it would tie torch.compile to this number of steps
         uncompiled = f"{time} steps are too few to gain from a compiled kernel, which wants {fewest}"
     if uncompiled is None:
-        return Choice("compiled", f"the maths of {kind} compiled for this machine, over all steps")
-    return fused if unfused is None else Choice("loop", f"{unfused}; {uncompiled}")
+        return BackendChoice("compiled", f"the maths of {kind} compiled for this machine, over all steps")
+    return fused if unfused is None else BackendChoice("loop", f"{unfused}; {uncompiled}")
 
 
 def _fused_is_fast(cell: Cell[Any], time: int, ragged: bool) -> bool:

@@ -33,7 +33,7 @@ _ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tan
 class FusedBackend(Backend):
     """torch.lstm, torch.gru, torch.rnn_tanh and torch.rnn_relu.
 
-    A cell is recognised by its exact type: a subclass may compute anything, so it is refused.
+    A cell is recognized by its exact type: a subclass may compute anything, so it is refused.
     """
 
     name = "fused"
@@ -47,7 +47,7 @@ class FusedBackend(Backend):
         for name in ("recurrent_dropout", "candidate_dropout"):
             if known.training and getattr(known, name) > 0.0:
                 return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
-        if known.zones:
+        if known.has_zoneout:
             return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
         if transformed := transforms():
             for mode, name in (("vmap", "vmap"), ("jvp", "forward-mode derivative")):

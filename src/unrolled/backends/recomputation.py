@@ -18,7 +18,7 @@ S = TypeVar("S")
 Stretch = Callable[[Tensor, S, Tensor | None], tuple[Tensor, S]]
 
 
-def in_stretches(
+def checkpoint_segments(
     run: Stretch[S], inputs: Tensor, state: S, lengths: Tensor | None, *, reverse: bool
 ) -> tuple[Tensor, S]:
     """Run a layer stretch by stretch, so that only the states between them are kept.

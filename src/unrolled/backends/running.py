@@ -9,7 +9,7 @@ from torch import Tensor
 from unrolled.backends import BACKENDS, choose
 from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
-from unrolled.backends.recomputation import in_stretches
+from unrolled.backends.recomputation import checkpoint_segments
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import computed_once, hooked, plain, settled
 from unrolled.cells.lstm import LSTMCell
@@ -64,7 +64,7 @@ def _run(
     if recompute and torch.is_grad_enabled():
         if transforms():
             raise ValueError("recompute=True needs hooks that torch.func and forward mode don't have; set it to False")
-        return in_stretches(pass_through, inputs, state, lengths, reverse=reverse)
+        return checkpoint_segments(pass_through, inputs, state, lengths, reverse=reverse)
     return pass_through(inputs, state, lengths)
 
 

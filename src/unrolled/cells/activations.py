@@ -13,12 +13,15 @@ def identity(x: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
-    "logistic": torch.sigmoid,
+    "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "softsign": nn.functional.softsign,
     "softplus": nn.functional.softplus,
-    "hard_logistic": nn.functional.hardsigmoid,  # max(0, min(1, x/6 + 1/2))
+    "hard_sigmoid": nn.functional.hardsigmoid,  # max(0, min(1, x/6 + 1/2))
     "identity": identity,
+    # as the papers call them
+    "logistic": torch.sigmoid,
+    "hard_logistic": nn.functional.hardsigmoid,
 }
 
 

@@ -33,7 +33,7 @@ class Cell(nn.Module, ABC, Generic[S]):
     either direction, in any depth, padded or not.
 
     Class attributes:
-        clocks: places among `leaves(state)` of what only counts steps: it is never learned, nor set from a summary.
+        counters: places among `leaves(state)` of what only counts steps: it is never learned, nor set from a summary.
 
     Args:
         input_size: features of an input.
@@ -44,7 +44,7 @@ class Cell(nn.Module, ABC, Generic[S]):
         ValueError: a size below one.
     """
 
-    clocks: ClassVar[tuple[int, ...]] = ()
+    counters: ClassVar[tuple[int, ...]] = ()
 
     def __init__(self, input_size: int, hidden_size: int, *, output_size: int) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
 
     gates = 1
     state_type = ClockworkState
-    clocks = (1,)
+    counters = (1,)
     period: Tensor
 
     def __init__(
@@ -78,7 +78,7 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: ClockworkState
     ) -> tuple[Tensor, ClockworkState]:
-        """What the units take from the input and from h_{t-1} -> h_t as output, h_t and the clocks as state."""
+        """What the units take from the input and from h_{t-1} -> h_t as output, h_t and the counters as state."""
         moves = state.waits < 0.5
         h = torch.where(moves, torch.tanh(projected[0] + recurrent[0]), state.h)
         waits = torch.where(moves, self.period, state.waits) - 1.0

@@ -21,7 +21,7 @@ class ElmanCell(NoisyCell[HiddenState]):
     Args:
         input_size: features of an input.
         hidden_size: features of the state, and of the output.
-        activation: f, by name: "tanh", "logistic", "relu", "softsign", … (`unrolled.cells.activations`).
+        activation: f, by name: "tanh", "sigmoid", "relu", "softsign", … (`unrolled.cells.activations`).
         candidate_dropout: probability of an element of f's value to be dropped at a step.
         zoneout: probability of an element of h to keep its value at a step.
         recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
@@ -60,7 +60,7 @@ class ElmanCell(NoisyCell[HiddenState]):
     ) -> tuple[Tensor, HiddenState]:
         """What the units take from the input and from h_{t-1} -> h_t as output and as state."""
         h = self.dropped(self._activate(projected[0] + recurrent[0]), projected)
-        new = self.zoned(HiddenState(h), state, projected)
+        new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells.gates import open_forget_gate
+from unrolled.cells.gates import init_forget_bias
 from unrolled.cells.pointwise import PointwiseCell
 
 
@@ -72,7 +72,7 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def recurrent_inputs(self, state: FullGateState) -> tuple[Tensor, ...]:
         """h_{t-1}, i_{t-1}, f_{t-1}, o_{t-1}."""

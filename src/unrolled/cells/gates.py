@@ -10,7 +10,7 @@ from unrolled.cells.base import AffineCell
 from unrolled.state import LSTMState
 
 
-def open_forget_gate(cell: AffineCell[Any], bias: float) -> None:
+def init_forget_bias(cell: AffineCell[Any], bias: float) -> None:
     """Set the bias of the forget gate, the second of (i, f, g, o): once, as bias_ih, beside a zero in bias_hh."""
     forget = slice(cell.hidden_size, 2 * cell.hidden_size)
     with torch.no_grad():

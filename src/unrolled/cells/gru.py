@@ -64,5 +64,5 @@ class GRUCell(NoisyCell[HiddenState]):
         z = torch.sigmoid(projected[1] + recurrent[1])
         n = self.dropped(torch.tanh(projected[2] + r * recurrent[2]), projected)
         h = n + z * (state.h - n)  # (1 − z) n + z h with one product less
-        new = self.zoned(HiddenState(h), state, projected)
+        new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new

@@ -1,4 +1,4 @@
-"""Hooks and parametrizations of a cell: what pruning, spectral and weight normalisation put on a module.
+"""Hooks and parametrizations of a cell: what pruning, spectral and weight normalization put on a module.
 
 A pass through a cell doesn't call it once per step, so its hooks run once per pass, around all steps. Weights that a
 hook or a parametrization computes are computed once per pass, too.
@@ -30,7 +30,7 @@ def plain(cell: nn.Module) -> bool:
 def settled(cell: C) -> C:
     """The cell with each computed weight as it is now; the cell itself where all weights are its parameters.
 
-    A parametrization computes at every look, and the normalisation of a spectrum moves on with each. What is computed
+    A parametrization computes at every look, and the normalization of a spectrum moves on with each. What is computed
     again on the way back must find the weights of the way there.
     """
     kept: dict[str, Any] = vars(cell)

@@ -61,7 +61,7 @@ class IndRNNCell(NoisyCell[HiddenState]):
     ) -> tuple[Tensor, HiddenState]:
         """What the units take from the input -> h_t as output and as state."""
         h = self.dropped(self._activate(projected[0] + self.weight_u * state.h), projected)
-        new = self.zoned(HiddenState(h), state, projected)
+        new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new
 
     def extra_repr(self) -> str:

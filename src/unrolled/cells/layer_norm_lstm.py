@@ -1,4 +1,4 @@
-r"""Long short-term memory with layer normalisation.
+r"""Long short-term memory with layer normalization.
 
     (i, f, g, o) = LN(W x_t; α₁, β₁) + LN(U h_{t-1}; α₂, β₂)
     c_t = σ(f) ⊙ c_{t-1} + σ(i) ⊙ tanh(g)
@@ -19,7 +19,7 @@ from unrolled.state import LSTMState
 
 
 class LayerNormLSTMCell(PointwiseCell[LSTMState]):
-    """One step of a layer-normalised long short-term memory.
+    """One step of a layer-normalized long short-term memory.
 
     Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's; bias_ih and bias_hh are β₁ and β₂.
     Besides, gain_ih and gain_hh (4 × hidden,) are α₁ and α₂, gain_c and bias_c (hidden,) are α₃ and β₃. Weights are
@@ -74,7 +74,7 @@ class LayerNormLSTMCell(PointwiseCell[LSTMState]):
         return self._normalized(nn.functional.linear(inputs, self.weight_ih), self.gain_ih, self.bias_ih)
 
     def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """U on h_{t-1}; its bias stands behind the normalisation."""
+        """U on h_{t-1}; its bias stands behind the normalization."""
         return ((weight_hh, None),)
 
     def pointwise(

@@ -14,7 +14,7 @@ and no peepholes, as torch.nn.LSTM has it.
 import torch
 from torch import Tensor
 
-from unrolled.cells.gates import open_forget_gate
+from unrolled.cells.gates import init_forget_bias
 from unrolled.cells.noisy import NoisyCell
 from unrolled.state import LSTMState
 
@@ -65,12 +65,12 @@ class LSTMCell(NoisyCell[LSTMState]):
             weight_drop=weight_drop,
         )
         self.forget_bias = forget_bias
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
@@ -80,5 +80,5 @@ class LSTMCell(NoisyCell[LSTMState]):
         g = self.dropped(torch.tanh(g), projected)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * g
         h = torch.sigmoid(o) * torch.tanh(c)
-        new = self.zoned(LSTMState(h, c), state, projected)
+        new = self.apply_zoneout(LSTMState(h, c), state, projected)
         return new.h, new

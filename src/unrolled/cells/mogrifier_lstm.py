@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
-from unrolled.cells.gates import open_forget_gate, remember
+from unrolled.cells.gates import init_forget_bias, remember
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
 
@@ -68,7 +68,7 @@ class MogrifierLSTMCell(AffineCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
         """Zeros (batch, hidden) on the device and in the dtype of `like`."""

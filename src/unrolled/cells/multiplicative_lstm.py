@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unrolled.cells.gates import open_forget_gate, remember
+from unrolled.cells.gates import init_forget_bias, remember
 from unrolled.cells.pointwise import ChainedCell, Product
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
@@ -58,7 +58,7 @@ class MultiplicativeLSTMCell(ChainedCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def project(self, inputs: Tensor) -> Tensor:
         """(..., input) -> (..., 5 × hidden): what the gates take from the input, and W_m x."""

@@ -19,7 +19,7 @@ from unrolled.state import map_state
 class NoisyCell(PointwiseCell[S]):
     """A pointwise cell whose candidate may be dropped, and whose state may stay where it was.
 
-    A subclass passes its candidate through `dropped`, and its next state through `zoned`, in `pointwise`.
+    A subclass passes its candidate through `dropped`, and its next state through `apply_zoneout`, in `pointwise`.
 
     Args:
         input_size: features of an input.
@@ -51,7 +51,7 @@ class NoisyCell(PointwiseCell[S]):
         self.zoneout = zoneout
 
     @property
-    def zones(self) -> bool:
+    def has_zoneout(self) -> bool:
         """Whether anything is zoned out; in evaluation mode too, where it is an average."""
         return any(probability > 0.0 for probability in self.zoneout)
 
@@ -70,9 +70,9 @@ class NoisyCell(PointwiseCell[S]):
         """The candidate, dropped while training."""
         return candidate * projected[self.gates] if self.training and self.candidate_dropout > 0.0 else candidate
 
-    def zoned(self, new: S, old: S, projected: tuple[Tensor, ...]) -> S:
-        """The next state, zoned out: element by element the old one while training, and on average otherwise."""
-        if not self.zones:
+    def apply_zoneout(self, new: S, old: S, projected: tuple[Tensor, ...]) -> S:
+        """The next state after zoneout: element by element the old one while training, and on average otherwise."""
+        if not self.has_zoneout:
             return new
         masks = iter(projected[self.gates + (self.candidate_dropout > 0.0) :])
         probabilities = iter(self.zoneout)
@@ -88,5 +88,5 @@ class NoisyCell(PointwiseCell[S]):
         return map_state(keep, new, old)
 
     def extra_repr(self) -> str:
-        options = {"candidate_dropout": self.candidate_dropout, "zoneout": self.zoneout if self.zones else None}
+        options = {"candidate_dropout": self.candidate_dropout, "zoneout": self.zoneout if self.has_zoneout else None}
         return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in options.items() if value)])

@@ -63,7 +63,7 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         peepholes: bool = True,
         missing_gate: str | None = None,
         coupled: bool = False,
-        gate_activation: str = "logistic",
+        gate_activation: str = "sigmoid",
         input_activation: str = "tanh",
         output_activation: str = "tanh",
         forget_bias: float = 1.0,
@@ -115,7 +115,7 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         g = self.dropped(self._read(taken["g"]), projected)
         c = f * state.c + i * g
         h = self._open("o", taken, c) * self._write(c)
-        new = self.zoned(LSTMState(h, c), state, projected)
+        new = self.apply_zoneout(LSTMState(h, c), state, projected)
         return new.h, new
 
     def _open(self, gate: str, taken: dict[str, Tensor], c: Tensor) -> Tensor | float:

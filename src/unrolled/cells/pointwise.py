@@ -5,7 +5,7 @@ r"""Cells that need no more than pointwise maths around the two products: what m
     y_t, s_t = f(p_t, q_t, s_{t-1})   element by element
 
 Whoever writes f as `PointwiseCell.pointwise` has a cell for every backend that takes such cells. A cell after Ravanelli
-et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, without its batch normalisation:
+et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, without its batch normalization:
 
     class LightGRUCell(PointwiseCell[HiddenState]):
         gates = 2

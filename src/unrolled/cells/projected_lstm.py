@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
-from unrolled.cells.gates import open_forget_gate
+from unrolled.cells.gates import init_forget_bias
 from unrolled.state import LSTMState
 
 
@@ -64,7 +64,7 @@ class ProjectedLSTMCell(AffineCell[LSTMState]):
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden); set the forget gate's bias."""
         super().reset_parameters()
-        open_forget_gate(self, self.forget_bias)
+        init_forget_bias(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
         """Zeros: h (batch, projection) and c (batch, hidden), on the device and in the dtype of `like`."""

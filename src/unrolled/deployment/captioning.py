@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.writing import Candidate, begin, best, candidates, search, writers
+from unrolled.deployment.decoding import Candidate, begin, best, candidates, search, writers
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -58,7 +58,7 @@ def captions(
     batch_size: int = 16,
     max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
-    broken: Callable[[ImageError], None] | None = None,
+    on_error: Callable[[ImageError], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Candidate] | None]:
     """The `options.n_best` captions of each image, the best first; arguments are those of `caption`.
@@ -70,7 +70,7 @@ def captions(
         batch_size: see `caption`.
         max_pixels: see `caption`.
         generator: see `caption`.
-        broken: is told of each image that cannot be read, whose row is then None; without it the error is raised.
+        on_error: is told of each image that cannot be read, whose row is then None; without it the error is raised.
         progress: is told, time and again, how many images have their captions.
 
     Raises:
@@ -88,7 +88,7 @@ def captions(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: 1 or more")
     transform = ImageTransform.from_dict(codec.image)
-    tensors = (_readable(transform, image, max_pixels, broken) for image in images)
+    tensors = (_readable(transform, image, max_pixels, on_error) for image in images)
     return _stream(networks, codec, tensors, options, batch_size, generator, progress)
 
 
@@ -117,14 +117,14 @@ def _stream(
 
 
 def _readable(
-    transform: ImageTransform, image: Any, max_pixels: int, broken: Callable[[ImageError], None] | None
+    transform: ImageTransform, image: Any, max_pixels: int, on_error: Callable[[ImageError], None] | None
 ) -> Tensor | None:
     try:
         return transform(read_image(image, max_pixels=max_pixels))
     except ImageError as error:
-        if broken is None:
+        if on_error is None:
             raise
-        broken(error)
+        on_error(error)
         return None
 
 

@@ -13,13 +13,13 @@ from unrolled.checkpoint import Bundle
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import MAX_SECONDS, read_recording, resample
-from unrolled.processing.frames import PictureReader
+from unrolled.processing.frames import ImageSequence
 from unrolled.processing.images import MAX_PIXELS, read_image
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.processing.text.base import Codec
 from unrolled.wording import article
 
-Answers = LabelCodec | NumberCodec
+TargetCodec = LabelCodec | NumberCodec
 MAX_LENGTH = 10_000
 """Steps of a text that are read unless another length is asked for."""
 
@@ -56,7 +56,7 @@ class Limits(NamedTuple):
     steps: int = MAX_LENGTH
 
 
-def answers(outputs: Tensor, codec: Answers) -> Tensor:
+def predicted_values(outputs: Tensor, codec: TargetCodec) -> Tensor:
     """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units.
 
     Numbers are float64 on the CPU: a float32 far from zero has few places left for what was predicted.
@@ -111,7 +111,7 @@ def predictions(
     ahead: int = 256,
     limits: Limits = Limits(),  # noqa: B008  # immutable
     notice: Callable[[str], None] | None = None,
-    broken: Callable[[ValueError], None] | None = None,
+    on_error: Callable[[ValueError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Prediction | None]:
     """As `classify`, going on behind a source that cannot be read.
@@ -123,7 +123,7 @@ def predictions(
         ahead: see `classify`.
         limits: see `classify`.
         notice: see `classify`.
-        broken: is told of each source that cannot be read, in whose place None is given; None raises the error.
+        on_error: is told of each source that cannot be read, in whose place None is given; None raises the error.
         progress: is told, time and again, how many of the sources that were taken are answered.
 
     Raises:
@@ -134,7 +134,7 @@ def predictions(
         raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
     if min(batch_size, ahead, *limits) <= 0:
         raise ValueError(f"batch_size={batch_size}, ahead={ahead} and all {limits} are 1 or more")
-    tensors = _tensors(sources, codec, limits, Once(notice), broken)
+    tensors = _tensors(sources, codec, limits, Once(notice), on_error)
     return _stream(network, codec, tensors, batch_size, ahead, progress)
 
 
@@ -160,11 +160,11 @@ def reads(bundle: Bundle) -> str:
     source = classifier_of(bundle)[1].source
     if isinstance(source, Codec):
         return "text"
-    return {AudioFeatures: "sound", PictureReader: "pictures"}.get(type(source), "series")
+    return {AudioFeatures: "sound", ImageSequence: "pictures"}.get(type(source), "series")
 
 
-def prediction(values: Tensor, codec: Answers) -> Prediction:
-    """A row of `answers` with its names."""
+def prediction(values: Tensor, codec: TargetCodec) -> Prediction:
+    """A row of `predicted_values` with its names."""
     if isinstance(codec, NumberCodec):
         return Prediction("", dict(zip(codec.names, values.tolist(), strict=True)))
     order = values.argsort(descending=True, stable=True).tolist()
@@ -174,7 +174,7 @@ def prediction(values: Tensor, codec: Answers) -> Prediction:
     return Prediction(codec.labels[order[0]], named)
 
 
-def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
+def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, TargetCodec]:
     """The network and the codec of a classifier.
 
     Raises:
@@ -188,7 +188,7 @@ def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, Answers]:
 
 def _stream(
     network: SequenceClassifier,
-    codec: Answers,
+    codec: TargetCodec,
     sources: Iterator[Tensor | None],
     batch_size: int,
     ahead: int,
@@ -207,7 +207,7 @@ def _stream(
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
             lengths = torch.tensor([len(read[place]) for place in places])
             with torch.no_grad():
-                said = answers(network(padded, lengths), codec)
+                said = predicted_values(network(padded, lengths), codec)
             found |= {place: prediction(row, codec) for place, row in zip(places, said, strict=True)}
         done += len(taken)
         if progress is not None:
@@ -216,42 +216,46 @@ def _stream(
 
 
 def _tensors(
-    sources: Iterable[Any], codec: Answers, limits: Limits, once: Once, broken: Callable[[ValueError], None] | None
+    sources: Iterable[Any],
+    codec: TargetCodec,
+    limits: Limits,
+    once: Once,
+    on_error: Callable[[ValueError], None] | None,
 ) -> Iterator[Tensor | None]:
     for number, source in enumerate(sources, start=1):
         try:
             tensor = _read(source, codec, number, limits, once)
         except ValueError as error:
-            if broken is None:
+            if on_error is None:
                 raise
-            broken(error)
+            on_error(error)
             tensor = None
         yield tensor
 
 
-def _read(source: Any, codec: Answers, number: int, limits: Limits, once: Once) -> Tensor:
+def _read(source: Any, codec: TargetCodec, number: int, limits: Limits, once: Once) -> Tensor:
     """What the network reads of a source: (time,) ids or (time, features)."""
-    reader = codec.source
-    if isinstance(reader, Codec):
+    extractor = codec.source
+    if isinstance(extractor, Codec):
         if not isinstance(source, str):
             raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
         ids = codec.encode(" ".join(source.split()))
         if not ids:
-            raise ValueError(f"source {number}: the text {source!r:.60} has no {reader.unit} that can be read")
+            raise ValueError(f"source {number}: the text {source!r:.60} has no {extractor.unit} that can be read")
         if len(ids) > limits.steps:
             once.each(
-                f"source {number} has {len(ids):,} {reader.unit}s, more than max_length={limits.steps}: it is cut "
+                f"source {number} has {len(ids):,} {extractor.unit}s, more than max_length={limits.steps}: it is cut "
                 "after them"
             )
         return torch.tensor(ids[: limits.steps])
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
-        if isinstance(reader, AudioFeatures):
-            read = reader(_samples(source, name, reader.rate, limits, once))
-        elif isinstance(reader, PictureReader):
-            read = reader(_picture(source, reader.channels, limits))
+        if isinstance(extractor, AudioFeatures):
+            read = extractor(_samples(source, name, extractor.rate, limits, once))
+        elif isinstance(extractor, ImageSequence):
+            read = extractor(_picture(source, extractor.channels, limits))
         else:
-            read = reader(_values(source, f"{article(_kind(reader))} takes tensors and arrays"))
+            read = extractor(_values(source, f"{article(_kind(extractor))} takes tensors and arrays"))
     except (ValueError, OSError) as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     if len(read) == 0:
@@ -287,7 +291,7 @@ def _samples(source: Any, name: str, rate: int, limits: Limits, once: Once) -> T
         pair: Any = source if isinstance(source, tuple | list) and len(source) == 2 else (None, None)
         if not isinstance(pair[1], int | float) or pair[1] < 1 or pair[1] != int(pair[1]):
             raise ValueError(f"{name} is neither a path nor a pair (samples, rate), as in (samples, {rate})")
-        samples, own = heard(pair[0]), int(pair[1])
+        samples, own = as_samples(pair[0]), int(pair[1])
     if len(samples) == 0:
         raise ValueError(f"{name} holds no sample")
     if own != rate:
@@ -297,7 +301,7 @@ def _samples(source: Any, name: str, rate: int, limits: Limits, once: Once) -> T
     return resample(samples, own, rate)
 
 
-def heard(samples: Any) -> Tensor:
+def as_samples(samples: Any) -> Tensor:
     """Samples (time,) as a tensor of floats.
 
     Raises:
@@ -325,5 +329,5 @@ def _picture(source: Any, channels: int, limits: Limits) -> Tensor:
     return picture
 
 
-def _kind(reader: Any) -> str:
-    return type(reader).__name__
+def _kind(extractor: Any) -> str:
+    return type(extractor).__name__

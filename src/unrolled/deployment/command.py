@@ -150,7 +150,10 @@ def _add_caption(commands: Any) -> None:
     caption.add_argument("--n-best", type=int, metavar="N", help="write N alternatives: path, score and text, by tabs")
     caption.add_argument("--batch-size", type=int, default=16, help="images at once (default: %(default)s)")
     caption.add_argument(
-        "--skip-broken", action="store_true", help="go on behind an unreadable image; how many there were is said last"
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip: leave out unreadable images, and count them",
     )
     _add_pixels(caption)
     _add_common(caption)
@@ -158,16 +161,16 @@ def _add_caption(commands: Any) -> None:
 
 
 def _add_search(command: Any) -> None:
-    command.add_argument("--width", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
+    command.add_argument("--num-beams", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
     command.add_argument(
         "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
     )
     command.add_argument(
         "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
     )
-    command.add_argument("--no-repeat", type=int, default=0, metavar="N", help="write no N-gram twice")
-    command.add_argument("--groups", type=int, default=1, help="diverse beam search in so many groups")
-    command.add_argument("--diversity", type=float, default=0.0, help="how much the groups shall differ")
+    command.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="write no N-gram twice")
+    command.add_argument("--num-beam-groups", type=int, default=1, help="diverse beam search in so many groups")
+    command.add_argument("--diversity-penalty", type=float, default=0.0, help="how much the groups shall differ")
     command.add_argument("--temperature", type=float, help="draw at random instead of searching")
 
 
@@ -183,7 +186,10 @@ def _add_classify(commands: Any) -> None:
     classify.add_argument("--json", action="store_true", help="one object a line, with all probabilities")
     classify.add_argument("--ahead", type=int, default=256, help="sources read before the first answer; 1 to type")
     classify.add_argument(
-        "--skip-broken", action="store_true", help="go on behind what cannot be read; how many there were is said last"
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip: leave out unreadable sources, and count them",
     )
     _add_pixels(classify)
     classify.add_argument(
@@ -254,7 +260,7 @@ def _translate(options: argparse.Namespace) -> None:
 
 def _caption(options: argparse.Namespace) -> None:
     from unrolled.deployment.captioning import CAPTIONS, captions
-    from unrolled.deployment.writing import best
+    from unrolled.deployment.decoding import best
 
     if options.max_length < 1:
         raise ValueError(f"--max-length {options.max_length}: 1 or more")
@@ -264,7 +270,7 @@ def _caption(options: argparse.Namespace) -> None:
     ).checked()
     generator = _generator(options)
     bundles = [_load(options, path) for path in (options.checkpoint, *options.others)]
-    broken: list[ValueError] = []
+    skipped: list[ValueError] = []
     of = len(options.images)
     with Progress("caption") as progress:
         progress.counted("images have captions", 0, of)
@@ -275,7 +281,7 @@ def _caption(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             generator=generator,
             max_pixels=options.max_pixels,
-            broken=broken.append if options.skip_broken else None,
+            on_error=skipped.append if options.on_error == "skip" else None,
             progress=lambda done: progress.counted("images have captions", done, of),
         )
         for path, row in zip(options.images, found, strict=True):
@@ -283,14 +289,14 @@ def _caption(options: argparse.Namespace) -> None:
             for candidate in shown:
                 score = (f"{candidate.score:.4f}",) if options.n_best else ()
                 print(path, *score, _line(candidate.text), sep="\t", flush=True)
-    _say_broken(broken, counted(len(options.images), "image"), options)
+    _report_skipped(skipped, counted(len(options.images), "image"), options)
 
 
-def _say_broken(broken: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:
-    for error in broken:
+def _report_skipped(skipped: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:
+    for error in skipped:
         print(f"unrolled {options.command}: left out: {error}", file=sys.stderr)
-    if broken:
-        print(f"unrolled {options.command}: {len(broken)} of {of} left out", file=sys.stderr)
+    if skipped:
+        print(f"unrolled {options.command}: {len(skipped)} of {of} left out", file=sys.stderr)
 
 
 def _line(text: str) -> str:
@@ -312,9 +318,9 @@ def _classify(options: argparse.Namespace) -> None:
         )
     # Twice, line by line: whoever types has an answer before the last line.
     names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
-    broken: list[ValueError] = []
-    skip = broken.append if options.skip_broken else None
-    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_say, "classify"), "broken": skip}
+    skipped: list[ValueError] = []
+    skip = skipped.append if options.on_error == "skip" else None
+    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_say, "classify"), "on_error": skip}
     how["limits"] = Limits(options.max_pixels, options.max_seconds, options.max_length)
     answered = 0
     with Progress("classify") as progress:
@@ -331,7 +337,7 @@ def _classify(options: argparse.Namespace) -> None:
                 print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=True)
             else:
                 print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=True)
-    _say_broken(broken, f"{answered + len(broken)} sources", options)
+    _report_skipped(skipped, f"{answered + len(skipped)} sources", options)
 
 
 def _say(command: str, text: str) -> None:

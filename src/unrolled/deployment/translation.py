@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.pieces import Piece, pieces
-from unrolled.deployment.writing import Candidate, batched_by_length, begin, best, candidates, search, writers
+from unrolled.deployment.chunks import Piece, pieces
+from unrolled.deployment.decoding import Candidate, batched_by_length, begin, best, candidates, search, writers
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder

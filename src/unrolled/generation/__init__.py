@@ -5,7 +5,7 @@ from unrolled.generation.beam import beam_search as beam_search
 from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
 from unrolled.generation.sampling import Generated as Generated
 from unrolled.generation.sampling import greedy as greedy
-from unrolled.generation.sampling import own_inputs as own_inputs
 from unrolled.generation.sampling import sample as sample
+from unrolled.generation.sampling import scheduled_sampling as scheduled_sampling
 
-__all__ = ["EnsembleDecoder", "Generated", "Hypotheses", "beam_search", "greedy", "own_inputs", "sample"]
+__all__ = ["EnsembleDecoder", "Generated", "Hypotheses", "beam_search", "greedy", "sample", "scheduled_sampling"]

@@ -34,13 +34,13 @@ class Hypotheses(NamedTuple):
 
 class _Options(NamedTuple):
     stop: int
-    width: int
-    groups: int
-    diversity: float
+    num_beams: int
+    num_beam_groups: int
+    diversity_penalty: float
     length_penalty: float
     coverage_penalty: float
     n_best: int
-    no_repeat: int
+    no_repeat_ngram_size: int
     forbidden: Sequence[int]
 
 
@@ -51,22 +51,22 @@ def beam_search(
     *,
     start: Tensor,
     stop: int,
-    width: int = 5,
+    num_beams: int = 5,
     max_length: int | Tensor,
     min_length: int | Tensor = 0,
     length_penalty: float = 0.0,
     coverage_penalty: float = 0.0,
     n_best: int = 1,
-    groups: int = 1,
-    diversity: float = 0.0,
-    no_repeat: int = 0,
+    num_beam_groups: int = 1,
+    diversity_penalty: float = 0.0,
+    no_repeat_ngram_size: int = 0,
     forbidden: Sequence[int] = (),
 ) -> Hypotheses:
     """Looks for the texts with the highest score log P(Y|X) / lp(Y) + cp(X; Y).
 
     Wu et al. 2016, "Google's Neural Machine Translation System", eq. 14, with lp(Y) = ((5 + |Y|) / 6)^α and
     cp = β Σ_i log min(Σ_j p_ij, 1), where |Y| counts the stop symbol. A hypothesis that ends keeps its place in the
-    beam, so a width of 1 is greedy. A row is finished when none of its open hypotheses can still beat those it gives
+    beam, so one beam is greedy. A row is finished when none of its open hypotheses can still beat those it gives
     back; finished rows cost nothing any more. A hypothesis that reaches max_length ends there without a stop symbol.
 
     Args:
@@ -75,15 +75,16 @@ def beam_search(
         memory: what `Decoder.start` gave beside the state.
         start: (batch,) token ids to read first.
         stop: the token that ends a text.
-        width: hypotheses kept at each step.
+        num_beams: hypotheses kept at each step.
         max_length: tokens to write at most, for all rows or (batch,).
         min_length: tokens to write before the stop symbol may come, likewise.
         length_penalty: α; 0 compares plain log probabilities.
         coverage_penalty: β; 0 for none; needs a decoder that gives attention weights.
         n_best: hypotheses given back for each row.
-        groups: parts of the beam that are chosen one after another (Vijayakumar et al. 2018, "Diverse Beam Search").
-        diversity: what a token loses for each earlier group's hypothesis that has taken it at the same step (λ).
-        no_repeat: no n-gram of this size comes twice; 0 allows all.
+        num_beam_groups: groups of beams that are chosen one after another (Vijayakumar et al. 2018, "Diverse Beam
+            Search").
+        diversity_penalty: λ, what a token loses for each hypothesis of an earlier group that took it at the same step.
+        no_repeat_ngram_size: no n-gram of this size comes twice; 0 allows all.
         forbidden: tokens never to be written.
 
     Raises:
@@ -91,15 +92,25 @@ def beam_search(
         ValueError: an option outside its range, a coverage penalty without attention, tokens that the decoder doesn't
             know, a row for which the options leave no token, logits that are NaN or infinite.
     """
-    options = _Options(stop, width, groups, diversity, length_penalty, coverage_penalty, n_best, no_repeat, forbidden)
+    options = _Options(
+        stop,
+        num_beams,
+        num_beam_groups,
+        diversity_penalty,
+        length_penalty,
+        coverage_penalty,
+        n_best,
+        no_repeat_ngram_size,
+        forbidden,
+    )
     check_options(
-        width=width,
+        num_beams=num_beams,
         n_best=n_best,
-        groups=groups,
-        diversity=diversity,
+        num_beam_groups=num_beam_groups,
+        diversity_penalty=diversity_penalty,
         length_penalty=length_penalty,
         coverage_penalty=coverage_penalty,
-        no_repeat=no_repeat,
+        no_repeat_ngram_size=no_repeat_ngram_size,
     )
     check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
@@ -119,31 +130,31 @@ def beam_search(
 
 def check_options(
     *,
-    width: int,
+    num_beams: int,
     n_best: int,
-    groups: int,
-    diversity: float,
+    num_beam_groups: int,
+    diversity_penalty: float,
     length_penalty: float,
     coverage_penalty: float,
-    no_repeat: int,
+    no_repeat_ngram_size: int,
 ) -> None:
     """Looks at what `beam_search` can refuse before there is anything to search.
 
     Raises:
         ValueError: an option outside its range.
     """
-    whole(1, width=width, n_best=n_best, groups=groups)
-    whole(0, no_repeat=no_repeat)
-    finite(diversity=diversity, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
-    if n_best > width:
-        raise ValueError(f"width={width} and n_best={n_best}: 1 or more, n_best at most the width")
-    if width % groups:
-        raise ValueError(f"groups={groups}: a divisor of width={width}")
+    whole(1, num_beams=num_beams, n_best=n_best, num_beam_groups=num_beam_groups)
+    whole(0, no_repeat_ngram_size=no_repeat_ngram_size)
+    finite(diversity_penalty=diversity_penalty, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
+    if n_best > num_beams:
+        raise ValueError(f"num_beams={num_beams} and n_best={n_best}: 1 or more, n_best at most num_beams")
+    if num_beams % num_beam_groups:
+        raise ValueError(f"num_beam_groups={num_beam_groups}: a divisor of num_beams={num_beams}")
 
 
 @dataclass
 class _Finished:
-    """Ended hypotheses of all rows: (batch, width, …), in the order in which they ended."""
+    """Ended hypotheses of all rows: (batch, num_beams, …), in the order in which they ended."""
 
     tokens: Tensor
     lengths: Tensor
@@ -158,31 +169,31 @@ class _Beam:
 
     Attributes:
         rows: (open,) which rows of the batch are still searched.
-        log_probability: (open, width) of the open hypotheses; −∞ where a place is taken by an ended one.
-        tokens: (open, width, length) what they have written.
+        log_probability: (open, num_beams) of the open hypotheses; −∞ where a place is taken by an ended one.
+        tokens: (open, num_beams, length) what they have written.
     """
 
     def __init__(
         self, options: _Options, start: Tensor, most: Tensor, least: Tensor, state: DecoderState, memory: Any
     ) -> None:
-        batch, width, device = len(start), options.width, start.device
+        batch, num_beams, device = len(start), options.num_beams, start.device
         self.options = options
         self.rows = torch.arange(batch, device=device)
         self.most, self.least = most, least
-        self.latest = start.repeat_interleave(width)
-        several = self.rows.repeat_interleave(width)
+        self.latest = start.repeat_interleave(num_beams)
+        several = self.rows.repeat_interleave(num_beams)
         self.state, self.memory = select(state, several), select(memory, several)
-        self.tokens = start.new_zeros(batch, width, 0)
-        self.log_probability = torch.full((batch, width), -torch.inf, device=device)
-        self.log_probability[:, :: width // options.groups] = 0.0  # each group begins with one hypothesis
-        self.places = torch.full((batch, options.groups), width // options.groups, device=device)
-        self.weights: Tensor | None = None  # (open, width, length, source)
+        self.tokens = start.new_zeros(batch, num_beams, 0)
+        self.log_probability = torch.full((batch, num_beams), -torch.inf, device=device)
+        self.log_probability[:, :: num_beams // options.num_beam_groups] = 0.0  # each group begins with one hypothesis
+        self.places = torch.full((batch, options.num_beam_groups), num_beams // options.num_beam_groups, device=device)
+        self.weights: Tensor | None = None  # (open, num_beams, length, source)
         longest = int(most.max()) if batch else 0
         self.finished = _Finished(
-            start.new_full((batch, width, longest), options.stop),
-            start.new_zeros(batch, width),
-            torch.full((batch, width), -torch.inf, device=device),
-            torch.full((batch, width), -torch.inf, device=device),
+            start.new_full((batch, num_beams, longest), options.stop),
+            start.new_zeros(batch, num_beams),
+            torch.full((batch, num_beams), -torch.inf, device=device),
+            torch.full((batch, num_beams), -torch.inf, device=device),
             start.new_zeros(batch),
         )
         at_once = most == 0  # nothing may be written: the empty text, which nobody has scored
@@ -217,27 +228,31 @@ class _Beam:
         return scores.masked_fill(broken.unsqueeze(1), -torch.inf)
 
     def _allowed(self, scores: Tensor) -> Tensor:
-        """Log probabilities (open × width, vocabulary) of what may come next."""
+        """Log probabilities (open × num_beams, vocabulary) of what may come next."""
         options = self.options
         scores = forbid(scores, options.forbidden)
-        early = self.least.gt(self.tokens.shape[2]).repeat_interleave(options.width)
+        early = self.least.gt(self.tokens.shape[2]).repeat_interleave(options.num_beams)
         scores[:, options.stop].masked_fill_(early, -torch.inf)
-        return forbid_repeats(scores, self.tokens.flatten(0, 1), options.no_repeat)
+        return forbid_repeats(scores, self.tokens.flatten(0, 1), options.no_repeat_ngram_size)
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations, (open, width) each: of which hypothesis, by which token, log probability."""
+        """The best continuations, (open, num_beams) each: of which hypothesis, by which token, log probability."""
         options, rows, vocabulary = self.options, len(self.rows), scores.shape[-1]
-        size = options.width // options.groups
-        totals = (self.log_probability.unsqueeze(-1) + scores.view(rows, options.width, vocabulary)).view(
-            rows, options.groups, size * vocabulary
+        size = options.num_beams // options.num_beam_groups
+        totals = (self.log_probability.unsqueeze(-1) + scores.view(rows, options.num_beams, vocabulary)).view(
+            rows, options.num_beam_groups, size * vocabulary
         )
         taken = totals.new_zeros(rows, vocabulary)  # hypotheses of earlier groups that took each token
         origins: list[Tensor] = []
         chosen: list[Tensor] = []
         values: list[Tensor] = []
-        for group in range(options.groups):
+        for group in range(options.num_beam_groups):
             total = totals[:, group]
-            ranked = total - options.diversity * taken.repeat(1, size) if group and options.diversity else total
+            ranked = (
+                total - options.diversity_penalty * taken.repeat(1, size)
+                if group and options.diversity_penalty
+                else total
+            )
             best = ranked.topk(size, dim=1).indices
             value = total.gather(1, best)
             place = torch.arange(size, device=total.device)
@@ -252,8 +267,8 @@ class _Beam:
     def _reorder(
         self, origins: Tensor, tokens: Tensor, values: Tensor, state: DecoderState, weights: Tensor | None
     ) -> None:
-        width = self.options.width
-        flat = (origins + torch.arange(len(origins), device=origins.device).unsqueeze(1) * width).flatten()
+        num_beams = self.options.num_beams
+        flat = (origins + torch.arange(len(origins), device=origins.device).unsqueeze(1) * num_beams).flatten()
         self.state = select(state, flat)
         self.latest = tokens.flatten()
         self.log_probability = values
@@ -272,7 +287,7 @@ class _Beam:
         self.weights = latest
 
     def _end(self, ended: Tensor, *, cut: bool) -> None:
-        """Moves hypotheses (open, width) from the beam to the finished ones."""
+        """Moves hypotheses (open, num_beams) from the beam to the finished ones."""
         row, place = ended.nonzero(as_tuple=True)
         if not len(row):
             return
@@ -290,7 +305,7 @@ class _Beam:
                 finished.weights = self.weights.new_zeros(*finished.lengths.shape, steps, source)
             finished.weights[home, slot, :length] = self.weights[row, place]
         finished.count[self.rows] += ended.sum(1)
-        size = self.options.width // self.options.groups
+        size = self.options.num_beams // self.options.num_beam_groups
         self.places = self.places - ended.view(len(ended), -1, size).sum(-1)
         self.log_probability = self.log_probability.masked_fill(ended, -torch.inf)
 
@@ -317,8 +332,8 @@ class _Beam:
         if bool(kept.all()):
             return
         index = kept.nonzero()[:, 0]
-        width = self.options.width
-        several = (index.unsqueeze(1) * width + torch.arange(width, device=index.device)).flatten()
+        num_beams = self.options.num_beams
+        several = (index.unsqueeze(1) * num_beams + torch.arange(num_beams, device=index.device)).flatten()
         self.state, self.memory = select(self.state, several), select(self.memory, several)
         self.latest = self.latest[several]
         self.rows, self.most, self.least = self.rows[index], self.most[index], self.least[index]
@@ -334,7 +349,7 @@ class _Beam:
         if bool(blocked.any()):
             raise blocked_row(int(blocked.int().argmax()))
         scores = finished.scores
-        if self.options.groups > 1:  # groups may have found the same text
+        if self.options.num_beam_groups > 1:  # groups may have found the same text
             same = (finished.tokens.unsqueeze(1) == finished.tokens.unsqueeze(2)).all(-1)
             same &= finished.lengths.unsqueeze(1) == finished.lengths.unsqueeze(2)
             scores = scores.masked_fill(same.tril(-1).any(-1), -torch.inf)

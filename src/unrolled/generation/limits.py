@@ -105,7 +105,7 @@ def undefined_row(row: int) -> RowError:
 
 def blocked_row(row: int) -> RowError:
     """The error for a row in which the options leave nothing to write."""
-    return RowError(row, "no token is allowed any more; lower min_length or no_repeat")
+    return RowError(row, "no token is allowed any more; lower min_length or no_repeat_ngram_size")
 
 
 def per_row(value: int | Tensor, like: Tensor, name: str) -> Tensor:

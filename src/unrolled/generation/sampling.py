@@ -44,7 +44,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    no_repeat: int = 0,
+    no_repeat_ngram_size: int = 0,
     forbidden: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Generated:
@@ -61,7 +61,7 @@ def sample(
         temperature: divides the logits; 0 is the limit, the most probable token (greedy).
         top_k: keep the k most probable tokens only.
         top_p: keep the smallest set of tokens with at least this probability (Holtzman et al. 2020).
-        no_repeat: no n-gram of this size comes twice; 0 allows all.
+        no_repeat_ngram_size: no n-gram of this size comes twice; 0 allows all.
         forbidden: tokens never to be written, such as the start symbol.
         generator: source of randomness, on the decoder's device; None: torch's own.
 
@@ -70,7 +70,7 @@ def sample(
         ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a length below 0, tokens that the
             decoder doesn't know, a row for which the options leave no token, or logits that are NaN or infinite.
     """
-    _check(temperature, top_k, top_p, no_repeat)
+    _check(temperature, top_k, top_p, no_repeat_ngram_size)
     check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     longest = int(most.max()) if len(most) else 0
@@ -91,8 +91,8 @@ def sample(
         state, logits = decoded.state, decoded.logits.clone()
         log_probabilities = logits.float().log_softmax(-1)
         logits = forbid(logits, forbidden)
-        if no_repeat and step:
-            logits = forbid_repeats(logits, written[rows, :step], no_repeat)
+        if no_repeat_ngram_size and step:
+            logits = forbid_repeats(logits, written[rows, :step], no_repeat_ngram_size)
         if stop is not None:
             logits[:, stop].masked_fill_(step < least[rows], -torch.inf)
         logits = _some_allowed(logits, finished, log_probabilities, rows)
@@ -138,7 +138,7 @@ def greedy(
     )
 
 
-def own_inputs(
+def scheduled_sampling(
     decoder: Decoder,
     tokens: Tensor,
     state: DecoderState,
@@ -217,8 +217,8 @@ def _draw(
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 
-def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat: int) -> None:
-    whole(0, no_repeat=no_repeat)
+def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat_ngram_size: int) -> None:
+    whole(0, no_repeat_ngram_size=no_repeat_ngram_size)
     check_temperature(temperature)
     if top_k is not None:
         whole(1, top_k=top_k)

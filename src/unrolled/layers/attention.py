@@ -40,7 +40,7 @@ class Attended(NamedTuple):
 class Attention(nn.Module, ABC):
     """Queries about a source. Rows without a source get a zero context and zero weights; padding never matters.
 
-    A new one needs `prepare` and `forward`; with weights over the source, `WeighingAttention` asks for less.
+    A new one needs `prepare` and `forward`; with weights over the source, `SoftAttention` asks for less.
 
     Args:
         source_size: features of `Encoded.values`, and of `Encoded.summary`.
@@ -107,7 +107,7 @@ class SummaryAttention(Attention):
         return Attended(memory.values.expand(-1, queries.shape[1], -1), None, state)
 
 
-class WeighingAttention(Attention):
+class SoftAttention(Attention):
     """A weighted mean of the values. Subclasses say what the keys are, and how queries score them."""
 
     at_once = True  # whether all steps may be scored in one call of `score`
@@ -161,7 +161,7 @@ class WeighingAttention(Attention):
         return weights.to(memory.values.dtype) @ memory.values, weights
 
 
-class DotAttention(WeighingAttention):
+class DotAttention(SoftAttention):
     """score(q, v) = q · v, optionally over √size (Luong et al. 2015, eq. 8, "dot"; Vaswani et al. 2017, eq. 1).
 
     Args:
@@ -191,7 +191,7 @@ class DotAttention(WeighingAttention):
         return queries @ memory.keys.transpose(1, 2)
 
 
-class MultiplicativeAttention(WeighingAttention):
+class MultiplicativeAttention(SoftAttention):
     """score(q, v) = q · W v (Luong et al. 2015, "Effective Approaches to Attention-based NMT", eq. 8, "general")."""
 
     def __init__(self, source_size: int, query_size: int) -> None:
@@ -207,7 +207,7 @@ class MultiplicativeAttention(WeighingAttention):
         return queries @ memory.keys.transpose(1, 2)
 
 
-class TanhAttention(WeighingAttention):
+class TanhAttention(SoftAttention):
     """score(q, v_i) = w · tanh(W q + b + U v_i + what is remembered of place i): what its subclasses share.
 
     Args:

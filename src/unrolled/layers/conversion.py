@@ -102,7 +102,7 @@ def _obstacle(cell: Any) -> str | None:
         return f"its projections are smaller than hidden_size, and projection_size={cell.projection_size} is not"
     noise = {name: getattr(cell, name) for name in ("recurrent_dropout", "weight_drop")}
     noise |= {"candidate_dropout": getattr(cell, "candidate_dropout", 0.0)}
-    noise |= {"zoneout": cell.zoneout} if getattr(cell, "zones", False) else {}
+    noise |= {"zoneout": cell.zoneout} if getattr(cell, "has_zoneout", False) else {}
     found = next((f"{name}={value}" for name, value in noise.items() if value), None)
     return None if found is None else f"it has no noise inside a layer ({found})"
 

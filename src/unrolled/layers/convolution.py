@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class BandFilters(nn.Module):
+class CausalConvolution(nn.Module):
     """Filters over the features of a frame and of those before it, of widths 5 and 3 and stride 2, with ReLU.
 
     They never look ahead, so that each frame can be answered as it comes.
@@ -13,7 +13,7 @@ class BandFilters(nn.Module):
         input_size: features of a frame, in an order such as that of frequency.
         num_filters: of each of the two layers.
         frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
-        norm: batch normalisation (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places. Each
+        norm: batch normalization (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places. Each
             process has its own numbers for it, unless Lightning's `sync_batchnorm` joins them.
     """
 
@@ -38,7 +38,7 @@ class BandFilters(nn.Module):
         Args:
             frames: (batch, time, features).
             state: as it was given back for the frames before.
-            valid: (batch, time) bool: frames from which the normalisation learns. None for all.
+            valid: (batch, time) bool: frames from which the normalization learns. None for all.
 
         Returns:
             (batch, time, output_size), and the state.
@@ -53,14 +53,14 @@ class BandFilters(nn.Module):
         return found.reshape(batch, time, self.output_size), (read[:, :, time:], halved[:, :, time:])
 
     def _rectified(self, values: Tensor, layer: int, valid: Tensor | None) -> Tensor:
-        """ReLU of (batch, filters, time, places), normalised if need be."""
+        """ReLU of (batch, filters, time, places), normalized if need be."""
         if self.norms is None:
             return torch.relu(values)
         norm = self.norms[layer]
         if valid is None or not self.training:  # what stands in the padding is seen by no valid frame
             return torch.relu(norm(values.flatten(2)).view_as(values))
         by_frame = values.transpose(1, 2)
-        normalised = torch.zeros_like(by_frame)
+        normalized = torch.zeros_like(by_frame)
         if bool(valid.any()):
-            normalised[valid] = norm(by_frame[valid])
-        return torch.relu(normalised).transpose(1, 2)
+            normalized[valid] = norm(by_frame[valid])
+        return torch.relu(normalized).transpose(1, 2)

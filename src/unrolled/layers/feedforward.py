@@ -11,7 +11,8 @@ from unrolled.shapes import expect
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
-    "logistic": nn.Sigmoid,
+    "sigmoid": nn.Sigmoid,
+    "logistic": nn.Sigmoid,  # as some papers call it
     "softsign": nn.Softsign,
 }
 
@@ -26,7 +27,7 @@ class FeedForward(nn.Module):
         input_size: features of an input.
         hidden_size: units of each layer.
         num_layers: layers, each a product, a bias and the activation.
-        activation: "relu", "tanh", "logistic" or "softsign".
+        activation: "relu", "tanh", "sigmoid" or "softsign".
         dropout: probability of an output to be dropped on its way to the next layer.
         variational_dropout: drop the same features at all steps of a pass.
         residual: a layer whose input and output have equal sizes adds its input to its output.
@@ -68,7 +69,7 @@ class FeedForward(nn.Module):
         """Nothing is remembered."""
         return ()
 
-    def learnable(self) -> list[bool]:
+    def learnable_state(self) -> list[bool]:
         """Nothing is remembered, so there is nothing to begin with."""
         return []
 

@@ -1,9 +1,9 @@
-"""Hard attention: one place of the source instead of a mean of all, chosen at random and taught by what came of it.
+"""Hard attention: one place of the source instead of a mean of all, chosen at random and trained by what came of it.
 
     s_t ~ Multinoulli(a_t),  context_t = value_{s_t}
 
-Xu et al. 2015, "Show, Attend and Tell", section 4.1. A choice has no gradient: `choice_loss` makes the likelier what a
-text was better off with (REINFORCE, Williams 1992).
+Xu et al. 2015, "Show, Attend and Tell", section 4.1. A sample has no gradient: `hard_attention_loss`
+makes those places more likely that led to a better text (REINFORCE, Williams 1992).
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from unrolled.losses import Loss
 from unrolled.shapes import expect
 
 
-class Choices(NamedTuple):
+class HardAttentionSample(NamedTuple):
     """What was chosen for each text so far, as `DecoderState.attention` of a decoder with hard attention."""
 
     log_probability: Tensor  # (batch,) of all choices together, in nats
@@ -51,14 +51,14 @@ class HardAttention(AdditiveAttention):
     def start(self, memory: Memory) -> Any:
         """Nothing has been chosen."""
         nothing = memory.values.new_zeros(len(memory.values), dtype=torch.float32)
-        return Choices(nothing, nothing)
+        return HardAttentionSample(nothing, nothing)
 
     def forward(self, query: Tensor, memory: Memory, state: Any) -> Attended:
         """One step: query (batch, query) -> context (batch, value), weights (batch, source), the choices so far."""
         mean, weights, _ = super().forward(query, memory, None)
         if weights is None or weights.shape[1] == 0:
             return Attended(mean, weights, state)
-        for name, leaf in zip(Choices._fields, state, strict=True):
+        for name, leaf in zip(HardAttentionSample._fields, state, strict=True):
             expect(leaf, "batch", batch=len(mean), name=f"state.{name}")
         there = memory.mask.any(1)
         chances = weights.where(there.unsqueeze(1), torch.ones_like(weights))  # a row without a source draws, too
@@ -69,15 +69,20 @@ class HardAttention(AdditiveAttention):
             chosen, hard = chances.argmax(1, keepdim=True), there
         value = memory.values.take_along_dim(chosen.unsqueeze(-1), dim=1).squeeze(1)
         logs = chances.clamp(min=torch.finfo(chances.dtype).tiny).log()
-        choices = Choices(
+        choices = HardAttentionSample(
             state.log_probability + logs.take_along_dim(chosen, dim=1).squeeze(1) * hard,
             state.entropy - (weights * logs).sum(1),
         )
         return Attended(value.where(hard.unsqueeze(1), mean), weights, choices)
 
 
-def choice_loss(
-    rewards: Tensor, baseline: float | Tensor, choices: Choices, *, weight: float = 1.0, entropy: float = 0.0
+def hard_attention_loss(
+    rewards: Tensor,
+    baseline: float | Tensor,
+    choices: HardAttentionSample,
+    *,
+    weight: float = 1.0,
+    entropy: float = 0.0,
 ) -> Loss:
     """−Σ (λ_r (r − b) log p(s) + λ_e H) over texts, whose gradient is Xu et al.'s eq. 12 without that of the words.
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends import Choice, check_name, choose
+from unrolled.backends import BackendChoice, check_name, choose
 from unrolled.backends.running import run, run_both
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import hooked, settled
@@ -156,7 +156,7 @@ class Recurrent(nn.Module):
         self.initial = nn.ParameterList()
         if learned_initial_state:
             like = next(self.cells.parameters())
-            first = zip(leaves(self._cells_state(1, like)), self.learnable(), strict=True)
+            first = zip(leaves(self._cells_state(1, like)), self.learnable_state(), strict=True)
             self.initial.extend(nn.Parameter(leaf[0].clone()) for leaf, learned in first if learned)
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
@@ -165,14 +165,14 @@ class Recurrent(nn.Module):
         if len(self.initial) == 0:
             return state
         learned = iter(self.initial)
-        own = zip(leaves(state), self.learnable(), strict=True)
+        own = zip(leaves(state), self.learnable_state(), strict=True)
         return rebuild(state, [next(learned).to(like).expand_as(leaf) if free else leaf for leaf, free in own])
 
-    def learnable(self) -> list[bool]:
-        """For each tensor of a state, in the order of `leaves`, whether it may be learned: clocks may not."""
+    def learnable_state(self) -> list[bool]:
+        """For each tensor of a state, in the order of `leaves`, whether it may be learned: counters may not."""
         like = torch.empty(0)
         cells = [cell for layer in self._layers() for cell in layer]
-        return [n not in cell.clocks for cell in cells for n in range(len(leaves(cell.initial_state(1, like=like))))]
+        return [n not in cell.counters for cell in cells for n in range(len(leaves(cell.initial_state(1, like=like))))]
 
     def _cells_state(self, batch: int, like: Tensor) -> tuple[Any, ...]:
         states = [[cell.initial_state(batch, like=like) for cell in layer] for layer in self._layers()]
@@ -277,7 +277,7 @@ class Recurrent(nn.Module):
         between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
 
-    def choices(self, inputs: Tensor, *, ragged: bool = False) -> list[Choice]:
+    def backend_choices(self, inputs: Tensor, *, ragged: bool = False) -> list[BackendChoice]:
         """Which backend each layer takes on inputs (batch, time, input) in the present mode, and why."""
         batch, time = inputs.shape[:2]
         firsts = [settled(layer[0]) for layer in self._layers()]

@@ -70,7 +70,7 @@ class SequenceClassifier(nn.Module):
         return self.read_out(self.encoder(source, lengths))
 
     def read_out(self, encoded: Encoded) -> Tensor:
-        """What is said about a source that was encoded: (batch, outputs), not normalised."""
+        """What is said about a source that was encoded: (batch, outputs), not normalized."""
         return self.output(self.dropout(self.pooling(encoded)))
 
     def initial_state(self, batch: int) -> ClassifierState:

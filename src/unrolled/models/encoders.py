@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unrolled.layers.convolution import BandFilters
+from unrolled.layers.convolution import CausalConvolution
 from unrolled.layers.dropout import EmbeddingDropout, SequenceDropout, TokenDropout
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
@@ -178,18 +178,18 @@ class FeatureEncoder(SteppedEncoder):
         hidden_size: overrides the core's own.
         num_layers: overrides the core's own.
         bidirectional: read in both directions.
-        filters: learnt filters, with ReLU, that each frame passes first; on overlapping patches they are a small
+        filters: learned filters, with ReLU, that each frame passes first; on overlapping patches they are a small
             convolution whose places are read in order. None for none.
-        band_filters: learnt filters, with ReLU, that move along the features of each frame, which have to be in an
-            order such as that of frequency: what is learnt of a voice at one place is known at its neighbours. Two
+        conv_channels: learned filters, with ReLU, that move along the features of each frame, which have to be in an
+            order such as that of frequency: what is learned of a voice at one place is known at its neighbours. Two
             layers, each of which halves the places. They come before `filters`. None for none.
-        band_frames: how many frames such a filter sees: each and those before it.
-        band_norm: batch normalisation of what these filters find.
+        conv_frames: how many frames such a filter sees: each and those before it.
+        conv_norm: batch normalization of what these filters find.
         input_dropout: dropout on what the core reads.
         variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
 
     Raises:
-        ValueError: a size below one, options of band_filters without them, a probability outside [0, 1).
+        ValueError: a size below one, options of conv_channels without them, a probability outside [0, 1).
     """
 
     def __init__(
@@ -201,21 +201,26 @@ class FeatureEncoder(SteppedEncoder):
         num_layers: int | None = None,
         bidirectional: bool = True,
         filters: int | None = None,
-        band_filters: int | None = None,
-        band_frames: int = 1,
-        band_norm: bool = False,
+        conv_channels: int | None = None,
+        conv_frames: int = 1,
+        conv_norm: bool = False,
         input_dropout: float = 0.0,
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "filters": filters, "band_filters": band_filters, "band_frames": band_frames}
+        sizes = {
+            "input_size": input_size,
+            "filters": filters,
+            "conv_channels": conv_channels,
+            "conv_frames": conv_frames,
+        }
         if any(size is not None and size < 1 for size in sizes.values()):
             raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: 1 or more")
-        if band_filters is None and (band_frames > 1 or band_norm):
-            raise ValueError(f"band_frames={band_frames} and band_norm={band_norm} are of band_filters, which is None")
+        if conv_channels is None and (conv_frames > 1 or conv_norm):
+            raise ValueError(f"conv_frames={conv_frames} and conv_norm={conv_norm} are of conv_channels, which is None")
         self.input_size = input_size
         self.bands = (
-            None if band_filters is None else BandFilters(input_size, band_filters, band_frames, norm=band_norm)
+            None if conv_channels is None else CausalConvolution(input_size, conv_channels, conv_frames, norm=conv_norm)
         )
         read = input_size if self.bands is None else self.bands.output_size
         self.filters = None if filters is None else nn.Linear(read, filters)
@@ -234,7 +239,7 @@ class FeatureEncoder(SteppedEncoder):
         return Encoded(values, lengths, self._summary(values, lengths))
 
     def embed(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Frames (batch, time, features) -> (batch, time, what the core reads); see `BandFilters` for valid."""
+        """Frames (batch, time, features) -> (batch, time, what the core reads); see `CausalConvolution` for valid."""
         expect(source, "batch time features", features=self.input_size, name="source")
         return self._filtered(source if self.bands is None else self.bands(source, valid=valid)[0])
 

@@ -1,6 +1,6 @@
 """From numbers as they are found to the frames that a network reads: sensor series and pictures.
 
-A reader is fitted on the training part, travels in the checkpoint as plain data and needs torch alone.
+An extractor is fitted on the training split, travels in the checkpoint as plain data and needs torch alone.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +14,8 @@ from unrolled.shapes import expect
 from unrolled.wording import counted
 
 
-class Reader(nn.Module, ABC):
-    """Turns one source into frames (time, output_size); no parameter, nothing learnt by gradients."""
+class FeatureExtractor(nn.Module, ABC):
+    """Turns one source into frames (time, output_size); no parameter, nothing learned by gradients."""
 
     output_size: int
 
@@ -29,7 +29,7 @@ class Reader(nn.Module, ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `unrolled.build` makes this reader again."""
+        """Plain data from which `unrolled.build` makes this extractor again."""
 
 
 _ROUNDING = 4  # last places of a number: what varies by no more is constant
@@ -78,14 +78,14 @@ class Moments:
         return self._mean.tolist(), scales.tolist()
 
 
-def _normalisation(centers: Sequence[float], scales: Sequence[float], size: int, what: str) -> tuple[Tensor, Tensor]:
+def _normalization(centers: Sequence[float], scales: Sequence[float], size: int, what: str) -> tuple[Tensor, Tensor]:
     if not len(centers) == len(scales) == size or not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"centers and scales have {len(centers)} and {len(scales)} numbers, expected {size} {what}")
     return torch.tensor(centers, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
 
 
-class SeriesReader(Reader):
-    """Channels that were measured at the same times, each normalised by what the training part has shown.
+class SeriesScaler(FeatureExtractor):
+    """Channels that were measured at the same times, each normalized by what the training split has shown.
 
     Args:
         channels: their names.
@@ -102,12 +102,12 @@ class SeriesReader(Reader):
             raise ValueError("a series has one channel or more")
         self.channels = list(channels)
         self.output_size = len(self.channels)
-        self.centers, self.scales = _normalisation(centers, scales, self.output_size, "channels")
+        self.centers, self.scales = _normalization(centers, scales, self.output_size, "channels")
 
     @classmethod
-    def fit(cls, series: Sequence[Tensor], channels: Sequence[str], *, normalise: bool = True) -> Self:
-        """Centers and scales of the training part; without normalisation the numbers stay as they are."""
-        if not normalise:
+    def fit(cls, series: Sequence[Tensor], channels: Sequence[str], *, normalize: bool = True) -> Self:
+        """Centers and scales of the training split; without normalization the numbers stay as they are."""
+        if not normalize:
             return cls(channels, [0.0] * len(channels), [1.0] * len(channels))
         moments = Moments()
         for one in series:
@@ -115,7 +115,7 @@ class SeriesReader(Reader):
         return cls(channels, *moments.result())
 
     def forward(self, source: Tensor) -> Tensor:
-        """(time, channels) of any kind of number -> the same, normalised, in float32.
+        """(time, channels) of any kind of number -> the same, normalized, in float32.
 
         The center is subtracted in float64: a float32 far from zero holds the offset and no series.
 
@@ -138,7 +138,7 @@ class SeriesReader(Reader):
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "_target_": "unrolled.SeriesReader",
+            "_target_": "unrolled.SeriesScaler",
             "channels": self.channels,
             "centers": self.centers.tolist(),
             "scales": self.scales.tolist(),
@@ -148,7 +148,7 @@ class SeriesReader(Reader):
 ORDERS = ("rows", "columns", "pixels", "patches")
 
 
-class PictureReader(Reader):
+class ImageSequence(FeatureExtractor):
     """A picture as a sequence: row by row, column by column, pixel by pixel or patch by patch.
 
     Patches are read as a page is. Where the stride is shorter than the patch they overlap, and an encoder with
@@ -156,7 +156,7 @@ class PictureReader(Reader):
 
     Args:
         size: height and width in pixels; other pictures are resized, with antialiasing.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for grey, 3 for color.
         order: "rows", "columns", "pixels" or "patches".
         patch: edge of a patch in pixels.
         stride: pixels from one patch to the next; by default the edge, so that none overlap.
@@ -228,7 +228,7 @@ class PictureReader(Reader):
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "_target_": "unrolled.PictureReader",
+            "_target_": "unrolled.ImageSequence",
             "size": list(self.size),
             "channels": self.channels,
             "order": self.order,

@@ -1,4 +1,4 @@
-"""Any picture as a tensor: read, made RGB or grey, brought to one size, normalised. Pillow does the reading."""
+"""Any picture as a tensor: read, made RGB or grey, brought to one size, normalized. Pillow does the reading."""
 
 import inspect
 import io
@@ -87,7 +87,7 @@ class ImageTransform:
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     def picture(self, image: "Image.Image") -> "Image.Image":
-        """What of an RGB picture the network will see, before it is normalised."""
+        """What of an RGB picture the network will see, before it is normalized."""
         from PIL import Image, ImageOps
 
         side, size = (self.size, self.size), self.size

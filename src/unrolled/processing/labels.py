@@ -18,7 +18,7 @@ class _AnswerCodec(Codec):
     def __init__(self, source: Any, lowercase: bool, max_length: int | None) -> None:
         if not callable(getattr(source, "to_dict", None)):
             raise ValueError(
-                f"source is {article(type(source).__name__)}, expected a codec or a reader, which have to_dict()"
+                f"source is {article(type(source).__name__)}, expected a codec or an extractor, which have to_dict()"
             )
         self.source, self.lowercase, self.max_length = source, lowercase, max_length
 
@@ -37,7 +37,7 @@ class LabelCodec(_AnswerCodec):
 
     Args:
         labels: the classes, each once.
-        source: how what is classified is read: a text codec or a reader such as `AudioFeatures`.
+        source: how what is classified is read: a text codec or an extractor such as `AudioFeatures`.
         multiple: a source may have any number of labels, none included, instead of exactly one.
         lowercase: text is read in lower case.
         max_length: steps of a text that are read; None for all.
@@ -91,7 +91,7 @@ class LabelCodec(_AnswerCodec):
 
 
 class NumberCodec(_AnswerCodec):
-    """Numbers, scaled for the network: (number − center) / scale, as fitted on the training part.
+    """Numbers, scaled for the network: (number − center) / scale, as fitted on the training split.
 
     Args:
         names: what each number is called.
@@ -131,7 +131,7 @@ class NumberCodec(_AnswerCodec):
         if bounded and (any(self.centers) or any(scale != 1 for scale in self.scales)):
             raise ValueError("bounded numbers are probabilities: centers are 0 and scales are 1")
 
-    def normalised(self, numbers: Sequence[float]) -> list[float]:
+    def normalized(self, numbers: Sequence[float]) -> list[float]:
         """What a network learns instead of numbers in their own units, computed in Python's doubles."""
         return [(n - center) / scale for n, center, scale in zip(numbers, self.centers, self.scales, strict=True)]
 

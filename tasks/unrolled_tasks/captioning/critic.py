@@ -19,10 +19,10 @@ _END = "<end>"  # counts as a word, so that breaking off costs something
 _CHUNKS = 4
 
 
-class Outcome(NamedTuple):
+class CriticResult(NamedTuple):
     """What a step of self-critical training gives."""
 
-    loss: Tensor  # to be minimised; its gradient is the policy gradient per sampled token
+    loss: Tensor  # to be minimized; its gradient is the policy gradient per sampled token
     reward: float  # mean of the samples
 
 
@@ -73,7 +73,7 @@ class SelfCritic:
         references: Sequence[Sequence[str]],
         codec: Codec,
         options: Search,
-    ) -> Outcome:
+    ) -> CriticResult:
         """One step.
 
         Args:
@@ -108,7 +108,7 @@ class SelfCritic:
             loss = loss - (advantage[rows].unsqueeze(1) * said).masked_fill(~mask, 0.0).sum()
         decoder.train(mode)
         loss = loss / lengths.sum().clamp(min=1)
-        return Outcome(loss, float(rewards.mean()))
+        return CriticResult(loss, float(rewards.mean()))
 
     def _said(self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, codec: Codec) -> Tensor:
         """Log probability of each of the tokens (batch, time), with its graph."""

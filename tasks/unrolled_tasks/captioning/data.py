@@ -18,21 +18,21 @@ from unrolled.processing.text.captions import CaptionCodec
 from unrolled.processing.text.description import codec_from_dict
 from unrolled.training.console.terminal import shown
 from unrolled.training.data.arrays import Arrays, Pictures
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import Ints
 from unrolled.training.data.cache import cache_folder, made_once
-from unrolled.training.data.texts import (
+from unrolled.training.data.seq2seq import (
     Examples,
-    WritingData,
-    check_cut,
+    Seq2SeqData,
+    check_fractions,
     documents,
     left_out,
     only_one,
-    taught,
+    teacher_forcing_batch,
 )
 from unrolled.training.data.tokens import Tokens
 from unrolled.wording import article, counted
-from unrolled_tasks.captioning.features import kept_features
+from unrolled_tasks.captioning.features import cached_features
 from unrolled_tasks.captioning.preparation import Preparation
 from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
 
@@ -47,13 +47,13 @@ class CaptionBatch(NamedTuple):
     inputs: Tensor  # (batch, time) int64: the start symbol, then the caption
     targets: Tensor  # (batch, time) int64: the caption, then the stop symbol
     lengths: Tensor  # (batch,) tokens of the caption and its stop symbol
-    examples: Tensor  # (sources,) numbers of the images within their part
+    examples: Tensor  # (sources,) numbers of the images within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
     references: tuple[tuple[str, ...], ...] = ()  # all captions of each image, as they are encoded
     places: tuple[str, ...] = ()  # where each image stands
 
 
-class _Part(NamedTuple):
+class _Prepared(NamedTuple):
     tokens: Tokens  # a document for each caption
     owners: Ints  # (captions,) the image of each
     first: Ints  # (images + 1,) where the captions of each image begin
@@ -62,11 +62,11 @@ class _Part(NamedTuple):
     places: list[str]
 
 
-class CaptionData(WritingData[CaptionBatch]):
+class CaptionData(Seq2SeqData[CaptionBatch]):
     """Images with captions.
 
     Exactly one of `glyphs`, `files`, `karpathy` and `dataset` says where they come from. The codec is made from the
-    training captions alone. Every image is read once when the data are prepared, so that a broken one shows before
+    training captions alone. Every image is read once when the data are prepared, so that an unreadable one shows before
     training. Training captions longer than `max_length` tokens and training images without a caption are left out and
     counted.
 
@@ -77,23 +77,23 @@ class CaptionData(WritingData[CaptionBatch]):
         test_files: as `files`.
         karpathy: a file such as dataset_coco.json, with the images in `images`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its parts.
+        dataset_options: for it; `splits` names its splits.
         image: column of the image; None finds the usual names.
         captions: pattern of the columns with captions.
         images: folder of the named image files; None: beside their table.
-        broken: what to do with an unreadable image: "error", or "skip" it and count it.
+        on_error: what to do with an unreadable image: "error", or "skip" it and count it.
         max_pixels: a file with a larger picture is unreadable, without being decoded.
         transform: options of `unrolled.ImageTransform`.
         features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
             time.
-        mirrored: training images are learnt from as they are and, in the same epoch, mirrored.
+        horizontal_flip: training images are learned from as they are and, in the same epoch, mirrored.
         unit: what is written: "word", "subword" or "character".
         min_count: rarer words are unknown.
         vocabulary_size: at most, of words and subwords.
-        cleaned: captions in lower case, without punctuation.
+        clean: captions in lower case, without punctuation.
         batch_tokens: captions × longest of a process's batch, padding included.
         max_length: tokens of a training caption.
-        cut: fractions for parts that have no images of their own.
+        split_fractions: fractions for splits that have no images of their own.
         codec_from: the codec of a trained network, with its transform, instead of one made from these data.
         cache: folder for prepared data; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
         seed: decides what is random.
@@ -115,27 +115,27 @@ class CaptionData(WritingData[CaptionBatch]):
         image: str | None = None,
         captions: str = "caption*",
         images: str | None = None,
-        broken: str = "error",
+        on_error: str = "raise",
         max_pixels: int = MAX_PIXELS,
         transform: Annotated[Mapping[str, Any], ImageTransform] | None = None,
         features: str = "live",
-        mirrored: bool = False,
+        horizontal_flip: bool = False,
         unit: str = "word",
         min_count: int = 5,
         vocabulary_size: int = 10000,
-        cleaned: bool = True,
+        clean: bool = True,
         batch_tokens: int = 1024,
         max_length: int = 40,
-        cut: Sequence[float] = (0.9, 0.05, 0.05),
+        split_fractions: Sequence[float] = (0.9, 0.05, 0.05),
         codec_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         only_one("images", {"glyphs": glyphs, "files": files, "karpathy": karpathy, "dataset": dataset})
-        if unit not in _UNITS or broken not in ("error", "skip") or features not in ("live", "cached"):
+        if unit not in _UNITS or on_error not in ("raise", "skip") or features not in ("live", "cached"):
             raise DataError(
-                f"unit={unit!r} is one of {', '.join(_UNITS)}; broken={broken!r} is error or skip; "
+                f"unit={unit!r} is one of {', '.join(_UNITS)}; on_error={on_error!r} is raise or skip; "
                 f"features={features!r} is live or cached"
             )
         if min(batch_tokens, max_length, vocabulary_size, min_count, max_pixels) < 1 or (
@@ -147,8 +147,8 @@ class CaptionData(WritingData[CaptionBatch]):
             )
         if karpathy is not None and images is None:
             raise DataError("karpathy names files of images: say in which folder they lie by data.images")
-        check_cut(cut)
-        self._cut = [float(share) for share in cut]
+        check_fractions(split_fractions)
+        self._split_fractions = [float(share) for share in split_fractions]
         self._given_codec = None if codec_from is None else _caption_codec(codec_from)
         described = self._given_codec.image if self._given_codec else transform or {}
         try:
@@ -158,34 +158,34 @@ class CaptionData(WritingData[CaptionBatch]):
         if glyphs is not None:
             from unrolled_tasks.captioning.glyphs import GlyphSource
 
-            self._source: Source = GlyphSource(glyphs, self._transform.size, cut, seed)
-            self._cut = [1.0, 0.0, 0.0]  # it deals characters to parts itself
+            self._source: Source = GlyphSource(glyphs, self._transform.size, split_fractions, seed)
+            self._split_fractions = [1.0, 0.0, 0.0]  # it deals characters to splits itself
         elif dataset is not None:
             self._source = HubSource(dataset, dataset_options or {}, image, captions)
         elif karpathy is not None:
             self._source = KarpathySource(karpathy, images or "")
         else:
-            given = zip(PARTS, (files, validation_files, test_files), strict=True)
+            given = zip(SPLITS, (files, validation_files, test_files), strict=True)
             self._source = TableSource({p: each for p, each in given if each is not None}, image, captions, images)
         self._preparation = Preparation(
             source=self._source,
-            cut=self._cut,
+            split_fractions=self._split_fractions,
             given=self._given_codec,
             unit=unit,
             min_count=min_count,
             vocabulary_size=vocabulary_size,
-            cleaned=cleaned,
+            clean=clean,
             max_length=max_length,
-            broken=broken,
+            on_error=on_error,
             max_pixels=max_pixels,
         )
         self._max_pixels = max_pixels
-        self.features, self.mirrored = features, mirrored
+        self.features, self.horizontal_flip = features, horizontal_flip
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
         self._codec: CaptionCodec | None = None
-        self._parts: dict[str, _Part] = {}
-        self._looked: dict[str, list[Arrays]] = {}  # what the trunk says of a part, and of the part mirrored
+        self._parts: dict[str, _Prepared] = {}
+        self._looked: dict[str, list[Arrays]] = {}  # what the trunk says of a split, and of the split mirrored
         self._dropped: dict[str, int] = {}
 
     def prepare(self) -> None:
@@ -194,15 +194,15 @@ class CaptionData(WritingData[CaptionBatch]):
             return
         folder = made_once(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        for part in about["parts"]:
-            counts = np.asarray(about["counts"][part], dtype=np.int64)
-            self._parts[part] = _Part(
-                Tokens(folder / f"{part}.captions"),
+        for split in about["splits"]:
+            counts = np.asarray(about["counts"][split], dtype=np.int64)
+            self._parts[split] = _Prepared(
+                Tokens(folder / f"{split}.captions"),
                 np.repeat(np.arange(len(counts)), counts),
                 np.concatenate([[0], counts.cumsum()]),
-                Pictures(folder / f"{part}.images.arrow"),
-                about["texts"][part],
-                about["places"][part],
+                Pictures(folder / f"{split}.images.arrow"),
+                about["texts"][split],
+                about["places"][split],
             )
         self._dropped = about["dropped"]
         # The text is that of the cache, the image what this run asks for.
@@ -222,21 +222,21 @@ class CaptionData(WritingData[CaptionBatch]):
             raise RuntimeError("the captions are not encoded yet: call prepare() first")
         return self._codec
 
-    def parts(self) -> Sequence[str]:
-        """See `SequenceData.parts`."""
+    def splits(self) -> Sequence[str]:
+        """See `SequenceData.splits`."""
         return tuple(self._parts)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
         counts = ", ".join(
-            f"{part} {counted(len(of.pictures), 'image')} with {counted(len(of.owners), 'caption')}"
-            for part, of in self._parts.items()
+            f"{split} {counted(len(of.pictures), 'image')} with {counted(len(of.owners), 'caption')}"
+            for split, of in self._parts.items()
         )
         return (
             f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
-            + ("; training images from both sides" if self.mirrored else "")
+            + ("; training images from both sides" if self.horizontal_flip else "")
             + left_out(self._dropped)
-            + f"; scored: {self.scored_part}"
+            + f"; scored: {self.evaluated_split}"
         )
 
     def fingerprint(self) -> str:
@@ -246,22 +246,22 @@ class CaptionData(WritingData[CaptionBatch]):
         tokens = self._parts["train"].tokens
         return tokens.digest() + digest_in_folder(tokens.path.with_name("train.images.arrow"))
 
-    def examples(self, part: str, *, scored: bool) -> Examples:
-        """The captions of a part; to be scored, its images, each with all its captions."""
-        of = self._parts[part]
+    def examples(self, split: str, *, scored: bool) -> Examples:
+        """The captions of a split; to be scored, its images, each with all its captions."""
+        of = self._parts[split]
         lengths = of.tokens.lengths + 1
         if not scored:
-            lengths = np.tile(lengths, 2 if self.mirrored else 1)
+            lengths = np.tile(lengths, 2 if self.horizontal_flip else 1)
             return Examples(lengths[:, None], lengths)
         longest = np.maximum.reduceat(lengths, of.first[:-1]) if len(of.pictures) else lengths
         return Examples((longest * np.diff(of.first))[:, None], np.diff(of.first))
 
-    def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
+    def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
         """These captions and the images that they are about; to be scored, these images and all their captions.
 
         Captions and images beyond the last are the first ones again, mirrored.
         """
-        of = self._parts[part]
+        of = self._parts[split]
         if scored:
             images = rows
             captions = np.concatenate([np.arange(*of.first[row : row + 2]) for row in rows.tolist()])
@@ -269,12 +269,12 @@ class CaptionData(WritingData[CaptionBatch]):
         else:
             captions, way = rows % len(of.owners), rows // len(of.owners)
             images, about = np.unique(of.owners[captions] + way * len(of.pictures), return_inverse=True)
-        views = self._images(part, images)
+        views = self._images(split, images)
         images = images % len(of.pictures)
         return CaptionBatch(
             images=views,
             rows=torch.as_tensor(about),
-            **taught(documents(of.tokens, captions), self.codec().start)._asdict(),
+            **teacher_forcing_batch(documents(of.tokens, captions), self.codec().start)._asdict(),
             examples=torch.as_tensor(images),
             scale=scale,
             references=tuple(tuple(of.captions[of.first[row] : of.first[row + 1]]) for row in images.tolist()),
@@ -284,39 +284,39 @@ class CaptionData(WritingData[CaptionBatch]):
     def example(self, folder: Path) -> str:
         """The first scored image as the network sees it, in a file of its own."""
         path = folder / "example.png"
-        self.picture(self.scored_part, 0).save(path)
+        self.picture(self.evaluated_split, 0).save(path)
         return shown(path)
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
-        return "data=captioned_images data.files=FILE 'data.cut=[0,0,1]'"
+        return "data=captioned_images data.files=FILE 'data.split_fractions=[0,0,1]'"
 
-    def references(self, part: str) -> list[list[str]]:
-        """All captions of each image of a part."""
-        of = self._parts[part]
+    def references(self, split: str) -> list[list[str]]:
+        """All captions of each image of a split."""
+        of = self._parts[split]
         return [of.captions[begin:end] for begin, end in pairwise(of.first.tolist())]
 
-    def picture(self, part: str, row: int) -> Any:
+    def picture(self, split: str, row: int) -> Any:
         """What of an image the network sees, as a PIL image."""
-        one = self._parts[part].pictures[row]
+        one = self._parts[split].pictures[row]
         return self._transform.picture(read_image(one.source, one.path, max_pixels=self._max_pixels))
 
-    def _images(self, part: str, views: Ints) -> Tensor:
+    def _images(self, split: str, views: Ints) -> Tensor:
         """Images in ascending order; those beyond the last are the first ones mirrored."""
-        if part not in self._looked:
-            return self._read(part, views)
-        count = len(self._parts[part].pictures)
-        seen = [looked.read(views[views // count == way] % count) for way, looked in enumerate(self._looked[part])]
+        if split not in self._looked:
+            return self._read(split, views)
+        count = len(self._parts[split].pictures)
+        seen = [looked.read(views[views // count == way] % count) for way, looked in enumerate(self._looked[split])]
         return torch.cat(seen)
 
-    def _read(self, part: str, views: Ints) -> Tensor:
-        count = len(self._parts[part].pictures)
-        images = [self._transform(self._readable(part, view % count)) for view in views.tolist()]
+    def _read(self, split: str, views: Ints) -> Tensor:
+        count = len(self._parts[split].pictures)
+        images = [self._transform(self._readable(split, view % count)) for view in views.tolist()]
         return torch.stack([each.flip(-1) if view >= count else each for each, view in zip(images, views, strict=True)])
 
-    def _readable(self, part: str, row: int) -> Any:
-        one = self._parts[part].pictures[row]
-        name = one.path or self._parts[part].places[row]
+    def _readable(self, split: str, row: int) -> Any:
+        one = self._parts[split].pictures[row]
+        name = one.path or self._parts[split].places[row]
         return read_image(one.source, name, max_pixels=self._max_pixels)
 
     def _look(self) -> None:
@@ -327,24 +327,24 @@ class CaptionData(WritingData[CaptionBatch]):
         )
         if trainer is None or not isinstance(encoder, ImageEncoder):
             raise DataError("features=cached keeps what an ImageEncoder's trunk says, and this network has none")
-        if getattr(trainer.lightning_module, "trunk_from", None) is not None:
+        if getattr(trainer.lightning_module, "unfreeze_at_step", None) is not None:
             raise DataError(
-                "features=cached keeps what the trunk says, and a trunk that learns (task.trunk_from) would say "
+                "features=cached keeps what the trunk says, and a trunk that learns (task.unfreeze_at_step) would say "
                 "something else; leave one of the two out"
             )
         about = {
             "transform": self._transform.to_dict(),
             "images": self._source.fingerprint(),
             # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
-            "places": {part: of.places for part, of in self._parts.items()},
+            "places": {split: of.places for split, of in self._parts.items()},
         }
         device = trainer.strategy.root_device
-        views = {part: (np.arange(len(of.pictures)), partial(self._read, part)) for part, of in self._parts.items()}
-        found = kept_features(self._cache, encoder, views, about, device)
-        self._looked = {part: [features] for part, features in found.items()}
-        if self.mirrored and "train" in views:
+        views = {split: (np.arange(len(of.pictures)), partial(self._read, split)) for split, of in self._parts.items()}
+        found = cached_features(self._cache, encoder, views, about, device)
+        self._looked = {split: [features] for split, features in found.items()}
+        if self.horizontal_flip and "train" in views:
             rows, read = views["train"]
-            found = kept_features(self._cache, encoder, {"train": (rows + len(rows), read)}, about, device)
+            found = cached_features(self._cache, encoder, {"train": (rows + len(rows), read)}, about, device)
             self._looked["train"].append(found["train"])
 
 

@@ -22,37 +22,37 @@ _LOOKED = 32  # images that a trunk looks at together
 Images = Callable[[Ints], Tensor]  # numbers of images to (images, channels, height, width)
 
 
-def kept_features(
+def cached_features(
     cache: Path,
     encoder: ImageEncoder,
-    parts: Mapping[str, tuple[Ints, Images]],
+    splits: Mapping[str, tuple[Ints, Images]],
     about: Mapping[str, Any],
     device: torch.device,
 ) -> dict[str, Arrays]:
-    """What the encoder's trunk says of each part's images, from the cache if any run has asked before.
+    """What the encoder's trunk says of each split's images, from the cache if any run has asked before.
 
     Args:
         cache: folder of all prepared data.
         encoder: whose trunk looks.
-        parts: of each its name, the numbers of its images, and how they are read.
+        splits: of each its name, the numbers of its images, and how they are read.
         about: which images they are and how they are shown; with the trunk's hash it makes the name of the folder.
         device: where the trunk looks.
     """
-    numbers = {part: [int(rows[0]), len(rows)] if len(rows) else [] for part, (rows, _) in parts.items()}
+    numbers = {split: [int(rows[0]), len(rows)] if len(rows) else [] for split, (rows, _) in splits.items()}
     described = {"trunk": trunk_hash(encoder.trunk), "numbers": numbers, **about}
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
 
     def make(folder: Path) -> None:
         encoder.trunk.to(device)
-        for part, (rows, read) in parts.items():
+        for split, (rows, read) in splits.items():
             _log.info(
-                "%s looks at %s images of the %s part, once", type(encoder.trunk).__name__, f"{len(rows):,}", part
+                "%s looks at %s images of the %s split, once", type(encoder.trunk).__name__, f"{len(rows):,}", split
             )
-            write_arrays(folder / f"{part}.arrow", _seen(encoder, rows, read, device))
+            write_arrays(folder / f"{split}.arrow", _seen(encoder, rows, read, device))
         (folder / "about.json").write_text(json.dumps(described), encoding="utf-8")
 
     folder = made_once(cache / f"features-{name}", make)
-    return {part: Arrays(folder / f"{part}.arrow") for part in parts}
+    return {split: Arrays(folder / f"{split}.arrow") for split in splits}
 
 
 def _seen(encoder: ImageEncoder, rows: Ints, read: Images, device: torch.device) -> Iterator[Tensor]:

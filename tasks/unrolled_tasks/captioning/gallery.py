@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unrolled.training.console.outputs import write_text
-from unrolled.training.tasks.writing import Written
+from unrolled.training.tasks.seq2seq import Written
 from unrolled.wording import counted
 from unrolled_tasks.captioning.data import CaptionData
 from unrolled_tasks.captioning.scores import caption_scores, corpus_scores
@@ -34,22 +34,22 @@ ul { margin: 0; padding: 0 0 0 1rem; color: #555; font-size: .86rem } li { margi
 """
 
 
-def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, part: str, most: int) -> None:
+def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, split: str, most: int) -> None:
     """The page: the worst captions by CIDEr-D first, `most` of them evenly over all ranks.
 
     Args:
         path: the file.
-        written: all texts of the part.
+        written: all texts of the split.
         data: that they are about.
-        part: of the data.
+        split: of the data.
         most: images on the page.
     """
     ranked = sorted(zip(caption_scores(written), written, strict=True), key=lambda pair: (pair[0], pair[1].example))
     step = max(1, -(-len(ranked) // most))
     shown = ranked[::step]
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in corpus_scores(written).items() if "un" not in name)
-    head = f"{len(shown)} of {counted(len(ranked), 'image')} of the {part} part, worst first by CIDEr-D"
-    figures = "\n".join(_figure(score, item, data, part) for score, item in shown)
+    head = f"{len(shown)} of {counted(len(ranked), 'image')} of the {split} split, worst first by CIDEr-D"
+    figures = "\n".join(_figure(score, item, data, split) for score, item in shown)
     page = (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">\n'
@@ -59,8 +59,8 @@ def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, par
     write_text(path, page)
 
 
-def _figure(score: float, item: Written, data: CaptionData, part: str) -> str:
-    image = data.picture(part, item.example)
+def _figure(score: float, item: Written, data: CaptionData, split: str) -> str:
+    image = data.picture(split, item.example)
     image.thumbnail((_SIDE, _SIDE))
     content = io.BytesIO()
     kind = "PNG" if image.mode == "L" else "JPEG"

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from unrolled.training.data.arrays import Picture
-from unrolled.training.data.base import PARTS
-from unrolled.training.data.texts import share_of
+from unrolled.training.data.base import SPLITS
+from unrolled.training.data.seq2seq import share_of
 from unrolled_tasks.captioning.sources import Captioned, Source
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
@@ -29,7 +29,7 @@ _LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that spell a number instead 
 class GlyphSource(Source):
     """Characters and their official names: "LATIN SMALL LETTER E WITH ACUTE", "LEFTWARDS ARROW WITH TAIL".
 
-    Characters that look the same are one, with several names: the Latin, the Greek and the Cyrillic A. The parts are
+    Characters that look the same are one, with several names: the Latin, the Greek and the Cyrillic A. The splits are
     split by what characters look like, so that the name of an unseen one has to be composed from what is seen. Training
     characters are drawn in several faces (weights, slants, serifs) and sizes, each a picture of its own; those that are
     scored once, upright in DejaVu Sans at the middle size where it has them, else in the first face that has.
@@ -37,35 +37,35 @@ class GlyphSource(Source):
     Args:
         count: training pictures of each character at most.
         size: pixels of a side.
-        cut: shares of the characters for training, validation and test.
+        split_fractions: shares of the characters for training, validation and test.
         seed: decides which faces and sizes are drawn.
     """
 
-    def __init__(self, count: int, size: int, cut: Sequence[float], seed: int) -> None:
-        self._count, self._size, self._cut, self._seed = count, size, list(cut), seed
+    def __init__(self, count: int, size: int, split_fractions: Sequence[float], seed: int) -> None:
+        self._count, self._size, self._split_fractions, self._seed = count, size, list(split_fractions), seed
 
     def __str__(self) -> str:
         return "glyphs of DejaVu and STIX"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(part for part, share in zip(PARTS, self._cut, strict=True) if share > 0)
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split, share in zip(SPLITS, self._split_fractions, strict=True) if share > 0)
 
     def fingerprint(self) -> dict[str, Any]:
         import matplotlib
 
         return {
             "version": 3,  # raise it when the same options lead to other pictures or names
-            "options": [self._count, self._size, self._cut, self._seed],
+            "options": [self._count, self._size, self._split_fractions, self._seed],
             "versions": [matplotlib.__version__, unicodedata.unidata_version],
         }
 
-    def images(self, part: str) -> Iterator[Captioned]:
+    def images(self, split: str) -> Iterator[Captioned]:
         for codes, faces in self._shapes:
             names = tuple(unicodedata.name(chr(code)) for code in codes)
-            if share_of(names[0], self._cut) != part:
+            if share_of(names[0], self._split_fractions) != split:
                 continue
-            drawings = self._drawings(codes[0], faces) if part == "train" else [(faces[0], _SIZES[1])]
+            drawings = self._drawings(codes[0], faces) if split == "train" else [(faces[0], _SIZES[1])]
             for number, (face, size) in enumerate(drawings):
                 picture = Picture(self._draw(codes[0], face, size), "")
                 yield Captioned(picture, names, f"U+{codes[0]:04X} {number}")

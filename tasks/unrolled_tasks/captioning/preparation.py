@@ -12,28 +12,28 @@ from unrolled.processing.text.base import Codec
 from unrolled.processing.text.captions import CaptionCodec
 from unrolled.training.data.arrays import write_pictures
 from unrolled.training.data.base import DataError
-from unrolled.training.data.texts import cut_parts, left_out, trained_codec
+from unrolled.training.data.seq2seq import left_out, split_examples, trained_codec
 from unrolled.training.data.tokens import write_tokens
-from unrolled_tasks.captioning.scores import tokens as cleaned
+from unrolled_tasks.captioning.scores import tokens as clean
 from unrolled_tasks.captioning.sources import Captioned, Source
 
 _log = logging.getLogger(__name__)
 _VERSION = 3  # raise it when the same options lead to other tokens
-_CODING = ("unit", "min_count", "vocabulary_size", "cleaned", "max_length", "broken", "max_pixels")
+_CODING = ("unit", "min_count", "vocabulary_size", "clean", "max_length", "on_error", "max_pixels")
 
 
 class Preparation(NamedTuple):
     """From a source of captioned images to tokens and images on the disk; `CaptionData` says what the options are."""
 
     source: Source
-    cut: Sequence[float]  # for parts without images of their own
+    split_fractions: Sequence[float]  # for splits without images of their own
     given: CaptionCodec | None  # instead of one made from the training captions
     unit: str
     min_count: int
     vocabulary_size: int
-    cleaned: bool
+    clean: bool
     max_length: int
-    broken: str
+    on_error: str
     max_pixels: int
 
     def key(self) -> str:
@@ -42,52 +42,54 @@ class Preparation(NamedTuple):
             "version": _VERSION,
             "source": type(self.source).__name__,
             "images": self.source.fingerprint(),
-            "cut": self.cut,
+            "split_fractions": self.split_fractions,
             "codec": self.given.target.to_dict() if self.given else None,
             "coding": {name: getattr(self, name) for name in _CODING},
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def encode(self, folder: Path) -> None:
-        """Writes about.json, and for each part its captions as tokens and its images.
+        """Writes about.json, and for each split its captions as tokens and its images.
 
         Raises:
             DataError: an image without a caption or that cannot be read, no training image left, too few symbols.
         """
         dropped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
-        parts = cut_parts({part: self._checked(part, dropped) for part in self.source.parts}, self.cut)
-        codec: Codec = self.given.target if self.given else self._trained(parts.get("train", []))
-        about: dict[str, Any] = {"parts": [], "counts": {}, "texts": {}, "places": {}}
-        for part, images in parts.items():
-            if part == "train":
+        splits = split_examples(
+            {split: self._checked(split, dropped) for split in self.source.splits}, self.split_fractions
+        )
+        codec: Codec = self.given.target if self.given else self._trained(splits.get("train", []))
+        about: dict[str, Any] = {"splits": [], "counts": {}, "texts": {}, "places": {}}
+        for split, images in splits.items():
+            if split == "train":
                 images = _shortened(images, codec, self.max_length, dropped)
                 if not images:
                     raise DataError(f"no training image is left{left_out(dropped)}")
             texts = [text for one in images for text in one.captions]
-            write_tokens(folder / f"{part}.captions", codec, texts)
-            write_pictures(folder / f"{part}.images.arrow", (one.picture for one in images))
-            about["parts"].append(part)
-            about["counts"][part] = [len(one.captions) for one in images]
-            about["texts"][part] = texts
-            about["places"][part] = [one.place for one in images]
+            write_tokens(folder / f"{split}.captions", codec, texts)
+            write_pictures(folder / f"{split}.images.arrow", (one.picture for one in images))
+            about["splits"].append(split)
+            about["counts"][split] = [len(one.captions) for one in images]
+            about["texts"][split] = texts
+            about["places"][split] = [one.place for one in images]
         about |= {"dropped": dropped, "codec": codec.to_dict()}
         (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def _checked(self, part: str, dropped: dict[str, int]) -> list[Captioned]:
-        """The readable images of a part that have captions, cleaned."""
+    def _checked(self, split: str, dropped: dict[str, int]) -> list[Captioned]:
+        """The readable images of a split that have captions, which are cleaned where asked for."""
         kept: list[Captioned] = []
-        for one in self.source.images(part):
+        for one in self.source.images(split):
             texts = tuple(filter(None, map(self._clean, one.captions)))
             if not texts:
-                if part != "train":
-                    raise DataError(f"{one.place}: an image of the {part} part without a caption; take it out")
+                if split != "train":
+                    raise DataError(f"{one.place}: an image of the {split} split without a caption; take it out")
                 dropped["images without a caption"] += 1
                 continue
             try:
                 read_image(one.picture.source, one.picture.path or one.place, max_pixels=self.max_pixels)
             except ImageError as error:
-                if self.broken == "error":
-                    raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.broken=skip") from error
+                if self.on_error == "raise":
+                    raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.on_error=skip") from error
                 _log.warning("left out: %s", error)
                 dropped["unreadable images"] += 1
                 continue
@@ -95,7 +97,7 @@ class Preparation(NamedTuple):
         return kept
 
     def _clean(self, text: str) -> str:
-        return " ".join(cleaned(text)) if self.cleaned else text
+        return " ".join(clean(text)) if self.clean else text
 
     def _trained(self, images: Sequence[Captioned]) -> Codec:
         texts = [text for one in images for text in one.captions]

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from unrolled.training.tasks.writing import Written
+from unrolled.training.tasks.seq2seq import Written
 
 try:
     from sacrebleu.metrics.bleu import BLEU

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.data.arrays import Picture
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import find_files, is_there, nearest, read_text, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.tables import TABLES, parsed_json, read_table, single_spaced
@@ -38,16 +38,16 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """The parts with images of their own: "train" and any other of PARTS."""
+    def splits(self) -> tuple[str, ...]:
+        """The splits with images of their own: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that differ whenever the images or their captions do."""
 
     @abstractmethod
-    def images(self, part: str) -> Iterator[Captioned]:
-        """A part's images, in a fixed order."""
+    def images(self, split: str) -> Iterator[Captioned]:
+        """A split's images, in a fixed order."""
 
 
 class TableSource(Source):
@@ -57,7 +57,7 @@ class TableSource(Source):
     it doesn't name is an image without a caption. Rows that name the same file are one image with several captions.
 
     Args:
-        files: for each part, paths, folders or glob patterns, one or several.
+        files: for each split, paths, folders or glob patterns, one or several.
         image: the column of the image; None finds image, file_name, filename or path.
         captions: pattern of the columns that hold captions, each a text or a list of texts.
         folder: where named files lie; None: beside their table.
@@ -76,23 +76,23 @@ class TableSource(Source):
         return f"{files} (captions: {', '.join(columns)})" if len(columns) > 1 else files
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return tuple(self._files)
 
     def fingerprint(self) -> dict[str, Any]:
         about: dict[str, Any] = {"columns": self._columns, "folder": self._folder}
-        about |= {part: stamps(self._paths(part)) for part in self.parts}
-        if all(self._holds_images(path) for part in self.parts for path in self._paths(part)):
+        about |= {split: stamps(self._paths(split)) for split in self.splits}
+        if all(self._holds_images(path) for split in self.splits for path in self._paths(split)):
             return about
-        return {**about, "named": [named_stamps(self.images(part)) for part in self.parts]}
+        return {**about, "named": [named_stamps(self.images(split)) for split in self.splits]}
 
-    def images(self, part: str) -> Iterator[Captioned]:
+    def images(self, split: str) -> Iterator[Captioned]:
         """As for every source.
 
         Raises:
             DataError: a table that is not there or cannot be read, or that lacks a column.
         """
-        for path in self._paths(part):
+        for path in self._paths(split):
             folder = path.parent if self._folder is None else Path(self._folder).expanduser()
             rows = (captioned(row, *self._columns, folder, place) for place, row in read_table(path))
             yield from with_unnamed(joined(rows), folder) if self._is_of_folder(path) else joined(rows)
@@ -105,11 +105,11 @@ class TableSource(Source):
 
     def _is_of_folder(self, path: Path) -> bool:
         """Whether it is the one table that says what all images in its folder are."""
-        tables = {each for part in self.parts for each in self._paths(part) if each.parent == path.parent}
+        tables = {each for split in self.splits for each in self._paths(split) if each.parent == path.parent}
         return self._folder is None and path.name.startswith("metadata.") and len(tables) == 1
 
-    def _paths(self, part: str) -> list[Path]:
-        return find_files(self._files[part], f"{part} files", suffixes=TABLES)
+    def _paths(self, split: str) -> list[Path]:
+        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
 
 
 class KarpathySource(Source):
@@ -127,22 +127,22 @@ class KarpathySource(Source):
         return str(self._file)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        there = {_part_of(image) for image in self._listed()}
-        return tuple(part for part in PARTS if part in there or part == "train")
+    def splits(self) -> tuple[str, ...]:
+        there = {_split_of(image) for image in self._listed()}
+        return tuple(split for split in SPLITS if split in there or split == "train")
 
     def fingerprint(self) -> dict[str, Any]:
-        named = [named_stamps(self.images(part)) for part in self.parts]
+        named = [named_stamps(self.images(split)) for split in self.splits]
         return {"file": stamps(find_files(str(self._file))), "folder": str(self._folder), "named": named}
 
-    def images(self, part: str) -> Iterator[Captioned]:
+    def images(self, split: str) -> Iterator[Captioned]:
         """As for every source.
 
         Raises:
             DataError: a file that is none of Karpathy's.
         """
         for number, image in enumerate(self._listed()):
-            if _part_of(image) != part:
+            if _split_of(image) != split:
                 continue
             place = f"{self._file}, image {number}"
             if "filename" not in image or not isinstance(image.get("sentences"), list):
@@ -175,13 +175,13 @@ class HubSource(Source):
         return str(self._splits)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._splits.parts())
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._splits.splits())
 
     def fingerprint(self) -> dict[str, Any]:
         return {"columns": self._columns, **self._splits.fingerprint()}
 
-    def images(self, part: str) -> Iterator[Captioned]:
+    def images(self, split: str) -> Iterator[Captioned]:
         """As for every source.
 
         Raises:
@@ -189,15 +189,15 @@ class HubSource(Source):
         """
         import datasets
 
-        split: Any = self._splits.parts()[part]
-        for name, feature in (split.features or {}).items():
+        rows: Any = self._splits.splits()[split]
+        for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):  # the bytes as they are, to be decoded where they are needed
-                split = split.cast_column(name, datasets.Image(decode=False))
-        places = ((f"{self}, {part} row {number}", row) for number, row in enumerate(split, start=1))
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+        places = ((f"{self}, {split} row {number}", row) for number, row in enumerate(rows, start=1))
         yield from joined(captioned(row, *self._columns, Path(), place) for place, row in places)
 
 
-def _part_of(image: Mapping[str, Any]) -> str:
+def _split_of(image: Mapping[str, Any]) -> str:
     split = image.get("split", "train")
     if split not in _KARPATHY:
         raise DataError(f"split {split!r} of image {image.get('filename')} is one of {', '.join(_KARPATHY)}")

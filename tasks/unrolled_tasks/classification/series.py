@@ -8,39 +8,39 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unrolled.processing.frames import SeriesReader
+from unrolled.processing.frames import SeriesScaler
 from unrolled.training.data.base import DataError
 from unrolled.training.data.files import nearest, read_lines, suffix_of
 from unrolled.training.data.tables import read_table
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Columns, Example
-from unrolled_tasks.classification.media import Medium
+from unrolled_tasks.classification.modalities import Modality
 
 
-class Series(Medium):
-    """Channels over time, each normalised by the training part's mean and deviation.
+class Series(Modality):
+    """Channels over time, each normalized by the training split's mean and deviation.
 
     Args:
         series: the column of a table that tells which series a row belongs to; None: each file is one.
         channels: columns of a table that are read; None for all that are not named otherwise.
-        normalise: by the training part.
+        normalize: by the training split.
     """
 
-    reads: ClassVar[type] = SeriesReader
+    reads: ClassVar[type] = SeriesScaler
     data: ClassVar[str] = "series"
     suffixes: ClassVar[tuple[str, ...]] = (".ts", ".csv", ".tsv", ".parquet")
     what: ClassVar[str] = "series (.ts, .csv, .tsv, .parquet)"
 
     def __init__(
-        self, series: str | None = None, channels: Sequence[str] | None = None, normalise: bool = True
+        self, series: str | None = None, channels: Sequence[str] | None = None, normalize: bool = True
     ) -> None:
         self.series = series
         self.channels = None if channels is None else list(channels)
-        self.normalise = normalise
+        self.normalize = normalize
         self._names: list[str] | None = self.channels
 
     def options(self) -> dict[str, Any]:
-        return {"series": self.series, "channels": self.channels, "normalise": self.normalise}
+        return {"series": self.series, "channels": self.channels, "normalize": self.normalize}
 
     def open(self, example: Example) -> Tensor:
         source = example.source
@@ -52,21 +52,21 @@ class Series(Medium):
             raise ValueError("the series has no step")
         return source
 
-    def fit(self, sources: Sequence[Tensor]) -> SeriesReader:
+    def fit(self, sources: Sequence[Tensor]) -> SeriesScaler:
         channels = sources[0].shape[1]
         names = self._names or [f"channel {number}" for number in range(channels)]
-        reader = SeriesReader(names, [0.0] * channels, [1.0] * channels)
+        extractor = SeriesScaler(names, [0.0] * channels, [1.0] * channels)
         for number, source in enumerate(sources):
             try:
-                reader(source)
+                extractor(source)
             except ValueError as error:
                 raise DataError(f"training series {number + 1}: {error}") from error
-        return SeriesReader.fit(sources, names, normalise=self.normalise)
+        return SeriesScaler.fit(sources, names, normalize=self.normalize)
 
-    def read(self, source: Tensor, reader: SeriesReader) -> Tensor:
-        return reader(source)
+    def read(self, source: Tensor, extractor: SeriesScaler) -> Tensor:
+        return extractor(source)
 
-    def steps(self, source: Tensor, reader: SeriesReader) -> int:
+    def steps(self, source: Tensor, extractor: SeriesScaler) -> int:
         return len(source)
 
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
@@ -76,7 +76,7 @@ class Series(Medium):
         if suffix_of(path) not in self.suffixes:
             return None
         _, row = next(iter(read_table(path)), ("", {}))
-        named = columns.answer in row if isinstance(columns.answer, str) else True
+        named = columns.target in row if isinstance(columns.target, str) else True
         return self._table_examples(path, columns) if self.series is not None or named else None
 
     def _table_examples(self, path: Path, columns: Columns) -> Iterator[Example]:
@@ -86,9 +86,9 @@ class Series(Medium):
             DataError: a column is missing, holds no number, or an answer that changes within a series.
         """
         rows = list(read_table(path))
-        answers = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
-        wanted = [("data.answer", name) for name in answers]
-        wanted += [("data.reader.series", self.series), ("data.group", columns.group)]
+        answers = [columns.target] if isinstance(columns.target, str) else list(columns.target)
+        wanted = [("data.target", name) for name in answers]
+        wanted += [("data.modality.series", self.series), ("data.group", columns.group)]
         for option, name in wanted:
             if rows and name is not None and name not in rows[0][1]:
                 place, row = rows[0]
@@ -104,15 +104,15 @@ class Series(Medium):
             for other, row in members:
                 if any(row[answer] != first[answer] for answer in answers):
                     which = f"series {name}" if self.series else "this file, read as one series,"
-                    hint = "" if self.series else "; data.reader.series names the column that tells series apart"
+                    hint = "" if self.series else "; data.modality.series names the column that tells series apart"
                     raise DataError(f"{other}: {which} changes its answer, which is {first[answers[0]]} before{hint}")
-            answer = first[answers[0]] if isinstance(columns.answer, str) else [first[a] for a in answers]
+            answer = first[answers[0]] if isinstance(columns.target, str) else [first[a] for a in answers]
             group = str(first[columns.group]) if columns.group else ""
             steps = self._steps([row for _, row in members], columns, f"{place} on")
             yield Example(steps, answer, group, f"{path}, series {name}" if self.series else str(path))
 
     def _steps(self, rows: Sequence[Mapping[str, Any]], columns: Columns, place: str) -> Tensor:
-        answers = [columns.answer] if isinstance(columns.answer, str) else list(columns.answer)
+        answers = [columns.target] if isinstance(columns.target, str) else list(columns.target)
         besides = {self.series, columns.group, *answers}
         if not rows:
             raise DataError(f"{place}: the series has no step")
@@ -122,7 +122,7 @@ class Series(Medium):
         missing = next((name for name in self._names if name not in rows[0]), None)
         if missing is not None:
             raise DataError(
-                f"{place}: no column {missing!r}{nearest(missing, rows[0])}; data.reader.channels names them"
+                f"{place}: no column {missing!r}{nearest(missing, rows[0])}; data.modality.channels names them"
             )
         steps = [[_number(row[name], name, place) for name in self._names] for row in rows]
         return torch.tensor(steps, dtype=torch.float64)

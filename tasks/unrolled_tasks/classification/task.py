@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from unrolled.deployment.classification import answers
+from unrolled.deployment.classification import predicted_values
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
 from unrolled.models.classifier import SequenceClassifier
-from unrolled.processing.frames import SeriesReader
+from unrolled.processing.frames import SeriesScaler
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.processing.text.base import Codec
 from unrolled.training.callbacks.gathering import of_all_processes
@@ -25,18 +25,18 @@ from unrolled.training.console.terminal import piped
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
-from unrolled_tasks.classification import outcomes as scoring
+from unrolled_tasks.classification import scores as scoring
 from unrolled_tasks.classification.data import LabelledBatch
 from unrolled_tasks.classification.mixing import mixed
-from unrolled_tasks.classification.outcomes import Outcome
+from unrolled_tasks.classification.scores import Prediction
 from unrolled_tasks.classification.vectors import load_vectors
 
 
 class Classification(SequenceTask):
     """A sequence in, its label out; or several labels, or numbers, as the codec says.
 
-    Labels are learnt by cross-entropy, several labels and numbers from 0 to 1 by binary cross-entropy, other numbers
-    by the squared error of what the codec has normalised.
+    Labels are learned by cross-entropy, several labels and numbers from 0 to 1 by binary cross-entropy, other numbers
+    by the squared error of what the codec has normalized.
 
     Args:
         network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
@@ -49,9 +49,9 @@ class Classification(SequenceTask):
         mixup: of sequences of frames; see `mixed`. The loss is that of both answers, by their shares. 0 for none.
         class_weights: what each label weighs in training, by its name; "balanced": the rarer, the more, so that all
             labels together weigh alike. None for equal weights.
-        shares: shares of each test sequence after which its answer is scored too; empty for none.
-        shown: validation examples that are shown after every validation.
-        mistakes: the surest wrong answers that a test lists.
+        prefix_fractions: shares of each test sequence after which its answer is scored too; empty for none.
+        num_samples: validation examples that are shown after every validation.
+        num_mistakes: the surest wrong answers that a test lists.
         vectors: a text file of word vectors (GloVe, fastText) that the words' embeddings begin with.
         frozen: embeddings stay as they begin.
 
@@ -80,9 +80,9 @@ class Classification(SequenceTask):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         class_weights: Mapping[Any, float] | str | None = None,
-        shares: Sequence[float] = (),
-        shown: int = 6,
-        mistakes: int = 30,
+        prefix_fractions: Sequence[float] = (),
+        num_samples: int = 6,
+        num_mistakes: int = 30,
         vectors: str | None = None,
         frozen: bool = False,
     ) -> None:
@@ -91,18 +91,18 @@ class Classification(SequenceTask):
             raise ValueError(
                 f"codec: a classifier answers with labels or numbers, not by {article(type(codec).__name__)}"
             )
-        if not 0.0 <= label_smoothing < 1.0 or min(shown, mistakes) < 0:
+        if not 0.0 <= label_smoothing < 1.0 or min(num_samples, num_mistakes) < 0:
             raise ValueError(
-                f"label_smoothing={label_smoothing} is a share in [0, 1), shown={shown} and mistakes={mistakes} are 0 "
-                "or more"
+                f"label_smoothing={label_smoothing} is a share in [0, 1), num_samples={num_samples} and "
+                f"num_mistakes={num_mistakes} are 0 or more"
             )
         if not 0 <= mixup < float("inf") or (mixup and isinstance(codec.source, Codec)):
             raise ValueError(f"mixup={mixup} is 0 or more, and 0 for text: it mixes frames, and words cannot be mixed")
-        if any(not 0 < share <= 1 for share in shares):
-            raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
+        if any(not 0 < share <= 1 for share in prefix_fractions):
+            raise ValueError(f"prefix_fractions={list(prefix_fractions)}: numbers above 0 and at most 1")
         if isinstance(class_weights, str) and class_weights != "balanced":
             raise ValueError(f"class_weights={class_weights!r} is balanced, or a weight for each label, or null")
-        self.answers: LabelCodec | NumberCodec = codec
+        self.target_codec: LabelCodec | NumberCodec = codec
         numbers = isinstance(codec, NumberCodec)
         if numbers and (label_smoothing or class_weights):
             raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
@@ -110,10 +110,10 @@ class Classification(SequenceTask):
             class_weights = _weights_by_label(class_weights, cast("LabelCodec", codec))
         self.label_smoothing, self.mixup, self.class_weights = label_smoothing, mixup, class_weights
         self.single = isinstance(codec, LabelCodec) and not codec.multiple
-        self.shares = [float(share) for share in shares] if self.single else []
-        self.shown, self.most_mistakes = shown, mistakes
+        self.prefix_fractions = [float(share) for share in prefix_fractions] if self.single else []
+        self.num_samples, self.num_mistakes = num_samples, num_mistakes
         self.mean_loss = MeanMetric()
-        self.outcomes: list[Outcome] = []
+        self.predictions: list[Prediction] = []
         self._vectors = vectors
         self._weights: Tensor | None = None
         embedding = getattr(self.network.encoder, "embedding", None)
@@ -125,17 +125,17 @@ class Classification(SequenceTask):
     def load_pretrained(self) -> None:
         """Puts word vectors into fresh embeddings."""
         if self._vectors is not None:
-            self.notes["vectors"] = load_vectors(self._vectors, self.answers.source, self.network.encoder)
+            self.notes["vectors"] = load_vectors(self._vectors, self.target_codec.source, self.network.encoder)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Classify."""
         use, example = f"python -m unrolled classify {checkpoint}", self.example()
-        if isinstance(self.answers.source, Codec):
+        if isinstance(self.target_codec.source, Codec):
             return (
                 f"{piped(example or 'some words')} | {use}",
                 f"# a file, line by line: {use} < FILE",
             )
-        if isinstance(self.answers.source, SeriesReader):  # read from Python alone
+        if isinstance(self.target_codec.source, SeriesScaler):  # read from Python alone
             return ()
         return (*([f"{use} {example}"] if example else []), f"# files of yours: {use} FILE …")
 
@@ -144,7 +144,7 @@ class Classification(SequenceTask):
         super().on_fit_start()
         if self.class_weights is None:
             return
-        labels = cast("LabelCodec", self.answers).labels
+        labels = cast("LabelCodec", self.target_codec).labels
         if isinstance(self.class_weights, str):
             data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
             counts = data.training_counts()
@@ -160,14 +160,14 @@ class Classification(SequenceTask):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The batch's share of the optimizer step's mean loss."""
-        learnt = partial(self._loss, smoothing=self.label_smoothing, weights=self._weights)
+        learned = partial(self._loss, smoothing=self.label_smoothing, weights=self._weights)
         if self.mixup:
             source, lengths, share, others = mixed(batch.source, batch.lengths, self.mixup)
             outputs = self.network(source, lengths)
-            own, other = learnt(outputs, batch.targets), learnt(outputs, batch.targets[others])
+            own, other = learned(outputs, batch.targets), learned(outputs, batch.targets[others])
             loss = Loss(share * own.total + (1 - share) * other.total, own.count)
         else:
-            loss = learnt(self.network(batch.source, batch.lengths), batch.targets)
+            loss = learned(self.network(batch.source, batch.lengths), batch.targets)
         self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
@@ -178,7 +178,7 @@ class Classification(SequenceTask):
         self._conclude("validation")
 
     def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        self._score(batch, self.shares)
+        self._score(batch, self.prefix_fractions)
 
     def on_test_epoch_end(self) -> None:
         found = self._conclude("test")
@@ -187,12 +187,12 @@ class Classification(SequenceTask):
 
     def sample(self, generator: torch.Generator) -> str:
         """What was said about the first validation examples."""
-        first = sorted(self.outcomes, key=lambda outcome: outcome.example)[: self.shown]
-        return "\n".join(self._line(outcome) for outcome in first)
+        first = sorted(self.predictions, key=lambda prediction: prediction.example)[: self.num_samples]
+        return "\n".join(self._line(prediction) for prediction in first)
 
-    def report(self, found: Sequence[Outcome], folder: Path) -> None:
+    def report(self, found: Sequence[Prediction], folder: Path) -> None:
         """predictions.jsonl and, for one label of several, confusion.png, mistakes.md and early.png with early.csv."""
-        codec = self.answers
+        codec = self.target_codec
         numbers = isinstance(codec, NumberCodec)
         names = codec.names if isinstance(codec, NumberCodec) else codec.labels
         lines = (
@@ -204,23 +204,25 @@ class Classification(SequenceTask):
             return
         counts = scoring.confusion(found)
         save_figure(folder / "confusion.png", scoring.draw_confusion(counts, names), dpi=110)
-        wrong = scoring.mistakes(found, names, self.most_mistakes)
+        wrong = scoring.mistakes(found, names, self.num_mistakes)
         head = ("source", "label", "answer", "its probability")
         page = (
             ["# The surest wrong answers", "", *table(head, wrong, digits=3)] if wrong else ["No answer was wrong.", ""]
         )
         write_text(folder / "mistakes.md", "\n".join(page))
-        if self.shares:
+        if self.prefix_fractions:
             accuracies = scoring.early_accuracy(found)
             chance = float(counts.sum(1).max() / counts.sum())
-            save_figure(folder / "early.png", scoring.draw_early(self.shares, accuracies, chance), dpi=110)
-            write_rows(folder / "early.csv", [("share", "accuracy"), *zip(self.shares, accuracies, strict=True)])
+            save_figure(folder / "early.png", scoring.draw_early(self.prefix_fractions, accuracies, chance), dpi=110)
+            write_rows(
+                folder / "early.csv", [("share", "accuracy"), *zip(self.prefix_fractions, accuracies, strict=True)]
+            )
 
     def _loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
         if self.single:
             logits, expected = outputs.unsqueeze(1), targets.unsqueeze(1)
             return cross_entropy(logits, expected, label_smoothing=smoothing, weights=weights)
-        codec = self.answers
+        codec = self.target_codec
         if isinstance(codec, NumberCodec) and not codec.bounded:
             return squared_error(outputs, targets)
         if smoothing:
@@ -231,51 +233,51 @@ class Classification(SequenceTask):
         outputs = self.network(batch.source, batch.lengths)
         loss = self._loss(outputs, batch.targets)
         self.mean_loss.update(loss.mean, loss.count)
-        said = answers(outputs, self.answers).tolist()
+        said = predicted_values(outputs, self.target_codec).tolist()
         targets = batch.targets.reshape(len(outputs), -1).tolist()
-        if isinstance(self.answers, NumberCodec):
+        if isinstance(self.target_codec, NumberCodec):
             targets = [list(numbers) for numbers in batch.numbers]
         early: list[list[list[float]]] = [[] for _ in said]
         if shares:
             early = self.network.early(batch.source, batch.lengths, shares).tolist()
         rows = zip(batch.examples.tolist(), batch.shown, targets, said, early, strict=True)
-        self.outcomes.extend(Outcome(*row) for row in rows)
+        self.predictions.extend(Prediction(*row) for row in rows)
 
-    def _conclude(self, part: str) -> list[Outcome]:
-        """Logs a part's numbers; gives back all processes' outcomes in the order of the examples."""
-        self.log(f"{part}/loss", self.mean_loss.compute())
+    def _conclude(self, split: str) -> list[Prediction]:
+        """Logs a split's numbers; gives back all processes' predictions in the order of the examples."""
+        self.log(f"{split}/loss", self.mean_loss.compute())
         self.mean_loss.reset()
-        found, self.outcomes = sorted(of_all_processes(self.outcomes), key=lambda o: o.example), []
+        found, self.predictions = sorted(of_all_processes(self.predictions), key=lambda o: o.example), []
         if not found:
             return found
         if self.single:
             scores = scoring.label_scores(found)
-        elif isinstance(self.answers, NumberCodec):
+        elif isinstance(self.target_codec, NumberCodec):
             scores = scoring.number_scores(found)
         else:
             scores = scoring.multilabel_scores(found)
-        if self.shares and part == "test":
-            scores["early_accuracy"] = math.fsum(scoring.early_accuracy(found)) / len(self.shares)
+        if self.prefix_fractions and split == "test":
+            scores["early_accuracy"] = math.fsum(scoring.early_accuracy(found)) / len(self.prefix_fractions)
         monitor = str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
-        # Every process has scored all outcomes: numbers that are equal everywhere need no broadcast.
+        # Every process has scored all predictions: numbers that are equal everywhere need no broadcast.
         for name, value in scores.items():
-            self.log(f"{part}/{name}", value, prog_bar=f"{part}/{name}" == monitor, rank_zero_only=False)
+            self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" == monitor, rank_zero_only=False)
         return found
 
-    def _line(self, outcome: Outcome) -> str:
-        codec = self.answers
-        shown = outcome.shown if len(outcome.shown) <= 80 else f"{outcome.shown[:79]}…"
+    def _line(self, prediction: Prediction) -> str:
+        codec = self.target_codec
+        shown = prediction.shown if len(prediction.shown) <= 80 else f"{prediction.shown[:79]}…"
         if isinstance(codec, NumberCodec):
-            target, output = (codec.written(numbers, digits=4) for numbers in (outcome.target, outcome.output))
+            target, output = (codec.written(numbers, digits=4) for numbers in (prediction.target, prediction.output))
             pairs = zip(codec.names, target, output, strict=True)
             return f"{shown}: " + ", ".join(f"{name} {said} (it is {is_})" for name, is_, said in pairs)
         if codec.multiple:
-            said = [i for i, sure in enumerate(outcome.output) if sure > 0.5]
-            true = [i for i, there in enumerate(outcome.target) if there]
+            said = [i for i, sure in enumerate(prediction.output) if sure > 0.5]
+            true = [i for i, there in enumerate(prediction.target) if there]
             return f"{shown}: {codec.decode(said) or 'none'} (it is {codec.decode(true) or 'none'})"
-        answer = max(range(codec.size), key=outcome.output.__getitem__)
-        right = "" if answer == int(outcome.target[0]) else f", but it is {codec.labels[int(outcome.target[0])]}"
-        return f"{shown}: {codec.labels[answer]} at {outcome.output[answer]:.0%}{right}"
+        answer = max(range(codec.size), key=prediction.output.__getitem__)
+        right = "" if answer == int(prediction.target[0]) else f", but it is {codec.labels[int(prediction.target[0])]}"
+        return f"{shown}: {codec.labels[answer]} at {prediction.output[answer]:.0%}{right}"
 
 
 def _weights_by_label(given: Mapping[Any, float], codec: LabelCodec) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from unrolled.processing.text.tokenizers import WordCodec
+from unrolled.processing.text.tokenizers import WordTokenizer
 from unrolled.training.data.base import DataError
 from unrolled.training.data.files import find_files, read_lines
 from unrolled.wording import counted
@@ -21,8 +21,8 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
         DataError: no such file, another width than the embedding's, a line that is no vector, no word in common; a
             codec without words.
     """
-    if not isinstance(codec, WordCodec):
-        raise DataError(f"vectors={file}: word vectors are for data.reader.unit=word, not for {codec.unit}s")
+    if not isinstance(codec, WordTokenizer):
+        raise DataError(f"vectors={file}: word vectors are for data.modality.unit=word, not for {codec.unit}s")
     (path,) = find_files(file, "word vectors")
     weight: torch.Tensor = encoder.embedding.weight
     wanted = {word: index for index, word in enumerate(codec.words, start=2)}

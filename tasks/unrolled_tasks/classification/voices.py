@@ -69,7 +69,7 @@ class Speaker:
             raise ValueError(f"language={language!r}: eSpeak NG speaks {', '.join(sorted(spoken))}")
         self._folder = data / "voices" / "!v"
         throats = (path.name for path in self._folder.iterdir())
-        self.throats = sorted(name for name in throats if not any(part in name.lower() for part in _NO_PERSON))
+        self.throats = sorted(name for name in throats if not any(split in name.lower() for split in _NO_PERSON))
         self._library = ctypes.CDLL(loader.get_library_path())
         self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data.parent).encode(), 0)
         if self.rate <= 0:

@@ -16,24 +16,24 @@ from torch.nn.utils.rnn import pad_sequence
 from unrolled.processing.text.base import Codec
 from unrolled.processing.text.description import codec_from_dict
 from unrolled.processing.text.pair import PairCodec
-from unrolled.processing.text.subword import BPECodec
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.processing.text.subword import BPETokenizer
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import Ints
 from unrolled.training.data.cache import cache_folder, made_once
-from unrolled.training.data.texts import (
+from unrolled.training.data.seq2seq import (
     Examples,
-    WritingData,
-    check_cut,
+    Seq2SeqData,
+    check_fractions,
     documents,
     left_out,
     only_one,
-    taught,
+    teacher_forcing_batch,
     trained_codec,
 )
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
-from unrolled_tasks.translation.spool import PairFile, Texts, write_pairs
+from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
 
 _VERSION = 4  # raise it when the same options lead to other tokens
 _UNITS = ("subword", "character", "word")
@@ -47,17 +47,17 @@ class PairBatch(NamedTuple):
     inputs: Tensor  # (batch, target) int64: the start symbol, then the translation
     targets: Tensor  # (batch, target) int64: the translation, then the stop symbol
     lengths: Tensor  # (batch,) tokens of the translation and its stop symbol
-    examples: Tensor  # (batch,) numbers of the pairs within their part
+    examples: Tensor  # (batch,) numbers of the pairs within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
     source_text: tuple[str, ...] = ()
     target_text: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
 
 
-class TranslationData(WritingData[PairBatch]):
+class TranslationData(Seq2SeqData[PairBatch]):
     """Pairs of sentences.
 
-    Exactly one of `phrases`, `files` and `dataset` says where they come from. Codecs are made from the training part
+    Exactly one of `phrases`, `files` and `dataset` says where they come from. Codecs are made from the training split
     alone. Training pairs with an empty side or with more than `max_length` tokens on a side are left out and counted.
 
     Args:
@@ -69,7 +69,7 @@ class TranslationData(WritingData[PairBatch]):
         validation_files: as `files`.
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its parts.
+        dataset_options: for it; `splits` names its splits.
         unit: what is read and written: "subword", "character" or "word".
         subwords: how they are found: "bpe" or "unigram".
         vocabulary_size: of subwords and words.
@@ -80,7 +80,7 @@ class TranslationData(WritingData[PairBatch]):
             weighed by the usual spelling, whose tokens are a few less.
         batch_tokens: rows × longest of a process's batch, padding included.
         max_length: tokens of a side of a training pair.
-        cut: fractions for parts that have no pairs of their own.
+        split_fractions: fractions for splits that have no pairs of their own.
         codec_from: the codec of a trained network, instead of one made from these pairs.
         cache: folder for encoded text; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
         seed: decides what is random.
@@ -108,7 +108,7 @@ class TranslationData(WritingData[PairBatch]):
         subword_dropout: float = 0.0,
         batch_tokens: int = 2048,
         max_length: int = 128,
-        cut: Sequence[float] = (0.94, 0.03, 0.03),
+        split_fractions: Sequence[float] = (0.94, 0.03, 0.03),
         codec_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
         seed: int = 0,
@@ -127,10 +127,10 @@ class TranslationData(WritingData[PairBatch]):
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
                 "are 1 or more"
             )
-        check_cut(cut)
-        self._languages, self._cut = (source, target), list(cut)
+        check_fractions(split_fractions)
+        self._languages, self._split_fractions = (source, target), list(split_fractions)
         if phrases is not None:
-            self._source: Source = PhraseSource(str(source), str(target), phrases, seed, cut)
+            self._source: Source = PhraseSource(str(source), str(target), phrases, seed, split_fractions)
         elif dataset is not None:
             self._source = HubSource(dataset, dataset_options or {}, source, target)
         else:
@@ -151,7 +151,7 @@ class TranslationData(WritingData[PairBatch]):
             return
         folder = made_once(self._cache / f"pairs-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["parts"]}
+        self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["splits"]}
         self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
         self._dropped = about["dropped"]
         self._codec = _pair_codec(about["codec"])
@@ -165,19 +165,19 @@ class TranslationData(WritingData[PairBatch]):
             raise RuntimeError("the pairs are not encoded yet: call prepare() first")
         return self._codec
 
-    def parts(self) -> Sequence[str]:
-        """See `SequenceData.parts`."""
+    def splits(self) -> Sequence[str]:
+        """See `SequenceData.splits`."""
         return tuple(self._tokens)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
         codec, sizes = self.codec(), self.sizes()
-        counts = ", ".join(f"{part} {len(pair[0].lengths):,}" for part, pair in self._tokens.items())
+        counts = ", ".join(f"{split} {len(pair[0].lengths):,}" for split, pair in self._tokens.items())
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
             + left_out(self._dropped)
-            + f"; scored: {self.scored_part}"
+            + f"; scored: {self.evaluated_split}"
         )
 
     def fingerprint(self) -> str:
@@ -185,31 +185,31 @@ class TranslationData(WritingData[PairBatch]):
         return "".join(tokens.digest() for tokens in self._tokens.get("train", ()))
 
     def example(self, folder: Path) -> str | None:
-        """The first sentence of the scored part that fits in a line."""
-        sentences = (" ".join(pair.source.split()) for pair in self._texts.get(self.scored_part, []))
+        """The first sentence of the scored split that fits in a line."""
+        sentences = (" ".join(pair.source.split()) for pair in self._texts.get(self.evaluated_split, []))
         return next((sentence for sentence in sentences if 0 < len(sentence) <= 80), None)
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
         source, target = map(str, self._languages)
-        return f"data=pairs data.files=FILE data.source={source} data.target={target} 'data.cut=[0,0,1]'"
+        return f"data=pairs data.files=FILE data.source={source} data.target={target} 'data.split_fractions=[0,0,1]'"
 
-    def examples(self, part: str, *, scored: bool) -> Examples:
-        """The pairs of a part."""
-        source, target = self._tokens[part]
+    def examples(self, split: str, *, scored: bool) -> Examples:
+        """The pairs of a split."""
+        source, target = self._tokens[split]
         return Examples(np.stack([source.lengths, target.lengths + 1], axis=1), target.lengths + 1)
 
-    def batch(self, part: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
+    def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
         """These pairs, with their texts where they are scored."""
         codec = self.codec()
-        sides = [documents(tokens, rows) for tokens in self._tokens[part]]
+        sides = [documents(tokens, rows) for tokens in self._tokens[split]]
         if self._subword_dropout > 0 and not scored:
             sides = [self._respelled(side, ids) for side, ids in zip((codec.source, codec.target), sides, strict=True)]
-        texts = self._scored_texts(part, rows, sides) if scored else []
+        texts = self._scored_texts(split, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
             source_lengths=torch.tensor([len(row) for row in sides[0]]),
-            **taught(sides[1], codec.start)._asdict(),
+            **teacher_forcing_batch(sides[1], codec.start)._asdict(),
             examples=torch.as_tensor(rows),
             scale=scale,
             source_text=tuple(pair.source for pair in texts),
@@ -219,7 +219,7 @@ class TranslationData(WritingData[PairBatch]):
 
     def _respelled(self, codec: Codec, rows: Sequence[Tensor]) -> list[Tensor]:
         """Sentences with other subwords. torch's generator decides, which a checkpoint keeps, as for all dropout."""
-        if not isinstance(codec, BPECodec):
+        if not isinstance(codec, BPETokenizer):
             raise DataError(
                 f"subword_dropout wants byte-pair subwords, and the given codec is {article(type(codec).__name__)}"
             )
@@ -227,9 +227,9 @@ class TranslationData(WritingData[PairBatch]):
         texts = (codec.decode(row.tolist()) for row in rows)
         return [torch.tensor(codec.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
 
-    def _scored_texts(self, part: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
-        if part in self._texts:
-            return [self._texts[part][row] for row in rows.tolist()]
+    def _scored_texts(self, split: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
+        if split in self._texts:
+            return [self._texts[split][row] for row in rows.tolist()]
         codec = self.codec()  # the texts of training pairs are not kept: as their tokens spell them
         pairs = zip(sides[0], sides[1], strict=True)
         return [Pair(codec.source.decode(source.tolist()), codec.decode(target.tolist())) for source, target in pairs]
@@ -240,7 +240,7 @@ class TranslationData(WritingData[PairBatch]):
             "version": _VERSION,
             "source": type(self._source).__name__,
             "pairs": self._source.fingerprint(),
-            "cut": self._cut,
+            "split_fractions": self._split_fractions,
             "codec": self._given_codec.to_dict() if self._given_codec else self._coding,
             "max_length": self._coding[-1],
         }
@@ -249,43 +249,43 @@ class TranslationData(WritingData[PairBatch]):
     def _encode(self, folder: Path) -> None:
         """Reads the pairs once; what is kept of them in memory are lengths, and the texts that are scored."""
         with TemporaryDirectory(dir=folder) as spool:
-            parts = self._spooled(Path(spool))
-            for part, pairs in parts.items():
-                if part != "train":
-                    _expect_both_sides(part, pairs)
-            train = parts.get("train")
+            splits = self._spooled(Path(spool))
+            for split, pairs in splits.items():
+                if split != "train":
+                    _expect_both_sides(split, pairs)
+            train = splits.get("train")
             full = None if train is None else train.where([bool(pair.source and pair.target) for pair in train])
             codec = self._given_codec or self._trained_codec(full)
             dropped = {"empty": 0, "long": 0}
             if train is not None and full is not None:
-                parts["train"] = kept = full.where([self._fits(codec, pair) for pair in full])
+                splits["train"] = kept = full.where([self._fits(codec, pair) for pair in full])
                 dropped = {"empty": len(train) - len(full), "long": len(full) - len(kept)}
                 if not len(kept):
                     raise DataError(
                         f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} "
                         f"more than max_length={self._coding[-1]} tokens"
                     )
-            for part, pairs in parts.items():
-                write_tokens(folder / f"{part}.source", codec.source, Texts(pairs, "source"))
-                write_tokens(folder / f"{part}.target", codec.target, Texts(pairs, "target"))
-            texts = {part: list(pairs) for part, pairs in parts.items() if part != "train"}
-            about = {"parts": list(parts), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
+            for split, pairs in splits.items():
+                write_tokens(folder / f"{split}.source", codec.source, Texts(pairs, "source"))
+                write_tokens(folder / f"{split}.target", codec.target, Texts(pairs, "target"))
+            texts = {split: list(pairs) for split, pairs in splits.items() if split != "train"}
+            about = {"splits": list(splits), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
             (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def _spooled(self, folder: Path) -> dict[str, PairFile]:
+    def _spooled(self, folder: Path) -> dict[str, PairStore]:
         lowercase = self._coding[4]
-        parts = {
-            part: write_pairs(folder / part, self._source.pairs(part), lowercase=lowercase)
-            for part in self._source.parts
+        splits = {
+            split: write_pairs(folder / split, self._source.pairs(split), lowercase=lowercase)
+            for split in self._source.splits
         }
         if not isinstance(self._source, PhraseSource):
-            parts = _cut(parts, self._cut)
-        return {part: parts[part] for part in PARTS if part in parts and len(parts[part])}
+            splits = _cut(splits, self._split_fractions)
+        return {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
 
     def _fits(self, codec: PairCodec, pair: Pair) -> bool:
         return max(len(codec.encode(pair.source)), len(codec.target.encode(pair.target))) <= self._coding[-1]
 
-    def _trained_codec(self, pairs: PairFile | None) -> PairCodec:
+    def _trained_codec(self, pairs: PairStore | None) -> PairCodec:
         joint, lowercase = self._coding[3:5]
         if not pairs:
             raise DataError("a codec is made from training pairs, and there are none with text on both sides")
@@ -309,19 +309,19 @@ def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
     return codec
 
 
-def _expect_both_sides(part: str, pairs: PairFile) -> None:
+def _expect_both_sides(split: str, pairs: PairStore) -> None:
     empty = [(number, pair) for number, pair in enumerate(pairs, start=1) if not (pair.source and pair.target)]
     if empty:
         number, pair = empty[0]
         place = f" ({pair.place})" if pair.place else ""
-        raise DataError(f"{part} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
+        raise DataError(f"{split} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
 
 
-def _cut(parts: dict[str, PairFile], cut: Sequence[float]) -> dict[str, PairFile]:
+def _cut(splits: dict[str, PairStore], split_fractions: Sequence[float]) -> dict[str, PairStore]:
     """Parts without pairs of their own are taken from the end of the training pairs."""
-    parts = dict(parts)
-    whole = len(parts["train"])
-    for part, share in zip(PARTS[:0:-1], list(cut)[:0:-1], strict=True):
-        if part not in parts:
-            parts["train"], parts[part] = parts["train"].cut(min(round(whole * share), len(parts["train"])))
-    return parts
+    splits = dict(splits)
+    whole = len(splits["train"])
+    for split, share in zip(SPLITS[:0:-1], list(split_fractions)[:0:-1], strict=True):
+        if split not in splits:
+            splits["train"], splits[split] = splits["train"].cut(min(round(whole * share), len(splits["train"])))
+    return splits

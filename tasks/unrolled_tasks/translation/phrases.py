@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import DataError
-from unrolled.training.data.texts import share_of
+from unrolled.training.data.seq2seq import share_of
 
 KINDS = ("date", "time", "number", "unit", "currency", "spelled", "territory", "language")
 _TRIES = 40  # draws for each phrase that is wanted, before a kind counts as exhausted
@@ -66,8 +66,8 @@ def phrases(source: str, target: str, count: int, seed: int = 0) -> list[Phrase]
     return found[:count]
 
 
-def part_of(phrase: Phrase, shares: tuple[float, float, float]) -> str:
-    """The part that a phrase belongs to, by its source alone: the same phrase never stands in two parts.
+def split_of(phrase: Phrase, shares: tuple[float, float, float]) -> str:
+    """The split that a phrase belongs to, by its source alone: the same phrase never stands in two splits.
 
     Args:
         phrase: any.

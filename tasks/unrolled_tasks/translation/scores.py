@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 
-from unrolled.training.tasks.writing import Written
+from unrolled.training.tasks.seq2seq import Written
 
 try:
     from sacrebleu.metrics.bleu import BLEU
@@ -24,7 +24,7 @@ _UNSPACED = ("ja", "ko", "cjk")  # for which Moses has rules, but no list of abb
 def corpus_scores(written: Sequence[Written], language: str) -> tuple[dict[str, float], dict[str, str]]:
     """Scores in percent, and the signatures that say how they were made.
 
-    `bleu` is cased, on detokenised text with sacrebleu's 13a tokens (Post 2018); `bleu_lowercase` is the same on
+    `bleu` is cased, on detokenized text with sacrebleu's 13a tokens (Post 2018); `bleu_lowercase` is the same on
     lower-cased text. `bleu_moses` is what older papers report: BLEU on lower-cased text with the punctuation and the
     tokens of the Moses scripts (Koehn et al. 2007). `exact` is the share of texts that equal a reference.
 
@@ -66,7 +66,7 @@ def moses_language(language: str) -> str:
 
 
 def _moses_score(texts: Sequence[str], references: Sequence[Sequence[str]], language: str) -> tuple[float, str]:
-    metric = BLEU(tokenize="none", force=True)  # force: no warning that the text is tokenised, which it is on purpose
+    metric = BLEU(tokenize="none", force=True)  # force: no warning that the text is tokenized, which it is on purpose
     tokenized = [[_moses(text, language) for text in column] for column in (texts, *references)]
     score = metric.corpus_score(tokenized[0], tokenized[1:]).score
     said = str(metric.get_signature()).replace("case:mixed", "case:lc")

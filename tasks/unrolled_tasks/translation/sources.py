@@ -8,11 +8,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import find_files, nearest, read_lines, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.tables import TABLES, is_table, read_table, single_spaced
-from unrolled_tasks.translation.phrases import Phrase, part_of, phrases
+from unrolled_tasks.translation.phrases import Phrase, phrases, split_of
 
 Column = str | int
 Patterns = str | Sequence[str]
@@ -39,50 +39,50 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """The parts with pairs of their own: "train" and any other of PARTS."""
+    def splits(self) -> tuple[str, ...]:
+        """The splits with pairs of their own: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that differ whenever the pairs do."""
 
     @abstractmethod
-    def pairs(self, part: str) -> Iterator[Pair]:
-        """A part's pairs, in a fixed order."""
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """A split's pairs, in a fixed order."""
 
 
 class PhraseSource(Source):
-    """Phrases of CLDR, dealt to the parts by the source phrase.
+    """Phrases of CLDR, dealt to the splits by the source phrase.
 
     Args:
         source: locale to translate from.
         target: locale to translate to.
         count: phrases at most.
         seed: decides which.
-        cut: fractions for training, validation and test.
+        split_fractions: fractions for training, validation and test.
     """
 
-    def __init__(self, source: str, target: str, count: int, seed: int, cut: Sequence[float]) -> None:
+    def __init__(self, source: str, target: str, count: int, seed: int, split_fractions: Sequence[float]) -> None:
         self._options = (source, target, count, seed)
-        self._cut = (cut[0], cut[1], cut[2])
+        self._split_fractions = (split_fractions[0], split_fractions[1], split_fractions[2])
 
     def __str__(self) -> str:
         return f"phrases in {self._options[0]} and {self._options[1]}"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(part for part, share in zip(PARTS, self._cut, strict=True) if share > 0)
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split, share in zip(SPLITS, self._split_fractions, strict=True) if share > 0)
 
     def fingerprint(self) -> dict[str, Any]:
         try:
             packages = [importlib.metadata.version(name) for name in ("babel", "num2words")]
         except importlib.metadata.PackageNotFoundError as error:
             raise DataError(f"phrases need {error.name}: pip install 'unrolled[text]'") from None
-        return {"options": self._options, "cut": self._cut, "packages": packages}
+        return {"options": self._options, "split_fractions": self._split_fractions, "packages": packages}
 
-    def pairs(self, part: str) -> Iterator[Pair]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         for phrase in self._phrases:
-            if part_of(phrase, self._cut) == part:
+            if split_of(phrase, self._split_fractions) == split:
                 yield Pair(phrase.source, phrase.target, phrase.kind)
 
     @cached_property
@@ -98,7 +98,7 @@ class TableSource(Source):
     .tsv there is no quoting.
 
     Args:
-        files: for each part, paths, folders or glob patterns, one or several.
+        files: for each split, paths, folders or glob patterns, one or several.
         source: column to translate from.
         target: column to translate to.
     """
@@ -110,63 +110,63 @@ class TableSource(Source):
         return ", ".join(str(patterns) for patterns in self._files.values())
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return tuple(self._files)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"columns": self._columns, **{part: stamps(self._paths(part)) for part in self.parts}}
+        return {"columns": self._columns, **{split: stamps(self._paths(split)) for split in self.splits}}
 
-    def pairs(self, part: str) -> Iterator[Pair]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         """As for every source.
 
         Raises:
             DataError: a file that is not there, cannot be read or lacks a column.
         """
-        for path in self._paths(part):
+        for path in self._paths(split):
             for place, row in read_table(path, named=not isinstance(self._columns[0], int)):
                 yield pair_of(row, *self._columns, place)
 
-    def _paths(self, part: str) -> list[Path]:
-        return find_files(self._files[part], f"{part} files", suffixes=TABLES)
+    def _paths(self, split: str) -> list[Path]:
+        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
 
 
 class TextPairSource(Source):
     """Two text files, the n-th lines of which are translations of one another.
 
     Args:
-        files: for each part, the file (or pattern of files) to translate from and that to translate to.
+        files: for each split, the file (or pattern of files) to translate from and that to translate to.
     """
 
     def __init__(self, files: Mapping[str, Sequence[str]]) -> None:
-        self._files = {part: tuple(sides) for part, sides in files.items()}
+        self._files = {split: tuple(sides) for split, sides in files.items()}
 
     def __str__(self) -> str:
         return ", ".join(" and ".join(sides) for sides in self._files.values())
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return tuple(self._files)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {part: [stamps(paths) for paths in self._paths(part)] for part in self.parts}
+        return {split: [stamps(paths) for paths in self._paths(split)] for split in self.splits}
 
-    def pairs(self, part: str) -> Iterator[Pair]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         """As for every source.
 
         Raises:
             DataError: a file that is not there or cannot be read, or files of unequal length.
         """
-        for paths in zip(*self._paths(part), strict=True):
+        for paths in zip(*self._paths(split), strict=True):
             for number, (source, target) in enumerate(zip_longest(*map(read_lines, paths)), start=1):
                 if source is None or target is None:
                     counts = " and ".join(f"{path} has {sum(1 for _ in read_lines(path))}" for path in paths)
                     raise DataError(f"{counts} lines; a line of the one has to be the translation of that of the other")
                 yield Pair(single_spaced(source), single_spaced(target), place=f"{paths[0]}, line {number}")
 
-    def _paths(self, part: str) -> list[list[Path]]:
-        found = [find_files(side, f"{part} files") for side in self._files[part]]
+    def _paths(self, split: str) -> list[list[Path]]:
+        found = [find_files(side, f"{split} files") for side in self._files[split]]
         if len(found[0]) != len(found[1]):
-            raise DataError(f"{' and '.join(self._files[part])} match {len(found[0])} and {len(found[1])} files")
+            raise DataError(f"{' and '.join(self._files[split])} match {len(found[0])} and {len(found[1])} files")
         return found
 
 
@@ -187,24 +187,24 @@ class HubSource(Source):
         return str(self._splits)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._splits.parts())
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._splits.splits())
 
     def fingerprint(self) -> dict[str, Any]:
         return {"columns": self._columns, **self._splits.fingerprint()}
 
-    def pairs(self, part: str) -> Iterator[Pair]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         """As for every source.
 
         Raises:
             DataError: there are no such columns.
         """
-        split = self._splits.parts()[part]
-        if split.features:  # unknown of some that are streamed
-            wanted = [name for name in (*self._columns, "translation") if name in split.features]
-            split = split.select_columns(wanted) if wanted else split
-        for number, row in enumerate(split, start=1):
-            yield pair_of(row, *self._columns, f"{self}, {part} row {number}")
+        rows = self._splits.splits()[split]
+        if rows.features:  # unknown of some that are streamed
+            wanted = [name for name in (*self._columns, "translation") if name in rows.features]
+            rows = rows.select_columns(wanted) if wanted else rows
+        for number, row in enumerate(rows, start=1):
+            yield pair_of(row, *self._columns, f"{self}, {split} row {number}")
 
 
 def source_of_files(
@@ -215,16 +215,16 @@ def source_of_files(
     Raises:
         DataError: neither tables nor a pair, or files that are not there.
     """
-    given = {part: each for part, each in zip(PARTS, (files, validation, test), strict=True) if each is not None}
-    listed = {part: [each] if isinstance(each, str) else list(each) for part, each in given.items()}
+    given = {split: each for split, each in zip(SPLITS, (files, validation, test), strict=True) if each is not None}
+    listed = {split: [each] if isinstance(each, str) else list(each) for split, each in given.items()}
     tables = [is_table(name) for names in listed.values() for name in names]
     if all(tables):
         return TableSource(given, source, target)
-    for part, names in listed.items():
+    for split, names in listed.items():
         if any(tables) or len(names) != 2:
             find_files(names)  # a name that is not there may be a misspelt one of a table
             raise DataError(
-                f"{part} files {', '.join(names)}: pairs come from tables ({', '.join(TABLES)}) or from two text "
+                f"{split} files {', '.join(names)}: pairs come from tables ({', '.join(TABLES)}) or from two text "
                 "files, as [train.en, train.de]"
             )
     return TextPairSource(listed)

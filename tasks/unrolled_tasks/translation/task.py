@@ -12,26 +12,26 @@ from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
 from unrolled.training.console.terminal import piped
 from unrolled.training.tasks.schedules import Schedule
-from unrolled.training.tasks.writing import HardOptions, SearchOptions, WritingTask, Written
+from unrolled.training.tasks.seq2seq import HardOptions, SearchOptions, Seq2SeqTask, Written
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
 
 _WORST = 30
 
 
-class Translation(WritingTask):
+class Translation(Seq2SeqTask):
     """A sentence in, its translation out (Bahdanau et al. 2015).
 
     Args:
         language: of what is written, a code such as "de" or an English name: for the score on the tokens of the Moses
-            scripts. All others are `WritingTask`'s.
+            scripts. All others are `Seq2SeqTask`'s.
     """
 
     codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
-        **WritingTask.files,
+        **Seq2SeqTask.files,
         "lengths.png": "BLEU by length of the source, also as lengths.csv",
         "translations.md": "scores by length and kind, and the worst translations",
         "alignments": "what each word looked at",
@@ -49,11 +49,11 @@ class Translation(WritingTask):
         l2: float = 0.0,
         label_smoothing: float = 0.0,
         coverage: float = 0.0,
-        own_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         hard: HardOptions | None = None,
         search: SearchOptions | None = None,
-        validation_width: int = 1,
-        shown: int = 6,
+        validation_num_beams: int = 1,
+        num_samples: int = 6,
     ) -> None:
         super().__init__(
             network,
@@ -64,11 +64,11 @@ class Translation(WritingTask):
             l2=l2,
             label_smoothing=label_smoothing,
             coverage=coverage,
-            own_inputs=own_inputs,
+            scheduled_sampling=scheduled_sampling,
             hard=hard,
             search=search,
-            validation_width=validation_width,
-            shown=shown,
+            validation_num_beams=validation_num_beams,
+            num_samples=num_samples,
         )
         self.language = moses_language(str(language))
 

@@ -10,26 +10,26 @@ from torch import Tensor
 
 from unrolled import (
     AdditiveAttention,
+    AttentionWiring,
     AttentiveDecoder,
+    BahdanauWiring,
     ElmanCell,
     Encoded,
     GRUCell,
-    LookBefore,
-    LookBetween,
     LSTMCell,
     MultiplicativeAttention,
-    Order,
     Recurrent,
     RecurrentDecoder,
     SummaryAttention,
+    TopDownWiring,
 )
 from unrolled.state import leaves, select
 
 VOCABULARY, SOURCE = 11, 6
-ORDERS: dict[str, Callable[..., Order]] = {
-    "before": LookBefore,
-    "ungated": partial(LookBefore, gated=False),
-    "between": LookBetween,
+ORDERS: dict[str, Callable[..., AttentionWiring]] = {
+    "before": BahdanauWiring,
+    "ungated": partial(BahdanauWiring, gated=False),
+    "between": TopDownWiring,
 }
 
 
@@ -125,11 +125,11 @@ def test_selecting_rows_commutes_with_a_step(order: str, encoded: Encoded, token
 def test_looking_before_is_show_attend_and_tell(encoded: Encoded, tokens: Tensor) -> None:
     decoder = make("before", layers=1)
     state, memory = decoder.start(3, encoded)
-    query = torch.tanh(decoder.order.query(encoded.summary))
+    query = torch.tanh(decoder.wiring.query(encoded.summary))
     core = state.core
     for time in range(2):
         context, weights, _ = decoder.attention(query, memory, None)
-        seen = torch.sigmoid(query @ decoder.order.gate.weight.t() + decoder.order.gate.bias) * context
+        seen = torch.sigmoid(query @ decoder.wiring.gate.weight.t() + decoder.wiring.gate.bias) * context
         query, core = decoder.core.step(torch.cat([decoder.embedding(tokens[:, time]), seen], -1), core)
         expected = decoder.output(torch.tanh(decoder.readout(torch.cat([query, seen], -1))))
         decoded = decoder.step(tokens[:, time], state, memory)
@@ -148,7 +148,7 @@ def test_looking_between_is_bottom_up_and_top_down(encoded: Encoded, tokens: Ten
         word = decoder.embedding(tokens[:, time])
         asking, first = decoder.core.step(torch.cat([word, written, encoded.summary], -1), first)
         context, _, _ = decoder.attention(asking, memory, None)
-        written, second = decoder.order.language.step(torch.cat([context, asking], -1), second)
+        written, second = decoder.wiring.language.step(torch.cat([context, asking], -1), second)
         expected = decoder.output(torch.tanh(decoder.readout(torch.cat([written, context], -1))))
         decoded = decoder.step(tokens[:, time], state, memory)
         state = decoded.state
@@ -164,7 +164,7 @@ def test_orders_go_with_any_attention(encoded: Encoded, tokens: Tensor) -> None:
 
 
 def test_another_order_feeds_anyway() -> None:
-    with pytest.raises(ValueError, match="input_feeding=False goes with the order LookAfter alone"):
+    with pytest.raises(ValueError, match="input_feeding=False goes with the order LuongWiring alone"):
         make("before", input_feeding=False)
 
 

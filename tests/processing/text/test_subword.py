@@ -1,4 +1,4 @@
-"""Subwords: spelled as the library that learnt them spells, given back as they were."""
+"""Subwords: spelled as the library that learned them spells, given back as they were."""
 
 import json
 import random
@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models
 
 from unrolled.processing.text.description import codec_from_dict
 from unrolled.processing.text.pair import PairCodec
-from unrolled.processing.text.subword import BPECodec, SubwordCodec, UnigramCodec, words
-from unrolled.processing.text.tokenizers import CharacterCodec
+from unrolled.processing.text.subword import BPETokenizer, SubwordTokenizer, UnigramTokenizer, words
+from unrolled.processing.text.tokenizers import CharacterTokenizer
 from unrolled.training.data.subwords import train_subwords
 
 TEXTS = [
@@ -25,24 +25,24 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
-def codec(request: pytest.FixtureRequest) -> SubwordCodec:
+def codec(request: pytest.FixtureRequest) -> SubwordTokenizer:
     return train_subwords(TEXTS, 90, kind=request.param)
 
 
-def reference(codec: SubwordCodec) -> Tokenizer:
+def reference(codec: SubwordTokenizer) -> Tokenizer:
     """The same model in the library's own hands."""
     vocabulary = ["<start>", "<unknown>", *codec.pieces]
-    if isinstance(codec, BPECodec):
+    if isinstance(codec, BPETokenizer):
         ids = {piece: index for index, piece in enumerate(vocabulary)}
         return Tokenizer(models.BPE(ids, codec.merges, unk_token="<unknown>"))
-    assert isinstance(codec, UnigramCodec)
+    assert isinstance(codec, UnigramTokenizer)
     scored = [("<start>", 0.0), ("<unknown>", 0.0), *zip(codec.pieces, codec.scores, strict=True)]
     return Tokenizer(models.Unigram(scored, 1, False))
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(text=st.text(alphabet="aeginst lr,.(-)Mäß\n\té😀x", max_size=40))
-def test_words_are_spelled_as_the_library_spells_them(codec: SubwordCodec, text: str) -> None:
+def test_words_are_spelled_as_the_library_spells_them(codec: SubwordTokenizer, text: str) -> None:
     library = reference(codec)
     expected = [index for word in words(text) for index in library.encode(word).ids]
 
@@ -51,7 +51,7 @@ def test_words_are_spelled_as_the_library_spells_them(codec: SubwordCodec, text:
 
 @settings(deadline=None, derandomize=True)
 @given(chosen=st.lists(st.sampled_from(" ".join(TEXTS).split()), max_size=8))
-def test_a_text_comes_back_as_it_was(codec: SubwordCodec, chosen: list[str]) -> None:
+def test_a_text_comes_back_as_it_was(codec: SubwordTokenizer, chosen: list[str]) -> None:
     text = " ".join(chosen)
 
     assert codec.decode(codec.encode(text)) == text
@@ -62,7 +62,7 @@ def test_a_text_comes_back_as_it_was(codec: SubwordCodec, chosen: list[str]) -> 
 @given(text=st.text(alphabet="aeginst lr,.(-)Mäß\n\té😀x", max_size=40))
 def test_merges_that_are_never_or_almost_always_passed_over(text: str) -> None:
     codec = train_subwords(TEXTS, 90)
-    assert isinstance(codec, BPECodec)
+    assert isinstance(codec, BPETokenizer)
 
     assert codec.encode_dropped(text, 0.0, random.Random(0)) == codec.encode(text)
     letters = codec.encode_dropped(text, 1 - 1e-12, random.Random(0))
@@ -71,7 +71,7 @@ def test_merges_that_are_never_or_almost_always_passed_over(text: str) -> None:
 
 def test_dropped_merges_spell_the_same_text_in_many_ways() -> None:
     codec, generator = train_subwords(TEXTS, 90), random.Random(0)
-    assert isinstance(codec, BPECodec)
+    assert isinstance(codec, BPETokenizer)
 
     spellings = [codec.encode_dropped(TEXTS[0], 0.1, generator) for _ in range(40)]
 
@@ -81,7 +81,7 @@ def test_dropped_merges_spell_the_same_text_in_many_ways() -> None:
 
 
 def test_each_merge_is_passed_over_with_its_probability() -> None:
-    codec, generator = BPECodec(["a", "b", "ab", "▁", "▁ab"], [("a", "b"), ("▁", "ab")]), random.Random(0)
+    codec, generator = BPETokenizer(["a", "b", "ab", "▁", "▁ab"], [("a", "b"), ("▁", "ab")]), random.Random(0)
 
     whole = [len(codec.encode_dropped("ab", 0.3, generator)) for _ in range(4000)]
 
@@ -89,7 +89,7 @@ def test_each_merge_is_passed_over_with_its_probability() -> None:
     assert sum(length == 2 for length in whole) / 4000 == pytest.approx(0.7 * 0.3, abs=0.03)  # only the second
 
 
-def test_a_codec_is_plain_data_and_comes_back(codec: SubwordCodec) -> None:
+def test_a_codec_is_plain_data_and_comes_back(codec: SubwordTokenizer) -> None:
     plain = json.loads(json.dumps(codec.to_dict()))
 
     again = codec_from_dict(plain)
@@ -100,11 +100,11 @@ def test_a_codec_is_plain_data_and_comes_back(codec: SubwordCodec) -> None:
     assert len(codec.encode(TEXTS[0])) < len(TEXTS[0]) / 1.5
 
 
-def test_training_again_gives_the_same_pieces(codec: SubwordCodec) -> None:
-    again = train_subwords(TEXTS, 90, kind="bpe" if isinstance(codec, BPECodec) else "unigram")
+def test_training_again_gives_the_same_pieces(codec: SubwordTokenizer) -> None:
+    again = train_subwords(TEXTS, 90, kind="bpe" if isinstance(codec, BPETokenizer) else "unigram")
 
     assert sorted(again.pieces) == sorted(codec.pieces)
-    if isinstance(codec, BPECodec):
+    if isinstance(codec, BPETokenizer):
         assert again.to_dict() == codec.to_dict()
 
 
@@ -120,7 +120,7 @@ def test_a_vocabulary_below_the_alphabet_is_refused() -> None:
 
 
 def test_a_pair_reads_with_one_codec_and_writes_with_the_other() -> None:
-    source, target = CharacterCodec("abc"), CharacterCodec("xyz!")
+    source, target = CharacterTokenizer("abc"), CharacterTokenizer("xyz!")
     pair = PairCodec(source, target, lowercase=True)
 
     assert pair.encode("AB") == source.encode("ab")
@@ -140,10 +140,10 @@ def test_merges_in_a_heap_are_merges_one_by_one(data: st.DataObject) -> None:
         pair = data.draw(st.sampled_from(pieces)), data.draw(st.sampled_from(pieces))
         merges += [pair] * (pair not in merges)
         pieces += ["".join(pair)] * ("".join(pair) not in pieces)
-    codec = BPECodec(pieces, data.draw(st.permutations(merges)))
+    codec = BPETokenizer(pieces, data.draw(st.permutations(merges)))
     word = data.draw(st.text("abcd", max_size=40))
 
-    # As Sennrich et al. 2016 have it: of all pairs the one that was learnt first, the leftmost of these.
+    # As Sennrich et al. 2016 have it: of all pairs the one that was learned first, the leftmost of these.
     parts = list(word)
     while pairs := [pair for pair in pairwise(parts) if pair in codec.merges]:
         place = list(pairwise(parts)).index(min(pairs, key=codec.merges.index))
@@ -155,7 +155,7 @@ def test_merges_in_a_heap_are_merges_one_by_one(data: st.DataObject) -> None:
 
 
 def test_a_text_without_blanks_takes_time_by_its_length() -> None:
-    codec = BPECodec(["a", "b", "ab", "abab"], [("a", "b"), ("ab", "ab")])
+    codec = BPETokenizer(["a", "b", "ab", "abab"], [("a", "b"), ("ab", "ab")])
 
     began = time.process_time()
     assert codec.encode("ab" * 100_000) == [1, *[5] * 50_000]

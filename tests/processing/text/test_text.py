@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from unrolled.processing.text.base import Codec
 from unrolled.processing.text.description import codec_from_dict
-from unrolled.processing.text.spaced import SpacedCodec
-from unrolled.processing.text.tokenizers import CODECS, ByteCodec, CharacterCodec, SentenceCodec, WordCodec
+from unrolled.processing.text.spaced import SpacedTokenizer
+from unrolled.processing.text.tokenizers import (
+    CODECS,
+    ByteTokenizer,
+    CharacterTokenizer,
+    SentenceTokenizer,
+    WordTokenizer,
+)
 
 law = settings(derandomize=True, deadline=None)
 UNITS = sorted(CODECS)
@@ -46,13 +52,17 @@ def test_a_text_in_pieces_is_the_whole_text(text: str, cuts: list[int], unit: st
 
 
 @law
-@given(st.text(alphabet="ab \u2003\n,'-"), st.lists(st.integers(0, 20)), st.sampled_from([SentenceCodec, SpacedCodec]))
+@given(
+    st.text(alphabet="ab \u2003\n,'-"),
+    st.lists(st.integers(0, 20)),
+    st.sampled_from([SentenceTokenizer, SpacedTokenizer]),
+)
 def test_words_in_pieces_are_those_of_the_whole(text: str, cuts: list[int], kind: type[Codec]) -> None:
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[start:stop] for start, stop in zip(borders, [*borders[1:], None], strict=True)]
     codec = kind(["a", "ab", "b", "ba", "a'b"])
 
-    words = text.split() if kind is SpacedCodec else re.findall(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]", text)
+    words = text.split() if kind is SpacedTokenizer else re.findall(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]", text)
     expected = [codec.words.index(word) + 2 if word in codec.words else 1 for word in words]
     assert [index for ids in codec.encode_pieces(pieces) for index in ids] == expected
     assert codec.encode(text) == expected
@@ -71,7 +81,7 @@ def test_plain_data_hold_the_whole_codec(text: str, unit: str) -> None:
 
 
 def test_characters_are_numbered_in_order_after_start_and_unknown() -> None:
-    codec = CharacterCodec.train(["banana", "c"])
+    codec = CharacterTokenizer.train(["banana", "c"])
 
     assert codec.characters == "abcn"
     assert codec.encode("cab?") == [4, 2, 3, 1]
@@ -80,7 +90,7 @@ def test_characters_are_numbered_in_order_after_start_and_unknown() -> None:
 
 
 def test_bytes_are_their_own_ids() -> None:
-    codec = ByteCodec()
+    codec = ByteTokenizer()
 
     assert codec.encode("é\n") == [0xC3, 0xA9, 10]
     assert codec.decode([256, 0xC3, 65]) == "\N{REPLACEMENT CHARACTER}A"
@@ -88,22 +98,22 @@ def test_bytes_are_their_own_ids() -> None:
 
 
 def test_words_are_numbered_by_frequency_then_spelling() -> None:
-    codec = WordCodec.train(["to be or not to be, that"])
+    codec = WordTokenizer.train(["to be or not to be, that"])
 
     assert codec.words == [" ", "be", "to", ",", "not", "or", "that"]
     assert codec.decode(codec.encode("to see, or not")) == "to <unknown>, or not"
 
 
 def test_rare_words_are_left_out() -> None:
-    codec = WordCodec.train(["a a a b b c"], min_count=2)
-    small = WordCodec.train(["a a a b b c"], max_size=2)
+    codec = WordTokenizer.train(["a a a b b c"], min_count=2)
+    small = WordTokenizer.train(["a a a b b c"], max_size=2)
 
     assert codec.words == [" ", "a", "b"]
     assert small.words == [" ", "a"]
 
 
 def test_texts_of_their_own_do_not_grow_together() -> None:
-    codec = WordCodec.train(["one", "two"])
+    codec = WordTokenizer.train(["one", "two"])
 
     assert codec.words == ["one", "two"]
 
@@ -115,7 +125,7 @@ def test_an_empty_text_trains_nothing(unit: str, texts: list[Any]) -> None:
         CODECS[unit].train(texts)
 
 
-@pytest.mark.parametrize("codec", [CharacterCodec("ab"), ByteCodec(), WordCodec(["ab"])])
+@pytest.mark.parametrize("codec", [CharacterTokenizer("ab"), ByteTokenizer(), WordTokenizer(["ab"])])
 def test_ids_out_of_range_are_refused(codec: Codec) -> None:
     for index in (-1, codec.size):
         with pytest.raises(ValueError, match=f"id {index} is outside this codec's 0 … {codec.size - 1}"):
@@ -126,16 +136,16 @@ def test_ids_out_of_range_are_refused(codec: Codec) -> None:
     ("plain", "words"),
     [
         ({}, "got None"),
-        ({"_target_": "os.system"}, "one of unrolled.CharacterCodec"),
+        ({"_target_": "os.system"}, "one of unrolled.CharacterTokenizer"),
         ({"_target_": "unrolled.Codec"}, "did you mean"),
         (
             {"_target_": "unrolled.CharacterCode", "characters": "a"},
-            "did you mean unrolled.CharacterCodec",
+            "did you mean unrolled.CharacterTokenizer",
         ),
-        ({"_target_": "unrolled.CharacterCodec"}, "takes .'characters'., got nothing"),
-        ({"_target_": "unrolled.ByteCodec", "size": 3}, "takes nothing, got .'size'."),
-        ({"_target_": "unrolled.CharacterCodec", "characters": "aba"}, "'a' twice"),
-        ({"_target_": "unrolled.WordCodec", "words": []}, "at least one"),
+        ({"_target_": "unrolled.CharacterTokenizer"}, "takes .'characters'., got nothing"),
+        ({"_target_": "unrolled.ByteTokenizer", "size": 3}, "takes nothing, got .'size'."),
+        ({"_target_": "unrolled.CharacterTokenizer", "characters": "aba"}, "'a' twice"),
+        ({"_target_": "unrolled.WordTokenizer", "words": []}, "at least one"),
     ],
 )
 def test_a_dict_that_no_codec_wrote_is_refused(plain: dict[str, Any], words: str) -> None:
@@ -146,12 +156,12 @@ def test_a_dict_that_no_codec_wrote_is_refused(plain: dict[str, Any], words: str
 @pytest.mark.parametrize("bounds", [{"min_count": 0}, {"max_size": 0}])
 def test_bounds_below_one_are_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        WordCodec.train(["a"], **bounds)
+        WordTokenizer.train(["a"], **bounds)
 
 
 def test_no_word_frequent_enough_is_refused() -> None:
     with pytest.raises(ValueError, match="min_count=3 times; the most frequent is seen 2 times"):
-        WordCodec.train(["a a"], min_count=3)
+        WordTokenizer.train(["a a"], min_count=3)
 
 
 def test_codecs_need_no_torch() -> None:
@@ -160,7 +170,7 @@ def test_codecs_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("codec", [WordCodec(["a"]), SentenceCodec(["a"]), SpacedCodec(["a"])])
+@pytest.mark.parametrize("codec", [WordTokenizer(["a"]), SentenceTokenizer(["a"]), SpacedTokenizer(["a"])])
 @pytest.mark.parametrize("symbol", ["a", " "])
 def test_a_long_word_is_copied_once(codec: Codec, symbol: str) -> None:
     pieces = [symbol * 500] * 40_000 + [" a a"]

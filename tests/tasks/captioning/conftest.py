@@ -13,9 +13,9 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}
 
 
-def drawn(colour: str, place: str) -> Any:
+def drawn(color: str, place: str) -> Any:
     image = Image.new("RGB", (12, 12), "white")
-    image.paste(COLOURS[colour], PLACES[place])
+    image.paste(COLOURS[color], PLACES[place])
     return image
 
 
@@ -25,7 +25,7 @@ def content(image: Any) -> bytes:
     return file.getvalue()
 
 
-ROWS = [(colour, place) for colour in COLOURS for place in PLACES]
+ROWS = [(color, place) for color in COLOURS for place in PLACES]
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def pictures(folder: Path) -> Path:
     """A folder with image files and a table that names them, two captions each."""
     (folder / "shapes").mkdir()
     rows: list[dict[str, Any]] = []
-    for colour, place in ROWS:
-        name = f"{colour}_{place}.png"
-        drawn(colour, place).save(folder / "shapes" / name)
-        captions = [f"A {colour} half on the {place}.", f"The {place} half is {colour}!"]
+    for color, place in ROWS:
+        name = f"{color}_{place}.png"
+        drawn(color, place).save(folder / "shapes" / name)
+        captions = [f"A {color} half on the {place}.", f"The {place} half is {color}!"]
         rows.append({"file_name": name, "captions": captions})
     (folder / "shapes" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder

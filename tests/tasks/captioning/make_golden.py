@@ -42,7 +42,7 @@ def main() -> None:
     draw = random.Random(7)
 
     def sentence() -> str:
-        return " ".join(draw.choices(WORDS, k=draw.randint(1, 14)))
+        return " ".join(draw.backend_choices(WORDS, k=draw.randint(1, 14)))
 
     references = {str(i): [sentence() for _ in range(draw.choice((1, 3, 5)))] for i in range(40)}
     texts = {i: [draw.choice(several) if draw.random() < 0.2 else sentence()] for i, several in references.items()}

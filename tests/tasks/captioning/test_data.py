@@ -21,18 +21,18 @@ from unrolled_tasks.captioning.glyphs import GlyphSource
 
 Image = pytest.importorskip("PIL.Image")
 TRANSFORM: dict[str, Any] = {"size": 12, "mean": [0.5] * 3, "std": [0.5] * 3}
-WAYS = ("plain", "mirrored")
+WAYS = ("plain", "horizontal_flip")
 
 
 def prepared(**options: Any) -> CaptionData:
-    given = {"transform": TRANSFORM, "min_count": 1, "cut": (1, 0, 0), **options}
+    given = {"transform": TRANSFORM, "min_count": 1, "split_fractions": (1, 0, 0), **options}
     data = CaptionData(**given)
     data.prepare()
     return data
 
 
-def texts(data: CaptionData, part: str = "train") -> Counter[tuple[str, ...]]:
-    return Counter(map(tuple, data.references(part)))
+def texts(data: CaptionData, split: str = "train") -> Counter[tuple[str, ...]]:
+    return Counter(map(tuple, data.references(split)))
 
 
 def test_a_folder_a_table_parquet_and_a_hub_set_are_the_same(pictures: Path) -> None:
@@ -81,7 +81,7 @@ def test_karpathys_file_deals_its_images_to_parts(pictures: Path) -> None:
 
     data = prepared(karpathy="dataset_small.json", images="shapes")
 
-    assert [len(data.references(part)) for part in ("train", "validation", "test")] == [8, 4, 4]
+    assert [len(data.references(split)) for split in ("train", "validation", "test")] == [8, 4, 4]
     assert all(len(several) == 2 for several in data.references("train"))
     with pytest.raises(DataError, match=r"data\.images"):
         CaptionData(karpathy="dataset_small.json", transform=TRANSFORM)
@@ -106,7 +106,7 @@ def test_training_takes_each_caption_once_and_scoring_each_image(pictures: Path)
             assert int(row[length - 1]) == codec.start
             assert text in batch.references[image]
             seen.append(text)
-    data.score_part("train")
+    data.evaluate_split("train")
     scored = list(data.test_dataloader())
 
     assert Counter(seen) == Counter(text for several in data.references("train") for text in several)
@@ -120,13 +120,13 @@ def test_an_image_goes_with_its_own_captions(pictures: Path) -> None:
     for batch in data.train_dataloader():
         for image, several in zip(batch.images, batch.references, strict=True):
             red, green, blue = (float(channel.mean()) for channel in image)
-            colour = "black" if max(red, green, blue) < 0.1 else ("red", "green", "blue")[np.argmax([red, green, blue])]
-            assert colour in several[0]
+            color = "black" if max(red, green, blue) < 0.1 else ("red", "green", "blue")[np.argmax([red, green, blue])]
+            assert color in several[0]
 
 
 def test_an_epoch_shows_each_image_as_it_is_and_mirrored(pictures: Path) -> None:
     plain = prepared(files="shapes", batch_tokens=30)
-    data = prepared(files="shapes", batch_tokens=30, mirrored=True)
+    data = prepared(files="shapes", batch_tokens=30, horizontal_flip=True)
     images = {number: each for batch in plain.train_dataloader() for number, each in _numbered(batch)}
 
     seen = Counter[tuple[int, str, str]]()
@@ -153,12 +153,12 @@ def _numbered(batch: CaptionBatch) -> Iterable[tuple[int, Tensor]]:
 
 
 def _seen_so(image: Tensor, way: str) -> Tensor:
-    return image.flip(-1) if way == "mirrored" else image
+    return image.flip(-1) if way == "horizontal_flip" else image
 
 
 def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path) -> None:
     source = GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0)
-    names = {part: [one.captions[0] for one in source.images(part)] for part in source.parts}
+    names = {split: [one.captions[0] for one in source.images(split)] for split in source.splits}
     counts = Counter(names["train"])
 
     assert not set(names["train"]) & (set(names["validation"]) | set(names["test"]))
@@ -191,24 +191,24 @@ def test_all_text_faces_of_matplotlib_are_drawn_from() -> None:
 
 def test_characters_that_look_the_same_are_one_with_several_names() -> None:
     source = GlyphSource(4, 24, (0.8, 0.1, 0.1), seed=0)
-    images = {part: list(source.images(part)) for part in source.parts}
+    images = {split: list(source.images(split)) for split in source.splits}
     (names,) = {
-        one.captions for part in images.values() for one in part if "GREEK CAPITAL LETTER ALPHA" in one.captions
+        one.captions for split in images.values() for one in split if "GREEK CAPITAL LETTER ALPHA" in one.captions
     }
 
     assert {"LATIN CAPITAL LETTER A", "CYRILLIC CAPITAL LETTER A"} < set(names)
-    assert not any("MATHEMATICAL BOLD" in name for part in images.values() for one in part for name in one.captions)
-    learnt = {one.picture.content for one in images["train"]}
-    assert not [one.captions for one in images["test"] if one.picture.content in learnt]
+    assert not any("MATHEMATICAL BOLD" in name for split in images.values() for one in split for name in one.captions)
+    learned = {one.picture.content for one in images["train"]}
+    assert not [one.captions for one in images["test"] if one.picture.content in learned]
 
 
 def test_a_broken_picture_is_named_or_skipped_and_counted(pictures: Path) -> None:
     path = pictures / "shapes" / "red_left.png"
     path.write_bytes(path.read_bytes()[:60])
 
-    with pytest.raises(DataError, match=r"red_left\.png.*data\.broken=skip"):
+    with pytest.raises(DataError, match=r"red_left\.png.*data\.on_error=skip"):
         prepared(files="shapes")
-    data = prepared(files="shapes", broken="skip")
+    data = prepared(files="shapes", on_error="skip")
 
     assert len(data.references("train")) == 15
     assert "1 unreadable images" in data.describe()
@@ -252,7 +252,7 @@ def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(p
     table.write_text("\n".join(map(json.dumps, rows)))
 
     assert "1 images without a caption" in prepared(files="shapes").describe()
-    with pytest.raises(DataError, match="image of the validation part without a caption"):
+    with pytest.raises(DataError, match="image of the validation split without a caption"):
         prepared(files="shapes", validation_files="shapes/metadata.jsonl")
 
 
@@ -263,7 +263,7 @@ def test_images_that_their_folders_table_does_not_name_are_counted(pictures: Pat
     data = prepared(files="shapes")
     assert "1 images without a caption" in data.describe()
     assert len(data.references("train")) == 16
-    with pytest.raises(DataError, match=r"forgotten\.JPG: an image of the validation part without a caption"):
+    with pytest.raises(DataError, match=r"forgotten\.JPG: an image of the validation split without a caption"):
         prepared(files="shapes/metadata.jsonl", validation_files="shapes")
 
     # Of several tables in one folder, none says what all images are.
@@ -310,7 +310,7 @@ def test_long_captions_are_left_out_and_counted(pictures: Path) -> None:
         ({"files": "a", "features": "kept"}, "'kept'"),
         ({"files": "a", "batch_tokens": 0}, "batch_tokens=0"),
         ({"files": "a", "transform": {"size": 0}}, "transform: size=0"),
-        ({"files": "a", "cut": (1, 1, 0)}, "cut="),
+        ({"files": "a", "split_fractions": (1, 1, 0)}, "split_fractions="),
     ],
 )
 def test_impossible_options_are_refused(folder: Path, options: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Captioning from the command line to a caption: learnt, looked at once, fine-tuned, self-critical, resumed, used."""
+"""Captioning from the command line to a caption: learned, looked at once, fine-tuned, self-critical, resumed, used."""
 
 import csv
 import json
@@ -62,14 +62,14 @@ def trained(pictures: Path, configure: Configure) -> Path:
     return pictures / "run" / "checkpoints" / "best.ckpt"
 
 
-def test_photographs_are_seen_in_colour(pictures: Path, configure: Configure) -> None:
+def test_photographs_are_seen_in_color(pictures: Path, configure: Configure) -> None:
     options = [option for option in TINY if not option.startswith("trunk.")]
 
-    run(configure("run", *options, "trunk=small_colour", "trainer.max_steps=1", "test=false", small=False))
+    run(configure("run", *options, "trunk=small_color", "trainer.max_steps=1", "test=false", small=False))
 
     bundle = load_bundle(pictures / "run" / "checkpoints" / "last.ckpt")
     transform = ImageTransform.from_dict(bundle.codec.image)
-    red, blue = (transform(Image.new("RGB", (200, 100), colour)) for colour in ("red", "blue"))
+    red, blue = (transform(Image.new("RGB", (200, 100), color)) for color in ("red", "blue"))
     assert red.shape == (3, 96, 96)
     assert not torch.equal(red, blue)
     assert bundle.network.encoder.trunk(red[None]).shape == (1, 256, 6, 6)
@@ -100,7 +100,7 @@ def test_it_learns_what_it_sees(pictures: Path, configure: Configure) -> None:
 
 
 def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure) -> None:
-    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1", "trunk.module.norm=batch"]
+    frozen = [*TINY, "task.unfreeze_at_step=null", "trainer.max_epochs=1", "trunk.module.norm=batch"]
     live = run(configure("live", *frozen, small=False))
     cached = run(configure("cached", *frozen, "data.features=cached", small=False))
 
@@ -110,7 +110,7 @@ def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure)
     assert len([folder for folder in folders if folder.is_dir()]) == 1
     run(configure("again", *frozen, "data.features=cached", small=False))
     assert len([f for f in (pictures / "cache").glob("features-*") if f.is_dir()]) == 1
-    spelled = ["data.features=cached", "data.cleaned=false"]
+    spelled = ["data.features=cached", "data.clean=false"]
     run(configure("spelled", *frozen, *spelled, small=False))  # the same images
     start = f"init_from={pictures / 'cached' / 'checkpoints' / 'last.ckpt'}"
     run(configure("second", *frozen, "data.features=cached", start, small=False))
@@ -123,9 +123,15 @@ def test_looking_once_is_looking_each_time(pictures: Path, configure: Configure)
 
 
 def test_looking_once_is_looking_each_time_in_a_mirror_too(pictures: Path, configure: Configure) -> None:
-    frozen = [*TINY, "task.trunk_from=null", "trainer.max_epochs=1", "trunk.module.norm=batch", "data.mirrored=true"]
+    frozen = [
+        *TINY,
+        "task.unfreeze_at_step=null",
+        "trainer.max_epochs=1",
+        "trunk.module.norm=batch",
+        "data.horizontal_flip=true",
+    ]
     live = run(configure("live", *frozen, small=False))
-    plain = run(configure("plain", *frozen, "data.mirrored=false", small=False))
+    plain = run(configure("plain", *frozen, "data.horizontal_flip=false", small=False))
     cached = run(configure("cached", *frozen, "data.features=cached", small=False))
 
     assert cached["test/loss"] == pytest.approx(live["test/loss"], rel=1e-3)
@@ -133,8 +139,8 @@ def test_looking_once_is_looking_each_time_in_a_mirror_too(pictures: Path, confi
 
 
 def test_a_trunk_that_learns_is_not_looked_through_once(pictures: Path, configure: Configure) -> None:
-    with pytest.raises(ValueError, match=r"features=cached .*task\.trunk_from"):
-        run(configure("run", *TINY, "data.features=cached", "task.trunk_from=0", small=False))
+    with pytest.raises(ValueError, match=r"features=cached .*task\.unfreeze_at_step"):
+        run(configure("run", *TINY, "data.features=cached", "task.unfreeze_at_step=0", small=False))
 
 
 def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, configure: Configure) -> None:
@@ -142,11 +148,11 @@ def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, confi
         run(configure(name, *TINY, "test=false", "trainer.max_epochs=3", *options, small=False))
         return weights(pictures / name / "checkpoints" / "last.ckpt")["network.encoder.trunk.stages.0.first.weight"]
 
-    never = trunk_after("never", "task.trunk_from=null", "trainer.max_steps=1")
-    same = trunk_after("same", "task.trunk_from=null", "trainer.max_steps=3")
-    late = trunk_after("late", "task.trunk_from=2", "task.trunk_lr=1e-6", "trainer.max_steps=3")
-    later = trunk_after("later", "task.trunk_from=3", "trainer.max_steps=3")
-    whole = trunk_after("whole", "task.trunk_from=2", "trainer.max_steps=3")
+    never = trunk_after("never", "task.unfreeze_at_step=null", "trainer.max_steps=1")
+    same = trunk_after("same", "task.unfreeze_at_step=null", "trainer.max_steps=3")
+    late = trunk_after("late", "task.unfreeze_at_step=2", "task.trunk_lr=1e-6", "trainer.max_steps=3")
+    later = trunk_after("later", "task.unfreeze_at_step=3", "trainer.max_steps=3")
+    whole = trunk_after("whole", "task.unfreeze_at_step=2", "trainer.max_steps=3")
 
     torch.testing.assert_close(same, never, rtol=0, atol=0)
     torch.testing.assert_close(later, never, rtol=0, atol=0)
@@ -157,8 +163,8 @@ def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, confi
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["task.trunk_from=-1"], "trunk_from=-1"),
-        (["task.trunk_from=null", "task.trunk_lr=1e-3"], "trunk_lr=0.001"),
+        (["task.unfreeze_at_step=-1"], "unfreeze_at_step=-1"),
+        (["task.unfreeze_at_step=null", "task.trunk_lr=1e-3"], "trunk_lr=0.001"),
         (["task.doubly_stochastic=-1"], "doubly_stochastic=-1"),
         (["decoder=show_tell", "task.doubly_stochastic=1"], "this network has none"),
         (["task.pretrained=own"], "nobody has trained weights for SmallTrunk"),
@@ -196,7 +202,7 @@ def test_self_critical_training_starts_from_a_network_and_raises_its_reward(
     with (pictures / "second" / "metrics.csv").open() as file:
         rewards = [float(row["train/reward"]) for row in csv.DictReader(file) if row["train/reward"]]
     assert len(rewards) >= 10
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2  # of the samples, which is what is being learnt
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2  # of the samples, which is what is being learned
     assert 0.1 < before["test/cider_d"] <= after["test/cider_d"] < 9.9
 
 
@@ -276,7 +282,7 @@ def test_the_command_writes_a_line_for_each_image(trained: Path, pictures: Path,
     done = python("-m", "unrolled", "caption", str(trained), *names)
     several = python("-m", "unrolled", "caption", str(trained), *names, "--n-best", "2", "--batch-size", "1")
     refused = python("-m", "unrolled", "caption", str(trained), names[0], "broken.png")
-    skipped = python("-m", "unrolled", "caption", str(trained), "broken.png", *names, "--skip-broken")
+    skipped = python("-m", "unrolled", "caption", str(trained), "broken.png", *names, "--on-error", "skip")
 
     assert done.returncode == 0, done.stderr
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == names

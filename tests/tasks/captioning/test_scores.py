@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unrolled.training.tasks.writing import Written
+from unrolled.training.tasks.seq2seq import Written
 from unrolled_tasks.captioning.scores import CiderD, bleu, by_word, corpus_scores, rouge_l, tokens
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden.json").read_text())  # see make_golden.py

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec
+from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer
 from unrolled.training.data import files as text_files
 from unrolled.training.data.base import DataError
 from unrolled.training.data.streams import StreamLoader
@@ -51,9 +51,9 @@ def small(**options: Any) -> TextData:
 
 
 def contents(data: TextData) -> dict[str, str]:
-    """Each part's scored predictions as text, row after row."""
+    """Each split's counted predictions as text, row after row."""
     read = {"train": [data.train_dataloader()], "validation": data.val_dataloader(), "test": data.test_dataloader()}
-    return {part: whole(loaders, data) for part, loaders in read.items() if loaders}
+    return {split: whole(loaders, data) for split, loaders in read.items() if loaders}
 
 
 def whole(loaders: Any, data: TextData) -> str:
@@ -61,14 +61,14 @@ def whole(loaders: Any, data: TextData) -> str:
     rows = [[] for _ in range(loader.batch_size)]
     for window in loader:
         for row, targets in enumerate(rows):
-            targets.extend(window.targets[row][window.scored[row]].tolist())
+            targets.extend(window.targets[row][window.loss_mask[row]].tolist())
     return "".join(data.codec().decode(targets) for targets in rows)
 
 
 def test_parts_are_cut_by_position_and_read_whole(write: Callable[..., str]) -> None:
     text = text_of(1000)
 
-    data = small(files=write("one.txt", text), cut=(0.7, 0.2, 0.1))
+    data = small(files=write("one.txt", text), split_fractions=(0.7, 0.2, 0.1))
 
     assert contents(data) == {"train": text[:700], "validation": text[700:900], "test": text[900:]}
     assert data.sizes() == {"vocabulary": len(ALPHABET) + 2}
@@ -77,18 +77,18 @@ def test_parts_are_cut_by_position_and_read_whole(write: Callable[..., str]) -> 
 
 def test_joined_documents_are_cut_as_one_text(write: Callable[..., str]) -> None:
     text = text_of(900)
-    for part in range(3):
-        write(f"{part}.txt", text[part * 300 : (part + 1) * 300])
+    for split in range(3):
+        write(f"{split}.txt", text[split * 300 : (split + 1) * 300])
 
-    data = small(files=str(Path(write("0.txt", text[:300])).parent), cut=(0.5, 0.25, 0.25))
+    data = small(files=str(Path(write("0.txt", text[:300])).parent), split_fractions=(0.5, 0.25, 0.25))
 
     assert contents(data) == {"train": text[:450], "validation": text[450:675], "test": text[675:]}
 
 
 def test_documents_that_are_not_joined_are_cut_whole(write: Callable[..., str]) -> None:
-    files = [write(f"{part}.txt", text_of(size)) for part, size in enumerate((300, 290, 200, 110, 100))]
+    files = [write(f"{split}.txt", text_of(size)) for split, size in enumerate((300, 290, 200, 110, 100))]
 
-    data = small(files=files, joined=False, cut=(0.6, 0.2, 0.2))
+    data = small(files=files, concatenate=False, split_fractions=(0.6, 0.2, 0.2))
 
     assert [len(text) for text in contents(data).values()] == [590, 200, 210]
     assert data.train_dataloader().plan.num_windows == -(-300 // 8)
@@ -96,22 +96,22 @@ def test_documents_that_are_not_joined_are_cut_whole(write: Callable[..., str]) 
 
 
 def test_too_few_whole_documents_are_refused(write: Callable[..., str]) -> None:
-    files = [write(f"{part}.txt", text_of(100)) for part in range(3)]
+    files = [write(f"{split}.txt", text_of(100)) for split in range(3)]
 
-    with pytest.raises(DataError, match=r"3 documents of 300 characters .* left for validation; set joined"):
-        small(files=files, joined=False)
+    with pytest.raises(DataError, match=r"3 documents of 300 characters .* left for validation; set concatenate"):
+        small(files=files, concatenate=False)
 
 
 def test_parts_with_text_of_their_own_take_no_share(write: Callable[..., str]) -> None:
     text = text_of(950)
 
-    data = small(files=write("a.txt", text), test_files=write("b.txt", text[:99]), cut=(0.9, 0.05, 0.05))
+    data = small(files=write("a.txt", text), test_files=write("b.txt", text[:99]), split_fractions=(0.9, 0.05, 0.05))
 
     assert contents(data) == {"train": text[:900], "validation": text[900:], "test": text[:99]}
 
 
 def test_a_part_without_share_is_left_out(write: Callable[..., str]) -> None:
-    data = small(files=write("a.txt", text_of(100)), cut=(1, 0, 0))
+    data = small(files=write("a.txt", text_of(100)), split_fractions=(1, 0, 0))
 
     assert data.val_dataloader() == data.test_dataloader() == []
 
@@ -122,7 +122,9 @@ def test_folders_patterns_and_lists_are_read_sorted_and_once(write: Callable[...
     texts = tmp_path / "texts"
 
     def order(*files: str) -> str:
-        text = contents(small(files=[str(texts / name) for name in files], cut=(1, 0, 0), window=1))["train"]
+        text = contents(small(files=[str(texts / name) for name in files], split_fractions=(1, 0, 0), window=1))[
+            "train"
+        ]
         return text[::10]
 
     assert order("") == "abd"
@@ -185,11 +187,14 @@ def test_files_that_are_not_there_are_named(write: Callable[..., str], tmp_path:
         ({"shakespeare": True, "dataset_options": {"name": "x"}}, "go with dataset"),
         ({"files": "a", "unit": "charcter"}, "did you mean character"),
         ({"files": "a", "min_count": 2}, "go with unit=word"),
-        ({"files": "a", "cut": (0.9, 0.2, 0.1)}, "sum to 1"),
-        ({"files": "a", "cut": (1, 0)}, "three fractions"),
+        ({"files": "a", "split_fractions": (0.9, 0.2, 0.1)}, "sum to 1"),
+        ({"files": "a", "split_fractions": (1, 0)}, "three fractions"),
         ({"files": "a", "batch_size": 0}, "at least 1"),
-        ({"files": "a", "windowed": {"length": 3}}, "length, count and batch_size"),
-        ({"files": "a", "windowed": {"length": 3, "count": 1, "batch_size": 1}, "joined": False}, "joined"),
+        ({"files": "a", "random_windows": {"length": 3}}, "length, count and batch_size"),
+        (
+            {"files": "a", "random_windows": {"length": 3, "count": 1, "batch_size": 1}, "concatenate": False},
+            "concatenate",
+        ),
         ({"files": "a", "window": 8, "stride": 9}, "stride is at most window"),
         ({"files": "a", "random_length": True, "shift": True}, "leave out shift"),
         ({"files": "a", "codec_from": {"_target_": "os.system"}}, "a codec's _target_"),
@@ -210,9 +215,15 @@ def test_options_without_sense_are_refused_before_any_text_is_read(options: dict
             "too short for batch_size=12 on 1 process and window=8: 12 streams of at least a window are 96 tokens; "
             "lower batch_size to at most 11 or window to at most 7",
         ),
-        ({"joined": False, "cut": (1, 0, 0)}, "text of 1 document .* batch_size to at most 1, or set joined"),
-        ({"windowed": {"length": 5, "count": 1, "batch_size": 1}}, "windowed.length=5 needs a longer test text than 5"),
-        ({"cut": (0, 0.5, 0.5)}, "gives it none"),
+        (
+            {"concatenate": False, "split_fractions": (1, 0, 0)},
+            "text of 1 document .* batch_size to at most 1, or set concatenate",
+        ),
+        (
+            {"random_windows": {"length": 5, "count": 1, "batch_size": 1}},
+            "random_windows.length=5 needs a longer test text than 5",
+        ),
+        ({"split_fractions": (0, 0.5, 0.5)}, "gives it none"),
     ],
 )
 def test_too_little_text_is_refused_with_numbers_and_a_remedy(
@@ -234,9 +245,9 @@ def test_the_vocabulary_is_that_of_training_and_the_rest_is_counted_and_reported
     assert [record.getMessage() for record in caplog.records] == [data.report()]
 
 
-@pytest.mark.parametrize("codec", [CharacterCodec("ba"), ByteCodec()])
+@pytest.mark.parametrize("codec", [CharacterTokenizer("ba"), ByteTokenizer()])
 def test_a_given_codec_encodes_any_text_without_training(write: Callable[..., str], codec: Any) -> None:
-    data = small(files=write("a.txt", "abcab"), cut=(0, 0, 1), codec_from=codec.to_dict())
+    data = small(files=write("a.txt", "abcab"), split_fractions=(0, 0, 1), codec_from=codec.to_dict())
 
     assert data.codec().to_dict() == codec.to_dict()
     assert next(iter(data.test_dataloader()[0])).targets[0].tolist() == codec.encode("abcab")
@@ -245,7 +256,12 @@ def test_a_given_codec_encodes_any_text_without_training(write: Callable[..., st
 
 
 def test_a_text_too_short_to_train_on_can_be_scored(write: Callable[..., str]) -> None:
-    data = small(files=write("a.txt", text_of(100)), codec_from=ByteCodec().to_dict(), window=64, cut=(0.5, 0, 0.5))
+    data = small(
+        files=write("a.txt", text_of(100)),
+        codec_from=ByteTokenizer().to_dict(),
+        window=64,
+        split_fractions=(0.5, 0, 0.5),
+    )
 
     assert len(contents_of_test := whole(data.test_dataloader(), data)) == 50
     assert contents_of_test == text_of(100)[50:]
@@ -264,7 +280,7 @@ def test_text_is_encoded_once_and_again_when_it_or_its_options_change(
     small(files=path), small(files=path, window=4, seed=3)
     assert len(encoded) == 1
 
-    small(files=path, unit="byte"), small(files=path, cut=(0.8, 0.1, 0.1))
+    small(files=path, unit="byte"), small(files=path, split_fractions=(0.8, 0.1, 0.1))
     write("a.txt", text_of(201))
     os.utime(path, ns=(0, 0))
     data = small(files=path)
@@ -333,11 +349,11 @@ def test_rows_of_a_data_set_are_documents(
         {} if builder == "text" else {"column": "body"}
     )
 
-    data = small(dataset=builder, dataset_options=options, cut=(0.8, 0.1, 0.1))
+    data = small(dataset=builder, dataset_options=options, split_fractions=(0.8, 0.1, 0.1))
 
     assert "".join(contents(data).values()) == "".join(row + "\n" for row in rows)
     # Kept apart, they are documents.
-    apart = small(dataset=builder, dataset_options=options, cut=(0.8, 0.1, 0.1), joined=False)
+    apart = small(dataset=builder, dataset_options=options, split_fractions=(0.8, 0.1, 0.1), concatenate=False)
     assert "8 documents" in apart.report()
 
 
@@ -347,7 +363,7 @@ def test_splits_of_a_data_set_are_its_parts(tmp_path: Path, write: Callable[...,
 
     data = small(dataset="text", dataset_options={**options, "splits": {"train": "a", "validation": "b", "test": "c"}})
     assert contents(data) == {
-        part: rows[number].replace("\n", "") for number, part in enumerate(("train", "validation", "test"))
+        split: rows[number].replace("\n", "") for number, split in enumerate(("train", "validation", "test"))
     }
 
     for splits, words in (({"train": "A"}, "no split 'A'; it has a, b, c"), (None, "no split 'train'; it has a, b, c")):
@@ -385,9 +401,9 @@ def test_shakespeare_is_one_text_by_default() -> None:
 
 
 def test_windows_at_random_places_are_a_second_test(write: Callable[..., str]) -> None:
-    data = small(files=write("a.txt", text_of(2000)), windowed={"length": 16, "count": 10, "batch_size": 4})
+    data = small(files=write("a.txt", text_of(2000)), random_windows={"length": 16, "count": 10, "batch_size": 4})
 
     windows = list(data.test_dataloader()[1])
 
-    assert sum(int(window.scored.sum()) for window in windows) == 160
+    assert sum(int(window.loss_mask.sum()) for window in windows) == 160
     assert [window.inputs.shape for window in windows] == [(4, 16)] * 3

@@ -10,10 +10,10 @@ from unrolled_tasks.classification.data import LabelledBatch
 
 @pytest.fixture
 def batches() -> Callable[..., list[LabelledBatch]]:
-    """The batches of a part as they are scored: data[, part] -> list."""
+    """The batches of a split as they are scored: data[, split] -> list."""
 
-    def scored(data: ClassificationData, part: str = "train") -> list[LabelledBatch]:
-        data.score_part(part)
+    def scored(data: ClassificationData, split: str = "train") -> list[LabelledBatch]:
+        data.evaluate_split(split)
         return list(data.test_dataloader())
 
     return scored

@@ -44,11 +44,11 @@ def text_data(path: Path, **options: Any) -> ClassificationData:
 
 
 def test_a_table_of_texts_is_cut_with_all_labels_in_each_part(tmp_path: Path, batches: Batches) -> None:
-    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), cut=[0.8, 0.1, 0.1])
+    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), split_fractions=[0.8, 0.1, 0.1])
 
-    assert list(data.parts()) == ["train", "validation", "test"]
-    found = {part: batches(data, part) for part in data.parts()}
-    counts = {part: Counter(int(t) for b in bs for t in b.targets) for part, bs in found.items()}
+    assert list(data.splits()) == ["train", "validation", "test"]
+    found = {split: batches(data, split) for split in data.splits()}
+    counts = {split: Counter(int(t) for b in bs for t in b.targets) for split, bs in found.items()}
     assert counts == {"train": {0: 24, 1: 24}, "validation": {0: 3, 1: 3}, "test": {0: 3, 1: 3}}
     assert "train 48, validation 6, test 6 examples" in data.describe()
     assert data.sizes()["outputs"] == 2
@@ -60,7 +60,9 @@ def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path, batch
     test = [{"text": "an unheard word film", "label": 0}, {"text": "a good film", "label": 1}]
 
     data = text_data(
-        jsonl(tmp_path / "train.jsonl", rows), test_files=str(jsonl(tmp_path / "test.jsonl", test)), cut=[0.9, 0.1, 0]
+        jsonl(tmp_path / "train.jsonl", rows),
+        test_files=str(jsonl(tmp_path / "test.jsonl", test)),
+        split_fractions=[0.9, 0.1, 0],
     )
 
     codec = data.codec().source
@@ -73,7 +75,7 @@ def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path, batch
 
 def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches) -> None:
     rows = [{"text": "It's  a well-made\tfilm , isn't it ?", "label": n % 2} for n in range(8)]
-    data = text_data(jsonl(tmp_path / "a.jsonl", rows), cut=[1, 0, 0])
+    data = text_data(jsonl(tmp_path / "a.jsonl", rows), split_fractions=[1, 0, 0])
 
     (batch,) = batches(data)
     codec = data.codec().source
@@ -88,7 +90,7 @@ def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches
 def test_every_unit_of_text_is_read(tmp_path: Path, unit: str, batches: Batches) -> None:
     reader = Text(unit=unit, vocabulary_size=60, max_length=9)
 
-    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), reader=reader)
+    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), modality=reader)
 
     assert max(int(b.lengths.max()) for b in batches(data)) <= 9
     assert data.sizes()["vocabulary"] == data.codec().source.size
@@ -97,7 +99,7 @@ def test_every_unit_of_text_is_read(tmp_path: Path, unit: str, batches: Batches)
 def test_labels_may_be_named_and_several(tmp_path: Path, batches: Batches) -> None:
     named = text_data(jsonl(tmp_path / "a.jsonl", sentences()), names={0: "liked", 1: "disliked"})
     several = [{"text": f"a film {n}", "label": ["odd"] * (n % 2) + ["third"] * (n % 3 == 0)} for n in range(12)]
-    multiple = text_data(jsonl(tmp_path / "b.jsonl", several), target="labels", cut=[1, 0, 0])
+    multiple = text_data(jsonl(tmp_path / "b.jsonl", several), target_type="labels", split_fractions=[1, 0, 0])
 
     assert named.codec().labels == ["disliked", "liked"]
     codec = multiple.codec()
@@ -112,18 +114,21 @@ def test_none_of_several_labels_is_an_answer(tmp_path: Path, batches: Batches) -
     path = tmp_path / "a.csv"
     path.write_text('text,label\nbig red,"big,red"\nlarge,big\nplain,\nruby,red\nnothing,\nboth,"red,big"\n')
 
-    data = text_data(path, target="labels", cut=[1, 0, 0], reader=Text(min_count=1))
+    data = text_data(path, target_type="labels", split_fractions=[1, 0, 0], modality=Text(min_count=1))
 
     (batch,) = batches(data)
     expected = {0: [1, 1], 1: [1, 0], 2: [0, 0], 3: [0, 1], 4: [0, 0], 5: [1, 1]}
     assert {int(n): t.tolist() for n, t in zip(batch.examples, batch.targets, strict=True)} == expected
     with pytest.raises(DataError, match="line 4: column 'label' holds nothing"):
-        text_data(path, cut=[1, 0, 0])
+        text_data(path, split_fractions=[1, 0, 0])
 
 
-def test_numbers_are_normalised_by_the_training_part(tmp_path: Path) -> None:
+def test_numbers_are_normalized_by_the_training_part(tmp_path: Path) -> None:
     data = text_data(
-        jsonl(tmp_path / "a.jsonl", sentences()), answer=["stars", "share"], target="number", cut=[1, 0, 0]
+        jsonl(tmp_path / "a.jsonl", sentences()),
+        target=["stars", "share"],
+        target_type="number",
+        split_fractions=[1, 0, 0],
     )
 
     codec = data.codec()
@@ -131,7 +136,7 @@ def test_numbers_are_normalised_by_the_training_part(tmp_path: Path) -> None:
     assert codec.names == ["stars", "share"]
     assert codec.centers == pytest.approx([2.5, 0.5])
     assert codec.scales == pytest.approx([math.sqrt(35 / 12), math.sqrt(35 / 12) / 5])
-    share = text_data(jsonl(tmp_path / "a.jsonl", sentences()), answer="share", target="share").codec()
+    share = text_data(jsonl(tmp_path / "a.jsonl", sentences()), target="share", target_type="share").codec()
     assert isinstance(share, NumberCodec)
     assert share.bounded
     assert (share.centers, share.scales) == ([0.0], [1.0])
@@ -141,23 +146,27 @@ def test_numbers_are_normalised_by_the_training_part(tmp_path: Path) -> None:
     ("rows", "options", "message"),
     [
         ([{"text": "", "label": 0}], {}, r"a\.jsonl, line 61: the text is empty; data\.on_error=skip"),
-        ([{"text": "rare", "label": 9}], {"cut": [1, 0, 0]}, "label '9' has 1 training example"),
-        ([{"text": "x"}], {}, r"line 61: no column 'label'; there is text\. Name it by data\.answer"),
+        ([{"text": "rare", "label": 9}], {"split_fractions": [1, 0, 0]}, "label '9' has 1 training example"),
+        ([{"text": "x"}], {}, r"line 61: no column 'label'; there is text\. Name it by data\.target"),
         ([{"text": "x", "label": None}], {}, "line 61: column 'label' holds nothing"),
         ([{"text": 3, "label": 1}], {}, "line 61: its source is no text but 3"),
         ([], {"source": "txt"}, "no column 'txt'; did you mean text"),
         ([], {"group": "whoo"}, "no column 'whoo'; did you mean who"),
-        ([], {"answer": "text", "target": "number"}, "is no number; data.target=label"),
-        ([], {"answer": "stars", "target": "share"}, "is not from 0 to 1; data.target=number"),
+        ([], {"target": "text", "target_type": "number"}, "is no number; data.target_type=label"),
+        ([], {"target": "stars", "target_type": "share"}, "is not from 0 to 1; data.target_type=number"),
         ([], {"group": "who", "held_out": ["critic9"]}, "no group 'critic9'; did you mean critic"),
         ([], {"held_out": ["critic1"]}, "data.group says where"),
-        ([], {"target": "labl"}, "target='labl' is one of"),
-        ([], {"cut": [0.5, 0.1, 0.1]}, "add up to 1"),
+        ([], {"target_type": "labl"}, "target_type='labl' is one of"),
+        ([], {"split_fractions": [0.5, 0.1, 0.1]}, "add up to 1"),
         ([], {"batch_size": None}, "give one of batch_size=None and batch_steps=None"),
         ([], {"unit": "frame"}, "unit='frame' is token for Text"),
         ([], {"dataset": "json"}, "files and dataset was given"),
         ([], {"group": "a(b"}, "no column and no regular expression"),
-        ([{"text": "x", "label": ["0", "1"]}] * 2, {"cut": [1, 0, 0]}, r"\['0', '1'\] is no label; data.target=labels"),
+        (
+            [{"text": "x", "label": ["0", "1"]}] * 2,
+            {"split_fractions": [1, 0, 0]},
+            r"\['0', '1'\] is no label; data.target_type=labels",
+        ),
         ([], {"names": {0: "bad", 2: "good"}}, "no training example has the label '2'; there is 0, 1"),
     ],
 )
@@ -183,7 +192,7 @@ def test_all_of_one_label_and_one_number_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all training examples have the label '1'"):
         text_data(same)
     with pytest.raises(DataError, match="label is the same number"):
-        text_data(same, target="number")
+        text_data(same, target_type="number")
 
 
 def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path, batches: Batches) -> None:
@@ -192,25 +201,25 @@ def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path, b
     data = text_data(path, on_error="skip")
 
     assert "skipped: 2, first " in data.describe()
-    assert sum(len(batch.lengths) for part in data.parts() for batch in batches(data, part)) == 60
+    assert sum(len(batch.lengths) for split in data.splits() for batch in batches(data, split)) == 60
 
 
 def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batches) -> None:
     path = jsonl(tmp_path / "a.jsonl", sentences())
     rows = sentences()
 
-    def critics(data: ClassificationData, part: str) -> set[str]:
-        texts = {text for batch in batches(data, part) for text in batch.shown}
+    def critics(data: ClassificationData, split: str) -> set[str]:
+        texts = {text for batch in batches(data, split) for text in batch.shown}
         return {row["who"] for row in rows if row["text"].lower() in texts}
 
     sixty = [{**row, "text": f"{row['text']} {n}"} for n, row in enumerate(rows)]  # all different
     rows = sixty
     path = jsonl(tmp_path / "a.jsonl", sixty)
-    grouped = text_data(path, group="who", cut=[0.6, 0.2, 0.2])
-    held = text_data(path, group="who", held_out=["critic3"], cut=[0.9, 0.1, 0])
+    grouped = text_data(path, group="who", split_fractions=[0.6, 0.2, 0.2])
+    held = text_data(path, group="who", held_out=["critic3"], split_fractions=[0.9, 0.1, 0])
 
-    parts = [critics(grouped, part) for part in grouped.parts()]
-    assert sum(len(part) for part in parts) == len(set().union(*parts)) == 5
+    splits = [critics(grouped, split) for split in grouped.splits()]
+    assert sum(len(split) for split in splits) == len(set().union(*splits)) == 5
     assert critics(held, "test") == {"critic3"}
     assert "critic3" not in critics(held, "train") | critics(held, "validation")
     assert sum(len(batch.lengths) for batch in batches(held, "test")) == 12
@@ -218,7 +227,7 @@ def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batch
 
 def test_batches_mix_lengths_anew_each_epoch_and_lose_nothing(tmp_path: Path) -> None:
     rows = [{"text": " ".join(["word"] * (1 + n % 23)), "label": n % 2} for n in range(100)]
-    data = text_data(jsonl(tmp_path / "a.jsonl", rows), cut=[1, 0, 0], batch_size=10)
+    data = text_data(jsonl(tmp_path / "a.jsonl", rows), split_fractions=[1, 0, 0], batch_size=10)
     loader = data.train_dataloader()
 
     epochs = [[batch.examples.tolist() for batch in loader] for _ in range(2)]
@@ -250,21 +259,23 @@ def film_archive(path: Path, *, inner: str = "additional_resources/hutto_ICWSM_2
 def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
     archive = str(film_archive(tmp_path / "vader.tar.gz"))
 
-    liked = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=archive)
-    rated = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=archive, target="number")
+    liked = ClassificationData(modality=Text(), unit="token", package="film_sentences", archive=archive)
+    rated = ClassificationData(
+        modality=Text(), unit="token", package="film_sentences", archive=archive, target_type="number"
+    )
     liked.prepare()
     rated.prepare()
 
     assert liked.codec().to_dict()["labels"] == ["negative", "positive"]
     for data in (liked, rated):
-        assert data.parts() == ("train", "validation", "test")
+        assert data.splits() == ("train", "validation", "test")
     codec = rated.codec()
     assert isinstance(codec, NumberCodec)
     numbers = torch.cat([batch.targets for batch in rated.train_dataloader()]) * codec.scales[0] + codec.centers[0]
     assert float(numbers.max()) > 4
     assert float(numbers.min()) < -4
     broken = film_archive(tmp_path / "other.tar.gz", inner="additional_resources/else.tar.gz")
-    data = ClassificationData(reader=Text(), unit="token", package="film_sentences", archive=str(broken))
+    data = ClassificationData(modality=Text(), unit="token", package="film_sentences", archive=str(broken))
     with pytest.raises(DataError, match=r"is no source archive of vaderSentiment 3\.3\.2"):
         data.prepare()
 
@@ -279,7 +290,7 @@ def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
 def test_packages_that_are_installed_are_read(
     package: str, module: str, counts: str, features: int, labels: int
 ) -> None:
-    data = ClassificationData(reader=Series(), package=package, cut=[0.8, 0.1, 0.1])
+    data = ClassificationData(modality=Series(), package=package, split_fractions=[0.8, 0.1, 0.1])
     if importlib.util.find_spec(module) is None:
         with pytest.raises(DataError, match=r"pip install 'unrolled\[series\]'"):
             data.prepare()

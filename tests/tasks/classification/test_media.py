@@ -21,7 +21,7 @@ from unrolled.processing.images import MAX_PIXELS
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.data.augmentation import Augmentation
 from unrolled.training.data.base import DataError
-from unrolled_tasks.classification import ClassificationData, Pictures, Sound
+from unrolled_tasks.classification import Audio, ClassificationData, Images
 from unrolled_tasks.classification.data import LabelledBatch
 
 Batches = Callable[..., list[LabelledBatch]]
@@ -48,8 +48,8 @@ def sounds(folder: Path, *, per_label: int = 6) -> Path:
     return folder
 
 
-def sound(**options: Any) -> Sound:
-    return Sound(partial(AudioFeatures, num_mels=12), **options)
+def sound(**options: Any) -> Audio:
+    return Audio(partial(AudioFeatures, num_mels=12), **options)
 
 
 def sound_data(folder: Path, **options: Any) -> ClassificationData:
@@ -58,14 +58,14 @@ def sound_data(folder: Path, **options: Any) -> ClassificationData:
     return data
 
 
-# Sound --------------------------------------------------------------------------------------------------------------
+# Audio --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_labels_is_read_and_its_speakers_held_out(tmp_path: Path, batches: Batches) -> None:
     pytest.importorskip("soundfile")
     folder = sounds(tmp_path / "sounds")
 
-    data = sound_data(folder, group="^([a-z]+)_", held_out=["ada"], cut=[0.7, 0.3, 0])
+    data = sound_data(folder, group="^([a-z]+)_", held_out=["ada"], split_fractions=[0.7, 0.3, 0])
 
     assert data.codec().labels == ["high", "low"]
     (batch,) = batches(data, "test")
@@ -80,7 +80,7 @@ def test_parts_may_be_folders_above_the_labels(tmp_path: Path) -> None:
     sounds(tmp_path / "all" / "train")
     sounds(tmp_path / "all" / "test", per_label=2)
 
-    data = sound_data(tmp_path / "all", cut=[0.75, 0.25, 0])
+    data = sound_data(tmp_path / "all", split_fractions=[0.75, 0.25, 0])
 
     assert data.describe().startswith("train 9, validation 3, test 4 examples")
 
@@ -93,7 +93,7 @@ def test_a_table_names_recordings_by_where_it_lies(tmp_path: Path, batches: Batc
     table = tmp_path / "sounds" / "metadata.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    data = sound_data(table, cut=[1, 0, 0])
+    data = sound_data(table, split_fractions=[1, 0, 0])
 
     assert len(batches(data)[0].lengths) == 12
 
@@ -107,7 +107,7 @@ def test_other_rates_and_channels_are_brought_in_line_and_said_once(
         wav(folder / "low" / f"ada_stereo{n}.wav", tone(300, 3200, 16000), rate=16000, channels=2)
         wav(folder / "low" / f"bob_silent{n}.wav", [0.0] * 900)
 
-    data = sound_data(folder, reader=sound(rate=8000), cut=[1, 0, 0])
+    data = sound_data(folder, modality=sound(rate=8000), split_fractions=[1, 0, 0])
 
     for said in ("2 channels, which are mixed", "16000 samples a second; it is resampled to 8000", "is silent"):
         assert caplog.text.count(said) == 1
@@ -141,7 +141,9 @@ def test_what_is_changed_at_random_is_decided_by_epoch_and_example(tmp_path: Pat
     changes = Augmentation(speed=0.2, warp=0.2, stretch=0.2, shift=0.02, noise=1.0, gain=6, band_masks=1, time_masks=1)
 
     def epochs(batch_size: int) -> list[dict[int, torch.Tensor]]:
-        data = sound_data(folder, reader=sound(augmentation=changes), cut=[1, 0, 0], batch_size=batch_size)
+        data = sound_data(
+            folder, modality=sound(augmentation=changes), split_fractions=[1, 0, 0], batch_size=batch_size
+        )
         loader = data.train_dataloader()
         return [
             {
@@ -162,11 +164,11 @@ def test_what_is_changed_at_random_is_decided_by_epoch_and_example(tmp_path: Pat
     )
 
 
-# Pictures -----------------------------------------------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_default_digits_are_read_row_by_row(batches: Batches) -> None:
-    data = ClassificationData(reader=Pictures(), package="digits", cut=[0.7, 0.1, 0.2], batch_size=64)
+    data = ClassificationData(modality=Images(), package="digits", split_fractions=[0.7, 0.1, 0.2], batch_size=64)
     data.prepare()
 
     batch = batches(data)[0]
@@ -183,19 +185,19 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batch
         for n in range(6):
             shade = 30 * n + (70 if label == "bright" else 0)
             Image.new("RGB", (9 + n, 7), (shade, 0, 0)).save(tmp_path / label / f"{n}.png")
-    reader = Pictures(order="patches", size=[8, 8], patch=4, stride=2, colour=True, permutation=3)
+    reader = Images(order="patches", size=[8, 8], patch=4, stride=2, color=True, permutation=3)
 
-    data = ClassificationData(reader=reader, files=str(tmp_path), cut=[1, 0, 0])
+    data = ClassificationData(modality=reader, files=str(tmp_path), split_fractions=[1, 0, 0])
     data.prepare()
 
     (batch,) = batches(data)
     assert batch.source.shape == (12, 9, 48)
-    assert Pictures(size=8).options()["size"] == [8, 8]
+    assert Images(size=8).options()["size"] == [8, 8]
     permutation = data.codec().source.permutation
     assert sorted(permutation) == list(range(9)) != permutation
     (tmp_path / "dark" / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError, match=r"broken\.png: not readable as a picture"):
-        ClassificationData(reader=Pictures(), files=str(tmp_path)).prepare()
+        ClassificationData(modality=Images(), files=str(tmp_path)).prepare()
 
 
 # The hub -------------------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
     stored.cast_column("audio", datasets.Audio()).save_to_disk(str(tmp_path / "set"))
 
     data = ClassificationData(
-        reader=sound(), dataset=str(tmp_path / "set"), source="audio", answer="digit", cut=[1, 0, 0]
+        modality=sound(), dataset=str(tmp_path / "set"), source="audio", target="digit", split_fractions=[1, 0, 0]
     )
     data.prepare()
 
@@ -226,7 +228,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
     datasets.Dataset.from_dict(images, features=features).save_to_disk(str(tmp_path / "pictures"))
     with pytest.raises(DataError, match="one and the same grey"):
         ClassificationData(
-            reader=Pictures(), dataset=str(tmp_path / "pictures"), source="image", cut=[1, 0, 0]
+            modality=Images(), dataset=str(tmp_path / "pictures"), source="image", split_fractions=[1, 0, 0]
         ).prepare()
 
 
@@ -239,7 +241,7 @@ def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     path = folder / "low" / "ada_cut.wav"
     wav(path, tone(300, 3200))
     path.write_bytes(path.read_bytes()[: 44 + 2 * 1600])
-    options: dict[str, Any] = {"cut": [1, 0, 0], "kept": kept, "cache": str(tmp_path / "cache")}
+    options: dict[str, Any] = {"split_fractions": [1, 0, 0], "kept": kept, "cache": str(tmp_path / "cache")}
 
     def shown(data: ClassificationData) -> dict[str, int]:
         rows = [(b.shown, b.lengths.tolist()) for b in batches(data)]
@@ -265,13 +267,13 @@ def test_files_beyond_a_limit_are_named_with_the_option(tmp_path: Path) -> None:
     Image.new("L", (30, 20)).save(tmp_path / "dark" / "a.png")
 
     with pytest.raises(DataError, match=r"ada_long\.wav is 3 s long or more, and max_seconds=2: .*raise max_seconds"):
-        sound_data(folder, reader=Sound(partial(AudioFeatures, num_mels=12), max_seconds=2))
+        sound_data(folder, modality=Audio(partial(AudioFeatures, num_mels=12), max_seconds=2))
     with pytest.raises(DataError, match=r"a\.png: 30 × 20 points, and max_pixels=599: .*raise max_pixels"):
-        ClassificationData(reader=Pictures(max_pixels=599), files=str(tmp_path / "dark" / "a.png")).prepare()
+        ClassificationData(modality=Images(max_pixels=599), files=str(tmp_path / "dark" / "a.png")).prepare()
     with pytest.raises(DataError, match="max_pixels=0: 1 or more"):
-        Pictures(max_pixels=0)
+        Images(max_pixels=0)
     with pytest.raises(DataError, match="max_seconds=0: above 0"):
-        Sound(partial(AudioFeatures, num_mels=12), max_seconds=0)
+        Audio(partial(AudioFeatures, num_mels=12), max_seconds=0)
 
 
 def test_the_commands_have_the_librarys_limits() -> None:

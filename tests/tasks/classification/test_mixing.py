@@ -1,4 +1,4 @@
-"""Sequences laid over one another: what is mixed, and what is learnt of it."""
+"""Sequences laid over one another: what is mixed, and what is learned of it."""
 
 import csv
 from collections.abc import Callable

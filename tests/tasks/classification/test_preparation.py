@@ -14,10 +14,10 @@ from PIL import Image
 from unrolled import AudioFeatures
 from unrolled.training.data.augmentation import Augmentation
 from unrolled.training.data.base import DataError
-from unrolled_tasks.classification import ClassificationData, Pictures, Series, Sound, Text
+from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.data import LabelledBatch
 from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.media import Medium
+from unrolled_tasks.classification.modalities import Modality
 
 Options = dict[str, Any]
 
@@ -34,11 +34,11 @@ def recordings(folder: Path) -> Options:
 
 
 def heard(folder: Path) -> Options:
-    return {**recordings(folder), "reader": Sound(partial(AudioFeatures, num_mels=12, normalise="fitted"))}
+    return {**recordings(folder), "reader": Audio(partial(AudioFeatures, num_mels=12, normalize="fitted"))}
 
 
 def heard_changed(folder: Path) -> Options:
-    return {**recordings(folder), "reader": Sound(partial(AudioFeatures, num_mels=12), augmentation=Augmentation())}
+    return {**recordings(folder), "reader": Audio(partial(AudioFeatures, num_mels=12), augmentation=Augmentation())}
 
 
 def seen(folder: Path) -> Options:
@@ -47,7 +47,7 @@ def seen(folder: Path) -> Options:
         (folder / label).mkdir(parents=True, exist_ok=True)
         picture = Image.effect_noise((4 + number, 7), 40 + 60 * (number % 2))
         picture.save(folder / label / f"{number}.png")
-    return {"files": str(folder), "reader": Pictures(size=[6, 5])}
+    return {"files": str(folder), "reader": Images(size=[6, 5])}
 
 
 def written(folder: Path) -> Options:
@@ -68,18 +68,18 @@ MEDIA = [heard, heard_changed, seen, written, measured]
 
 
 def prepared(options: Options, **more: Any) -> ClassificationData:
-    data = ClassificationData(**{"cut": [0.6, 0.2, 0.2], "batch_size": 4, "seed": 3, **options, **more})
+    data = ClassificationData(**{"split_fractions": [0.6, 0.2, 0.2], "batch_size": 4, "seed": 3, **options, **more})
     data.prepare()
     return data
 
 
 def every_batch(data: ClassificationData) -> Iterator[LabelledBatch]:
-    """Two epochs of training, then each part as it is scored."""
+    """Two epochs of training, then each split as it is scored."""
     loader = data.train_dataloader()
     for _ in range(2):
         yield from loader
-    for part in data.parts():
-        data.score_part(part)
+    for split in data.splits():
+        data.evaluate_split(split)
         yield from data.test_dataloader()
 
 
@@ -99,30 +99,30 @@ def assert_same(one: ClassificationData, other: ClassificationData) -> None:
     assert one.describe() == other.describe()
 
 
-@pytest.mark.parametrize("medium", MEDIA)
+@pytest.mark.parametrize("modality", MEDIA)
 def test_the_disk_holds_what_memory_would(
-    medium: Callable[[Path], Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    modality: Callable[[Path], Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_memory = prepared(medium(tmp_path / "files"))
-    on_disk = {**medium_again(medium, tmp_path), "kept": "disk", "cache": str(tmp_path / "cache")}
+    in_memory = prepared(modality(tmp_path / "files"))
+    on_disk = {**medium_again(modality, tmp_path), "storage": "disk", "cache": str(tmp_path / "cache")}
 
     assert_same(prepared(on_disk), in_memory)
 
-    on_disk["reader"] = medium_again(medium, tmp_path)["reader"]
+    on_disk["reader"] = medium_again(modality, tmp_path)["reader"]
     monkeypatch.setattr(type(on_disk["reader"]), "open", None)  # a second run opens nothing
     assert_same(prepared(on_disk), in_memory)
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 
-def medium_again(medium: Callable[[Path], Options], tmp_path: Path) -> Options:
-    """The same options with a medium that has not opened anything yet."""
-    made = medium(tmp_path / f"again-{len(list(tmp_path.iterdir()))}")
+def medium_again(modality: Callable[[Path], Options], tmp_path: Path) -> Options:
+    """The same options with a modality that has not opened anything yet."""
+    made = modality(tmp_path / f"again-{len(list(tmp_path.iterdir()))}")
     return {**made, "files": str(tmp_path / "files")}
 
 
 def test_only_what_training_needs_stays_on_the_disk(tmp_path: Path) -> None:
-    for medium in (heard, heard_changed):
-        prepared(medium(tmp_path / "files"), kept="disk", cache=str(tmp_path / medium.__name__))
+    for modality in (heard, heard_changed):
+        prepared(modality(tmp_path / "files"), storage="disk", cache=str(tmp_path / modality.__name__))
 
     def left(name: str) -> list[str]:
         return sorted(path.name for path in (tmp_path / name).glob("examples-*/*.arrow"))
@@ -133,10 +133,10 @@ def test_only_what_training_needs_stays_on_the_disk(tmp_path: Path) -> None:
 
 def test_other_options_and_other_files_are_prepared_anew(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    options = {**recordings(tmp_path / "files"), "kept": "disk", "cache": str(cache)}
+    options = {**recordings(tmp_path / "files"), "storage": "disk", "cache": str(cache)}
 
     def folders(mels: int, **more: Any) -> int:
-        prepared(options, reader=Sound(partial(AudioFeatures, num_mels=mels)), **more)
+        prepared(options, modality=Audio(partial(AudioFeatures, num_mels=mels)), **more)
         return len([path for path in cache.iterdir() if path.is_dir()])
 
     assert folders(12) == 1
@@ -151,7 +151,7 @@ def test_other_options_and_other_files_are_prepared_anew(tmp_path: Path) -> None
 def test_what_was_left_out_is_said_by_later_runs_too(tmp_path: Path) -> None:
     options = heard(tmp_path / "files")
     (tmp_path / "files/low/2.wav").write_bytes(b"no sound")
-    kept = {"kept": "disk", "cache": str(tmp_path / "cache")}
+    kept = {"storage": "disk", "cache": str(tmp_path / "cache")}
 
     with pytest.raises(DataError, match=r"2\.wav"):
         prepared(options, **kept)
@@ -163,7 +163,7 @@ def test_what_was_left_out_is_said_by_later_runs_too(tmp_path: Path) -> None:
 
 
 def test_a_medium_that_cannot_be_told_from_another_is_refused(tmp_path: Path) -> None:
-    class Bare(Medium):
+    class Bare(Modality):
         suffixes = (".wav",)
 
         def open(self, example: Example) -> Any:
@@ -176,5 +176,5 @@ def test_a_medium_that_cannot_be_told_from_another_is_refused(tmp_path: Path) ->
             return source
 
     options = {**recordings(tmp_path / "files"), "reader": Bare()}
-    with pytest.raises(DataError, match=r"Bare has no options\(\).*data.kept=memory"):
-        prepared(options, kept="disk", cache=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"Bare has no options\(\).*data.storage=memory"):
+        prepared(options, storage="disk", cache=str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Classification from the command line to an answer: learnt, scored, drawn, resumed, shared between processes."""
+"""Classification from the command line to an answer: learned, scored, drawn, resumed, shared between processes."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.deployment import Listener, classify
+from unrolled.deployment import StreamingClassifier, classify
 from unrolled.training.run.runner import run, score
 
 Configure = Callable[..., DictConfig]
@@ -27,7 +27,7 @@ WORDS = [
     "task=classification",
     "data=sentences",
     "data.files=texts.jsonl",
-    "data.cut=[0.8,0.1,0.1]",
+    "data.split_fractions=[0.8,0.1,0.1]",
     "encoder.token.hidden_size=null",
     "encoder.token.embedding_size=12",
     "encoder.token.input_dropout=0",
@@ -83,9 +83,9 @@ SOUND = [
     "task=classification",
     "data=speech",
     "data.files=tones",
-    "data.cut=[0.7,0.15,0.15]",
+    "data.split_fractions=[0.7,0.15,0.15]",
     "data.batch_size=8",
-    "data.reader.features.num_mels=12",
+    "data.modality.features.num_mels=12",
     "encoder.frame.hidden_size=null",
     "optimizer.lr=1e-2",
     *SMALL,
@@ -151,7 +151,7 @@ def test_labels_weigh_as_asked(
     options = ["data.batch_size=200", "trainer.max_steps=1", "trainer.log_every_n_steps=1", "optimizer.lr=1e-12"]
     options += [f"task.class_weights={asked}", f"task.label_smoothing={smoothing}", "test=false"]
 
-    run(configure("run", *WORDS, *options, small=False))  # one step with all 80 and 16 that are learnt from
+    run(configure("run", *WORDS, *options, small=False))  # one step with all 80 and 16 that are learned from
 
     (said,) = classify(load_bundle(texts / "run" / "checkpoints" / "last.ckpt"), ["what"])  # it has not moved
     nats = {label: -math.log(probability) for label, probability in said.values.items()}
@@ -170,7 +170,7 @@ def test_weights_of_unknown_labels_are_refused(texts: Path, configure: Configure
 
 
 def test_numbers_are_predicted_in_their_own_units(texts: Path, configure: Configure) -> None:
-    options = ["task=regression", "data.answer=stars", "data.target=number", "model=lstm", "trainer.max_epochs=12"]
+    options = ["task=regression", "data.target=stars", "data.target_type=number", "model=lstm", "trainer.max_epochs=12"]
 
     numbers = run(configure("run", *[w for w in WORDS if w != "task=classification"], *options, small=False))
 
@@ -187,7 +187,7 @@ def test_several_labels_are_answered_each_by_itself(folder: Path, configure: Con
     rows = [{"text": f"{a} x {b}", "label": f"{a},{b}"} for a, b in told]
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    numbers = run(configure("run", *WORDS, "data.target=labels", "trainer.max_epochs=15", small=False))
+    numbers = run(configure("run", *WORDS, "data.target_type=labels", "trainer.max_epochs=15", small=False))
 
     assert numbers["test/exact"] == 1.0
     bundle = load_bundle(folder / "run" / "checkpoints" / "best.ckpt")
@@ -219,15 +219,18 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     ("options", "message"),
     [
         (["task.label_smoothing=1"], "label_smoothing=1"),
-        (["task.shares=[0.5,1.5]"], "numbers above 0 and at most 1"),
+        (["task.prefix_fractions=[0.5,1.5]"], "numbers above 0 and at most 1"),
         (["task.class_weights={good:-1}"], "0 or more for each label, or balanced"),
         (["task.mixup=0.3"], "mixup=0.3 is 0 or more, and 0 for text"),
         (["task.mixup=much"], "task.mixup=much: expected a number"),
         (["pooling.hidden_size=0", "pooling=attention"], "hidden_size is 0"),
         (["data.files=text.jsonl"], r"no file or folder text\.jsonl.*did you mean texts\.jsonl"),
-        (["data.reader.unit=sentence"], "unit='sentence'"),
+        (["data.modality.unit=sentence"], "unit='sentence'"),
         (["encoder.token.embedding_dropout=1"], "dropout is 1"),
-        (["task=regression", "data.answer=stars", "data.target=number", "task.label_smoothing=0.1"], "are for labels"),
+        (
+            ["task=regression", "data.target=stars", "data.target_type=number", "task.label_smoothing=0.1"],
+            "are for labels",
+        ),
     ],
 )
 def test_what_cannot_end_well_does_not_begin(
@@ -241,18 +244,26 @@ def test_what_cannot_end_well_does_not_begin(
 def test_another_part_is_scored_without_training(trained: Path, texts: Path, configure: Configure) -> None:
     asked = ["task=classification", "data=sentences", "data.files=texts.jsonl", "trainer=cpu"]
 
-    part = score(configure("part", f"checkpoint={trained}", *asked, "split=train", name="evaluate", small=False))
-    whole = configure("whole", f"checkpoint={trained}", *asked, "data.cut=[0,0,1]", name="evaluate", small=False)
+    split = score(configure("split", f"checkpoint={trained}", *asked, "split=train", name="evaluate", small=False))
+    whole = configure(
+        "whole", f"checkpoint={trained}", *asked, "data.split_fractions=[0,0,1]", name="evaluate", small=False
+    )
     score(whole)
 
-    assert 0 <= part["test/accuracy"] <= 1
+    assert 0 <= split["test/accuracy"] <= 1
     assert len((texts / "whole" / "predictions.jsonl").read_text().splitlines()) == 240
 
 
 def test_an_evaluation_cuts_as_the_run_did(texts: Path, configure: Configure) -> None:
     run(configure("seventh", *WORDS, "seed=7", "trainer.max_epochs=1", small=False))
     checkpoint = f"checkpoint={texts / 'seventh' / 'checkpoints' / 'best.ckpt'}"
-    asked = ["task=classification", "data=sentences", "data.files=texts.jsonl", "data.cut=[0.8,0.1,0.1]", "trainer=cpu"]
+    asked = [
+        "task=classification",
+        "data=sentences",
+        "data.files=texts.jsonl",
+        "data.split_fractions=[0.8,0.1,0.1]",
+        "trainer=cpu",
+    ]
 
     def tested(name: str, *options: str) -> str:
         score(configure(name, checkpoint, *asked, *options, name="evaluate", small=False))
@@ -267,22 +278,22 @@ def test_other_kinds_of_data_are_no_test_for_it(trained: Path, texts: Path, conf
     asked = ["task=classification", "data=digits", "trainer=cpu", f"checkpoint={trained}"]
 
     with pytest.raises(
-        ValueError, match="network reads with a SentenceCodec, and Pictures are read with a PictureRead"
+        ValueError, match="network reads with a SentenceTokenizer, and Images are read with a PictureRead"
     ):
         score(configure("other", *asked, name="evaluate", small=False))
 
 
 def test_regression_takes_numbers_of_any_data(texts: Path, configure: Configure) -> None:
-    config = configure("run", *WORDS, "task=regression", "data.answer=stars", small=False)
+    config = configure("run", *WORDS, "task=regression", "data.target=stars", small=False)
 
-    assert config.data.target == "number"
+    assert config.data.target_type == "number"
     assert "test/r2" in run(config)
 
 
 def test_resuming_goes_on_with_the_same_changes_and_weights(tones: Path, configure: Configure) -> None:
     pytest.importorskip("soundfile")
     common = [*SOUND, "trainer.max_epochs=4", "trainer.val_check_interval=1.0", "test=false", "scheduler=none"]
-    common += ["data.reader.augmentation.speed=0.2"]
+    common += ["data.modality.augmentation.speed=0.2"]
     run(configure("whole", *common, small=False))
     run(configure("begun", *common, "trainer.max_epochs=2", small=False))
 
@@ -341,16 +352,16 @@ def test_whoever_types_has_an_answer_before_the_next_line(trained: Path) -> None
 
 def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, python: Process) -> None:
     soundfile = pytest.importorskip("soundfile")
-    options = ["encoder.frame.bidirectional=false", "data.reader.features.normalise=running", "trainer.max_epochs=2"]
+    options = ["encoder.frame.bidirectional=false", "data.modality.features.normalize=running", "trainer.max_epochs=2"]
     run(configure("run", *SOUND, *options, small=False))
     checkpoint = tones / "run" / "checkpoints" / "best.ckpt"
     bundle = load_bundle(checkpoint)
     path = tones / "tones" / "rising" / "3.wav"
     samples, rate = soundfile.read(path, dtype="float32")
-    listener = Listener(bundle, rate)
+    listener = StreamingClassifier(bundle, rate)
 
     (expected,) = classify(bundle, [str(path)])
-    heard = [listener.hear(piece) for piece in torch.from_numpy(samples).split(70)]
+    heard = [listener.feed(piece) for piece in torch.from_numpy(samples).split(70)]
 
     assert heard[0] is None
     assert heard[-1] is not None
@@ -365,7 +376,16 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     fast = python("-m", "unrolled", "classify", str(checkpoint), "fast.wav", "fast.wav")
     assert fast.stderr.count("16000 samples a second; it is resampled to 8000") == 1
     some = python(
-        "-m", "unrolled", "classify", str(checkpoint), "empty.wav", "--json", str(path), "--skip-broken", "none.wav"
+        "-m",
+        "unrolled",
+        "classify",
+        str(checkpoint),
+        "empty.wav",
+        "--json",
+        str(path),
+        "--on-error",
+        "skip",
+        "none.wav",
     )
     assert [json.loads(line)["source"] for line in some.stdout.splitlines()] == [str(path)]
     assert some.returncode == 0
@@ -402,7 +422,13 @@ def test_pictures_are_classified_from_files(folder: Path, configure: Configure, 
 def test_numbers_far_from_zero_are_learnt_only_if_they_are_scaled(folder: Path, configure: Configure) -> None:
     rows = [f"{n},{x},{5000 + 40 * (n % 9)}" for n in range(90) for x in [(n % 9) / 9] * 4]
     (folder / "series.csv").write_text("\n".join(["run,x,label", *rows]))
-    common = ["task=regression", "data=series", "data.files=series.csv", "data.reader.series=run", "data.target=number"]
+    common = [
+        "task=regression",
+        "data=series",
+        "data.files=series.csv",
+        "data.modality.series=run",
+        "data.target_type=number",
+    ]
     common += ["encoder.frame.hidden_size=null", "model=lstm", "trainer.max_epochs=20", "optimizer.lr=1e-2", *SMALL]
 
     scaled = run(configure("scaled", *common, small=False))

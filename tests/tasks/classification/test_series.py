@@ -1,4 +1,4 @@
-"""Series of measurements: read, normalised by channel, and refused with their place."""
+"""Series of measurements: read, normalized by channel, and refused with their place."""
 
 import gzip
 import math
@@ -16,7 +16,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series
 from unrolled_tasks.classification.data import LabelledBatch
-from unrolled_tasks.classification.outcomes import Outcome, number_scores
+from unrolled_tasks.classification.scores import Prediction, number_scores
 
 Batches = Callable[..., list[LabelledBatch]]
 
@@ -35,12 +35,14 @@ def ts(path: Path, lines: list[str]) -> Path:
 
 
 def series_data(path: Path, reader: Series | None = None, **options: Any) -> ClassificationData:
-    data = ClassificationData(**{"reader": reader or Series(), "files": str(path), "cut": [1, 0, 0], **options})
+    data = ClassificationData(
+        **{"reader": reader or Series(), "files": str(path), "split_fractions": [1, 0, 0], **options}
+    )
     data.prepare()
     return data
 
 
-def test_ts_files_are_read_and_normalised_by_channel(tmp_path: Path, batches: Batches) -> None:
+def test_ts_files_are_read_and_normalized_by_channel(tmp_path: Path, batches: Batches) -> None:
     data = series_data(ts(tmp_path / "a.ts", ["1,2,3:5,5,5:a", "4,5:5,5:b", "1,2:5,5:a", "0,9:5,5:b"]))
 
     (batch,) = batches(data)
@@ -140,13 +142,15 @@ def far_series(folder: Path, kind: str, offset: float) -> tuple[Path, np.ndarray
 
 @pytest.mark.parametrize("kept", ["memory", "disk"])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_series_and_numbers_far_from_zero_are_normalised_as_numpy_does_it(
+def test_series_and_numbers_far_from_zero_are_normalized_as_numpy_does_it(
     tmp_path: Path, batches: Batches, kind: str, kept: str
 ) -> None:
     path, values, answers = far_series(tmp_path, kind, 1e8)
     reader = Series() if kind == "ts" else Series(series="run")
 
-    data = series_data(path, reader, target="number", kept=kept, cache=str(tmp_path / "cache"), cut=[0.5, 0.5, 0])
+    data = series_data(
+        path, reader, target_type="number", storage=kept, cache=str(tmp_path / "cache"), split_fractions=[0.5, 0.5, 0]
+    )
 
     training = {int(e): row for b in batches(data, "train") for e, row in zip(b.examples, b.source, strict=True)}
     targets = {int(e): t for b in batches(data, "train") for e, t in zip(b.examples, b.targets, strict=True)}
@@ -172,17 +176,21 @@ def test_scores_of_numbers_do_not_depend_on_where_zero_lies() -> None:
     }
     for offset in (0.0, 1e6, 1e9):
         pairs = zip((targets + offset).tolist(), (outputs + offset).tolist(), strict=True)
-        found = number_scores([Outcome(n, "", target, output, []) for n, (target, output) in enumerate(pairs)])
+        found = number_scores([Prediction(n, "", target, output, []) for n, (target, output) in enumerate(pairs)])
         assert found == pytest.approx(right, rel=1e-5)
 
 
 def test_numbers_that_no_float_holds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("run,x,label\n0,1,1e308\n1,2,-1e308\n2,3,1e308\n")
-    with pytest.raises(DataError, match="label: numbers up to 1e\\+308 are too large to be learnt"):
-        series_data(tmp_path / "a.csv", Series(series="run"), target="number")
+    with pytest.raises(DataError, match="label: numbers up to 1e\\+308 are too large to be learned"):
+        series_data(tmp_path / "a.csv", Series(series="run"), target_type="number")
     (tmp_path / "b.csv").write_text("run,x,label\n0,1,1\n1,2,2\n2,3,3\n")
     (tmp_path / "c.csv").write_text("run,x,label\n0,1,1e300\n")
-    with pytest.raises(DataError, match="'1e300' is too far from the training part's numbers"):
+    with pytest.raises(DataError, match="'1e300' is too far from the training split's numbers"):
         series_data(
-            tmp_path / "b.csv", Series(series="run"), target="number", test_files=str(tmp_path / "c.csv"), cut=[1, 0, 0]
+            tmp_path / "b.csv",
+            Series(series="run"),
+            target_type="number",
+            test_files=str(tmp_path / "c.csv"),
+            split_fractions=[1, 0, 0],
         )

@@ -1,4 +1,4 @@
-"""Sentence pairs from anywhere: read as they are, dealt to parts, refused with the remedy."""
+"""Sentence pairs from anywhere: read as they are, dealt to splits, refused with the remedy."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from babel.localedata import locale_identifiers
 
 from unrolled.training.data.base import DataError
 from unrolled_tasks.translation.data import PairBatch, TranslationData
-from unrolled_tasks.translation.phrases import KINDS, part_of, phrases
+from unrolled_tasks.translation.phrases import KINDS, phrases, split_of
 from unrolled_tasks.translation.sources import HubSource
 
 ROWS = [{"en": f"the {word} number {n}", "de": f"die {word} Nummer {n}"} for n in range(20) for word in ("old", "new")]
@@ -51,7 +51,7 @@ def write(name: str) -> Any:
 
 
 def data(**options: Any) -> TranslationData:
-    made = TranslationData(**{"unit": "character", "cut": [0.8, 0.1, 0.1], "batch_tokens": 200, **options})
+    made = TranslationData(**{"unit": "character", "split_fractions": [0.8, 0.1, 0.1], "batch_tokens": 200, **options})
     made.prepare()
     return made
 
@@ -153,10 +153,10 @@ def spellings(batches: list[PairBatch]) -> set[tuple[int, ...]]:
 def test_a_streamed_set_is_read_once_and_gives_what_its_files_give(monkeypatch: pytest.MonkeyPatch) -> None:
     write("t.jsonl")
     options = {"data_files": {"train": "t.jsonl", "validation": "t.jsonl"}, "streaming": True}
-    coding = {"unit": "subword", "vocabulary_size": 60, "joint": True, "cut": [0.9, 0.05, 0.05]}
+    coding = {"unit": "subword", "vocabulary_size": 60, "joint": True, "split_fractions": [0.9, 0.05, 0.05]}
     asked: list[str] = []
     pairs = HubSource.pairs
-    monkeypatch.setattr(HubSource, "pairs", lambda source, part: asked.append(part) or pairs(source, part))
+    monkeypatch.setattr(HubSource, "pairs", lambda source, split: asked.append(split) or pairs(source, split))
 
     streamed = data(dataset="json", dataset_options=options, **coding)
 
@@ -209,10 +209,10 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.jsonl", "subword_dropout": 1.0, "unit": "subword"}, "subword_dropout=1.0"),
         ({"files": "t.jsonl", "subword_dropout": 0.1}, "unless unit=subword and subwords=bpe, here character"),
         ({"files": "t.jsonl", "batch_tokens": 0}, "batch_tokens=0"),
-        ({"files": "t.jsonl", "cut": [0.5, 0.5, 0.5]}, "add up to 1"),
+        ({"files": "t.jsonl", "split_fractions": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
         ({"files": "t.jsonl", "test_files": "hole.jsonl"}, r"test pair 1 \(.*hole.jsonl, line 1\) has an empty side"),
-        ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.ByteCodec"}}, "a ByteCodec; a translator"),
+        ({"files": "t.jsonl", "codec_from": {"_target_": "unrolled.ByteTokenizer"}}, "a ByteTokenizer; a translator"),
         ({"phrases": 9, "source": "enn"}, "locale 'enn' is not in CLDR"),
         ({"phrases": 9, "target": "en"}, "both 'en'"),
     ],
@@ -240,9 +240,9 @@ def test_phrases_are_real_repeatable_and_never_in_two_parts() -> None:
     known = {phrase.source: phrase.target for phrase in phrases("en", "fr", 4000)}
     assert known["Germany"] == "Allemagne"
     shares = (0.8, 0.1, 0.1)
-    parts = [part_of(phrase, shares) for phrase in made]
-    assert 0.7 < parts.count("train") / len(parts) < 0.9
-    assert parts == [part_of(phrase._replace(source=phrase.source.upper()), shares) for phrase in made]
+    splits = [split_of(phrase, shares) for phrase in made]
+    assert 0.7 < splits.count("train") / len(splits) < 0.9
+    assert splits == [split_of(phrase._replace(source=phrase.source.upper()), shares) for phrase in made]
 
 
 @pytest.mark.parametrize("missing", ["babel", "num2words", "tokenizers"])
@@ -255,7 +255,7 @@ def test_a_missing_package_is_named_with_its_extra(missing: str, monkeypatch: py
 
 
 def test_a_part_that_would_be_empty_is_none() -> None:
-    made = data(phrases=24, cut=[0.98, 0.01, 0.01])
+    made = data(phrases=24, split_fractions=[0.98, 0.01, 0.01])
 
     assert made.val_dataloader() == []
     assert "validation" not in made.describe().split(";")[0]

@@ -1,4 +1,4 @@
-"""Translation from the command line to a text: learnt, searched, resumed, shared between processes."""
+"""Translation from the command line to a text: learned, searched, resumed, shared between processes."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.deployment import Search, alternatives, translate
-from unrolled.deployment.pieces import pieces
+from unrolled.deployment.chunks import pieces
 from unrolled.training.run.runner import run, score
 from unrolled_tasks.translation.lengths import read_lengths
 
@@ -24,7 +24,7 @@ TINY = [
     "data=pairs",
     "data.files=pairs.jsonl",
     "data.unit=character",
-    "data.cut=[0.8,0.1,0.1]",
+    "data.split_fractions=[0.8,0.1,0.1]",
     "data.batch_tokens=120",
     "model=gru",
     "model.hidden_size=24",
@@ -45,7 +45,7 @@ STILL = ["network.encoder.input_dropout=0", "network.decoder.input_dropout=0", "
 
 @pytest.fixture
 def pairs(folder: Path) -> Path:
-    """Words and the same words backwards: the order has to be learnt, and attention can."""
+    """Words and the same words backwards: the order has to be learned, and attention can."""
     words = ["".join(chr(97 + (n * k) % 5) for k in range(1, 2 + n % 4)) for n in range(1, 40)]
     rows = [{"en": word, "de": word[::-1]} for word in dict.fromkeys(words)]
     (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows * 4))
@@ -123,7 +123,7 @@ def test_copying_coverage_word_dropout_and_own_inputs_go_together(pairs: Path, c
         "attention=additive",
         "attention.coverage=true",
         "task.coverage=0.5",
-        "task.own_inputs=0.4",
+        "task.scheduled_sampling=0.4",
         "network.encoder.token_dropout=0.1",
         "network.decoder.token_dropout=0.1",
     ]
@@ -168,7 +168,9 @@ def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path,
     numbers = score(configure("score", f"checkpoint={trained}", *asked, name="evaluate", small=False))
 
     assert 0 <= numbers["test/bleu"] <= 100
-    whole = configure("whole", f"checkpoint={trained}", *asked[:3], "data.cut=[0,0,1]", name="evaluate", small=False)
+    whole = configure(
+        "whole", f"checkpoint={trained}", *asked[:3], "data.split_fractions=[0,0,1]", name="evaluate", small=False
+    )
     score(whole)
     assert len((pairs / "whole" / "written.txt").read_text().splitlines()) == 80  # all of them
 
@@ -259,7 +261,7 @@ def test_a_long_line_is_translated_in_pieces_and_short_ones_do_not_wait(trained:
 def test_a_wrong_command_says_what_is_wrong(trained: Path, pairs: Path, python: Process) -> None:
     for arguments, message in (
         (["translate", "nothing.ckpt"], "no such file"),
-        (["translate", str(trained), "--width", "0"], "width=0"),
+        (["translate", str(trained), "--num-beams", "0"], "num_beams=0"),
         (["translate", str(trained), "--max-length", "0"], "max_length=0"),
         (["translate", str(trained), "--device", "abacus"], "--device abacus"),
         (["sample", str(trained)], "only a decoder writes text"),
@@ -277,8 +279,8 @@ def test_alternatives_are_ordered_and_bad_options_refused(trained: Path) -> None
 
     assert len({row.text for row in rows}) == len(rows) == 3
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
-    with pytest.raises(ValueError, match=r"line 3: no token is allowed any more; lower .* no_repeat"):
-        list(translate(bundle, ["a", "", "abcd" * 9], options=Search(no_repeat=1, min_ratio=1.0)))
+    with pytest.raises(ValueError, match=r"line 3: no token is allowed any more; lower .* no_repeat_ngram_size"):
+        list(translate(bundle, ["a", "", "abcd" * 9], options=Search(no_repeat_ngram_size=1, min_ratio=1.0)))
     with pytest.raises(ValueError, match="min_ratio=9"):
         list(translate(bundle, ["a"], options=Search(min_ratio=9)))
     with pytest.raises(ValueError, match="no checkpoint"):

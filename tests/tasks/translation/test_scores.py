@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from sacremoses import MosesTokenizer
 
-from unrolled.training.tasks.writing import Written
+from unrolled.training.tasks.seq2seq import Written
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language
 
 TEXTS = ["Ein Mann trägt ein T-Shirt, rot.", "Zwei Frauen (eine alt) lachen!", "„Der Hund“ schläft z.B. im Garten…"]
@@ -62,7 +62,7 @@ def test_another_word_is_no_language_and_that_is_logged_once(
 
 def test_the_score_of_older_papers_is_that_on_lower_cased_moses_tokens(pairs: list[Written]) -> None:
     tokenizer = MosesTokenizer(lang="de")
-    # The normaliser's whole effect on these texts, by hand.
+    # The normalizer's whole effect on these texts, by hand.
     plain = [text.replace("„", '"').replace("“", '"').replace("…", "...") for text in TEXTS]
     tokens = [
         [tokenizer.tokenize(text.lower(), return_str=True, escape=False) for text in column]

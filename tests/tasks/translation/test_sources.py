@@ -34,8 +34,8 @@ def lines(**columns: Any) -> str:
     return "".join(json.dumps({"de": de, "id": 7, "en": en, **columns}) + "\n" for en, de in PAIRS)
 
 
-def read(source: Any, part: str = "train") -> list[tuple[str, str]]:
-    return [(pair.source, pair.target) for pair in source.pairs(part)]
+def read(source: Any, split: str = "train") -> list[tuple[str, str]]:
+    return [(pair.source, pair.target) for pair in source.pairs(split)]
 
 
 def parquet(path: Path) -> str:
@@ -92,7 +92,7 @@ def test_two_text_files_are_a_pair(write: Write) -> None:
     source = source_of_files(sides, None, sides, "en", "de")
 
     assert isinstance(source, TextPairSource)
-    assert source.parts == ("train", "test")
+    assert source.splits == ("train", "test")
     assert read(source) == read(source, "test") == READ
     assert next(source.pairs("train")).place.endswith("train.en, line 1")
 
@@ -205,8 +205,8 @@ def test_a_data_set_with_a_column_translation(write: Write, tmp_path: Path, stre
 
     source = hub(tmp_path / "set", streaming=streaming)
 
-    assert source.parts == ("train", "validation", "test")
-    assert all(read(source, part) == READ for part in source.parts)
+    assert source.splits == ("train", "validation", "test")
+    assert all(read(source, split) == READ for split in source.splits)
     assert source.fingerprint() == hub(tmp_path / "set", streaming=streaming).fingerprint()
 
 
@@ -215,7 +215,7 @@ def test_a_data_set_with_a_column_for_each_language_and_splits_of_other_names(wr
 
     source = HubSource("json", {"data_files": files, "splits": {"train": "training", "validation": "dev"}}, "en", "de")
 
-    assert source.parts == ("train", "validation")
+    assert source.splits == ("train", "validation")
     assert read(source, "validation") == READ
     with pytest.raises(DataError, match=r"data set json, train row 1: no column 'fr'; there is en"):
         read(HubSource("json", {"data_files": files, "splits": {"train": "dev"}}, "en", "fr"))
@@ -229,7 +229,7 @@ def test_a_data_set_that_was_saved_to_disk(tmp_path: Path) -> None:
 
     source = HubSource(str(tmp_path / "saved"), {}, "en", "de")
 
-    assert source.parts == ("train", "test")
+    assert source.splits == ("train", "test")
     assert next(source.pairs("test")) == Pair(*READ[0], "", f"data set {tmp_path / 'saved'}, test row 1")
 
 

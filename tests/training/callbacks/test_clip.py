@@ -39,7 +39,7 @@ class Linear(LightningModule):
         return batch[:3] @ self.first + batch[3:] @ self.second
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # A module's hook runs after the callbacks': this is what the optimiser gets.
+        # A module's hook runs after the callbacks': this is what the optimizer gets.
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.gradients.append(torch.cat([g.flatten() for g in gradients]).clone() if gradients else torch.empty(0))
 
@@ -114,7 +114,7 @@ def clipped_by_torch(batch: Tensor, limit: float, norm_type: float = 2.0) -> Ten
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, math.inf])
 def test_the_clipped_gradient_is_torchs_to_the_bit(generator: torch.Generator, norm_type: float, groups: bool) -> None:
     batches = [scale * torch.randn(4, generator=generator) for scale in (0.1, 1.0, 30.0)]
-    module = Linear(groups=groups)  # the optimiser's; one norm goes over all of them
+    module = Linear(groups=groups)  # the optimizer's; one norm goes over all of them
 
     fit(module, batches, GradientClip(norm=0.7, norm_type=norm_type))
 
@@ -349,11 +349,11 @@ class Second(GradientClip):
     """Lightning itself refuses two callbacks of one class and state; this is how a second one gets by."""
 
 
-def test_manual_optimisation_is_refused() -> None:
+def test_manual_optimization_is_refused() -> None:
     module = Linear()
     module.automatic_optimization = False
 
-    with pytest.raises(ValueError, match="use automatic optimisation"):
+    with pytest.raises(ValueError, match="use automatic optimization"):
         fit(module, [torch.ones(4)], GradientClip(norm=1.0))
 
 

@@ -121,7 +121,7 @@ def test_two_processes_end_together(folder: Path, start: Start, to: str) -> None
 
 
 def test_a_signal_while_testing_ends_the_process(folder: Path, start: Start) -> None:
-    slow = ["data.windowed.count=500000", "data.windowed.batch_size=1", "trainer.max_epochs=1", "test=true"]
+    slow = ["data.random_windows.count=500000", "data.random_windows.batch_size=1", "trainer.max_epochs=1", "test=true"]
     run = start("run_dir=run", *slow)
     wait_for(folder / "run" / "checkpoints" / "last.ckpt", run)
     time.sleep(4)

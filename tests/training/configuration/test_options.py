@@ -22,7 +22,7 @@ from unrolled.checkpoint import locate
 from unrolled.training.configuration.options import TRAINER, ConfigurationError, check_options, trainer_arguments
 from unrolled.training.configuration.overrides import check_overrides, config_folder, quoted
 from unrolled.training.configuration.schema import fits, signature
-from unrolled.training.run.runner import assemble, rehearse
+from unrolled.training.run.runner import assemble, check_builds
 
 CONF = Path(config_folder())
 TASKS = ("captioning", "char_lm", "classification", "regression", "translation")
@@ -89,7 +89,7 @@ def test_every_number_and_switch_refuses_text_and_lists_by_its_key(task: str) ->
     assert len(places) > 40
     for place, number in places.items():
         for wrong in ("abc", ["a", "b"], {"a": 1}):
-            if place == "trainer.val_check_interval" or (place == "data.reader.size" and wrong != "abc"):
+            if place == "trainer.val_check_interval" or (place == "data.modality.size" and wrong != "abc"):
                 continue  # Lightning takes a time there; a picture's size may be two numbers
             OmegaConf.update(config, place, wrong, merge=False)
             with pytest.raises(ConfigurationError) as error:
@@ -115,7 +115,7 @@ def test_every_number_and_switch_refuses_text_and_lists_by_its_key(task: str) ->
         ("seed=x", "seed=x: expected a whole number"),
         ("test=perhaps", "test=perhaps: expected true or false"),
         ("data.files=7", "as text: data.files='\"7\"'"),
-        ("data.windowed.length=abc", "data.windowed.length=abc: expected a whole number"),
+        ("data.random_windows.length=abc", "data.random_windows.length=abc: expected a whole number"),
         ("+task.dynamic={rate: fast}", "task.dynamic.rate=fast: expected a number"),
         ("callbacks.gradient_clip.nonfinite=hope", "expected 'raise' or 'skip'"),
         ("+optimizer.amsgrd=true", "optimizer.amsgrd: torch.optim.AdamW takes no 'amsgrd'; did you mean amsgrad?"),
@@ -151,7 +151,7 @@ def test_no_answer_waits_for_torch(folder: Path, python: Process, train_script: 
         assert len(result.stderr.strip().splitlines()) <= 2
 
 
-# Choices
+# HardAttentionSample
 
 
 def choices(group: str) -> list[str]:
@@ -208,7 +208,7 @@ def refusal_of(config: DictConfig) -> str:
     """What building the parts says no to; sizes that don't fit one another are left to their constructors."""
     try:
         assemble(config)
-        rehearse(config)
+        check_builds(config)
     except ValueError as error:
         return str(error)
     return ""
@@ -250,7 +250,13 @@ def test_such_a_run_trains_and_says_what_it_left_out(
     folder: Path, python: Process, small: list[str], train_script: str
 ) -> None:
     chosen = ["experiment=char_lm/tiny_shakespeare", "callbacks/averaging=none", "scheduler=none", "model=indrnn"]
-    rest = [*small, "trainer.max_steps=1", "test=false", "data.cut=[0.8,0.1,0.1]", "trainer.val_check_interval=1.0"]
+    rest = [
+        *small,
+        "trainer.max_steps=1",
+        "test=false",
+        "data.split_fractions=[0.8,0.1,0.1]",
+        "trainer.val_check_interval=1.0",
+    ]
     done = python(train_script, *chosen, *rest)
 
     assert done.returncode == 0, done.stderr
@@ -281,7 +287,7 @@ def test_a_quoted_override_is_the_value_itself(value: str) -> None:
 def test_the_printed_form_runs_as_it_stands(folder: Path, train_script: str, value: str) -> None:
     (folder / value).write_text("one two buckle my shoe\n" * 200)
     script = shlex.join([sys.executable, train_script])
-    rest = "data=text data.windowed.length=16 data.batch_size=4 data.window=16 model.hidden_size=4 --cfg job"
+    rest = "data=text data.random_windows.length=16 data.batch_size=4 data.window=16 model.hidden_size=4 --cfg job"
 
     def shell(override: str) -> subprocess.CompletedProcess[str]:
         line = f"{script} {override} {rest}"

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from unrolled.training.run import command
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = "data=text data.files=rhyme.txt data.windowed.length=16 data.batch_size=4 data.window=16"
+TEXT = "data=text data.files=rhyme.txt data.random_windows.length=16 data.batch_size=4 data.window=16"
 
 WRONG = [
     ("task=char_ln", "task=char_ln", "did you mean task=char_lm"),
@@ -60,7 +60,7 @@ WRONG = [
     (f"{TEXT} data.unit=letter", "letter", "character"),
     (f"{TEXT} data.window=0", "0", "window"),
     (f"{TEXT} data.stride=99", "99", "stride"),
-    (f"{TEXT} data.cut=[0.5,0.9,0.1]", "0.9", "cut"),
+    (f"{TEXT} data.split_fractions=[0.5,0.9,0.1]", "0.9", "cut"),
     (f"{TEXT} data.window=100000", "100000", "window"),
     (f"{TEXT} data.batch_size=100000", "100000", "batch_size"),
     ("data=text data.files=missing.txt", "missing.txt", ""),

@@ -14,7 +14,7 @@ RATE = 8000
 
 def bands(samples: Tensor, augmentation: Augmentation | None = None, seed: int = 0) -> Tensor:
     """Decibels of each of 20 bands, in the mean over time."""
-    features = AudioFeatures(RATE, num_mels=20, normalise="none")
+    features = AudioFeatures(RATE, num_mels=20, normalize="none")
     frames = features(samples) if augmentation is None else augmentation([samples], features, [seed])[0]
     return frames.mean(0) * 10 / math.log(10)
 
@@ -33,21 +33,21 @@ def test_a_tilt_is_a_slope_over_the_bands() -> None:
         assert bool((each.diff() * each.diff().sum().sign() > -0.2).all())  # always the same way
 
 
-def test_an_equaliser_goes_no_further_than_it_may_and_draws_anew_for_each() -> None:
-    moved = torch.stack([bands(hiss(), Augmentation(equaliser=9.0), seed) - bands(hiss()) for seed in range(40)])
+def test_an_equalizer_goes_no_further_than_it_may_and_draws_anew_for_each() -> None:
+    moved = torch.stack([bands(hiss(), Augmentation(equalizer=9.0), seed) - bands(hiss()) for seed in range(40)])
 
     assert 6 < float(moved.abs().max()) < 9.2
     spread = moved.std(0)
     assert bool((spread > 2).all())  # all bands are moved
     ends = torch.corrcoef(moved[:, [0, -1]].T)[0, 1]
     assert abs(float(ends)) < 0.5  # the lowest and the highest each by itself
-    assert torch.equal(bands(hiss(), Augmentation(equaliser=9.0), 3), bands(hiss(), Augmentation(equaliser=9.0), 3))
+    assert torch.equal(bands(hiss(), Augmentation(equalizer=9.0), 3), bands(hiss(), Augmentation(equalizer=9.0), 3))
 
 
 def test_a_filter_moves_nothing_in_time() -> None:
     click = torch.zeros(4000)
     click[1000] = 1.0
-    changed = Augmentation(equaliser=9.0, tilt=6.0)._sound(click, RATE, torch.Generator().manual_seed(1))
+    changed = Augmentation(equalizer=9.0, tilt=6.0)._sound(click, RATE, torch.Generator().manual_seed(1))
 
     assert len(changed) == 4000
     assert int(changed.abs().argmax()) == 1000
@@ -75,7 +75,7 @@ def test_quiet_ends_are_cut_off_and_nothing_between() -> None:
     steps = torch.cat([torch.full((480,), 10 ** (each / 20)) for each in decibels])
 
     for depth, cut in ((5.0, 4), (15.0, 3), (25.0, 2), (45.0, 0)):
-        augmentation = Augmentation(trim=1.0, least_trim=depth, most_trim=depth)
+        augmentation = Augmentation(trim=1.0, min_trim=depth, max_trim=depth)
         changed = augmentation._sound(steps, RATE, torch.Generator().manual_seed(0))
         assert torch.equal(changed, steps[480 * cut : len(steps) - 480 * cut])
 
@@ -87,7 +87,7 @@ def test_quiet_ends_are_cut_off_and_nothing_between() -> None:
 
 def test_ends_are_cut_off_as_often_as_asked_by_a_depth_drawn_for_each() -> None:
     fading = 0.5 ** (torch.arange(8000) / 400)
-    augmentation = Augmentation(trim=0.5, least_trim=10.0, most_trim=50.0)
+    augmentation = Augmentation(trim=0.5, min_trim=10.0, max_trim=50.0)
     lengths = [len(augmentation._sound(fading, RATE, torch.Generator().manual_seed(seed))) for seed in range(100)]
 
     cut = [length for length in lengths if length < 8000]
@@ -101,14 +101,14 @@ def test_ends_are_cut_off_as_often_as_asked_by_a_depth_drawn_for_each() -> None:
 def test_noise_is_as_far_below_as_asked() -> None:
     tone = torch.sin(torch.arange(8000) / 3)
     for decibels in (0.0, 20.0):
-        augmentation = Augmentation(noise=1.0, least_snr=decibels, most_snr=decibels)
+        augmentation = Augmentation(noise=1.0, min_snr=decibels, max_snr=decibels)
         added = augmentation._sound(tone, RATE, torch.Generator().manual_seed(0)) - tone
         found = 10 * math.log10(float(tone.square().mean() / added.square().mean()))
         assert found == pytest.approx(decibels, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "options", [{"equaliser": -1.0}, {"padding": -0.1}, {"tilt": -3.0}, {"noise": 1.2}, {"trim": 1.1}, {"speed": 1.0}]
+    "options", [{"equalizer": -1.0}, {"padding": -0.1}, {"tilt": -3.0}, {"noise": 1.2}, {"trim": 1.1}, {"speed": 1.0}]
 )
 def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"augmentation: {next(iter(options))}="):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from unrolled.processing.text.base import Codec
-from unrolled.processing.text.tokenizers import ByteCodec
+from unrolled.processing.text.tokenizers import ByteTokenizer
 from unrolled.training.data.base import DataError, SequenceData
 
 
@@ -22,14 +22,14 @@ class Counted(SequenceData):
     def describe(self) -> str:
         return "counted"
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         return ("train", "validation")
 
     def sizes(self) -> dict[str, int]:
         return {"vocabulary": self.codec().size}
 
     def codec(self) -> Codec:
-        return ByteCodec()
+        return ByteTokenizer()
 
 
 def test_without_a_trainer_there_is_one_process() -> None:
@@ -58,7 +58,7 @@ def test_lightnings_hooks_prepare() -> None:
 
 
 def test_a_data_set_must_say_what_it_is() -> None:
-    with pytest.raises(TypeError, match=r"codec.*describe.*parts.*prepare.*sizes"):
+    with pytest.raises(TypeError, match=r"codec.*describe.*splits.*prepare.*sizes"):
         SequenceData()  # pyright: ignore[reportAbstractUsage]
     assert issubclass(DataError, ValueError)
 
@@ -66,8 +66,8 @@ def test_a_data_set_must_say_what_it_is() -> None:
 def test_the_part_that_was_asked_for_is_scored_if_there_is_one() -> None:
     data = Counted()
 
-    assert data.scored_part == "validation"  # there are no test data
-    data.score_part("train")
-    assert data.scored_part == "train"
-    with pytest.raises(DataError, match="there is no test part, only train, validation"):
-        data.score_part("test")
+    assert data.evaluated_split == "validation"  # there are no test data
+    data.evaluate_split("train")
+    assert data.evaluated_split == "train"
+    with pytest.raises(DataError, match="there is no test split, only train, validation"):
+        data.evaluate_split("test")

@@ -54,7 +54,7 @@ def test_bytes_that_are_no_text_are_named_with_their_line(
         list(read_lines(path))
 
 
-# With names of their own: the hour in an archive would be part of a name, and processes must collect the same tests.
+# With names of their own: the hour in an archive would be split of a name, and processes must collect the same tests.
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(TEXT.encode() * 50)[:-9]], ids=["none", "cut off"])
 def test_a_broken_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.txt.gz").write_bytes(content)

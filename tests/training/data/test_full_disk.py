@@ -15,7 +15,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from unrolled import CharacterCodec, build
+from unrolled import CharacterTokenizer, build
 from unrolled.checkpoint import load_tensors
 from unrolled.training.console.outputs import write_rows, write_text
 from unrolled.training.run import command
@@ -82,7 +82,7 @@ def test_no_room_for_what_a_run_leaves(
     assert "File too large" in said(capsys)
     assert (folder / "run" / "config.yaml").is_file()  # it had begun
     for path in (folder / "run").rglob("*"):
-        assert not path.name.endswith(".part")
+        assert not path.name.endswith(".split")
         if path.suffix == ".ckpt":
             load_tensors(path)
 
@@ -120,7 +120,7 @@ def test_no_room_for_what_is_written_on_standard_output(tmp_path: Path) -> None:
     core = {"_target_": "unrolled.Recurrent", "_partial_": True, "hidden_size": 4}
     core["cell"] = {"_target_": "unrolled.GRUCell", "_partial_": True}
     network = {"_target_": "unrolled.RecurrentDecoder", "vocabulary_size": 5, "embedding_size": 3, "core": core}
-    ours = {"format": 1, "network": network, "codec": CharacterCodec("abc").to_dict(), "info": {}}
+    ours = {"format": 1, "network": network, "codec": CharacterTokenizer("abc").to_dict(), "info": {}}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
     torch.save({"state_dict": weights, "unrolled": ours}, tmp_path / "a.ckpt")
 

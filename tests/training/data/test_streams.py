@@ -65,7 +65,7 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
             "window": window,
             "stride": None if random_length else draw(st.none() | st.integers(1, window)),
             "shift": False if random_length else draw(st.booleans()),
-            "joined": draw(st.booleans()),
+            "concatenate": draw(st.booleans()),
             "random_length": random_length,
             "seed": draw(st.integers(0, 3)),
         },
@@ -78,7 +78,7 @@ SHIFTED = {
     "batch_size": 2,
     "ranks": 1,
     "accumulate": 2,
-    "options": {"window": 8, "stride": 5, "shift": True, "joined": True, "random_length": False, "seed": 1},
+    "options": {"window": 8, "stride": 5, "shift": True, "concatenate": True, "random_length": False, "seed": 1},
 }
 
 
@@ -97,10 +97,10 @@ def equal(one: Window, other: Window) -> bool:
     return tensors and one.carry == other.carry and one.scale == other.scale
 
 
-def joined_batch(parts: Iterable[Window]) -> Window:
-    parts = list(parts)
-    tensors = [torch.cat([part[field] for part in parts]) for field in range(5)]
-    return Window(*tensors, carry=parts[0].carry, scale=parts[0].scale / len(parts))
+def joined_batch(splits: Iterable[Window]) -> Window:
+    splits = list(splits)
+    tensors = [torch.cat([split[field] for split in splits]) for field in range(5)]
+    return Window(*tensors, carry=splits[0].carry, scale=splits[0].scale / len(splits))
 
 
 @law
@@ -111,23 +111,23 @@ def test_every_token_is_scored_exactly_once_in_every_epoch(case: dict[str, Any])
         for _ in range(2):
             windows = [window for stream in streams for window in stream]
 
-            scored = torch.cat([window.targets[window.scored] for window in windows])
+            loss_mask = torch.cat([window.targets[window.loss_mask] for window in windows])
 
-            assert sorted(scored.tolist()) == list(range(sum(case["lengths"])))
+            assert sorted(loss_mask.tolist()) == list(range(sum(case["lengths"])))
 
 
 @law
 @given(plans())
 def test_inputs_are_the_targets_one_step_before(case: dict[str, Any]) -> None:
     with written(case["lengths"]) as tokens:
-        begins = {0} if case["options"]["joined"] else set(tokens.documents.tolist())
+        begins = {0} if case["options"]["concatenate"] else set(tokens.documents.tolist())
 
         for stream in loaders(tokens, case):
             for window in stream:
                 valid = torch.arange(window.inputs.shape[1]) < window.lengths[:, None]
                 for read, wanted in zip(window.inputs[valid].tolist(), window.targets[valid].tolist(), strict=True):
                     assert read == (START if wanted in begins else wanted - 1)
-                assert not (window.scored & ~valid).any()
+                assert not (window.loss_mask & ~valid).any()
                 assert not window.inputs[~valid].any()
                 assert not window.targets[~valid].any()
 
@@ -156,7 +156,7 @@ def test_gradients_reach_back_at_least_window_minus_stride_steps(case: dict[str,
         window_size, stride = case["options"]["window"], case["options"]["stride"]
         for stream in loaders(tokens, case):
             for window in stream:
-                unscored = (window.lengths - window.scored.sum(1))[(window.lengths > 0) & ~window.reset]
+                unscored = (window.lengths - window.loss_mask.sum(1))[(window.lengths > 0) & ~window.reset]
                 assert (unscored == window_size - (stride or window_size)).all()
                 assert window.carry == window.inputs.shape[1] or window.carry <= (stride or window_size)
 
@@ -164,7 +164,7 @@ def test_gradients_reach_back_at_least_window_minus_stride_steps(case: dict[str,
 @law
 @given(plans())
 def test_windows_never_cross_the_border_of_a_document_that_is_not_joined(case: dict[str, Any]) -> None:
-    case["options"]["joined"] = False
+    case["options"]["concatenate"] = False
     with written(case["lengths"]) as tokens:
         documents = torch.as_tensor(tokens.documents)
         for stream in loaders(tokens, case):
@@ -183,7 +183,7 @@ def test_all_ranks_together_read_what_one_process_reads_with_the_joined_batch(ca
         several, alone = loaders(tokens, case), loaders(tokens, case, ranks=1)[0]
 
         assert {len(stream) for stream in several} == {len(alone)}
-        together = [joined_batch(parts) for parts in zip(*several, strict=True)]
+        together = [joined_batch(splits) for splits in zip(*several, strict=True)]
         windows = list(alone)
         assert len(windows) == len(together) == len(alone)
         for one, other in zip(windows, together, strict=True):
@@ -194,7 +194,7 @@ def test_all_ranks_together_read_what_one_process_reads_with_the_joined_batch(ca
 @given(plans())
 def test_scaled_losses_sum_to_the_mean_over_all_predictions_of_a_step(case: dict[str, Any]) -> None:
     def loss(window: Window) -> Tensor:
-        return window.targets.double().cos()[window.scored].sum()
+        return window.targets.double().cos()[window.loss_mask].sum()
 
     with written(case["lengths"]) as tokens:
         accumulate, ranks = case["accumulate"], case["ranks"]
@@ -205,8 +205,8 @@ def test_scaled_losses_sum_to_the_mean_over_all_predictions_of_a_step(case: dict
             # Lightning divides by the batches that are accumulated, also in a short last group; ranks are averaged.
             taken = sum(loss(window) * window.scale / accumulate for batch in group for window in batch) / ranks
 
-            scored = torch.cat([window.targets[window.scored] for batch in group for window in batch])
-            torch.testing.assert_close(taken, scored.double().cos().mean(), rtol=0, atol=1e-12)
+            loss_mask = torch.cat([window.targets[window.loss_mask] for batch in group for window in batch])
+            torch.testing.assert_close(taken, loss_mask.double().cos().mean(), rtol=0, atol=1e-12)
 
 
 @law
@@ -314,15 +314,15 @@ def test_random_windows_are_the_same_for_any_number_of_processes(ranks: int) -> 
         alone = next(iter(RandomWindows(tokens, length=20, count=10, batch_size=10)))
         streams = [RandomWindows(tokens, length=20, count=10, batch_size=2, rank=r, ranks=ranks) for r in range(ranks)]
 
-        together = [window for parts in zip(*streams, strict=True) for window in parts]
+        together = [window for splits in zip(*streams, strict=True) for window in splits]
 
     lengths = torch.cat([window.lengths for window in together])
     targets = torch.cat([window.targets for window in together])
     inputs = torch.cat([window.inputs for window in together])
-    scored = torch.cat([window.scored for window in together])
+    loss_mask = torch.cat([window.loss_mask for window in together])
     assert torch.equal(targets[lengths > 0], alone.targets)
     assert torch.equal(inputs[lengths > 0] + 1, targets[lengths > 0])
-    assert scored.sum() == 10 * 20
+    assert loss_mask.sum() == 10 * 20
     assert alone.reset.all()
     assert len({len(stream) for stream in streams}) == 1
 
@@ -342,7 +342,7 @@ class Recorder(LightningModule):
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         self.seen.append((int(batch.targets[0, 0]), int(batch.lengths[0])))
-        return self.weight * batch.scored.sum() * batch.scale
+        return self.weight * batch.loss_mask.sum() * batch.scale
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         pass

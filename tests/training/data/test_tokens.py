@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from unrolled.processing.text.base import Codec
-from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec, WordCodec
+from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, WordTokenizer
 from unrolled.training.data.tokens import Tokens, codec_hash, write_tokens
 
 
 def test_documents_are_read_back_in_ranges(tmp_path: Path) -> None:
-    codec = CharacterCodec("abc")
+    codec = CharacterTokenizer("abc")
 
     written = write_tokens(tmp_path / "text", codec, ["abc", "", iter(["ca", "b?"])])
     tokens = Tokens(tmp_path / "text")
@@ -32,14 +32,14 @@ def test_documents_are_read_back_in_ranges(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "itemsize"),
     [
-        (CharacterCodec("".join(map(chr, range(1000, 1254)))), 1),
-        (CharacterCodec("".join(map(chr, range(1000, 1255)))), 2),
-        (ByteCodec(), 2),
-        (WordCodec([str(number) for number in range(65_600)]), 4),
+        (CharacterTokenizer("".join(map(chr, range(1000, 1254)))), 1),
+        (CharacterTokenizer("".join(map(chr, range(1000, 1255)))), 2),
+        (ByteTokenizer(), 2),
+        (WordTokenizer([str(number) for number in range(65_600)]), 4),
     ],
 )
 def test_ids_take_no_more_room_than_the_vocabulary_needs(tmp_path: Path, codec: Codec, itemsize: int) -> None:
-    text = codec.decode([codec.size - 1]) if not isinstance(codec, ByteCodec) else "é"
+    text = codec.decode([codec.size - 1]) if not isinstance(codec, ByteTokenizer) else "é"
 
     tokens = write_tokens(tmp_path / "text", codec, [text])
 
@@ -48,7 +48,7 @@ def test_ids_take_no_more_room_than_the_vocabulary_needs(tmp_path: Path, codec: 
 
 
 def test_an_empty_text_can_be_read(tmp_path: Path) -> None:
-    tokens = write_tokens(tmp_path / "text", ByteCodec(), [""])
+    tokens = write_tokens(tmp_path / "text", ByteTokenizer(), [""])
 
     assert len(tokens) == 0
     assert tokens.read(0, 3).shape == (0,)
@@ -60,7 +60,7 @@ def test_what_was_not_written_to_the_end_is_not_there(tmp_path: Path) -> None:
         raise RuntimeError("the disk is full")
 
     with pytest.raises(RuntimeError, match="disk is full"):
-        write_tokens(tmp_path / "text", ByteCodec(), broken())
+        write_tokens(tmp_path / "text", ByteTokenizer(), broken())
 
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
@@ -68,16 +68,16 @@ def test_what_was_not_written_to_the_end_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_failed_writing_leaves_the_older_text_as_it_was(tmp_path: Path) -> None:
-    write_tokens(tmp_path / "text", ByteCodec(), ["older"])
+    write_tokens(tmp_path / "text", ByteTokenizer(), ["older"])
 
     with pytest.raises(ValueError, match="surrogates"):
-        write_tokens(tmp_path / "text", ByteCodec(), ["newer", "\ud800"])
+        write_tokens(tmp_path / "text", ByteTokenizer(), ["newer", "\ud800"])
 
-    assert ByteCodec().decode(Tokens(tmp_path / "text").read(0, 9).tolist()) == "older"
+    assert ByteTokenizer().decode(Tokens(tmp_path / "text").read(0, 9).tolist()) == "older"
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    write_tokens(tmp_path / "text", ByteCodec(), ["abc"])
+    write_tokens(tmp_path / "text", ByteTokenizer(), ["abc"])
     about = json.loads((tmp_path / "text.json").read_text())
     (tmp_path / "text.json").write_text(json.dumps({**about, "size": 4}))
 
@@ -86,7 +86,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
 
 
 def test_codecs_that_encode_differently_have_different_hashes() -> None:
-    codecs = [CharacterCodec("ab"), CharacterCodec("ba"), WordCodec(["ab"]), ByteCodec()]
+    codecs = [CharacterTokenizer("ab"), CharacterTokenizer("ba"), WordTokenizer(["ab"]), ByteTokenizer()]
 
     assert len({codec_hash(codec) for codec in codecs}) == 4
-    assert codec_hash(CharacterCodec("ab")) == codec_hash(codecs[0])
+    assert codec_hash(CharacterTokenizer("ab")) == codec_hash(codecs[0])

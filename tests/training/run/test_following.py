@@ -32,7 +32,7 @@ FOLDER = "out/a run's"
 QUICK = ["trainer=cpu", "trainer.max_steps=2", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 QUICK += ["callbacks.samples=null", "callbacks.curves=null", f"run_dir={written(FOLDER)}"]
 
-WINDOWS = "data.windowed={length:16,count:8,batch_size:4}"
+WINDOWS = "data.random_windows={length:16,count:8,batch_size:4}"
 TASKS = {
     "char_lm": [
         "data=text",
@@ -50,7 +50,7 @@ TASKS = {
         "data.target=en",
         "data.unit=character",
         "model.hidden_size=8",
-        "task.search.width=2",
+        "task.search.num_beams=2",
         "callbacks.alignments=null",
     ],
     "captioning": [
@@ -64,10 +64,15 @@ TASKS = {
         "callbacks.alignments=null",
     ],
     "digits": ["task=classification", "model.hidden_size=8", "encoder.frame.hidden_size=null"],
-    "regression": ["task=regression", "model.hidden_size=8", "encoder.frame.hidden_size=null", "data.cut=[0.8,0.2,0]"],
+    "regression": [
+        "task=regression",
+        "model.hidden_size=8",
+        "encoder.frame.hidden_size=null",
+        "data.split_fractions=[0.8,0.2,0]",
+    ],
     "sentences": ["task=classification", "data=sentences", "data.files=labelled.jsonl", "model.hidden_size=8"],
     "speech": ["task=classification", "data=speech", "data.files=tones", "model.hidden_size=8"],
-    "series": ["task=classification", "data=series", "data.files=series.csv", "data.reader.series=which"],
+    "series": ["task=classification", "data=series", "data.files=series.csv", "data.modality.series=which"],
 }
 
 
@@ -139,7 +144,7 @@ def test_every_printed_line_runs_as_it_is_printed(name: str, material: Path, cap
     asked = sentence.partition("data of yours: ")[2]
     files = {"translation": "pairs.jsonl", "sentences": "labelled.jsonl", "speech": "tones", "series": "series.csv"}
     if name in ("char_lm", *files):
-        asked += " data.reader.series=which" if name == "series" else ""
+        asked += " data.modality.series=which" if name == "series" else ""
         assert in_a_shell(asked.replace("FILE", files.get(name, "rhyme.txt")), material).returncode == 0
 
 

@@ -31,7 +31,7 @@ def test_each_epoch_reads_the_same_batches(folder: Path, configure: Configure, t
             "data.files=rhyme.txt",
             "data.batch_size=4",
             "data.window=16",
-            "data.windowed.length=16",
+            "data.random_windows.length=16",
         ],
         "classification": [],
         "translation": ["data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=200"],

@@ -160,7 +160,7 @@ def test_a_plateau_is_stepped_whenever_its_number_was_measured(folder: Path, con
         content = torch.load(folder / name / "checkpoints" / "last.ckpt", weights_only=True)
         return content["optimizer_states"][0]["param_groups"][0]["lr"]
 
-    # Nothing is learnt: the first validation is the best, each one after it halves the rate.
+    # Nothing is learned: the first validation is the best, each one after it halves the rate.
     assert rate("each") == pytest.approx(1e-30 * 0.5**3)
     assert rate("second", "++trainer.check_val_every_n_epoch=2") == pytest.approx(1e-30 * 0.5)
     assert rate("half", "trainer.val_check_interval=0.5") == pytest.approx(1e-30 * 0.5**7)

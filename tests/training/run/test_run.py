@@ -130,7 +130,7 @@ def test_other_sizes_are_refused_by_name(folder: Path, configure: Configure) -> 
 
 def test_an_evaluation_finds_what_the_run_found(folder: Path, configure: Configure) -> None:
     numbers = run(configure("run", "trainer.max_epochs=2"))
-    data = ["data=text", "data.files=rhyme.txt", "trainer=cpu", "data.windowed={length:16,count:8,batch_size:4}"]
+    data = ["data=text", "data.files=rhyme.txt", "trainer=cpu", "data.random_windows={length:16,count:8,batch_size:4}"]
     checkpoint = f"checkpoint={folder}/run/checkpoints/best.ckpt"
 
     def scored(*overrides: str) -> dict[str, float]:

@@ -28,9 +28,9 @@ def text() -> Tensor:
     return torch.randint(0, VOCABULARY, (1, 23), generator=torch.Generator().manual_seed(1))
 
 
-def of_segment(network: RecurrentDecoder, inputs: Tensor, targets: Tensor, scored: Tensor, state: Any) -> Any:
+def of_segment(network: RecurrentDecoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
     decoded = network(inputs, state)
-    return cross_entropy(decoded.logits, targets, scored), decoded.state
+    return cross_entropy(decoded.logits, targets, loss_mask), decoded.state
 
 
 def scores(network: RecurrentDecoder, text: Tensor, **options: Any) -> Loss:
@@ -87,7 +87,7 @@ def test_a_run_scores_a_text_that_repeats_itself_better(folder: Path, configure:
     assert numbers["test/dynamic_loss"] < numbers["test/loss"] - 0.01
 
     checkpoint = f"checkpoint={folder}/run/checkpoints/last.ckpt"
-    data = ["data=text", "data.files=rhyme.txt", "trainer=cpu", "data.windowed=null", "data.window=16"]
+    data = ["data=text", "data.files=rhyme.txt", "trainer=cpu", "data.random_windows=null", "data.window=16"]
     again = score(
         configure("again", checkpoint, *data, "task.dynamic={rate:0.5,segment:8}", name="evaluate", small=False)
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from unrolled import ByteCodec, squared_error
+from unrolled import ByteTokenizer, squared_error
 from unrolled.training import SequenceData, SequenceTask
 
 
@@ -51,9 +51,9 @@ class Numbers(SequenceData):
         return {"features": 1}
 
     def codec(self):
-        return ByteCodec()
+        return ByteTokenizer()
 
-    def parts(self):
+    def splits(self):
         return ("train", "validation", "test")
 
     def describe(self):
@@ -133,7 +133,7 @@ def test_data_that_cannot_take_the_networks_codec_must_have_the_same(
     assert trained.returncode == 0, trained.stderr
     code = (lab / "mylab" / "sums.py").read_text()
     (lab / "mylab" / "sums.py").write_text(
-        code.replace("ByteCodec", "CharacterCodec").replace("CharacterCodec()", "CharacterCodec('ab')")
+        code.replace("ByteTokenizer", "CharacterTokenizer").replace("CharacterTokenizer()", "CharacterTokenizer('ab')")
     )
 
     refused = python("-m", "unrolled", "evaluate", "--config-dir", "mylab/conf", "checkpoint=run")

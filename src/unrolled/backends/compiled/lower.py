@@ -24,7 +24,7 @@ class NotPointwiseError(Exception):
     """Mathematics that no program on single numbers can do, or none that this reader knows."""
 
 
-class Reader:
+class Lowering:
     """Reads a traced graph into values."""
 
     def __init__(self, graph: GraphModule, shape: tuple[int, int], dtype: torch.dtype) -> None:

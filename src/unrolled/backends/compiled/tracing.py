@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from unrolled.backends.compiled.lower import NotPointwiseError, Reader
+from unrolled.backends.compiled.lower import Lowering, NotPointwiseError
 from unrolled.backends.compiled.program import Layout, Program, reached
 from unrolled.cells.base import RecurrentNoise
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
@@ -139,7 +139,7 @@ def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Prog
     except Exception as error:  # somebody's own maths, and tracing it, may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NotPointwiseError(f"its step cannot be traced: {first}") from error
-    values, results = Reader(graph, shape, dtype).read(leaves)
+    values, results = Lowering(graph, shape, dtype).read(leaves)
     output, *rest = results
     states, rest = rest[: layout.states], rest[layout.states :]
     fed, rest = rest[:entering], rest[entering:]
@@ -185,7 +185,7 @@ def _check_order(program: Program) -> None:
 
 def _decompositions() -> dict[Any, Any]:
     """Operators as simpler ones."""
-    return {**torch.export.default_decompositions(), **_activations(), **_normalisations()}
+    return {**torch.export.default_decompositions(), **_activations(), **_normalizations()}
 
 
 @cache
@@ -203,8 +203,8 @@ def _activations() -> dict[Any, Any]:
     return get_decompositions([operator for operator in found if operator is not None])
 
 
-def _normalisations() -> dict[Any, Any]:
-    """Layer normalisation over the last axis, without gains, as means over a row."""
+def _normalizations() -> dict[Any, Any]:
+    """Layer normalization over the last axis, without gains, as means over a row."""
 
     def forward(values: Tensor, shape: list[int], weight: Any, bias: Any, epsilon: float) -> tuple[Tensor, ...]:
         if weight is not None or bias is not None or len(shape) != 1:

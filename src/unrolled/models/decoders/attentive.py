@@ -25,7 +25,7 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.base import Bridge, Decoded, Decoder, DecoderState, of_decoder, tie
 from unrolled.models.decoders.copying import CopyMixture
-from unrolled.models.decoders.orders import LookAfter, Order, Sizes
+from unrolled.models.decoders.wiring import AttentionWiring, LuongWiring, Sizes
 from unrolled.models.encoders import TokenEmbedding, complete
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import ShapeError, expect
@@ -38,7 +38,7 @@ class DecoderNoise(NamedTuple):
 
     embedded: Tensor | None  # (batch, time, embedding)
     readout: Tensor | None  # (batch, time, readout)
-    core: list[Any]  # one for each step, as the order of the decoder wants it
+    core: list[Any]  # one for each step, as the wiring of the decoder wants it
 
     def at(self, step: int) -> "DecoderNoise":
         """The noise of one step."""
@@ -78,11 +78,11 @@ class AttentiveDecoder(Decoder):
         scaled_embedding: where it is tied, the embedding is read times √embedding_size, so that learning begins sooner.
         copy: a prediction may point at a word of the source (See et al. 2017): the logits are then log probabilities.
             Source and target must share one vocabulary.
-        order: a partial `Order`: when the core reads and when it looks. By default it looks after it has read,
-            `LookAfter`; `LookBefore` and `LookBetween` are those of captioning.
+        wiring: a partial `AttentionWiring`: when the core reads the token and when it attends. By default it attends
+            after it has read, `LuongWiring`; captioning has `BahdanauWiring` and `TopDownWiring`.
 
     Raises:
-        ValueError: another order without input feeding, which knows no other way; tied with an embedding as wide as
+        ValueError: another wiring without input feeding, which knows no other way; tied with an embedding as wide as
             something else than the readout; copying with an attention that has no weights; what the core and the
             attention refuse.
     """
@@ -106,7 +106,7 @@ class AttentiveDecoder(Decoder):
         tied: bool = False,
         scaled_embedding: bool = False,
         copy: bool = False,
-        order: Callable[..., Order] | None = None,
+        wiring: Callable[..., AttentionWiring] | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
@@ -121,10 +121,10 @@ class AttentiveDecoder(Decoder):
             readout_size = embedding_size if tied else _output_size(finish)
         query_size = _output_size(finish)
         sizes = Sizes(source_size, query_size, readout_size)
-        if order is not None and not input_feeding:
-            raise ValueError("input_feeding=False goes with the order LookAfter alone; leave order out")
-        self.order = LookAfter(sizes, finish, feeding=input_feeding) if order is None else order(sizes, finish)
-        self.core = finish(embedding_size + self.order.fed_size)
+        if wiring is not None and not input_feeding:
+            raise ValueError("input_feeding=False goes with the wiring LuongWiring alone; leave wiring out")
+        self.wiring = LuongWiring(sizes, finish, feeding=input_feeding) if wiring is None else wiring(sizes, finish)
+        self.core = finish(embedding_size + self.wiring.input_size)
         if not isinstance(self.core, Recurrent):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
                 f"a decoder with attention remembers what it wrote, {type(self.core).__name__} nothing; "
@@ -154,8 +154,8 @@ class AttentiveDecoder(Decoder):
         weight = self.output.weight
         memory = self.attention.prepare(encoded)
         core = self.bridge(encoded.summary, self.core.initial_state(batch, like=weight))
-        kept = self.order.first(encoded, weight)
-        return DecoderState(self.order.start(core, encoded), self.attention.start(memory), kept), memory
+        kept = self.wiring.first(encoded, weight)
+        return DecoderState(self.wiring.start(core, encoded), self.attention.start(memory), kept), memory
 
     def forward(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
@@ -173,7 +173,7 @@ class AttentiveDecoder(Decoder):
         embedded = _times(self.embedding(tokens), noise.embedded)
         self._check_state(state, memory, embedded)
         if self.input_feeding:
-            noise = noise._replace(core=self.order.noises(self.core, batch, time, embedded))
+            noise = noise._replace(core=self.wiring.noises(self.core, batch, time, embedded))
             steps = self._feed(embedded, state, memory, lengths, noise)
         else:
             steps = self._at_once(embedded, state, memory, lengths, noise)
@@ -194,7 +194,7 @@ class AttentiveDecoder(Decoder):
 
     def noise(self, batch: int, time: int) -> DecoderNoise:
         """The noise of one pass, for `step`: who steps through a text hands it `noise.at(0)`, `noise.at(1)`, …"""
-        return self._masks(batch, time)._replace(core=self.order.noises(self.core, batch, time, self.output.weight))
+        return self._masks(batch, time)._replace(core=self.wiring.noises(self.core, batch, time, self.output.weight))
 
     def _masks(self, batch: int, time: int) -> DecoderNoise:
         embedded = readout = None
@@ -210,10 +210,10 @@ class AttentiveDecoder(Decoder):
         """Check all that a state remembers, once for all steps of a pass."""
         if len(memory.values) != len(like):
             raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the tokens have {len(like)}")
-        self.order.check(self.core, of_decoder(state).core, like)
+        self.wiring.check(self.core, of_decoder(state).core, like)
         remembered = outline(self.attention.start(memory), like=memory.values)
         check(state.attention, remembered, like=like, name="state.attention")
-        kept = None if self.order.kept_size is None else Leaf((self.order.kept_size,), None)
+        kept = None if self.wiring.context_size is None else Leaf((self.wiring.context_size,), None)
         check(state.context, kept, like=like, name="state.context")
 
     def _feed(
@@ -226,11 +226,11 @@ class AttentiveDecoder(Decoder):
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         looked: list[Tensor] = []
         for step, (mask, of_core) in enumerate(zip(masks, noise.core, strict=True)):
-            query, (context, weights, attention), core = self.order.advance(
+            query, (context, weights, attention), core = self.wiring.advance(
                 self.core, self.attention, partial(project, step), state, memory, of_core
             )
             readout = _times(self._read_out(query, context), mask)
-            state = DecoderState(core, attention, self.order.following(state.context, query, readout))
+            state = DecoderState(core, attention, self.wiring.following(state.context, query, readout))
             states.append(state)
             found.append((query, context, readout))
             if weights is not None:

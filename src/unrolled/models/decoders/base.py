@@ -91,15 +91,15 @@ class Bridge(nn.ModuleList):
 
     def __init__(self, summary_size: int, core: Recurrent) -> None:
         initial = leaves(core.initial_state(1, like=next(core.parameters())))
-        self.learnable = core.learnable()
-        pairs = zip(initial, self.learnable, strict=True)
+        self.learnable_state = core.learnable_state()
+        pairs = zip(initial, self.learnable_state, strict=True)
         super().__init__(nn.Linear(summary_size, leaf.shape[-1]) for leaf, learned in pairs if learned)
 
     def forward(self, summary: Tensor, initial: Any) -> Any:
         """Summary (batch, summary) and a state to be like -> a state of the same structure and precision."""
         expect(summary, "batch summary", name="encoded.summary")
         layers = iter(self)
-        pairs = zip(leaves(initial), self.learnable, strict=True)
+        pairs = zip(leaves(initial), self.learnable_state, strict=True)
         return rebuild(
             initial, [torch.tanh(next(layers)(summary)).to(leaf.dtype) if learned else leaf for leaf, learned in pairs]
         )

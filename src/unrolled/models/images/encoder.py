@@ -15,7 +15,7 @@ _REGIONS = ("grid", "vector")
 
 
 class RegionNorm(nn.BatchNorm1d):
-    """Batch normalisation of values (batch, region, features) over batch and regions."""
+    """Batch normalization of values (batch, region, features) over batch and regions."""
 
     def forward(self, input: Tensor) -> Tensor:  # nn.BatchNorm1d's name
         return super().forward(input.flatten(0, 1)).view_as(input)

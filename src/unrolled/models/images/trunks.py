@@ -37,7 +37,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {"group": partial(nn.GroupNorm, 
 class SmallTrunk(Trunk):
     """A few convolutions to be trained from scratch.
 
-    3 × 3 convolution, normalisation, rectifier, with an identity around every second convolution of a stage (He et al.
+    3 × 3 convolution, normalization, rectifier, with an identity around every second convolution of a stage (He et al.
     2016).
 
     Args:
@@ -91,7 +91,7 @@ class _Stage(nn.Module):
 
 
 class PretrainedTrunk(Trunk):
-    """A trunk of another library. The statistics of its batch normalisation stay as they were pretrained."""
+    """A trunk of another library. The statistics of its batch normalization stay as they were pretrained."""
 
     def train(self, mode: bool = True) -> "PretrainedTrunk":
         """Whatever the mode, the statistics don't move: small batches of one task's pictures would spoil them."""

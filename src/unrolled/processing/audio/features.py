@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.processing.audio.spectra import cosine_transform, delta, mel_filter_bank, power_spectrum
-from unrolled.processing.frames import Moments, Reader
+from unrolled.processing.frames import FeatureExtractor, Moments
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.wording import counted
@@ -38,12 +38,12 @@ class StreamState(NamedTuple):
 
     samples: Tensor  # (batch, fewer than a window): those that later frames still need
     heard: Tensor  # (batch, 1): frames so far
-    total: Tensor  # (batch, features): their sum, in units of the training part
+    total: Tensor  # (batch, features): their sum, in units of the training split
     square: Tensor  # (batch, features): the sum of their squares
 
 
-class AudioFeatures(Reader):
-    """Log mel bands or mel cepstra of a recording, with deltas and a normalisation if asked for.
+class AudioFeatures(FeatureExtractor):
+    """Log mel bands or mel cepstra of a recording, with deltas and a normalization if asked for.
 
     Args:
         rate: samples a second, in hertz; other recordings have to be resampled.
@@ -54,20 +54,20 @@ class AudioFeatures(Reader):
         hop: seconds from one frame to the next.
         low: lowest frequency in hertz.
         high: highest; None for half the rate.
-        emphasis: a of x_t − a x_{t−1} within a frame; 0 for none.
+        preemphasis: a of x_t − a x_{t−1} within a frame; 0 for none.
         floor: least power of a band, relative to full scale.
         depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
             microphones with more or less noise look alike; None for `floor` alone.
         trim: decibels below the loudest frame of a whole recording under which frames at its beginning and its end
             are left out, but for one to either side; None leaves all in.
         deltas: 0, 1 or 2 derivatives beside the features themselves.
-        normalise: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
+        normalize: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
             be whole, as it has for "level": the loudest frame sets the zero of all bands alike, so that a short word
-            keeps the colour of its vowel, which its mean would take away, and then as "fitted" over the training part;
-            "running" over the frames so far, beginning with the training part as if it had been `prior` frames.
-        centers: mean of each feature over the training part, for "level", "fitted" and "running".
+            keeps the color of its vowel, which its mean would take away, and then as "fitted" over the training split;
+            "running" over the frames so far, beginning with the training split as if it had been `prior` frames.
+        centers: mean of each feature over the training split, for "level", "fitted" and "running".
         scales: its standard deviation, likewise.
-        prior: frames that the training part counts for in "running".
+        prior: frames that the training split counts for in "running".
 
     Raises:
         ValueError: options that no features can be made with.
@@ -89,20 +89,20 @@ class AudioFeatures(Reader):
         hop: float = 0.010,
         low: float = 20.0,
         high: float | None = None,
-        emphasis: float = 0.0,
+        preemphasis: float = 0.0,
         floor: float = 1e-8,
         depth: float | None = None,
         trim: float | None = None,
         deltas: int = 0,
-        normalise: str = "utterance",
+        normalize: str = "utterance",
         centers: Sequence[float] | None = None,
         scales: Sequence[float] | None = None,
         prior: int = 50,
     ) -> None:
         super().__init__()
-        if kind not in KINDS or normalise not in NORMALISATIONS or deltas not in (0, 1, 2):
+        if kind not in KINDS or normalize not in NORMALISATIONS or deltas not in (0, 1, 2):
             raise ValueError(
-                f"kind={kind!r} is one of {', '.join(KINDS)}, normalise={normalise!r} one of "
+                f"kind={kind!r} is one of {', '.join(KINDS)}, normalize={normalize!r} one of "
                 f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
             )
         if (
@@ -123,7 +123,13 @@ class AudioFeatures(Reader):
             )
         self.rate, self.kind, self.num_mels, self.num_coefficients = rate, kind, num_mels, num_coefficients
         self.window, self.hop, self.low, self.high = window, hop, low, high
-        self.emphasis, self.floor, self.deltas, self.normalise, self.prior = emphasis, floor, deltas, normalise, prior
+        self.preemphasis, self.floor, self.deltas, self.normalize, self.prior = (
+            preemphasis,
+            floor,
+            deltas,
+            normalize,
+            prior,
+        )
         self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
         self.depth, self.trim = depth, trim
         self.fft_size = 1 << (self.window_samples - 1).bit_length()
@@ -143,12 +149,12 @@ class AudioFeatures(Reader):
     @property
     def streams(self) -> bool:
         """Whether frames can be made as samples arrive: no feature needs what comes later."""
-        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalise not in _WHOLE
+        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalize not in _WHOLE
 
     @property
     def needs_fit(self) -> bool:
-        """Whether the training part has to be heard before features can be made."""
-        return self.normalise in _NEED_FIT
+        """Whether the training split has to be heard before features can be made."""
+        return self.normalize in _NEED_FIT
 
     def forward(self, source: Tensor) -> Tensor:
         """Samples (time,) from −1 to 1 -> (frames, features)."""
@@ -176,21 +182,21 @@ class AudioFeatures(Reader):
         mels = self._mels(_framed(samples, self.window_samples, self.hop_samples), warps)
         if self.trim is not None:
             mels, frames = _trimmed(mels, frames, self.trim)
-        return Frames(self._normalised(self._with_deltas(self._base(mels, frames), frames), frames), frames)
+        return Frames(self._normalized(self._with_deltas(self._base(mels, frames), frames), frames), frames)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """(batch,) samples -> (batch,) frames, untrimmed: whole windows, and one for whatever is shorter."""
         return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
 
     def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
-        """The same features with centers and scales of the training part's recordings (samples,).
+        """The same features with centers and scales of the training split's recordings (samples,).
 
         No scale is below a tenth of the middle one among the features, their first or their second derivatives.
         """
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
         unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
-        unscaled["normalise"] = self.normalise if self.normalise == "level" else "none"
+        unscaled["normalize"] = self.normalize if self.normalize == "level" else "none"
         plain = AudioFeatures(**unscaled)
         moments = Moments()
         for recording in recordings:
@@ -208,8 +214,8 @@ class AudioFeatures(Reader):
         """
         if not self.streams:
             raise ValueError(
-                f"normalise={self.normalise}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
-                "comes later; to hear as samples arrive, train with normalise=running (or fitted), deltas=0, "
+                f"normalize={self.normalize}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
+                "comes later; to hear as samples arrive, train with normalize=running (or fitted), deltas=0, "
                 "depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
@@ -227,22 +233,22 @@ class AudioFeatures(Reader):
             return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
         base = self._base(self._mels(_framed(heard, self.window_samples, self.hop_samples), None), None)
         state = state._replace(samples=heard[:, count * self.hop_samples :])
-        if self.normalise == "running":
+        if self.normalize == "running":
             return self._running(base, state)
-        return (base - self.centers) / self.scales if self.normalise == "fitted" else base, state
+        return (base - self.centers) / self.scales if self.normalize == "fitted" else base, state
 
     def to_dict(self) -> dict[str, Any]:
-        names = "rate kind num_mels num_coefficients window hop low high emphasis floor depth trim deltas"
-        names += " normalise prior"
+        names = "rate kind num_mels num_coefficients window hop low high preemphasis floor depth trim deltas"
+        names += " normalize prior"
         fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
         plain = {name: getattr(self, name) for name in names.split()}
         return {"_target_": "unrolled.AudioFeatures", **plain, **fitted}
 
     def _mels(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
         """(batch, time, window) -> (batch, time, mels): power, relative to full scale."""
-        if self.emphasis:
+        if self.preemphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-            frames = frames - self.emphasis * before
+            frames = frames - self.preemphasis * before
         power = power_spectrum(frames * self.taper, self.fft_size)
         if warps is None or all(warp == 1.0 for warp in warps):
             mels = power @ self.bank
@@ -253,12 +259,12 @@ class AudioFeatures(Reader):
     def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
         """(batch, time, mels), the first `counts` of them valid -> (batch, time, base features)."""
         logs = mels.clamp(min=self.floor).log()
-        if counts is not None and (self.depth is not None or self.normalise == "level"):
+        if counts is not None and (self.depth is not None or self.normalize == "level"):
             padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
             if self.depth is not None:
                 loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
                 logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
-            if self.normalise == "level":
+            if self.normalize == "level":
                 power = mels.masked_fill(padding, 0.0).mean(-1, keepdim=True).amax(1, keepdim=True)
                 logs = logs - power.clamp(min=self.floor).log()
         return logs if self.kind == "log_mel" else logs @ self.cosines
@@ -272,20 +278,20 @@ class AudioFeatures(Reader):
             parts.append(delta(parts[-1], lengths))
         return torch.cat(parts, dim=-1)
 
-    def _normalised(self, values: Tensor, lengths: Tensor) -> Tensor:
+    def _normalized(self, values: Tensor, lengths: Tensor) -> Tensor:
         mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
         values = values.masked_fill(~mask, 0.0)
         if self.needs_fit and not self.fitted:
-            raise ValueError(f"normalise={self.normalise} needs centers and scales of the training part: call fit()")
-        if self.normalise in ("mean", "utterance"):
+            raise ValueError(f"normalize={self.normalize} needs centers and scales of the training split: call fit()")
+        if self.normalize in ("mean", "utterance"):
             count = lengths.view(-1, 1, 1)
             values = values - values.sum(1, keepdim=True) / count
-            if self.normalise == "utterance":
+            if self.normalize == "utterance":
                 variance = values.square().masked_fill(~mask, 0.0).sum(1, keepdim=True) / count
                 values = values / (variance + _FLOOR).sqrt()
-        elif self.normalise in ("level", "fitted"):
+        elif self.normalize in ("level", "fitted"):
             values = (values - self.centers) / self.scales
-        elif self.normalise == "running":
+        elif self.normalize == "running":
             nothing = values.new_zeros(len(values), self.output_size)
             start = StreamState(values.new_zeros(len(values), 0), values.new_zeros(len(values), 1), nothing, nothing)
             values, _ = self._running(values, start)

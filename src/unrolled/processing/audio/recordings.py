@@ -51,7 +51,7 @@ def _ratio(rate: int, new_rate: int) -> tuple[int, int]:
     return old, new
 
 
-class ArrivingSamples:
+class StreamingResampler:
     """Samples at another rate as they arrive: together with the rest they are what `resample` makes of the whole.
 
     Args:
@@ -70,7 +70,7 @@ class ArrivingSamples:
             self._kernels, self._width = _sinc_kernels(self._old, self._new, _ZEROS)
             self._held = torch.zeros(self._width)  # what later samples are made of, too
 
-    def heard(self, samples: Tensor) -> Tensor:
+    def feed(self, samples: Tensor) -> Tensor:
         """New samples (time,): those at the other rate for which enough was heard."""
         self.count += len(samples)
         if self._old == self._new:
@@ -85,12 +85,12 @@ class ArrivingSamples:
         self._given += len(found)
         return found
 
-    def rest(self) -> Tensor:
+    def flush(self) -> Tensor:
         """The last samples (time,), as if silence followed; what is heard afterwards is something new."""
         if self._old == self._new:
             return torch.zeros(0)
         count, given = self.count, self._given
-        found = self.heard(self._held.new_zeros(2 * self._width + 2 * self._old))
+        found = self.feed(self._held.new_zeros(2 * self._width + 2 * self._old))
         return found[: math.ceil(count * self._new / self._old) - given]
 
 

@@ -8,18 +8,18 @@ from typing import Any
 from unrolled.processing.text.base import Codec
 from unrolled.processing.text.captions import CaptionCodec
 from unrolled.processing.text.pair import PairCodec
-from unrolled.processing.text.spaced import SpacedCodec
-from unrolled.processing.text.subword import BPECodec, UnigramCodec
-from unrolled.processing.text.tokenizers import ByteCodec, CharacterCodec, SentenceCodec, WordCodec
+from unrolled.processing.text.spaced import SpacedTokenizer
+from unrolled.processing.text.subword import BPETokenizer, UnigramTokenizer
+from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, SentenceTokenizer, WordTokenizer
 
 _BUILT = (
-    CharacterCodec,
-    ByteCodec,
-    WordCodec,
-    SentenceCodec,
-    BPECodec,
-    UnigramCodec,
-    SpacedCodec,
+    CharacterTokenizer,
+    ByteTokenizer,
+    WordTokenizer,
+    SentenceTokenizer,
+    BPETokenizer,
+    UnigramTokenizer,
+    SpacedTokenizer,
     PairCodec,
     CaptionCodec,
 )

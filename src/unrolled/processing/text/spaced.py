@@ -11,11 +11,11 @@ from unrolled.wording import counted
 _BLANKS = re.compile(r"\s+")
 
 
-class SpacedCodec(Codec):
+class SpacedTokenizer(Codec):
     """One id per word: 0 is <start>, 1 is <unknown>, then the words given. Decoding puts one space between two words.
 
-    `WordCodec` keeps blanks and signs and gives every text back as it was; here blanks only part words, so a text has
-    as many ids as words.
+    `WordTokenizer` keeps blanks and punctuation and gives every text back as it was; here blanks only separate words,
+    so a text has as many ids as words.
 
     Args:
         words: the alphabet, each word once, without blanks.
@@ -42,7 +42,7 @@ class SpacedCodec(Codec):
         """The words of these texts, the most frequent first.
 
         Args:
-            texts: of the training part alone.
+            texts: of the training split alone.
             min_count: words seen less often are left out.
             max_size: how many words are kept at most.
 
@@ -76,4 +76,4 @@ class SpacedCodec(Codec):
         return " ".join(self._symbols[index] for index in self._checked(ids) if index != self.start)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": "unrolled.SpacedCodec", "words": list(self.words)}
+        return {"_target_": "unrolled.SpacedTokenizer", "words": list(self.words)}

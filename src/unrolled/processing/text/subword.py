@@ -45,7 +45,7 @@ def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
-class SubwordCodec(Codec):
+class SubwordTokenizer(Codec):
     """0 is <start>, 1 is <unknown>, then the pieces in the order given.
 
     An unknown character decodes to U+FFFD.
@@ -93,10 +93,10 @@ class SubwordCodec(Codec):
         return [self._symbols[index] for index in self._checked(ids)]
 
 
-class BPECodec(SubwordCodec):
+class BPETokenizer(SubwordTokenizer):
     """Byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units").
 
-    A word is spelled in characters; then the merge that was learnt first is applied, the leftmost first, and so on.
+    A word is spelled in characters; then the merge that was learned first is applied, the leftmost first, and so on.
 
     Args:
         pieces: the alphabet, each piece once.
@@ -166,10 +166,10 @@ class BPECodec(SubwordCodec):
 
     def to_dict(self) -> dict[str, Any]:
         merges = [list(pair) for pair in self.merges]
-        return {"_target_": "unrolled.BPECodec", "pieces": list(self.pieces), "merges": merges}
+        return {"_target_": "unrolled.BPETokenizer", "pieces": list(self.pieces), "merges": merges}
 
 
-class UnigramCodec(SubwordCodec):
+class UnigramTokenizer(SubwordTokenizer):
     """The most probable spelling under independent pieces (Kudo 2018, "Subword Regularization", eq. 1-2).
 
     Args:
@@ -209,4 +209,4 @@ class UnigramCodec(SubwordCodec):
         return ids[::-1]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": "unrolled.UnigramCodec", "pieces": list(self.pieces), "scores": list(self.scores)}
+        return {"_target_": "unrolled.UnigramTokenizer", "pieces": list(self.pieces), "scores": list(self.scores)}

@@ -11,7 +11,7 @@ from unrolled.wording import counted
 _MODULE = "unrolled"  # where a checkpoint finds these classes, wherever they are defined
 
 
-class CharacterCodec(Codec):
+class CharacterTokenizer(Codec):
     """One id per character: 0 is <start>, 1 is <unknown>, then the characters in the order given.
 
     An unknown character decodes to U+FFFD, as Python's own decoders write it.
@@ -51,10 +51,10 @@ class CharacterCodec(Codec):
         return "".join(self._symbols[index] for index in self._checked(ids))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.CharacterCodec", "characters": self.characters}
+        return {"_target_": f"{_MODULE}.CharacterTokenizer", "characters": self.characters}
 
 
-class ByteCodec(Codec):
+class ByteTokenizer(Codec):
     """One id per byte of the text in UTF-8: 0 … 255 are the bytes, 256 is <start>; nothing is unknown.
 
     Bytes that are no UTF-8, as a model may write them, decode to U+FFFD.
@@ -78,10 +78,10 @@ class ByteCodec(Codec):
         return bytes(index for index in self._checked(ids) if index != self.start).decode(errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.ByteCodec"}
+        return {"_target_": f"{_MODULE}.ByteTokenizer"}
 
 
-class WordCodec(Codec):
+class WordTokenizer(Codec):
     """One id per word, run of blanks, line end or other sign: 0 is <start>, 1 is <unknown>, then the words given.
 
     Blanks are kept, so decoding gives the text back as it was. A word that the alphabet lacks decodes to "<unknown>".
@@ -164,10 +164,10 @@ class WordCodec(Codec):
         return "".join(self._symbols[index] for index in self._checked(ids))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.WordCodec", "words": list(self.words)}
+        return {"_target_": f"{_MODULE}.WordTokenizer", "words": list(self.words)}
 
 
-class SentenceCodec(WordCodec):
+class SentenceTokenizer(WordTokenizer):
     """One id per word or sign, none for the blanks between them: what is read and never written back as it was.
 
     A word keeps its apostrophes and hyphens. Decoding puts a blank between two symbols.
@@ -190,11 +190,11 @@ class SentenceCodec(WordCodec):
         return " ".join(self._symbols[index] for index in self._checked(ids))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.SentenceCodec", "words": list(self.words)}
+        return {"_target_": f"{_MODULE}.SentenceTokenizer", "words": list(self.words)}
 
 
-CODECS: dict[str, type[CharacterCodec] | type[ByteCodec] | type[WordCodec]] = {
-    codec.unit: codec for codec in (CharacterCodec, ByteCodec, WordCodec)
+CODECS: dict[str, type[CharacterTokenizer] | type[ByteTokenizer] | type[WordTokenizer]] = {
+    codec.unit: codec for codec in (CharacterTokenizer, ByteTokenizer, WordTokenizer)
 }
 """The codecs that a text trains by itself, by their units."""
 

@@ -22,7 +22,7 @@ class WeightAveraging(LightningWeightAveraging):
     Validation during training runs on the average, and after training the module holds it. A checkpoint's `state_dict`
     is the average under the module's own keys, ready for whoever reads the file; `current_model_state` holds the
     weights that training goes on with, and `averaging_state` the number of updates. So a run resumed with this callback
-    is exact, and one resumed without it starts from the average with the optimiser's old moments: keep the callback.
+    is exact, and one resumed without it starts from the average with the optimizer's old moments: keep the callback.
     Buffers of floating-point numbers, such as the statistics of a batch norm, are averaged, too, since those of the
     weights would not fit the average's; others are taken over as they are. Memory: one more copy of the weights.
 
@@ -32,7 +32,7 @@ class WeightAveraging(LightningWeightAveraging):
 
     Args:
         decay: 0 to below 1; the share of the average that stays at each step.
-        start: optimiser steps before the averaging begins.
+        start: optimizer steps before the averaging begins.
 
     Raises:
         ValueError: a decay or start out of range; at the start of training: a strategy that shards the weights.

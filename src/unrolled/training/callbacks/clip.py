@@ -1,6 +1,6 @@
 """Gradient clipping, and what happens to a step whose gradient is not finite.
 
-Acts in `on_before_optimizer_step`: Lightning calls it once per optimiser step, on the accumulated gradient, after mixed
+Acts in `on_before_optimizer_step`: Lightning calls it once per optimizer step, on the accumulated gradient, after mixed
 precision has been unscaled and after the gradients have been averaged over processes.
 """
 
@@ -31,13 +31,13 @@ class _Reading(NamedTuple):
 
 
 class GradientClip(Callback):
-    """Clips the gradient of every optimiser step, measures it, and keeps non-finite ones away from the weights.
+    """Clips the gradient of every optimizer step, measures it, and keeps non-finite ones away from the weights.
 
     Give `norm`, `value` or `percentile`, or none of them to measure only. Logged: `gradient/norm_before`,
     `gradient/norm_after`, `gradient/clipped_share` (of all finite steps so far, 0 to 1) and, once there are any,
     `gradient/skipped_steps` (so far).
 
-    A skipped step changes neither parameters nor optimiser state (moments, step counters, weight decay): its gradients
+    A skipped step changes neither parameters nor optimizer state (moments, step counters, weight decay): its gradients
     are set to None, which torch.optim takes as "nothing to do". Schedulers with `interval: step` are held for it, and
     the carried state of truncated backpropagation is dropped (`drop_carried_state()` of the module, if it has one),
     since a NaN in that state would spoil every later window. `trainer.global_step`, and with it `max_steps`, counts
@@ -54,7 +54,7 @@ class GradientClip(Callback):
         value: largest absolute entry; larger ones are cut off, which turns the gradient's direction.
         percentile: 0 to 100; the largest norm is this percentile of the norms seen so far, the present one included
             (AutoClip: Seetharaman et al. 2020, "AutoClip: Adaptive gradient clipping for source separation networks").
-        groups: limit `norm` in each parameter group of the optimiser by itself, not over all of them.
+        groups: limit `norm` in each parameter group of the optimizer by itself, not over all of them.
         norm_type: order p of the norm; inf for the largest absolute entry.
         history: the norms that `percentile` remembers, newest first to stay.
         min_history: norms that `percentile` must have seen before it clips.
@@ -63,7 +63,7 @@ class GradientClip(Callback):
 
     Raises:
         ValueError: options that exclude each other or lie out of range; at the start of training: clipping by the
-            Trainer as well, two such callbacks, manual optimisation, a strategy or optimiser that can't be clipped.
+            Trainer as well, two such callbacks, manual optimization, a strategy or optimizer that can't be clipped.
         NonFiniteGradient: by `nonfinite` or `max_skips`, naming the first bad parameter. Weights are untouched then.
     """
 
@@ -152,7 +152,7 @@ class GradientClip(Callback):
         self.history = deque(state_dict["history"], maxlen=self.history.maxlen)
 
     def _read(self, groups: list[list[Tensor]], device: torch.device) -> _Reading:
-        """Measures on the device, agrees with the other processes, and comes back with one host synchronisation."""
+        """Measures on the device, agrees with the other processes, and comes back with one host synchronization."""
         device_norms = torch.stack([_total_norm(group, self.norm_type, device) for group in groups])
         total = torch.linalg.vector_norm(device_norms, self.norm_type) if len(groups) > 1 else device_norms[0]
         every = [parameter for group in groups for parameter in group]
@@ -187,7 +187,7 @@ class GradientClip(Callback):
             every = [parameter for group in groups for parameter in group]
             clip_grad_value_(every, self.value)
             self.clipped += 1
-            after = _total_norm(every, self.norm_type, module.device)  # stays on the device: no second synchronisation
+            after = _total_norm(every, self.norm_type, module.device)  # stays on the device: no second synchronization
         log = getattr(module, "log_step", module.log)  # any module may be clipped; ours says when nobody listens
         log("gradient/norm_before", reading.total, prog_bar=True)
         log("gradient/norm_after", after)
@@ -293,8 +293,8 @@ def _check_trainer(trainer: Trainer, module: LightningModule) -> None:
         raise ValueError(f"{count} GradientClip callbacks would clip the same gradient; keep one")
     if not module.automatic_optimization:
         raise ValueError(
-            f"{type(module).__name__} optimises by hand (automatic_optimization=False), where no gradient is known "
-            "to be complete or unscaled; use automatic optimisation, or clip in its training_step"
+            f"{type(module).__name__} optimizes by hand (automatic_optimization=False), where no gradient is known "
+            "to be complete or unscaled; use automatic optimization, or clip in its training_step"
         )
     if isinstance(trainer.strategy, FSDPStrategy):
         raise ValueError(
@@ -310,10 +310,10 @@ def _check_trainer(trainer: Trainer, module: LightningModule) -> None:
 def _check_optimizer(optimizer: Optimizer, *, scaled: bool) -> None:
     if isinstance(optimizer, LBFGS):
         raise ValueError(
-            "LBFGS evaluates the gradient several times a step and can't be clipped; use another optimiser"
+            "LBFGS evaluates the gradient several times a step and can't be clipped; use another optimizer"
         )
     if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise ValueError(
             f"a fused {type(optimizer).__name__} unscales fp16 gradients by itself, after clipping; "
-            "give the optimiser fused=False, or train with precision=bf16-mixed"
+            "give the optimizer fused=False, or train with precision=bf16-mixed"
         )

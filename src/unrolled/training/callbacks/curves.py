@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter
 
 from unrolled.training.console.outputs import save_figure
 
-# Okabe and Ito 2008, "Color universal design": told apart by the colour-blind as well.
+# Okabe and Ito 2008, "Color universal design": told apart by the color-blind as well.
 TRAINING, VALIDATION, NORM, RATE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GRID = "#333333", "#DDDDDD"
 

@@ -186,7 +186,7 @@ class _TimeColumn(ProgressColumn):
 
 
 def _total_steps(trainer: Trainer) -> int | None:
-    """Optimiser steps of the whole run; None if it has no end."""
+    """Optimizer steps of the whole run; None if it has no end."""
     limits: list[int] = []
     if trainer.max_steps > 0:
         limits.append(trainer.max_steps)

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def draws() -> bool:
-    """Whether standard output is a terminal (or a notebook) that takes colours and moving bars.
+    """Whether standard output is a terminal (or a notebook) that takes colors and moving bars.
 
     A file, a pipe, a cluster's log and TERM=dumb are not, even where FORCE_COLOR tells rich otherwise.
     """

@@ -24,16 +24,16 @@ class Augmentation:
         stretch: s of a factor from 1 − s to 1 + s on the length alone: frames are interpolated.
         shift: seconds of silence at most in front of a recording, or cut off it.
         trim: probability that the ends are cut off, as by a recorder that waits for loudness: an s may go.
-        least_trim: decibels below the loudest fiftieth of a second under which ends are cut off, at least.
-        most_trim: likewise, at most.
+        min_trim: decibels below the loudest fiftieth of a second under which ends are cut off, at least.
+        max_trim: likewise, at most.
         padding: seconds of silence at most in front of a recording and, drawn by itself, behind it, before there is
             noise: how much silence there is says nothing about a word.
         noise: probability that noise is added.
-        least_snr: of the noise, in decibels below the recording.
-        most_snr: likewise.
+        min_snr: of the noise, in decibels below the recording.
+        max_snr: likewise.
         gain: decibels at most, louder or softer.
         tilt: decibels at most by which the highest frequency is raised over the lowest, or lowered: another voice.
-        equaliser: decibels at most by which each of five frequencies is raised or lowered, with straight lines between
+        equalizer: decibels at most by which each of five frequencies is raised or lowered, with straight lines between
             them: another microphone and room.
         band_masks: runs of bands that are blanked (Park et al. 2019, SpecAugment).
         band_width: bands at most in each.
@@ -52,15 +52,15 @@ class Augmentation:
         stretch: float = 0.0,
         shift: float = 0.0,
         trim: float = 0.0,
-        least_trim: float = 15.0,
-        most_trim: float = 45.0,
+        min_trim: float = 15.0,
+        max_trim: float = 45.0,
         padding: float = 0.0,
         noise: float = 0.0,
-        least_snr: float = 5.0,
-        most_snr: float = 30.0,
+        min_snr: float = 5.0,
+        max_snr: float = 30.0,
         gain: float = 0.0,
         tilt: float = 0.0,
-        equaliser: float = 0.0,
+        equalizer: float = 0.0,
         band_masks: int = 0,
         band_width: int = 8,
         time_masks: int = 0,
@@ -68,19 +68,19 @@ class Augmentation:
     ) -> None:
         shares = {"speed": speed, "warp": warp, "stretch": stretch, "time_width": time_width}
         chances = {"trim": trim, "noise": noise}
-        amounts = {"shift": shift, "padding": padding, "gain": gain, "tilt": tilt, "equaliser": equaliser}
+        amounts = {"shift": shift, "padding": padding, "gain": gain, "tilt": tilt, "equalizer": equalizer}
         amounts |= {"band_masks": band_masks, "time_masks": time_masks}
-        amounts |= {"least_trim": least_trim, "band_width": band_width}
+        amounts |= {"min_trim": min_trim, "band_width": band_width}
         for name, value in {**shares, **chances, **amounts}.items():
             if not 0 <= value < float("inf") or (name in shares and value >= 1) or (name in chances and value > 1):
                 raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
-        for name, least, most in (("snr", least_snr, most_snr), ("trim", least_trim, most_trim)):
+        for name, least, most in (("snr", min_snr, max_snr), ("trim", min_trim, max_trim)):
             if least > most:
                 raise ValueError(f"augmentation: least_{name}={least} is above most_{name}={most}")
         self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
-        self.trim, self.least_trim, self.most_trim, self.padding = trim, least_trim, most_trim, padding
-        self.noise, self.least_snr, self.most_snr, self.gain = noise, least_snr, most_snr, gain
-        self.tilt, self.equaliser = tilt, equaliser
+        self.trim, self.min_trim, self.max_trim, self.padding = trim, min_trim, max_trim, padding
+        self.noise, self.min_snr, self.max_snr, self.gain = noise, min_snr, max_snr, gain
+        self.tilt, self.equalizer = tilt, equalizer
         self.band_masks, self.band_width = band_masks, band_width
         self.time_masks, self.time_width = time_masks, time_width
 
@@ -104,12 +104,12 @@ class Augmentation:
             kept = samples[max(0, -moved) :] if len(samples) + moved > 1 else samples
             samples = torch.nn.functional.pad(kept, (max(0, moved), 0))
         if self.trim and _uniform(generator) < self.trim:
-            depth = self.least_trim + (self.most_trim - self.least_trim) * _uniform(generator)
+            depth = self.min_trim + (self.max_trim - self.min_trim) * _uniform(generator)
             samples = _trimmed(samples, rate // 50, depth)
         if self.padding:
             before, behind = (round(self.padding * rate * _uniform(generator)) for _ in range(2))
             samples = torch.nn.functional.pad(samples, (before, behind))
-        if self.tilt or self.equaliser:
+        if self.tilt or self.equalizer:
             samples = self._filtered(samples, rate, generator)
         if self.noise and _uniform(generator) < self.noise:
             samples = samples + self._noise(samples, generator)
@@ -123,7 +123,7 @@ class Augmentation:
         spectrum = torch.fft.rfft(samples, length)
         heard = torch.log1p(torch.linspace(0, rate / 2, len(spectrum)) / 700)
         place = heard / heard[-1]
-        knots = self.equaliser * (2 * torch.rand(_REGIONS + 1, generator=generator) - 1)
+        knots = self.equalizer * (2 * torch.rand(_REGIONS + 1, generator=generator) - 1)
         left = (place * _REGIONS).long().clamp(max=_REGIONS - 1)
         curve = torch.lerp(knots[left], knots[left + 1], place * _REGIONS - left)
         decibels = curve + self.tilt * _between(generator) * (place - 0.5)
@@ -134,7 +134,7 @@ class Augmentation:
         white = torch.fft.rfft(torch.randn(len(samples), generator=generator))
         bins = torch.arange(1, len(white) + 1, dtype=torch.float32)
         noise = torch.fft.irfft(white * bins ** (-0.5 * _uniform(generator)), len(samples))
-        decibels = self.least_snr + (self.most_snr - self.least_snr) * _uniform(generator)
+        decibels = self.min_snr + (self.max_snr - self.min_snr) * _uniform(generator)
         power = samples.square().mean() * 10 ** (-decibels / 10)
         return noise * (power / noise.square().mean().clamp(min=1e-12)).sqrt()
 

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.trainer import Trainer
 
 from unrolled.processing.text.base import Codec
 
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 class DataError(ValueError):
@@ -20,12 +20,12 @@ class DataError(ValueError):
 class SequenceData(LightningDataModule, ABC):
     """A data set: prepared first, then asked for its sizes, then read.
 
-    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec`, `parts`, `describe` and
+    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec`, `splits`, `describe` and
     Lightning's loaders.
     Loaders deal their batches to processes themselves (`use_distributed_sampler=False`).
     """
 
-    _asked_part = "test"
+    _asked_split = "test"
 
     @abstractmethod
     def prepare(self) -> None:
@@ -50,7 +50,7 @@ class SequenceData(LightningDataModule, ABC):
         """One line on what there is of it, and what a test scores; after `prepare`."""
 
     def example(self, folder: Path) -> str | None:
-        """A source of the scored part as one would give it to a command: a line of text, or the path of a file.
+        """A source of the scored split as one would give it to a command: a line of text, or the path of a file.
 
         After `prepare`; None if there is none of that kind.
 
@@ -64,30 +64,30 @@ class SequenceData(LightningDataModule, ABC):
         return ""
 
     @abstractmethod
-    def parts(self) -> Sequence[str]:
-        """Those of PARTS that there are; after `prepare`."""
+    def splits(self) -> Sequence[str]:
+        """Those of SPLITS that there are; after `prepare`."""
 
     def fingerprint(self) -> str:
         """Equal for equal training examples, wherever they lie; "" where it isn't known; after `prepare`."""
         return ""
 
     @property
-    def scored_part(self) -> str:
-        """What the test loaders read: the part that was asked for, or the validation part where there is no test."""
-        return self._asked_part if self._asked_part in self.parts() else "validation"
+    def evaluated_split(self) -> str:
+        """What the test loaders read: the split that was asked for, or the validation split where there is no test."""
+        return self._asked_split if self._asked_split in self.splits() else "validation"
 
-    def score_part(self, part: str) -> None:
-        """Makes the test loaders read another part: "train", "validation" or "test"; after `prepare`.
+    def evaluate_split(self, split: str) -> None:
+        """Makes the test loaders read another split: "train", "validation" or "test"; after `prepare`.
 
         Raises:
-            DataError: there is no such part.
+            DataError: there is no such split.
         """
-        if part not in self.parts():
+        if split not in self.splits():
             raise DataError(
-                f"there is no {part} part, only {', '.join(self.parts())}; give it data of its own, or a share of "
-                "these: 'data.cut=[0,0,1]' makes all of them the test"
+                f"there is no {split} split, only {', '.join(self.splits())}; give it data of its own, or a share of "
+                "these: 'data.split_fractions=[0,0,1]' makes all of them the test"
             )
-        self._asked_part = part
+        self._asked_split = split
 
     def prepare_data(self) -> None:
         """Lightning's hook, for use without `unrolled.training.run.runner`."""
@@ -109,7 +109,7 @@ class SequenceData(LightningDataModule, ABC):
 
     @property
     def accumulate(self) -> int:
-        """Batches whose gradients are added up for one step of the optimiser; 1 without a trainer."""
+        """Batches whose gradients are added up for one step of the optimizer; 1 without a trainer."""
         return self._attached.accumulate_grad_batches if self._attached else 1
 
     @property

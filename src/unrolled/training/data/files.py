@@ -17,7 +17,7 @@ from typing import Any
 from unrolled.training.data.base import DataError
 
 _PIECE = 1 << 20  # bytes read at a time
-_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # `**` as a whole part of a path, or several
+_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # `**` as a whole split of a path, or several
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # to read bytes
 
 

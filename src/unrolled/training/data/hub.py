@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unrolled.training.data.base import PARTS, DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import nearest
 
 
@@ -14,7 +14,7 @@ class HubSplits:
     Args:
         dataset: name of the data set on the hub, its folder (also one that `save_to_disk` wrote), or a builder such as
             "text", "json" or "parquet".
-        options: `splits`, the data set's names of the parts, by default their own names; all else goes to
+        options: `splits`, the data set's names of the splits, by default their own names; all else goes to
             `datasets.load_dataset`: `name`, `revision`, `data_files`, `streaming`, …
 
     Raises:
@@ -27,13 +27,13 @@ class HubSplits:
         self._names: dict[str, str] | None = options.pop("splits", None)
         self._options = options
         self._loaded: dict[str, Any] | None = None
-        if self._names is not None and (set(self._names) - set(PARTS) or "train" not in self._names):
-            raise DataError(f"splits names the data set's train, validation and test parts, got {self._names}")
+        if self._names is not None and (set(self._names) - set(SPLITS) or "train" not in self._names):
+            raise DataError(f"splits names the data set's train, validation and test splits, got {self._names}")
 
     def __str__(self) -> str:
         return f"data set {self.dataset}"
 
-    def parts(self) -> dict[str, Any]:
+    def splits(self) -> dict[str, Any]:
         """Part -> what `datasets` loaded for it.
 
         Raises:
@@ -41,14 +41,14 @@ class HubSplits:
         """
         if self._loaded is None:
             splits = self._load()
-            self._loaded = {part: splits[name] for part, name in self._chosen(splits).items()}
+            self._loaded = {split: splits[name] for split, name in self._chosen(splits).items()}
         return self._loaded
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that differ when the rows do; of a streamed split, when its name or revision does."""
         rows = {
-            part: (split._fingerprint, len(split)) if hasattr(split, "_fingerprint") else self._described()
-            for part, split in self.parts().items()
+            split: (split._fingerprint, len(split)) if hasattr(split, "_fingerprint") else self._described()
+            for split, split in self.splits().items()
         }
         return {"rows": rows}
 
@@ -71,11 +71,11 @@ class HubSplits:
         return loaded if isinstance(loaded, Mapping) else {"train": loaded}
 
     def _chosen(self, splits: Mapping[str, Any]) -> dict[str, str]:
-        names = self._names or {part: part for part in PARTS if part in splits or part == "train"}
-        for part, name in names.items():
+        names = self._names or {split: split for split in SPLITS if split in splits or split == "train"}
+        for split, name in names.items():
             if name not in splits:
                 raise DataError(
                     f"data set {self.dataset!r} has no split {name!r}{nearest(name, splits)}; "
-                    f"it has {', '.join(splits)}. Name it by dataset_options.splits.{part}"
+                    f"it has {', '.join(splits)}. Name it by dataset_options.splits.{split}"
                 )
         return names

@@ -52,7 +52,7 @@ class StreamPlan:
         window: steps that a gradient reaches back (h), and the usual length of a window.
         stride: new predictions in a window (h'); None for all of them. With a shorter stride than window, a window
             begins `stride` after the one before and only what that one has not predicted counts.
-        joined: documents are one text.
+        concatenate: documents are one text.
         random_length: lengths are drawn around `window`, one in twenty around its half (Merity et al. 2018,
             "Regularizing and Optimizing LSTM Language Models", section 4.1).
         shift: an epoch's first window brings a random number of new predictions, up to stride, so that borders move.
@@ -69,7 +69,7 @@ class StreamPlan:
         rows: int,
         window: int,
         stride: int | None = None,
-        joined: bool = True,
+        concatenate: bool = True,
         random_length: bool = False,
         shift: bool = False,
         seed: int = 0,
@@ -85,11 +85,11 @@ class StreamPlan:
             raise ValueError(
                 "random_length moves the borders of windows by itself: leave out shift, and stride or set it to window"
             )
-        self.rows, self.window, self.stride, self.joined = rows, window, stride, joined
+        self.rows, self.window, self.stride, self.concatenate = rows, window, stride, concatenate
         self.random_length, self.seed = random_length, seed
         documents = np.asarray(lengths, dtype=np.int64).reshape(-1)
         self.size = int(documents.sum())
-        if joined:
+        if concatenate:
             borders = np.arange(rows + 1) * self.size // rows
             self._deal(np.arange(rows), borders[:-1], np.diff(borders), borders[:-1] == 0)
         else:
@@ -145,7 +145,7 @@ class StreamPlan:
         """(sequences + 1,): how many windows come before those of each sequence, row after row."""
         if self.random_length:
             # Joined rows share their borders, so the one with a token less has as many windows.
-            lengths = np.full_like(self._lengths, self._lengths.max(initial=0)) if self.joined else self._lengths
+            lengths = np.full_like(self._lengths, self._lengths.max(initial=0)) if self.concatenate else self._lengths
             counts = _random_windows(lengths, self.window)
         else:
             ahead = np.where(self._leads, shift, self.stride) + self.window - self.stride
@@ -176,8 +176,8 @@ class StreamPlan:
         return begins, ahead + turn * self.stride + self.window - self.stride
 
     def _random(self, epoch: int, sequence: Ints, turn: Ints) -> tuple[Ints, Ints]:
-        """As `_regular`, by randomly drawn borders: one draw for all rows of a joined text, one for each document."""
-        if self.joined:
+        """As `_regular`, by random borders: one draw for all rows of a concatenated text, one for each document."""
+        if self.concatenate:
             borders = self._borders(epoch, row=0, sequence=0, length=int(self._lengths.max()))
             return borders[turn], borders[turn + 1]
         begins, ends = np.zeros_like(turn), np.zeros_like(turn)

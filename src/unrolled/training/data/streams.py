@@ -2,7 +2,7 @@
 
 The task carries each stream's state from window to window; which tokens a window reads, which of its predictions count,
 where a stream begins anew and how much a window's loss weighs is decided here, by a plan that every process computes
-alike. So optimisation stays Lightning's own, and accumulation, clipping, schedules and checkpoints keep their meaning.
+alike. So optimization stays Lightning's own, and accumulation, clipping, schedules and checkpoints keep their meaning.
 
 Every token of the text is predicted exactly once in an epoch: N tokens are N predictions.
 
@@ -30,7 +30,7 @@ class Window(NamedTuple):
         inputs: (batch, time) int64, what the network reads; 0 in the padding.
         targets: (batch, time) int64, what it shall predict; 0 in the padding.
         lengths: (batch,) int64 valid steps; 0 where a stream has nothing left.
-        scored: (batch, time) bool, predictions that count; all of them valid, none counted by another window.
+        loss_mask: (batch, time) bool, predictions that count; all of them valid, none counted by another window.
         reset: (batch,) bool, the row begins a new sequence: its carried state is dropped.
         carry: steps after which the state goes on to the next window. All of them, but for a stride shorter than the
             window; a row with fewer valid steps carries its last valid state.
@@ -42,7 +42,7 @@ class Window(NamedTuple):
     inputs: Tensor
     targets: Tensor
     lengths: Tensor
-    scored: Tensor
+    loss_mask: Tensor
     reset: Tensor
     carry: int
     scale: float
@@ -69,7 +69,7 @@ class StreamLoader:
         rank: this process.
         ranks: number of processes, among which the plan's rows are dealt in order; ranks that get none read empty
             windows.
-        accumulate: batches whose gradients are added up for one step of the optimiser.
+        accumulate: batches whose gradients are added up for one step of the optimizer.
         restart: every iteration reads the first epoch from its beginning: for validation, which is left early at times.
         limit: the Trainer's `limit_train_batches`: windows of an epoch (int) or their share (float) that are taken,
             since the epoch's last step may then be shorter.
@@ -152,7 +152,7 @@ class StreamLoader:
 
         steps = np.arange(time)
         valid = steps < lengths[:, None]
-        scored = valid & (steps >= skipped[:, None])
+        loss_mask = valid & (steps >= skipped[:, None])
         read = self._read(begins, time)
         inputs = torch.where(torch.as_tensor(opens)[:, None] & (torch.arange(time) == 0), self.start, read[:, :-1])
         padding = torch.as_tensor(~valid)
@@ -160,7 +160,7 @@ class StreamLoader:
             inputs=inputs.masked_fill(padding, 0),
             targets=read[:, 1:].masked_fill(padding, 0),
             lengths=torch.as_tensor(lengths),
-            scored=torch.as_tensor(scored),
+            loss_mask=torch.as_tensor(loss_mask),
             reset=torch.as_tensor(reset),
             carry=min(spans.carry, time),
             scale=self._scale(epoch, index),
@@ -232,7 +232,7 @@ class RandomWindows:
             inputs=read[:, :-1],
             targets=read[:, 1:],
             lengths=valid * self.length,
-            scored=valid[:, None].repeat(1, self.length),
+            loss_mask=valid[:, None].repeat(1, self.length),
             reset=valid,
             carry=self.length,
             scale=scale,

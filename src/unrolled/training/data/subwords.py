@@ -1,11 +1,11 @@
-"""Subwords learnt from a text, by the library that most people use for it."""
+"""Subwords learned from a text, by the library that most people use for it."""
 
 import json
 import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from unrolled.processing.text.subword import BPECodec, SubwordCodec, UnigramCodec, words
+from unrolled.processing.text.subword import BPETokenizer, SubwordTokenizer, UnigramTokenizer, words
 from unrolled.wording import article
 
 _log = logging.getLogger(__name__)
@@ -13,14 +13,14 @@ _SPECIAL = ["<start>", "<unknown>"]
 _BORDER = "\n"  # between words; no word contains it
 
 
-def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SubwordCodec:
+def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SubwordTokenizer:
     """Finds the pieces of words that spell these texts best.
 
     Byte-pair merges are the same each time; a unigram model's scores may differ in the fourth digit, since the library
     sums them in no fixed order.
 
     Args:
-        texts: of the training part alone. They are read twice and not kept.
+        texts: of the training split alone. They are read twice and not kept.
         size: ids of the codec, <start> and <unknown> included; fewer if the texts don't have as many pieces, which is
             said once.
         kind: "bpe" or "unigram".
@@ -67,11 +67,11 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
     return codec
 
 
-def _codec(model: Any) -> SubwordCodec:
+def _codec(model: Any) -> SubwordTokenizer:
     if model["type"] == "BPE":
         numbered = sorted((index, piece) for piece, index in model["vocab"].items())
         pieces = [piece for _, piece in numbered if piece not in _SPECIAL]
         merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        return BPECodec(pieces, merges)
+        return BPETokenizer(pieces, merges)
     scored = [(piece, score) for piece, score in model["vocab"] if piece not in _SPECIAL]
-    return UnigramCodec([piece for piece, _ in scored], [score for _, score in scored])
+    return UnigramTokenizer([piece for piece, _ in scored], [score for _, score in scored])

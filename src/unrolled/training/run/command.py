@@ -102,7 +102,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
     finally:
-        if sweep.outcomes:
+        if sweep.results:
             sweep.show()
     if sweep.status():
         sys.exit(sweep.status())

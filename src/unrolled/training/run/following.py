@@ -35,7 +35,7 @@ def following(config: DictConfig, data: SequenceData, task: SequenceTask, checkp
         given = [f"checkpoint={written(from_here(checkpoint))}"]
         given += [f"trusted=[{','.join(packages)}]"] if packages else []
         score = ["python -m unrolled evaluate", *_searched(), *map(shlex.quote, given)]
-        part = [] if data.scored_part == "test" else [f"split={data.scored_part}"]
+        part = [] if data.evaluated_split == "test" else [f"split={data.evaluated_split}"]
         commands.append(" ".join([*score, *map(shlex.quote, [*options, *part])]))
         if data.own_files():
             commands.append(f"# data of yours: {' '.join(score)} {data.own_files()}")

@@ -130,4 +130,4 @@ def _choices(core: Recurrent, *, fed: bool) -> list[str]:
     if fed:
         return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
     like = next(core.parameters())
-    return [f"{c.backend}: {c.reason}" for c in core.choices(like.new_zeros(1, 64, core.input_size))]
+    return [f"{c.backend}: {c.reason}" for c in core.backend_choices(like.new_zeros(1, 64, core.input_size))]

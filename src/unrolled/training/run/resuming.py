@@ -11,7 +11,7 @@ from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.data.base import SequenceData
 
 # Of the data's options these don't change what training reads. Where files lie doesn't either: their content counts.
-_UNRELATED = ("validation", "windowed", "test", "cache", "kept")
+_UNRELATED = ("validation", "random_windows", "test", "cache", "kept")
 
 _LAST = Path("checkpoints/last.ckpt")
 

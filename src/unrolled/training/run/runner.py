@@ -45,7 +45,7 @@ from unrolled.training.tasks.schedules import Schedule
 _log = logging.getLogger(__name__)
 
 
-class Parts(NamedTuple):
+class RunParts(NamedTuple):
     """All of a run that can be built before its data have been looked at."""
 
     data: SequenceData
@@ -69,7 +69,7 @@ def run(config: DictConfig) -> dict[str, float]:
         config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
     start = _starting_point(config)
     parts = assemble(config, codec=start[KEY]["codec"] if start else None)
-    rehearse(config)
+    check_builds(config)
     _refuse_repeated_sweep(parts.trainer)
 
     first = parts.trainer.is_global_zero  # it also stands for those that it starts
@@ -79,7 +79,7 @@ def run(config: DictConfig) -> dict[str, float]:
         return _train(config, parts, start)
 
 
-def _train(config: DictConfig, parts: Parts, start: dict[str, Any] | None) -> dict[str, float]:
+def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) -> dict[str, float]:
     open_loggers(parts.trainer)
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
@@ -137,21 +137,21 @@ def score(config: DictConfig) -> dict[str, float]:
     _expect_codec(config, parts.data, content[KEY]["codec"])
     task = _made_task(config, network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
-    parts.data.score_part(config.split)
+    parts.data.evaluate_split(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
         report.print_scores(config, parts.data, task, numbers)
     return dict(numbers)
 
 
-def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> Parts:
+def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> RunParts:
     """Builds data, trainer, optimizer and schedule, each mistake named by its place in the configuration."""
     check_options(config)
     callbacks = [_built(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
     loggers = [_built(config, f"logger.{name}") for name in config.get("logger") or {}]
     optimizer = _built(config, "optimizer")
     if optimizer is not None:
-        _rehearse_optimizer(optimizer, config.optimizer)
+        _check_optimizer(optimizer, config.optimizer)
     data = _built(config, "data", **({} if codec is None or not _takes_codec(config) else {"codec_from": codec}))
     try:
         threads = Threads(config.get("threads"))
@@ -167,10 +167,10 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> P
     ]
     trainer = _trainer(config, wanted, [logger for logger in loggers if logger])
     check_monitors(trainer, schedule)
-    return Parts(data, trainer, optimizer, schedule)
+    return RunParts(data, trainer, optimizer, schedule)
 
 
-def rehearse(config: DictConfig) -> None:
+def check_builds(config: DictConfig) -> None:
     """Builds the network without memory, on made-up sizes, so that a wrong value shows before data are read."""
     sizes = set(re.findall(r"\$\{sizes\.(\w+)\}", OmegaConf.to_yaml(config)))
     rehearsal = config.copy()
@@ -185,7 +185,7 @@ def rehearse(config: DictConfig) -> None:
         initialize(torch.nn.Linear(2, 2), config.initialization)
 
 
-def build_task(config: DictConfig, parts: Parts) -> SequenceTask:
+def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
     """The task around a network whose sizes the data have told."""
     network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
     codec = parts.data.codec()
@@ -262,7 +262,7 @@ def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _rehearse_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer], node: DictConfig) -> None:
+def _check_optimizer(optimizer: Callable[[Iterable[Any]], Optimizer], node: DictConfig) -> None:
     try:
         optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
@@ -345,7 +345,7 @@ def _trusted(config: DictConfig) -> tuple[str, ...]:
     return (*TRUSTED, *(f"{package.rstrip('.')}." for package in config.trusted))
 
 
-def _test(parts: Parts, task: SequenceTask) -> dict[str, float]:
+def _test(parts: RunParts, task: SequenceTask) -> dict[str, float]:
     best = getattr(parts.trainer.checkpoint_callback, "best_model_path", "") or None
     results = parts.trainer.test(task, datamodule=parts.data, ckpt_path=best, verbose=False, weights_only=True)
     return dict(results[0]) if results else {}

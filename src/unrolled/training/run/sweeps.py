@@ -17,7 +17,7 @@ TABLE = "results.csv"
 FAILED, WRONG_INPUT = 1, 2  # exit statuses
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """What came of one run."""
 
     swept: Mapping[str, str]  # what differs between the runs
@@ -37,7 +37,7 @@ class Sweep:
     def __init__(self, overrides: Sequence[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         self.keys = [override.get_key_element().lstrip("+") for override in parsed if override.is_sweep_override()]
-        self.outcomes: list[Outcome] = []
+        self.results: list[RunResult] = []
         self.folder = Path()
 
     @staticmethod
@@ -48,7 +48,7 @@ class Sweep:
     def succeeded(self, numbers: Mapping[str, float] | None) -> None:
         """Called within a run that has ended well, with its numbers."""
         folder = Path(HydraConfig.get().runtime.output_dir)
-        self._add(Outcome(self._swept(), folder, {**_validation(folder), **(numbers or {})}))
+        self._add(RunResult(self._swept(), folder, {**_validation(folder), **(numbers or {})}))
 
     def failed(self, error: Exception, answer: tuple[str, int] | None) -> None:
         """Called within a run that has failed; the error is shown, and the next run may start.
@@ -65,12 +65,12 @@ class Sweep:
             print("\n".join(said.strip().splitlines()[:6]), file=sys.stderr)
         first = said.strip().splitlines()[0]
         folder = Path(HydraConfig.get().runtime.output_dir)
-        self._add(Outcome(self._swept(), folder, {}, first, wrong_input=status == WRONG_INPUT))
+        self._add(RunResult(self._swept(), folder, {}, first, wrong_input=status == WRONG_INPUT))
 
     def status(self) -> int:
         """The exit status: 0, or 1 if a run failed, or 2 if all that failed were asked for wrongly."""
-        failed = [outcome for outcome in self.outcomes if outcome.error]
-        return 0 if not failed else WRONG_INPUT if all(outcome.wrong_input for outcome in failed) else FAILED
+        failed = [result for result in self.results if result.error]
+        return 0 if not failed else WRONG_INPUT if all(result.wrong_input for result in failed) else FAILED
 
     def show(self) -> None:
         """The table on standard output, failures on standard error; of a sweep that never began nothing stays."""
@@ -79,19 +79,19 @@ class Sweep:
         print()
         for row in rows:
             print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
-        failed = [outcome for outcome in self.outcomes if outcome.error]
+        failed = [result for result in self.results if result.error]
         if self._table().is_file():
             print(f"\n{self._table()}")
         else:
             _remove_unbegun(self.folder)
-        for outcome in failed:
-            asked = " ".join(f"{key}={value}" for key, value in outcome.swept.items())
-            print(f"failed: {asked}: {outcome.error}", file=sys.stderr)
+        for result in failed:
+            asked = " ".join(f"{key}={value}" for key, value in result.swept.items())
+            print(f"failed: {asked}: {result.error}", file=sys.stderr)
 
-    def _add(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+    def _add(self, result: RunResult) -> None:
+        self.results.append(result)
         self.folder = Path(HydraConfig.get().sweep.dir)
-        if any(not outcome.wrong_input for outcome in self.outcomes):
+        if any(not result.wrong_input for result in self.results):
             partial = self._table().with_name(f"{TABLE}.part")
             with partial.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(self._rows(whole=True))
@@ -107,14 +107,14 @@ class Sweep:
 
     def _rows(self, *, whole: bool = False) -> list[list[str]]:
         """A row for each run under one of names; whole: every digit, and the errors."""
-        names = list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.numbers))
+        names = list(dict.fromkeys(name for result in self.results for name in result.numbers))
         rows = [[*self.keys, *names, "folder", *(["error"] if whole else [])]]
-        for outcome in self.outcomes:
-            numbers = (outcome.numbers.get(name) for name in names)
+        for result in self.results:
+            numbers = (result.numbers.get(name) for name in names)
             shown = ["" if number is None else repr(number) if whole else f"{number:.4f}" for number in numbers]
-            inner = os.path.relpath(outcome.folder, self.folder)
-            folder = inner if whole or not outcome.error else "failed"
-            rows.append([*outcome.swept.values(), *shown, folder, *([outcome.error] if whole else [])])
+            inner = os.path.relpath(result.folder, self.folder)
+            folder = inner if whole or not result.error else "failed"
+            rows.append([*result.swept.values(), *shown, folder, *([result.error] if whole else [])])
         return rows
 
 

@@ -26,9 +26,9 @@ from unrolled.losses import Loss
 from unrolled.processing.text.base import Codec
 from unrolled.training.callbacks.best import take_over_best
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
-from unrolled.training.tasks.carrying import Carrier
 from unrolled.training.tasks.randomness import random_states, restore_random_states
 from unrolled.training.tasks.schedules import MeasuredSteps, Schedule
+from unrolled.training.tasks.state_store import StateStore
 from unrolled.wording import article, counted
 
 _SHOWN = 0.2  # seconds after which a bar is drawn anew
@@ -45,7 +45,7 @@ class SequenceTask(LightningModule, ABC):
         codec: between text and ids.
         optimizer: a partial that takes parameter groups; None for a task that only scores.
         schedule: how the learning rate moves; None keeps it.
-        l1: weight of Σ|w| in what is minimised, over weight matrices (biases are left alone).
+        l1: weight of Σ|w| in what is minimized, over weight matrices (biases are left alone).
         l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
 
     Raises:
@@ -71,7 +71,7 @@ class SequenceTask(LightningModule, ABC):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
         self.codec = codec
-        self.carrier = Carrier()
+        self.carrier = StateStore()
         self.info: dict[str, Any] = {}
         self.reading: dict[str, Any] = {}  # what training reads, so that a resumed run reads the same
         self.notes: dict[str, str] = {}  # what must stand beside the numbers, such as how they were made
@@ -110,7 +110,7 @@ class SequenceTask(LightningModule, ABC):
         return sorted({name.partition(".")[0] for name in named if not name.startswith(TRUSTED)})
 
     def penalty(self) -> Tensor | float:
-        """What L1 and L2 regularisation add to the mean loss."""
+        """What L1 and L2 regularization add to the mean loss."""
         if self._l1 == 0 and self._l2 == 0:
             return 0.0
         weights = [p for p in self.network.parameters() if p.dim() > 1]
@@ -307,10 +307,10 @@ def _refuse_objects(value: Any, path: str) -> None:
 
 def _targets(value: Any) -> Iterable[str]:
     if isinstance(value, Mapping):
-        parts = cast("Mapping[str, Any]", value)
-        if "_target_" in parts:
-            yield parts["_target_"]
-        value = list(parts.values())
+        splits = cast("Mapping[str, Any]", value)
+        if "_target_" in splits:
+            yield splits["_target_"]
+        value = list(splits.values())
     if isinstance(value, (list, tuple)):
         for item in cast("Sequence[Any]", value):
             yield from _targets(item)

@@ -16,13 +16,13 @@ class DynamicEvaluation:
 
         θ ← θ − rate × g + decay × (θ_trained − θ)
 
-    Every symbol is predicted before anything was learnt from it, so the score is an honest one, of a network that may
+    Every symbol is predicted before anything was learned from it, so the score is an honest one, of a network that may
     adapt to names and style as it reads. Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models", section 3,
     with the plain gradient; here its norm is bounded as well. What learns is a copy: the network stays as it is.
 
     Args:
         rate: of the gradient descent.
-        segment: steps that are predicted, and learnt from, at a time; a window's end ends one, too.
+        segment: steps that are predicted, and learned from, at a time; a window's end ends one, too.
         decay: share of the way back to the trained weights at each step.
         norm: the gradient's at most.
 
@@ -68,29 +68,29 @@ class DynamicEvaluation:
         self._network, self._trained = None, []
 
     def score(
-        self, inputs: Tensor, targets: Tensor, scored: Tensor, state: Any, loss: Callable[..., tuple[Loss, Any]]
+        self, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any, loss: Callable[..., tuple[Loss, Any]]
     ) -> tuple[Loss, Any]:
-        """The summed loss over a window, learnt from on the way, and the state behind it.
+        """The summed loss over a window, learned from on the way, and the state behind it.
 
         Args:
-            inputs: (batch, time); rows are learnt from together.
+            inputs: (batch, time); rows are learned from together.
             targets: (batch, time).
-            scored: (batch, time) bool, the predictions that count.
+            loss_mask: (batch, time) bool, the predictions that count.
             state: before the window.
-            loss: (network, inputs, targets, scored, state) of a segment -> its loss and the state behind it.
+            loss: (network, inputs, targets, loss_mask, state) of a segment -> its loss and the state behind it.
         """
         network = cast(nn.Module, self._network)
         total, count = torch.zeros((), dtype=torch.float64), 0
-        # A test runs in inference mode, whose tensors can't be part of a graph: these are copies that can.
+        # A test runs in inference mode, whose tensors can't be split of a graph: these are copies that can.
         with torch.inference_mode(False), torch.enable_grad():
             state = map_state(Tensor.clone, state)
-            parts = (each.clone().split(self.segment, dim=1) for each in (inputs, targets, scored))
-            for some_inputs, some_targets, some_scored in zip(*parts, strict=True):
-                part, state = loss(network, some_inputs, some_targets, some_scored, detach(state))
+            splits = (each.clone().split(self.segment, dim=1) for each in (inputs, targets, loss_mask))
+            for some_inputs, some_targets, some_scored in zip(*splits, strict=True):
+                split, state = loss(network, some_inputs, some_targets, some_scored, detach(state))
                 state = detach(state)
-                total, count = total + part.total.detach().double().cpu(), count + int(part.count)
-                if part.count > 0:
-                    self._learn(network, part.mean)
+                total, count = total + split.total.detach().double().cpu(), count + int(split.count)
+                if split.count > 0:
+                    self._learn(network, split.mean)
         return Loss(total, torch.tensor(count)), state
 
     def _learn(self, network: nn.Module, loss: Tensor) -> None:

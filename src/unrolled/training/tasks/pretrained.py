@@ -1,4 +1,4 @@
-"""Weights that somebody has trained, for a part of a network."""
+"""Weights that somebody has trained, for a split of a network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def load_trunk(trunk: nn.Module, source: str) -> None:
             weights_only=True). Weights of a classifier that the trunk doesn't have are left aside.
 
     Raises:
-        ValueError: no such weights, a file that is none, or weights that leave a part of the trunk as it was drawn.
+        ValueError: no such weights, a file that is none, or weights that leave a split of the trunk as it was drawn.
     """
     if source == "own":
         if not isinstance(trunk, Trunk):

@@ -1,16 +1,16 @@
-"""What teaches hard attention where to look, while the words are taught by what people wrote."""
+"""REINFORCE for hard attention: the words are trained on the references, the places by the reward that they bring."""
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.layers.hard_attention import choice_loss
+from unrolled.layers.hard_attention import hard_attention_loss
 from unrolled.models.decoders.base import Decoded
 
 
 class Reinforcement(nn.Module):
     """REINFORCE with a moving average of the reward, which is the log probability of a whole text.
 
-    Xu et al. 2015, "Show, Attend and Tell", section 4.1. The average is part of a checkpoint, and the same on all
+    Xu et al. 2015, "Show, Attend and Tell", section 4.1. The average is split of a checkpoint, and the same on all
     processes.
 
     Args:
@@ -40,7 +40,7 @@ class Reinforcement(nn.Module):
         mean = _mean_of_processes(rewards)
         baseline = torch.where(self.seen, self.baseline, mean)
         choices = decoded.state.attention
-        loss = choice_loss(rewards, baseline, choices, weight=self.weight, entropy=self.entropy)
+        loss = hard_attention_loss(rewards, baseline, choices, weight=self.weight, entropy=self.entropy)
         self.baseline.copy_(self.decay * baseline + (1.0 - self.decay) * mean)
         self.seen.fill_(True)
         return loss.total

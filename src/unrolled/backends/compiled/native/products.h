@@ -100,7 +100,7 @@ constexpr int64_t LONG = 256, DEPTH = LONG * GROUP;  // units, and what they hol
 constexpr int64_t PITCH = LONG + 16;                 // off the powers of two, whose rows would share cache sets
 
 template <class T>
-struct Memory {  // freed at the end of its scope, not initialised
+struct Memory {  // freed at the end of its scope, not initialized
   T* at;
   explicit Memory(int64_t count) {
     size_t bytes = (size_t)(std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from unrolled.deployment.writing import candidates, search
+from unrolled.deployment.decoding import candidates, search
 from unrolled.generation.beam import Hypotheses
-from unrolled.generation.sampling import own_inputs
+from unrolled.generation.sampling import scheduled_sampling
 from unrolled.generation.search import Search
 from unrolled.layers.hard_attention import HardAttention
 from unrolled.losses import Loss, coverage_loss, cross_entropy
@@ -27,14 +27,14 @@ from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.reinforcement import Reinforcement
 from unrolled.training.tasks.schedules import Schedule
 
-_ALIGNED = 16  # examples, the first of the part, whose alignments are kept of a validation
+_ALIGNED = 16  # examples, the first of the split, whose alignments are kept of a validation
 
 # Options by name, which a configuration gives; the class says what they are and of what type.
 SearchOptions = Annotated[Mapping[str, Any], Search]
 HardOptions = Annotated[Mapping[str, float], Reinforcement]
 
 
-class Teaching(Protocol):
+class TeacherForcing(Protocol):
     """What a batch of a writing task has in any case."""
 
     @property
@@ -44,7 +44,7 @@ class Teaching(Protocol):
     @property
     def lengths(self) -> Tensor: ...  # (batch,): tokens of the text and its stop symbol
     @property
-    def examples(self) -> Tensor: ...  # (sources,): numbers of the examples within their part
+    def examples(self) -> Tensor: ...  # (sources,): numbers of the examples within their split
     @property
     def scale(self) -> float: ...  # turns the summed loss into this batch's share of the step's mean
 
@@ -59,11 +59,11 @@ class Written(NamedTuple):
     kind: str  # a class of examples that is scored apart; empty for none
 
 
-class WritingTask(SequenceTask):
-    """A decoder that is told a source, taught by the texts that people wrote.
+class Seq2SeqTask(SequenceTask):
+    """A decoder that is told a source, trained on the texts that people wrote.
 
-    Training feeds the references (teacher forcing), or with probability `own_inputs` what the network itself would have
-    written (scheduled sampling, Bengio et al. 2015). Validation measures loss, perplexity and token accuracy on the
+    Training feeds the references (teacher forcing), or with probability `scheduled_sampling` what the network itself
+    would have written (Bengio et al. 2015). Validation measures loss, perplexity and token accuracy on the
     references, and scores what a search writes.
 
     Args:
@@ -75,12 +75,12 @@ class WritingTask(SequenceTask):
         l2: weight of the square penalty.
         label_smoothing: share of each target that is spread over the vocabulary.
         coverage: weight of the coverage loss (See et al. 2017, eq. 13), per written token.
-        own_inputs: probability at the end of training that an input is the network's own prediction; it rises linearly
-            from 0.
+        scheduled_sampling: probability at the end of training that an input is the network's own prediction; it rises
+            linearly from 0.
         hard: options of `Reinforcement`, which teaches a `HardAttention` where to look.
         search: options of the test's search; see `Search`.
-        validation_width: width of the validations' search; 1 is greedy, and several times faster.
-        shown: examples whose texts are shown after every validation.
+        validation_num_beams: beams of the validations' search; 1 is greedy, and several times faster.
+        num_samples: examples whose texts are shown after every validation.
 
     Raises:
         ValueError: a probability outside [0, 1), an unknown or impossible search option, coverage without attention.
@@ -99,21 +99,22 @@ class WritingTask(SequenceTask):
         l2: float = 0.0,
         label_smoothing: float = 0.0,
         coverage: float = 0.0,
-        own_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         hard: HardOptions | None = None,
         search: SearchOptions | None = None,
-        validation_width: int = 1,
-        shown: int = 6,
+        validation_num_beams: int = 1,
+        num_samples: int = 6,
     ) -> None:
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
-        for name, value in (("label_smoothing", label_smoothing), ("own_inputs", own_inputs)):
+        for name, value in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
             if not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} is {value}, expected a share in [0, 1)")
-        if not 0 <= coverage < float("inf") or validation_width < 1 or shown < 0:
+        if not 0 <= coverage < float("inf") or validation_num_beams < 1 or num_samples < 0:
             raise ValueError(
-                f"coverage={coverage} and shown={shown} are 0 or more, validation_width={validation_width} 1 or more"
+                f"coverage={coverage} and num_samples={num_samples} are 0 or more, "
+                f"validation_num_beams={validation_num_beams} 1 or more"
             )
-        self.label_smoothing, self.coverage, self.own_inputs = label_smoothing, coverage, own_inputs
+        self.label_smoothing, self.coverage, self.scheduled_sampling = label_smoothing, coverage, scheduled_sampling
         chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
         self.reinforcement = Reinforcement(**hard or {}) if chooses else None
         self.search = _search(search or {})
@@ -123,9 +124,9 @@ class WritingTask(SequenceTask):
                 "attended to, and this network has no attention; leave them at 0, or choose attention=additive"
             )
         self.validation_search = self.search._replace(
-            width=validation_width, n_best=1, groups=1, coverage_penalty=0.0, temperature=None
+            num_beams=validation_num_beams, n_best=1, num_beam_groups=1, coverage_penalty=0.0, temperature=None
         )
-        self.shown = shown
+        self.num_samples = num_samples
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
         self.written: list[Written] = []
         self._alignments: dict[int, Drawn] = {}  # by example
@@ -152,7 +153,7 @@ class WritingTask(SequenceTask):
 
     @property
     def decoder(self) -> Decoder:
-        """The part of the network that writes."""
+        """The split of the network that writes."""
         decoder: Any = self.network.decoder
         return decoder
 
@@ -161,18 +162,18 @@ class WritingTask(SequenceTask):
         """The codec of what is written."""
         return getattr(self.codec, "target", self.codec)
 
-    def loss(self, batch: Teaching, loader: str) -> Loss:
+    def loss(self, batch: TeacherForcing, loader: str) -> Loss:
         """Summed nats of the references' tokens, without smoothing or coverage."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        return self._loss(batch, self._taught(batch, batch.inputs, state, memory), smoothing=0.0)
+        return self._loss(batch, self._teacher_forced(batch, batch.inputs, state, memory), smoothing=0.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The batch's share of the optimizer step's mean loss."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        inputs, probability = batch.inputs, self.own_inputs * self._progress()
+        inputs, probability = batch.inputs, self.scheduled_sampling * self._progress()
         if probability > 0:
-            inputs = own_inputs(self.decoder, inputs, state, memory, probability=probability)
-        decoded = self._taught(batch, inputs, state, memory)
+            inputs = scheduled_sampling(self.decoder, inputs, state, memory, probability=probability)
+        decoded = self._teacher_forced(batch, inputs, state, memory)
         loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
         total = loss.total
         if decoded.weights is not None:
@@ -208,17 +209,17 @@ class WritingTask(SequenceTask):
 
     def sample(self, generator: torch.Generator) -> str:
         """What the validation's search wrote for the first examples."""
-        first = sorted(self.written)[: self.shown]
+        first = sorted(self.written)[: self.num_samples]
         return "\n\n".join("\n".join(_beside(item)) for item in first)
 
     def alignments(self, count: int) -> list[Drawn]:
         """What the network attended to while it wrote about the first examples; none without attention."""
         return [self._alignments[example] for example in sorted(self._alignments)[:count]]
 
-    def _taught(self, batch: Teaching, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
+    def _teacher_forced(self, batch: TeacherForcing, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
         return self.decoder(inputs, state, memory, batch.lengths)
 
-    def _loss(self, batch: Teaching, decoded: Decoded, *, smoothing: float) -> Loss:
+    def _loss(self, batch: TeacherForcing, decoded: Decoded, *, smoothing: float) -> Loss:
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
         return cross_entropy(decoded.logits, batch.targets, mask, label_smoothing=smoothing)
 
@@ -229,7 +230,7 @@ class WritingTask(SequenceTask):
 
     def _score(self, batch: Any, options: Search) -> None:
         state, memory = self.start(batch)
-        decoded = self._taught(batch, batch.inputs, *self.for_texts(batch, state, memory))
+        decoded = self._teacher_forced(batch, batch.inputs, *self.for_texts(batch, state, memory))
         loss = self._loss(batch, decoded, smoothing=0.0)
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
         right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
@@ -264,20 +265,20 @@ class WritingTask(SequenceTask):
             if drawn is not None:
                 self._alignments[example] = drawn
 
-    def _conclude(self, part: str) -> list[Written]:
-        """Logs a part's numbers; gives back its texts, those of all processes, in the order of the examples."""
+    def _conclude(self, split: str) -> list[Written]:
+        """Logs a split's numbers; gives back its texts, those of all processes, in the order of the examples."""
         loss = self.mean_loss.compute()
-        self.log(f"{part}/loss", loss)
-        self.log(f"{part}/perplexity", loss.exp(), prog_bar=part == "validation")
-        self.log(f"{part}/accuracy", self.accuracy.compute())
+        self.log(f"{split}/loss", loss)
+        self.log(f"{split}/perplexity", loss.exp(), prog_bar=split == "validation")
+        self.log(f"{split}/accuracy", self.accuracy.compute())
         self.mean_loss.reset()
         self.accuracy.reset()
         written, self.written = sorted(of_all_processes(self.written)), []
         self._alignments = {}
         # Every process scores all texts: numbers that are equal everywhere need no broadcast.
         for name, value in self.scores(written).items():
-            shown = part == "validation" and name in self.trainer_monitor
-            self.log(f"{part}/{name}", value, prog_bar=shown, rank_zero_only=False)
+            shown = split == "validation" and name in self.trainer_monitor
+            self.log(f"{split}/{name}", value, prog_bar=shown, rank_zero_only=False)
         return written
 
     @property

@@ -12,7 +12,7 @@ from unrolled_tasks.translation.sources import Pair
 _SIDES = {"source": 0, "target": 1}
 
 
-class PairFile:
+class PairStore:
     """Pairs in a file, or a range of them; read again at each iteration.
 
     Args:
@@ -37,16 +37,16 @@ class PairFile:
     def __len__(self) -> int:
         return self._end - self._begin if self._kept is None else int(self._kept.sum())
 
-    def cut(self, count: int) -> tuple["PairFile", "PairFile"]:
+    def cut(self, count: int) -> tuple["PairStore", "PairStore"]:
         """All but the last `count`, and those."""
         middle = self._end - count
-        return PairFile(self._path, self._begin, middle), PairFile(self._path, middle, self._end)
+        return PairStore(self._path, self._begin, middle), PairStore(self._path, middle, self._end)
 
-    def where(self, kept: Sequence[bool] | NDArray[np.bool_]) -> "PairFile":
+    def where(self, kept: Sequence[bool] | NDArray[np.bool_]) -> "PairStore":
         """Those for which it is true."""
         whole = np.ones(self._end - self._begin, dtype=bool) if self._kept is None else self._kept.copy()
         whole[whole] = kept
-        return PairFile(self._path, self._begin, self._end, whole)
+        return PairStore(self._path, self._begin, self._end, whole)
 
 
 class Texts:
@@ -64,7 +64,7 @@ class Texts:
         return (pair[place] for place in self._places for pair in self._pairs)
 
 
-def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -> PairFile:
+def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -> PairStore:
     """Reads pairs once and keeps them in a file."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -72,4 +72,4 @@ def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -
             kept = pair._replace(source=pair.source.lower(), target=pair.target.lower()) if lowercase else pair
             file.write(json.dumps(kept, ensure_ascii=False) + "\n")
             count += 1
-    return PairFile(path, 0, count)
+    return PairStore(path, 0, count)

@@ -7,7 +7,7 @@ from torch import Tensor
 from unrolled import state as states
 
 
-class Carrier:
+class StateStore:
     """One detached state for each loader, dropped row by row where a new sequence begins.
 
     Saved as lists of tensors, which a checkpoint may hold, and rebuilt on the first use from the network's own initial

@@ -11,70 +11,70 @@ from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.training.data.base import DataError
 from unrolled.training.data.files import nearest
 from unrolled_tasks.classification.examples import Example, label_counts
-from unrolled_tasks.classification.media import Medium
+from unrolled_tasks.classification.modalities import Modality
 
 TARGETS = ("label", "labels", "number", "share")
 
 
-class Answers:
+class TargetSpec:
     """How the answers of examples are understood; see `ClassificationData` for the arguments."""
 
     def __init__(
         self,
         kind: str,
-        answer: str | Sequence[str],
+        target: str | Sequence[str],
         *,
         separator: str = ",",
         names: Mapping[Any, str] | None = None,
         scaled: bool = True,
-        least_examples: int = 2,
+        min_examples: int = 2,
     ) -> None:
         if kind not in TARGETS:
-            raise DataError(f"target={kind!r} is one of {', '.join(TARGETS)}")
-        self.kind, self._answer, self._separator, self._scaled = kind, answer, separator, scaled
+            raise DataError(f"target_type={kind!r} is one of {', '.join(TARGETS)}")
+        self.kind, self._target, self._separator, self._scaled = kind, target, separator, scaled
         self._names = {str(written): str(name) for written, name in (names or {}).items()}
-        self._least = least_examples
+        self._least = min_examples
 
     def options(self) -> dict[str, Any]:
         """How answers are understood, as plain data."""
         return {
             "kind": self.kind,
-            "answer": self._answer,
+            "target": self._target,
             "separator": self._separator,
             "names": self._names,
             "scaled": self._scaled,
-            "least_examples": self._least,
+            "min_examples": self._least,
         }
 
-    def fit(self, examples: Sequence[Example], sources: Sequence[Any], medium: Medium) -> LabelCodec | NumberCodec:
-        """The codec for the training part's examples and their opened sources, with what reads them.
+    def fit(self, examples: Sequence[Example], sources: Sequence[Any], modality: Modality) -> LabelCodec | NumberCodec:
+        """The codec for the training split's examples and their opened sources, with what reads them.
 
         Raises:
-            DataError: answers that nothing can be learnt from.
+            DataError: answers that nothing can be learned from.
         """
         if not examples:
-            raise DataError("there is no training example; data.cut or data.files has to leave some")
+            raise DataError("there is no training example; data.split_fractions or data.files has to leave some")
         text: dict[str, Any] = {
-            name: getattr(medium, name) for name in ("lowercase", "max_length") if hasattr(medium, name)
+            name: getattr(modality, name) for name in ("lowercase", "max_length") if hasattr(modality, name)
         }
         if self.kind in ("number", "share"):
             numbers = torch.tensor([self.numbers(example) for example in examples], dtype=torch.float64)
-            return self._number_codec(numbers, medium.fit(sources), text)
+            return self._number_codec(numbers, modality.fit(sources), text)
         self._check_names(examples)
         counts = label_counts(self.labels(example) for example in examples)
         rare = [label for label, count in counts.items() if count < self._least]
         if rare:
             raise DataError(
                 f"label {rare[0]!r} has {counts[rare[0]]} training example, one of {len(rare)} labels with fewer than "
-                f"least_examples={self._least}: add some, leave them out, or take data.least_examples=1"
+                f"min_examples={self._least}: add some, leave them out, or take data.min_examples=1"
             )
         if len(counts) < 2 and self.kind == "label":
             raise DataError(
                 f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
             )
         labels = sorted(counts, key=_in_order)
-        reader = medium.fit(sources)
-        return LabelCodec(labels, reader, multiple=self.kind == "labels", **text)
+        extractor = modality.fit(sources)
+        return LabelCodec(labels, extractor, multiple=self.kind == "labels", **text)
 
     def _check_names(self, examples: Sequence[Example]) -> None:
         """Refuses a name for what no training example has, which would leave another label without its name."""
@@ -88,14 +88,14 @@ class Answers:
                     f"there is {', '.join(sorted(written)[:20])}"
                 )
 
-    def _number_codec(self, numbers: Tensor, reader: Any, text: Mapping[str, Any]) -> NumberCodec:
-        answer = self._answer
+    def _number_codec(self, numbers: Tensor, extractor: Any, text: Mapping[str, Any]) -> NumberCodec:
+        answer = self._target
         names = [answer] if isinstance(answer, str) else list(answer)
         if self.kind == "share":
             ones = [1.0] * len(names)
-            return NumberCodec(names, [0.0] * len(names), ones, reader, bounded=True, **text)
+            return NumberCodec(names, [0.0] * len(names), ones, extractor, bounded=True, **text)
         if not self._scaled:
-            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), reader, **text)
+            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), extractor, **text)
         deviations = numbers.std(0, unbiased=False)
         same = (numbers == numbers[0]).all(0).tolist()
         constant = [name for name, one in zip(names, same, strict=True) if one]
@@ -103,20 +103,20 @@ class Answers:
             raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
         if not bool(deviations.isfinite().all()):
             raise DataError(
-                f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large to be learnt"
+                f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large to be learned"
             )
-        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), reader, **text)
+        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), extractor, **text)
 
     def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
-        """What the network shall say about an example: () int64, or (outputs,) float32, numbers normalised.
+        """What the network shall say about an example: () int64, or (outputs,) float32, numbers normalized.
 
         Raises:
             ValueError: a label that training never saw, or no number.
         """
         if isinstance(codec, NumberCodec):
-            numbers = torch.tensor(codec.normalised(self.numbers(example)))
+            numbers = torch.tensor(codec.normalized(self.numbers(example)))
             if not bool(numbers.isfinite().all()):
-                raise DataError(f"{example.place}: {example.answer!r} is too far from the training part's numbers")
+                raise DataError(f"{example.place}: {example.target!r} is too far from the training split's numbers")
             return numbers
         ids = [codec.index(label) for label in self.labels(example)]
         if not codec.multiple:
@@ -125,12 +125,14 @@ class Answers:
 
     def labels(self, example: Example) -> list[str]:
         """The labels of an example by their names."""
-        answer = example.answer
+        answer = example.target
         if self.kind == "labels":
             found = answer.split(self._separator) if isinstance(answer, str) else list(answer or ())
             labels = [str(label).strip() for label in found if str(label).strip()]
         elif isinstance(answer, (list, tuple, dict)):
-            raise DataError(f"{example.place}: {answer!r:.80} is no label; data.target=labels takes several of them")
+            raise DataError(
+                f"{example.place}: {answer!r:.80} is no label; data.target_type=labels takes several of them"
+            )
         else:
             labels = [str(answer).strip()]
         return [self._names.get(label, label) for label in labels]
@@ -141,17 +143,19 @@ class Answers:
         Raises:
             DataError: no number, or one that cannot be.
         """
-        answers = example.answer if isinstance(example.answer, list) else [example.answer]
+        answers = example.target if isinstance(example.target, list) else [example.target]
         try:
             numbers = [float(answer) for answer in answers]
         except (TypeError, ValueError, OverflowError):
             raise DataError(
-                f"{example.place}: {example.answer!r:.80} is no number; data.target=label for classes"
+                f"{example.place}: {example.target!r:.80} is no number; data.target_type=label for classes"
             ) from None
         if not all(math.isfinite(number) for number in numbers):
-            raise DataError(f"{example.place}: {example.answer!r} is not finite")
+            raise DataError(f"{example.place}: {example.target!r} is not finite")
         if self.kind == "share" and not all(0 <= number <= 1 for number in numbers):
-            raise DataError(f"{example.place}: {example.answer!r} is not from 0 to 1; data.target=number takes any")
+            raise DataError(
+                f"{example.place}: {example.target!r} is not from 0 to 1; data.target_type=number takes any"
+            )
         return numbers
 
 

@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
     """One text that a search found."""
 
     text: str
-    score: float  # by which alternatives are ordered: normalised by length, with the coverage penalty
+    score: float  # by which alternatives are ordered: normalized by length, with the coverage penalty
     log_probability: float  # nats, of the whole text and its end
 
 
@@ -66,7 +66,7 @@ def search(
             max_length=most,
             min_length=least,
             temperature=options.temperature,
-            no_repeat=options.no_repeat,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
             forbidden=forbidden,
             generator=generator,
         )
@@ -78,15 +78,15 @@ def search(
         memory,
         start=start,
         stop=codec.start,
-        width=options.width,
+        num_beams=options.num_beams,
         max_length=most,
         min_length=least,
         length_penalty=options.length_penalty,
         coverage_penalty=options.coverage_penalty,
         n_best=options.n_best,
-        groups=options.groups,
-        diversity=options.diversity,
-        no_repeat=options.no_repeat,
+        num_beam_groups=options.num_beam_groups,
+        diversity_penalty=options.diversity_penalty,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
         forbidden=forbidden,
     )
 
@@ -128,7 +128,7 @@ def best(place: str, row: Sequence[Candidate]) -> Candidate:
         ValueError: the options allow none; `place` says where.
     """
     if not row:
-        raise ValueError(f"{place}: no text is allowed; lower no_repeat or min_ratio")
+        raise ValueError(f"{place}: no text is allowed; lower no_repeat_ngram_size or min_ratio")
     return row[0]
 
 

@@ -1,6 +1,6 @@
-"""In which order a decoder reads a word, looks at the source, and makes up its mind.
+"""When a decoder reads a word and when it attends to the source.
 
-`AttentiveDecoder` does what these have in common. An order says what the core reads beside the word, which layer asks
+`AttentiveDecoder` does what these have in common. A wiring says what the core reads beside the word, which layer asks
 the attention, and what is kept for the next step; it is built before the core, since it decides the core's input size.
 """
 
@@ -21,14 +21,14 @@ Project = Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
 
 
 class Sizes(NamedTuple):
-    """Features of what an order joins."""
+    """Features of what a wiring joins."""
 
     source: int
     query: int  # the core's output
     readout: int
 
 
-class Order(nn.Module, ABC):
+class AttentionWiring(nn.Module, ABC):
     """What happens between a word and the readout.
 
     Args:
@@ -36,8 +36,8 @@ class Order(nn.Module, ABC):
         core: makes a core of the decoder's kind from an input size.
     """
 
-    fed_size: int  # features that the core reads beside the word
-    kept_size: int | None = None  # features of what is kept for the next step; None where nothing is
+    input_size: int  # features that the core reads beside the word
+    context_size: int | None = None  # features of what is kept for the next step; None where nothing is
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent]) -> None:
         super().__init__()
@@ -76,20 +76,20 @@ class Order(nn.Module, ABC):
         return core.noises(batch, time, like=like)
 
 
-class LookAfter(Order):
+class LuongWiring(AttentionWiring):
     """The core reads the word and asks; its next step reads the readout (Luong et al. 2015, section 3.3).
 
     Args:
-        sizes: see `Order`.
-        core: see `Order`.
+        sizes: see `AttentionWiring`.
+        core: see `AttentionWiring`.
         feeding: let the next step read the readout; without it nothing is kept.
     """
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent], *, feeding: bool = True) -> None:
         super().__init__(sizes, core)
         self.feeding = feeding
-        self.fed_size = sizes.readout * feeding
-        self.kept_size = sizes.readout if feeding else None
+        self.input_size = sizes.readout * feeding
+        self.context_size = sizes.readout if feeding else None
 
     def first(self, encoded: Encoded, like: Tensor) -> Tensor | None:
         return like.new_zeros(len(encoded.summary), self.sizes.readout) if self.feeding else None
@@ -111,7 +111,7 @@ class LookAfter(Order):
         return query, attention(query, memory, state.attention), after
 
 
-class LookBefore(Order):
+class BahdanauWiring(AttentionWiring):
     """The last output asks, and the core reads the word together with what was seen.
 
         c_t = β_t attention(q_{t-1}),  β_t = σ(w · q_{t-1} + b)
@@ -121,15 +121,15 @@ class LookBefore(Order):
     q_0 is made from the summary of the source by a layer with a tanh.
 
     Args:
-        sizes: see `Order`.
-        core: see `Order`.
+        sizes: see `AttentionWiring`.
+        core: see `AttentionWiring`.
         gated: weigh what was seen by β_t, so that a word that nothing in the source tells can be left to the language.
     """
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent], *, gated: bool = True) -> None:
         super().__init__(sizes, core)
-        self.fed_size = sizes.source
-        self.kept_size = sizes.query
+        self.input_size = sizes.source
+        self.context_size = sizes.query
         self.query = nn.Linear(sizes.source, sizes.query)
         self.gate = nn.Linear(sizes.query, 1) if gated else None
 
@@ -157,7 +157,7 @@ class LookBefore(Order):
         return query, found, after
 
 
-class LookBetween(Order):
+class TopDownWiring(AttentionWiring):
     """Two cores: the first reads the word and asks, the second reads what was seen and writes.
 
         a_t = core([E y_{t-1}; q_{t-1}; s]),  c_t = attention(a_t),  q_t = language([c_t; a_t])
@@ -166,13 +166,13 @@ class LookBetween(Order):
     summary of the source. The first states are made from the summary.
 
     Args:
-        sizes: see `Order`.
-        core: see `Order`.
+        sizes: see `AttentionWiring`.
+        core: see `AttentionWiring`.
     """
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent]) -> None:
         super().__init__(sizes, core)
-        self.fed_size = self.kept_size = sizes.query + sizes.source
+        self.input_size = self.context_size = sizes.query + sizes.source
         self.language = core(sizes.source + sizes.query)
         self.bridge = Bridge(sizes.source, self.language)
 

@@ -27,11 +27,11 @@ _BINS = 15  # of the calibration error, as Guo et al. 2017 have them
 _MOST_NAMED = 40  # classes whose names can still be read on an axis
 
 
-class Outcome(NamedTuple):
+class Prediction(NamedTuple):
     """One example and what was said about it.
 
     Attributes:
-        example: its number within its part.
+        example: its number within its split.
         shown: the example as a person finds it again.
         target: id of its label, 0 or 1 for each label, or numbers.
         output: probabilities of the labels, or numbers.
@@ -45,9 +45,9 @@ class Outcome(NamedTuple):
     early: list[list[float]]
 
 
-def label_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def label_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Accuracy, macro F1, AUROC (macro, one against all others) and expected calibration error, by torchmetrics."""
-    outputs, targets = _tensors(outcomes)
+    outputs, targets = _tensors(predictions)
     targets = targets[:, 0].long()
     classes = outputs.shape[1]
     scores: dict[str, Tensor] = {
@@ -56,15 +56,15 @@ def label_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "calibration_error": multiclass_calibration_error(outputs, targets, classes, n_bins=_BINS),
     }
     there = targets.unique()
-    if len(there) > 1:  # a class that the part doesn't have has no area
+    if len(there) > 1:  # a class that the split doesn't have has no area
         areas: Any = multiclass_auroc(outputs, targets, classes, average="none")
         scores["auroc"] = areas[there].mean()
     return {name: float(value) for name, value in scores.items()}
 
 
-def multilabel_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def multilabel_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Accuracy over single labels, share of examples with all labels right, macro F1, AUROC and calibration error."""
-    outputs, targets = _tensors(outcomes)
+    outputs, targets = _tensors(predictions)
     targets = targets.long()
     labels = outputs.shape[1]
     scores: dict[str, Tensor] = {
@@ -80,9 +80,9 @@ def multilabel_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items()}
 
 
-def number_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def number_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Mean absolute error and root mean squared error in the numbers' own units, and R², by torchmetrics."""
-    outputs, targets = _tensors(outcomes, torch.float64)
+    outputs, targets = _tensors(predictions, torch.float64)
     # No number here changes with an offset, and R² is a difference of squares: far from zero it would be rounding.
     outputs, targets = outputs - targets.mean(0), targets - targets.mean(0)
     scores = {
@@ -94,32 +94,32 @@ def number_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return scores
 
 
-def early_accuracy(outcomes: Sequence[Outcome]) -> list[float]:
+def early_accuracy(predictions: Sequence[Prediction]) -> list[float]:
     """Share of right answers after each share of the sequences."""
-    early = torch.tensor([outcome.early for outcome in outcomes])
-    targets = torch.tensor([outcome.target[0] for outcome in outcomes]).long()
+    early = torch.tensor([prediction.early for prediction in predictions])
+    targets = torch.tensor([prediction.target[0] for prediction in predictions]).long()
     return (early.argmax(-1) == targets.unsqueeze(1)).float().mean(0).tolist()
 
 
-def mistakes(outcomes: Sequence[Outcome], labels: Sequence[str], most: int) -> list[tuple[str, str, str, float]]:
+def mistakes(predictions: Sequence[Prediction], labels: Sequence[str], most: int) -> list[tuple[str, str, str, float]]:
     """(source, label, answer, its probability) of the wrong answers, the surest first."""
-    wrong: list[tuple[float, Outcome, int]] = []
-    for outcome in outcomes:
-        answer = max(range(len(outcome.output)), key=outcome.output.__getitem__)
-        if answer != int(outcome.target[0]):
-            wrong.append((outcome.output[answer], outcome, answer))
+    wrong: list[tuple[float, Prediction, int]] = []
+    for prediction in predictions:
+        answer = max(range(len(prediction.output)), key=prediction.output.__getitem__)
+        if answer != int(prediction.target[0]):
+            wrong.append((prediction.output[answer], prediction, answer))
     wrong.sort(key=lambda each: (-each[0], each[1].example))
     return [(o.shown, labels[int(o.target[0])], labels[answer], sure) for sure, o, answer in wrong[:most]]
 
 
-def confusion(outcomes: Sequence[Outcome]) -> Tensor:
+def confusion(predictions: Sequence[Prediction]) -> Tensor:
     """(label, answer): how often."""
-    outputs, targets = _tensors(outcomes)
+    outputs, targets = _tensors(predictions)
     return multiclass_confusion_matrix(outputs, targets[:, 0].long(), outputs.shape[1])
 
 
 def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Figure:
-    """Labels from top to bottom, answers from left to right; colour is the share of the label, figures are counts."""
+    """Labels from top to bottom, answers from left to right; color is the share of the label, figures are counts."""
     count = len(labels)
     edge = min(2.4 + 0.42 * count, 14.0)
     figure = Figure(figsize=(edge + 0.8, edge), layout="constrained")
@@ -136,8 +136,8 @@ def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Figure:
             for column in range(count):
                 number = int(counts[row, column])
                 if number:
-                    colour = "white" if shares[row, column] > 0.6 else "#333333"
-                    axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
+                    color = "white" if shares[row, column] > 0.6 else "#333333"
+                    axes.text(column, row, str(number), ha="center", va="center", color=color, fontsize=8)
     axes.tick_params(length=0)
     axes.set_xlabel("answer")
     axes.set_ylabel("label")
@@ -165,21 +165,21 @@ def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: flo
     return figure
 
 
-def as_row(outcome: Outcome, names: Sequence[str], *, numbers: bool, multiple: bool) -> Mapping[str, Any]:
-    """An outcome for a line of JSON."""
-    plain: dict[str, Any] = {"source": outcome.shown}
+def as_row(prediction: Prediction, names: Sequence[str], *, numbers: bool, multiple: bool) -> Mapping[str, Any]:
+    """A prediction for a line of JSON."""
+    plain: dict[str, Any] = {"source": prediction.shown}
     if numbers:
-        plain |= {"target": dict(zip(names, outcome.target, strict=True))}
-        return plain | {"prediction": dict(zip(names, outcome.output, strict=True))}
+        plain |= {"target": dict(zip(names, prediction.target, strict=True))}
+        return plain | {"prediction": dict(zip(names, prediction.output, strict=True))}
     if multiple:
-        plain["labels"] = [name for name, there in zip(names, outcome.target, strict=True) if there]
-        plain["prediction"] = [name for name, sure in zip(names, outcome.output, strict=True) if sure > 0.5]
+        plain["labels"] = [name for name, there in zip(names, prediction.target, strict=True) if there]
+        plain["prediction"] = [name for name, sure in zip(names, prediction.output, strict=True) if sure > 0.5]
     else:
-        plain["label"] = names[int(outcome.target[0])]
-        plain["prediction"] = names[max(range(len(names)), key=outcome.output.__getitem__)]
-    return plain | {"probabilities": {name: round(p, 6) for name, p in zip(names, outcome.output, strict=True)}}
+        plain["label"] = names[int(prediction.target[0])]
+        plain["prediction"] = names[max(range(len(names)), key=prediction.output.__getitem__)]
+    return plain | {"probabilities": {name: round(p, 6) for name, p in zip(names, prediction.output, strict=True)}}
 
 
-def _tensors(outcomes: Sequence[Outcome], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    outputs, targets = [o.output for o in outcomes], [o.target for o in outcomes]
+def _tensors(predictions: Sequence[Prediction], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    outputs, targets = [o.output for o in predictions], [o.target for o in predictions]
     return torch.tensor(outputs, dtype=dtype), torch.tensor(targets, dtype=dtype)

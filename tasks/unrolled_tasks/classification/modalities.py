@@ -1,4 +1,4 @@
-"""What can be classified, and how it becomes what a network reads: the part that all media share, and text."""
+"""What can be classified, and how it becomes what a network reads: what all modalities share, and text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.processing.frames import Reader
+from unrolled.processing.frames import FeatureExtractor
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.processing.text.base import Codec
-from unrolled.processing.text.tokenizers import CODECS, SentenceCodec
+from unrolled.processing.text.tokenizers import CODECS, SentenceTokenizer
 from unrolled.training.console.terminal import shown
 from unrolled.training.data.base import DataError
 from unrolled.training.data.subwords import train_subwords
@@ -20,8 +20,8 @@ from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import Columns, Example
 
 
-class Medium(ABC):
-    """A kind of source: opened, measured, and read by what is fitted on the training part.
+class Modality(ABC):
+    """A kind of source: opened, measured, and read by what is fitted on the training split.
 
     Attributes:
         unit: what a step is: "frame" or "token".
@@ -30,7 +30,7 @@ class Medium(ABC):
         reads: the class of what is fitted.
         data: the choice of the group `data` for files of this kind.
         augments: whether training sees sources changed at random.
-        partial: what is cut off is opened as far as it goes, by media that can.
+        partial: what is cut off is opened as far as it goes, by modalities that can.
     """
 
     unit: ClassVar[str] = "frame"
@@ -46,11 +46,11 @@ class Medium(ABC):
 
     @property
     def cut_off(self) -> Sequence[str]:
-        """What was opened in part so far, and what it lacks."""
+        """What was opened in split so far, and what it lacks."""
         return ()
 
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
-        """The examples of a file that holds several in this medium's own way; None for any other file."""
+        """The examples of a file that holds several in this modality's own way; None for any other file."""
         return None
 
     @abstractmethod
@@ -62,16 +62,18 @@ class Medium(ABC):
         """
 
     @abstractmethod
-    def fit(self, sources: Sequence[Any]) -> Codec | Reader:
-        """The codec or reader for these sources, which are the training part's."""
+    def fit(self, sources: Sequence[Any]) -> Codec | FeatureExtractor:
+        """The codec or extractor for these sources, which are the training split's."""
 
     def options(self) -> dict[str, Any]:
         """All that decides what is opened and read, as plain data.
 
         Raises:
-            DataError: a medium that doesn't say.
+            DataError: a modality that doesn't say.
         """
-        raise DataError(f"{type(self).__name__} has no options() to tell prepared examples by: take data.kept=memory")
+        raise DataError(
+            f"{type(self).__name__} has no options() to tell prepared examples by: take data.storage=memory"
+        )
 
     def restore(self, codec: LabelCodec | NumberCodec) -> None:
         """Takes over what a trained network's codec has fixed, before anything is opened.
@@ -87,16 +89,16 @@ class Medium(ABC):
             )
 
     @abstractmethod
-    def read(self, source: Any, reader: Any) -> Tensor:
+    def read(self, source: Any, extractor: Any) -> Tensor:
         """What the network reads of a source: (time,) ids or (time, features)."""
 
-    def augmented(self, sources: Sequence[Any], reader: Any, seeds: Sequence[int]) -> list[Tensor]:
+    def augmented(self, sources: Sequence[Any], extractor: Any, seeds: Sequence[int]) -> list[Tensor]:
         """What the network reads of sources changed at random, each by its own seed; by default nothing is changed."""
-        return [self.read(source, reader) for source in sources]
+        return [self.read(source, extractor) for source in sources]
 
-    def steps(self, source: Any, reader: Any) -> int:
+    def steps(self, source: Any, extractor: Any) -> int:
         """How many steps `read` gives."""
-        return len(self.read(source, reader))
+        return len(self.read(source, extractor))
 
     def shown(self, example: Example, source: Any) -> str:
         """An example as a person finds it again."""
@@ -110,9 +112,9 @@ class Medium(ABC):
         path = located(example)
         return shown(path) if isinstance(path, Path) and path.is_file() else None
 
-    def describe(self, reader: Any) -> str:
+    def describe(self, extractor: Any) -> str:
         """A few words on what the network reads."""
-        return f"{counted(reader.output_size, 'feature')} a {self.unit}"
+        return f"{counted(extractor.output_size, 'feature')} a {self.unit}"
 
 
 def located(example: Example) -> Any:
@@ -132,14 +134,14 @@ def batched(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(sequence) for sequence in sequences])
 
 
-class Text(Medium):
+class Text(Modality):
     """Sentences and longer texts, from tables.
 
     Args:
         unit: "word" (words and signs), "character", "byte" or "subword".
         subwords: how subwords are found: "bpe" or "unigram".
         vocabulary_size: of words and subwords.
-        min_count: words seen less often in training become the unknown word, which is learnt from them.
+        min_count: words seen less often in training become the unknown word, which is learned from them.
         lowercase: in lower case.
         max_length: steps of a text; what is longer is cut behind them. None for all.
 
@@ -197,13 +199,13 @@ class Text(Medium):
         if self.symbols == "subword":
             return train_subwords(sources, self.vocabulary_size, kind=self.subwords)
         if self.symbols == "word":
-            return SentenceCodec.train(_lines(sources), min_count=self.min_count, max_size=self.vocabulary_size)
+            return SentenceTokenizer.train(_lines(sources), min_count=self.min_count, max_size=self.vocabulary_size)
         return CODECS[self.symbols].train(sources)
 
-    def read(self, source: str, reader: Codec) -> Tensor:
-        ids = reader.encode(source)[: self.max_length]
+    def read(self, source: str, extractor: Codec) -> Tensor:
+        ids = extractor.encode(source)[: self.max_length]
         if not ids:
-            raise ValueError(f"the text {source!r:.80} has no {reader.unit} that can be read")
+            raise ValueError(f"the text {source!r:.80} has no {extractor.unit} that can be read")
         return torch.tensor(ids)
 
     def shown(self, example: Example, source: str) -> str:
@@ -212,8 +214,8 @@ class Text(Medium):
     def example(self, example: Example, folder: Path) -> str | None:
         return " ".join(str(example.source).split())[:200]
 
-    def describe(self, reader: Codec) -> str:
-        return f"{reader.size:,} {reader.unit}s"
+    def describe(self, extractor: Codec) -> str:
+        return f"{extractor.size:,} {extractor.unit}s"
 
 
 def _lines(texts: Sequence[str]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""A classifier that hears samples as they arrive."""
+"""A classifier that reads samples as they arrive."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.classification import Prediction, answers, classifier_of, heard, prediction
+from unrolled.deployment.classification import Prediction, as_samples, classifier_of, predicted_values, prediction
 from unrolled.models.classifier import ClassifierState
 from unrolled.processing.audio.features import AudioFeatures
-from unrolled.processing.audio.recordings import ArrivingSamples
+from unrolled.processing.audio.recordings import StreamingResampler
 from unrolled.wording import article
 
 
-class Listener:
-    """A classifier that hears samples as they arrive, as from a microphone: `hear` pieces of any length, then `finish`.
+class StreamingClassifier:
+    """A classifier that reads samples as they arrive, as from a microphone: `feed` pieces of any length, then `finish`.
 
     Args:
         bundle: a classifier of sound that was trained with `encoder.frame.bidirectional=false` and features that need
@@ -41,36 +41,36 @@ class Listener:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets all that was heard."""
-        self._arriving = ArrivingSamples(self.rate, self.features.rate)
+        """Forgets all that was fed."""
+        self._arriving = StreamingResampler(self.rate, self.features.rate)
         self._ears = self.features.initial_state(1, like=self._like)
         self._memory: ClassifierState = self.network.initial_state(1)
         self._said: Prediction | None = None
 
-    def hear(self, samples: Any) -> Prediction | None:
+    def feed(self, samples: Any) -> Prediction | None:
         """New samples (time,) from −1 to 1: what is said now, or None while no further frame is whole.
 
         Raises:
             ValueError: other than one channel of floats, or one that is not finite, with its place.
         """
-        return self._read(self._arriving.heard(heard(samples)))
+        return self._read(self._arriving.feed(as_samples(samples)))
 
     def finish(self) -> Prediction:
-        """The end: what is said about all that was heard, which is then forgotten.
+        """The end: what is said about all that was fed, which is then forgotten.
 
         It is what `classify` says about the whole recording. What is shorter than a frame is filled with silence.
 
         Raises:
-            ValueError: nothing was heard.
+            ValueError: nothing was fed.
         """
         if self._arriving.count:
-            self._read(self._arriving.rest())
+            self._read(self._arriving.flush())
             if self._said is None:
                 self._read(torch.zeros(self.features.window_samples - self._ears.samples.shape[1]))
         said = self._said
         self.restart()
         if said is None:
-            raise ValueError("no sample was heard: there is nothing to answer")
+            raise ValueError("no sample was fed: there is nothing to answer")
         return said
 
     @torch.no_grad()
@@ -82,5 +82,5 @@ class Listener:
             outputs, self._memory = self.network.step(frame, self._memory)
         if outputs is None:
             return None
-        self._said = prediction(answers(outputs, self.codec)[0], self.codec)
+        self._said = prediction(predicted_values(outputs, self.codec)[0], self.codec)
         return self._said

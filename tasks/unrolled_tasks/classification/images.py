@@ -1,4 +1,4 @@
-"""Pictures, read as sequences."""
+"""Images, read as sequences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unrolled.processing.frames import ORDERS, PictureReader
+from unrolled.processing.frames import ORDERS, ImageSequence
 from unrolled.processing.images import MAX_PIXELS, read_image
 from unrolled.training.console.terminal import shown
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.media import Medium, located
+from unrolled_tasks.classification.modalities import Modality, located
 
 
-class Pictures(Medium):
-    """Pictures of any source: folders, tables with paths, data sets of the hub, scikit-learn's digits.
+class Images(Modality):
+    """Images of any source: folders, tables with paths, data sets of the hub, scikit-learn's digits.
 
     Args:
         order: "rows", "columns", "pixels" or "patches".
         size: height and width to which all are resized, or one number for both; None for those of the first.
-        colour: three channels instead of one.
+        color: three channels instead of one.
         patch: edge of a patch.
         stride: from one patch to the next; None for the edge.
         permutation: a seed that puts the steps into an order that is the same for all pictures (Le et al. 2015); None
@@ -32,7 +32,7 @@ class Pictures(Medium):
         DataError: an unknown order, or a limit below 1.
     """
 
-    reads: ClassVar[type] = PictureReader
+    reads: ClassVar[type] = ImageSequence
     data: ClassVar[str] = "images"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
     what: ClassVar[str] = "pictures"
@@ -41,7 +41,7 @@ class Pictures(Medium):
         self,
         order: str = "rows",
         size: Sequence[int] | int | None = None,
-        colour: bool = False,
+        color: bool = False,
         patch: int = 4,
         stride: int | None = None,
         permutation: int | None = None,
@@ -52,7 +52,7 @@ class Pictures(Medium):
         if max_pixels < 1:
             raise DataError(f"max_pixels={max_pixels}: 1 or more")
         self.max_pixels = max_pixels
-        self.order, self.colour = order, colour
+        self.order, self.color = order, color
         self.size = [size, size] if isinstance(size, int) else size
         self.patch, self.stride, self.permutation = patch, stride, permutation
 
@@ -60,7 +60,7 @@ class Pictures(Medium):
         return {
             "order": self.order,
             "size": None if self.size is None else list(self.size),
-            "colour": self.colour,
+            "color": self.color,
             "patch": self.patch,
             "stride": self.stride,
             "permutation": self.permutation,
@@ -70,7 +70,7 @@ class Pictures(Medium):
     def open(self, example: Example) -> Tensor:
         if isinstance(example.source, Tensor):
             return example.source
-        return read_picture(located(example), colour=self.colour, max_pixels=self.max_pixels)
+        return read_picture(located(example), color=self.color, max_pixels=self.max_pixels)
 
     def shown(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
@@ -87,12 +87,12 @@ class Pictures(Medium):
         Image.fromarray(values.numpy()).save(path)
         return shown(path)
 
-    def fit(self, sources: Sequence[Tensor]) -> PictureReader:
-        channels = 3 if self.colour else 1
+    def fit(self, sources: Sequence[Tensor]) -> ImageSequence:
+        channels = 3 if self.color else 1
         size = tuple(self.size or sources[0].shape[1:])
         options: dict[str, Any] = {"patch": self.patch, "stride": self.stride, "order": self.order}
         try:
-            plain = PictureReader(size, channels, **options)
+            plain = ImageSequence(size, channels, **options)
         except ValueError as error:
             raise DataError(f"pictures: {error}") from error
         values = torch.cat([_unit(source).flatten() for source in sources[:1000]])
@@ -103,15 +103,15 @@ class Pictures(Medium):
         if self.permutation is not None:
             generator = torch.Generator().manual_seed(self.permutation)
             permutation = torch.randperm(plain.steps, generator=generator).tolist()
-        return PictureReader(
+        return ImageSequence(
             size, channels, permutation=permutation, center=float(values.mean()), scale=deviation, **options
         )
 
-    def read(self, source: Tensor, reader: PictureReader) -> Tensor:
-        return reader(_unit(source))
+    def read(self, source: Tensor, extractor: ImageSequence) -> Tensor:
+        return extractor(_unit(source))
 
-    def describe(self, reader: PictureReader) -> str:
-        return f"{reader.steps} {reader.order} of {reader.output_size} numbers"
+    def describe(self, extractor: ImageSequence) -> str:
+        return f"{extractor.steps} {extractor.order} of {extractor.output_size} numbers"
 
 
 def _unit(picture: Tensor) -> Tensor:
@@ -119,13 +119,13 @@ def _unit(picture: Tensor) -> Tensor:
     return picture.float() / 255 if picture.dtype == torch.uint8 else picture
 
 
-def read_picture(source: Any, *, colour: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_picture(source: Any, *, color: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture from whatever `unrolled.processing.images.read_image` takes: (channels, height, width) bytes.
 
     Raises:
         ValueError: it cannot be read.
     """
     image = read_image(source, max_pixels=max_pixels)
-    picture = image if colour else image.convert("L")
+    picture = image if color else image.convert("L")
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

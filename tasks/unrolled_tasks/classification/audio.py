@@ -15,12 +15,12 @@ from unrolled.training.data.augmentation import Augmentation
 from unrolled.training.data.base import DataError
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.media import Medium, located
+from unrolled_tasks.classification.modalities import Modality, located
 
 _log = logging.getLogger(__name__)
 
 
-class Sound(Medium):
+class Audio(Modality):
     """WAV, FLAC, OGG and MP3 files of folders, tables and data sets of the hub, mixed to one channel.
 
     Args:
@@ -101,24 +101,25 @@ class Sound(Medium):
         super().restore(codec)
         self.rate = codec.source.rate
 
-    def read(self, source: Tensor, reader: AudioFeatures) -> Tensor:
-        return reader(source)
+    def read(self, source: Tensor, extractor: AudioFeatures) -> Tensor:
+        return extractor(source)
 
-    def steps(self, source: Tensor, reader: AudioFeatures) -> int:
-        if reader.trim is not None:
-            return len(reader(source))
-        return max(0, len(source) - reader.window_samples) // reader.hop_samples + 1
+    def steps(self, source: Tensor, extractor: AudioFeatures) -> int:
+        if extractor.trim is not None:
+            return len(extractor(source))
+        return max(0, len(source) - extractor.window_samples) // extractor.hop_samples + 1
 
-    def augmented(self, sources: Sequence[Tensor], reader: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:
+    def augmented(self, sources: Sequence[Tensor], extractor: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:
         if self.augmentation is None:
-            return [reader(source) for source in sources]
-        return self.augmentation(sources, reader, seeds)
+            return [extractor(source) for source in sources]
+        return self.augmentation(sources, extractor, seeds)
 
     def shown(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
 
-    def describe(self, reader: AudioFeatures) -> str:
-        return f"{counted(reader.output_size, 'feature')} ({reader.kind}, {reader.normalise}) at {reader.rate} Hz"
+    def describe(self, extractor: AudioFeatures) -> str:
+        kind = f"{extractor.kind}, {extractor.normalize}"
+        return f"{counted(extractor.output_size, 'feature')} ({kind}) at {extractor.rate} Hz"
 
     def _say(self, what: str, said: str) -> None:
         """Once for each kind of thing."""

@@ -1,0 +1,94 @@
+"""A text cut into training, validation and test splits, by position, without ever holding it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unrolled.training.data.base import SPLITS, DataError
+from unrolled.wording import counted
+from unrolled_tasks.char_lm.sources import Source
+
+Documents = Iterator[Iterable[str]]
+
+
+def split_text(
+    source: Source, split_fractions: Sequence[float], concatenate: bool
+) -> dict[str, Callable[[], Documents]]:
+    """What opens the documents of each split; splits that get nothing are left out.
+
+    Args:
+        source: its own validation and test documents are taken as they are.
+        split_fractions: for training, validation and test; those of splits without documents of their own are scaled
+            up to one and cut from the training documents, in this order.
+        concatenate: cut anywhere, also within a document; otherwise each document goes to the split that holds its
+            middle.
+
+    Raises:
+        DataError: an empty text, or a split that is asked for and gets nothing.
+    """
+    given = set(source.splits) - {"train"}
+    shares = {split: share for split, share in zip(SPLITS, split_fractions, strict=True) if split not in given}
+    wanted = {split: share / sum(shares.values()) for split, share in shares.items() if share > 0}
+    splits: dict[str, Callable[[], Documents]] = {}
+    if list(wanted) == ["train"]:
+        splits["train"] = partial(source.documents, "train")
+    elif wanted:
+        sizes = np.fromiter((sum(map(len, pieces)) for pieces in source.documents("train")), dtype=np.int64)
+        borders = _borders(sizes, list(wanted.values()), concatenate)
+        for split, (start, stop) in zip(wanted, pairwise(borders), strict=True):
+            if start == stop:
+                raise DataError(f"{source}: {_nothing_left(split, sizes, wanted, concatenate)}")
+            splits[split] = partial(_within, source, sizes, start, stop)
+    return splits | {split: partial(source.documents, split) for split in source.splits if split != "train"}
+
+
+def _borders(sizes: NDArray[np.int64], shares: Sequence[float], concatenate: bool) -> list[int]:
+    """(splits + 1) positions in characters."""
+    ends = np.cumsum(sizes)
+    total = int(sizes.sum())
+    borders = np.rint(np.concatenate([[0.0], np.cumsum(shares)]) * total).astype(np.int64)
+    borders[-1] = total
+    if not concatenate:
+        # The documents whose middle lies before a border come before it.
+        before = np.searchsorted(ends - sizes / 2, borders)
+        borders = np.concatenate([[0], ends])[before]
+        borders[-1] = total
+    return borders.tolist()
+
+
+def _within(source: Source, sizes: NDArray[np.int64], start: int, stop: int) -> Documents:
+    """The training documents between two positions, the first and last of them cut there."""
+    begin = 0
+    for pieces, size in zip(source.documents("train"), sizes.tolist(), strict=True):
+        if begin >= stop:
+            return
+        if begin + size > start:
+            yield _sliced(pieces, start - begin, stop - begin)
+        begin += size
+
+
+def _sliced(pieces: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    begin = 0
+    for piece in pieces:
+        if begin >= stop:
+            return
+        yield piece[max(start - begin, 0) : stop - begin]
+        begin += len(piece)
+
+
+def _nothing_left(split: str, sizes: NDArray[np.int64], shares: dict[str, float], concatenate: bool) -> str:
+    total, asked = int(sizes.sum()), ", ".join(f"{name} {share:.3g}" for name, share in shares.items())
+    if not total:
+        return "the training text is empty"
+    if concatenate:
+        return (
+            f"a text of {counted(total, 'character')} is too short to be cut into {asked}: nothing is left for {split}"
+        )
+    return (
+        f"{counted(len(sizes), 'document')} of {counted(total, 'character')} cannot be cut into {asked}: "
+        f"no whole one is left for {split}; "
+        "set concatenate to cut within documents, change cut, or give the split its own text"
+    )
