@@ -321,16 +321,11 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
 
     def _look(self) -> None:
         """Lets the trunk of the network that is about to run look at all images."""
-        trainer = self._attached
-        encoder = (
-            None if trainer is None else getattr(getattr(trainer.lightning_module, "network", None), "encoder", None)
-        )
-        if trainer is None or not isinstance(encoder, ImageEncoder):
-            raise DataError("features=cached keeps what an ImageEncoder's trunk says, and this network has none")
-        if getattr(trainer.lightning_module, "unfreeze_at_step", None) is not None:
+        encoder = getattr(self.network, "encoder", None)
+        if not isinstance(encoder, ImageEncoder):
             raise DataError(
-                "features=cached keeps what the trunk says, and a trunk that learns (task.unfreeze_at_step) would say "
-                "something else; leave one of the two out"
+                "features=cached keeps the features of an ImageEncoder's trunk: the network has to have one, and "
+                "task.attach(data) has to come before Trainer.fit"
             )
         about = {
             "transform": self._transform.to_dict(),
@@ -338,7 +333,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
             "places": {split: of.places for split, of in self._parts.items()},
         }
-        device = trainer.strategy.root_device
+        device = torch.device("cpu") if self._attached is None else self._attached.strategy.root_device
         views = {split: (np.arange(len(of.pictures)), partial(self._read, split)) for split, of in self._parts.items()}
         found = cached_features(self._cache, encoder, views, about, device)
         self._looked = {split: [features] for split, features in found.items()}

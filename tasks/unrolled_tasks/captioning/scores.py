@@ -24,7 +24,7 @@ _BETA = 1.2  # ROUGE-L's weight of recall
 
 NGrams = list[dict[tuple[str, ...], float]]  # for n = 1 … 4
 
-TOKENISATION = r"lower case, words \w+(-\w+)* and '\w+, all other signs left out"
+TOKENIZATION = r"lower case, words \w+(-\w+)* and '\w+, all other signs left out"
 
 
 def tokens(text: str) -> list[str]:

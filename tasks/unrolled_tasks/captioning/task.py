@@ -14,13 +14,14 @@ from unrolled.state import select
 from unrolled.training.callbacks.alignments import RegionAlignment
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
-from unrolled.training.tasks.pretrained import load_trunk
+from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.training.tasks.seq2seq import HardOptions, SearchOptions, Seq2SeqTask, Written
 from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery
-from unrolled_tasks.captioning.scores import TOKENISATION, by_word, corpus_scores
+from unrolled_tasks.captioning.pretrained import load_trunk
+from unrolled_tasks.captioning.scores import TOKENIZATION, by_word, corpus_scores
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Captioning(Seq2SeqTask):
         self._critic = dict(critic or {})
         if self_critical:
             SelfCritic((), **self._critic)  # refuses what makes no sense before anything is prepared
-        self.notes["tokens"] = TOKENISATION
+        self.notes["tokens"] = TOKENIZATION
         self._let_trunk_learn(unfreeze_at_step == 0)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
@@ -125,6 +126,15 @@ class Captioning(Seq2SeqTask):
             f"python -m unrolled caption {checkpoint} {self.example()}",
             f"# images of yours: python -m unrolled caption {checkpoint} IMAGE …",
         )
+
+    def attach(self, data: SequenceData) -> None:
+        """See `SequenceTask.attach`."""
+        if isinstance(data, CaptionData) and data.features == "cached" and self.unfreeze_at_step is not None:
+            raise DataError(
+                f"data.features=cached keeps the features of a trunk that stays as it is, and this one is trained from "
+                f"task.unfreeze_at_step={self.unfreeze_at_step}; leave one of the two out"
+            )
+        super().attach(data)
 
     @property
     def trunk(self) -> nn.Module:
@@ -222,7 +232,7 @@ class Captioning(Seq2SeqTask):
         """written.txt, captions.md and gallery.html."""
         super().report(written, folder)
         words = [(word, count, f"{found:.1f}", f"{right:.1f}") for word, count, found, right in by_word(written)]
-        lines = ["# Test captions", "", f"Tokens: {TOKENISATION}.", ""]
+        lines = ["# Test captions", "", f"Tokens: {TOKENIZATION}.", ""]
         lines += table(("word", "references with it", "found %", "right %"), words)
         write_text(folder / "captions.md", "\n".join(lines))
         if self._data is not None and self.gallery:
@@ -230,8 +240,7 @@ class Captioning(Seq2SeqTask):
 
     @property
     def _data(self) -> CaptionData | None:
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        return data if isinstance(data, CaptionData) else None
+        return self.data if isinstance(self.data, CaptionData) else None
 
     @property
     def _part(self) -> str:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import MAX_SECONDS, read_recording, resample
 from unrolled.processing.labels import LabelCodec, NumberCodec
-from unrolled.training.data.augmentation import Augmentation
 from unrolled.training.data.base import DataError
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example
@@ -42,7 +42,7 @@ class Audio(Modality):
         self,
         features: Callable[..., AudioFeatures],
         rate: int | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: AudioAugmentation | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
         if not max_seconds > 0:

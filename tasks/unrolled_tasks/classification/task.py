@@ -26,7 +26,7 @@ from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
 from unrolled_tasks.classification import scores as scoring
-from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.data import ClassificationData, LabelledBatch
 from unrolled_tasks.classification.mixing import mixed
 from unrolled_tasks.classification.scores import Prediction
 from unrolled_tasks.classification.vectors import load_vectors
@@ -146,8 +146,9 @@ class Classification(SequenceTask):
             return
         labels = cast("LabelCodec", self.target_codec).labels
         if isinstance(self.class_weights, str):
-            data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-            counts = data.training_counts()
+            if not isinstance(self.data, ClassificationData):
+                raise ValueError("class_weights=balanced counts the labels of ClassificationData; give weights instead")
+            counts = self.data.training_counts()
             total = sum(counts.values())
             weights = [total / (len(labels) * max(counts[label], 1)) for label in labels]
         else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unrolled import ImageEncoder, ShapeError, SmallTrunk, TimmTrunk, TorchvisionTrunk, Trunk
 from unrolled.models.images.encoder import trunk_hash
 from unrolled.models.images.trunks import EfficientNetLiteTrunk
-from unrolled.training.tasks.pretrained import load_trunk
+from unrolled_tasks.captioning.pretrained import load_trunk
 
 
 class Halves(Trunk):

@@ -16,10 +16,10 @@ from PIL import Image
 
 from unrolled import AudioFeatures
 from unrolled.deployment.command import _parsers
+from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.processing.audio.recordings import MAX_SECONDS
 from unrolled.processing.images import MAX_PIXELS
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.data.augmentation import Augmentation
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import Audio, ClassificationData, Images
 from unrolled_tasks.classification.data import LabelledBatch
@@ -138,7 +138,9 @@ def test_a_recording_that_cannot_be_used_is_named_or_skipped(
 def test_what_is_changed_at_random_is_decided_by_epoch_and_example(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
     folder = sounds(tmp_path / "sounds")
-    changes = Augmentation(speed=0.2, warp=0.2, stretch=0.2, shift=0.02, noise=1.0, gain=6, band_masks=1, time_masks=1)
+    changes = AudioAugmentation(
+        speed=0.2, warp=0.2, stretch=0.2, shift=0.02, noise=1.0, gain=6, band_masks=1, time_masks=1
+    )
 
     def epochs(batch_size: int) -> list[dict[int, torch.Tensor]]:
         data = sound_data(

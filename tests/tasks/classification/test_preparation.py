@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from unrolled import AudioFeatures
-from unrolled.training.data.augmentation import Augmentation
+from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.data import LabelledBatch
@@ -38,7 +38,10 @@ def heard(folder: Path) -> Options:
 
 
 def heard_changed(folder: Path) -> Options:
-    return {**recordings(folder), "reader": Audio(partial(AudioFeatures, num_mels=12), augmentation=Augmentation())}
+    return {
+        **recordings(folder),
+        "reader": Audio(partial(AudioFeatures, num_mels=12), augmentation=AudioAugmentation()),
+    }
 
 
 def seen(folder: Path) -> Options:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.trainer import Trainer
+from torch import nn
 
 from unrolled.processing.text.base import Codec
 
@@ -26,6 +27,9 @@ class SequenceData(LightningDataModule, ABC):
     """
 
     _asked_split = "test"
+
+    network: nn.Module | None = None
+    """The network that will read these data, for data that keep a part's outputs; set by `SequenceTask.attach`."""
 
     @abstractmethod
     def prepare(self) -> None:

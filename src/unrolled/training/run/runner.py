@@ -5,7 +5,6 @@ import logging
 import platform
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,6 +35,7 @@ from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.environment import check_processes, check_requeue, cluster_environment, requeueing, restarted
 from unrolled.training.run.folder import owned
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
+from unrolled.training.run.quiet import quiet
 from unrolled.training.run.resuming import check_same_reading, find_checkpoint, reading
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.updates import Updates
@@ -60,7 +60,11 @@ def run(config: DictConfig) -> dict[str, float]:
     Raises:
         ValueError: whatever is wrong with the configuration or the data, before training begins.
     """
-    _quieten()
+    with quiet():
+        return _run(config)
+
+
+def _run(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     if config.get("requeue"):
         check_requeue()
@@ -120,7 +124,11 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
 
 def score(config: DictConfig) -> dict[str, float]:
     """Scores a trained network on any data, without training; returns the numbers."""
-    _quieten()
+    with quiet():
+        return _score(config)
+
+
+def _score(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
@@ -137,6 +145,7 @@ def score(config: DictConfig) -> dict[str, float]:
     _expect_codec(config, parts.data, content[KEY]["codec"])
     task = _made_task(config, network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
+    task.attach(parts.data)
     parts.data.evaluate_split(config.split)
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
@@ -161,7 +170,7 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> R
     fresh = not (config.get("resume") or config.get("init_from"))
     wanted: list[Callback] = [
         threads,
-        Updates(fresh=fresh),
+        Updates(data, fresh=fresh),
         MonitorCheck(schedule),
         *(callback for callback in callbacks if callback),
     ]
@@ -192,6 +201,7 @@ def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
     task = _made_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
     task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
     task.info["choices"] = dict(config.get("choices") or {})
+    task.attach(parts.data)
     return task
 
 
@@ -199,18 +209,6 @@ def versions() -> dict[str, str]:
     """What the run was made with."""
     made_with = {"unrolled": unrolled, "torch": torch, "lightning": lightning}
     return {"python": platform.python_version(), **{name: str(p.__version__) for name, p in made_with.items()}}
-
-
-def _quieten() -> None:
-    """Lightning greets each run with tips and repeats what our own report says; its warnings stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for said in (
-        "Checkpoint directory .* exists and is not empty",  # no other run's: see `owned`
-        "Experiment logs directory .* exists and is not empty",  # it is the run's folder, with Hydra's notes in it
-        ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
-        "Starting from v1.9.0, `tensorboardX` has been removed",
-    ):
-        warnings.filterwarnings("ignore", message=said)
 
 
 def _task_class(config: DictConfig) -> type[SequenceTask]:

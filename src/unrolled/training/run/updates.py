@@ -1,11 +1,11 @@
 """How many updates a run will make."""
 
 import math
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unrolled.training.console.terminal import print_rows
+from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.base import num_steps, steps_per_epoch
 from unrolled.wording import counted
 
@@ -16,17 +16,17 @@ class Updates(Callback):
     """Prints how many updates there will be, and how to have more where they are few.
 
     Args:
+        data: what is trained on.
         fresh: the weights are drawn; those of a trained network may want a few updates only.
     """
 
-    def __init__(self, *, fresh: bool) -> None:
-        self.fresh = fresh
+    def __init__(self, data: SequenceData, *, fresh: bool) -> None:
+        self.data, self.fresh = data, fresh
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since data may make their loaders' content ready in `setup`.
-        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         try:
-            steps, each = num_steps(trainer, data), steps_per_epoch(trainer, data)
+            steps, each = num_steps(trainer, self.data), steps_per_epoch(trainer, self.data)
         except TypeError:  # a loader without a length
             return
         if each and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):

@@ -26,6 +26,7 @@ from unrolled.losses import Loss
 from unrolled.processing.text.base import Codec
 from unrolled.training.callbacks.best import take_over_best
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
+from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.randomness import random_states, restore_random_states
 from unrolled.training.tasks.schedules import MeasuredSteps, Schedule
 from unrolled.training.tasks.state_store import StateStore
@@ -71,6 +72,7 @@ class SequenceTask(LightningModule, ABC):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
         self.codec = codec
+        self.data: SequenceData | None = None
         self.carrier = StateStore()
         self.info: dict[str, Any] = {}
         self.reading: dict[str, Any] = {}  # what training reads, so that a resumed run reads the same
@@ -84,6 +86,24 @@ class SequenceTask(LightningModule, ABC):
         self._l1, self._l2 = l1, l2
         self._accumulated = False  # gradients that no optimizer step has used yet
         self._resumed: dict[str, Any] | None = None  # what a checkpoint holds, until training begins
+
+    def attach(self, data: SequenceData) -> None:
+        """Connects the task with the data that it will be fitted to or scored on.
+
+        `run` calls it before the Trainer starts, so that neither has to look for the other through the Trainer. Call
+        it yourself before `Trainer.fit` when you train without `run`.
+
+        Raises:
+            ValueError: options of the task and of the data that exclude each other.
+        """
+        self.data = data
+        data.network = self.network
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: attaches the Trainer's data where `attach` was not called."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.data is None and isinstance(data, SequenceData):
+            self.attach(data)
 
     @abstractmethod
     def loss(self, batch: Any, loader: str) -> Loss:
@@ -101,8 +121,7 @@ class SequenceTask(LightningModule, ABC):
 
     def example(self) -> str | None:
         """See `SequenceData.example`: of the run's data, written into its folder where need be."""
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        return data.example(Path(self.trainer.default_root_dir)) if hasattr(data, "example") else None
+        return None if self.data is None else self.data.example(Path(self.trainer.default_root_dir))
 
     def foreign_packages(self) -> list[str]:
         """Packages of classes that the checkpoint names and nobody trusts unasked."""
@@ -263,8 +282,7 @@ class SequenceTask(LightningModule, ABC):
         Not Trainer.estimated_stepping_batches: it sets the loaders up before their places are restored, and a resumed
         run would read its epoch from the beginning again (Lightning 2.6).
         """
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        return self.trainer.estimated_stepping_batches if data is None else num_steps(self.trainer, data)
+        return self.trainer.estimated_stepping_batches if self.data is None else num_steps(self.trainer, self.data)
 
 
 def num_steps(trainer: Trainer, data: Any) -> int | float:

@@ -12,7 +12,7 @@ _GRID = 20  # speeds are twentieths, so that few filters do for all
 _REGIONS = 4  # between five places whose level is drawn
 
 
-class Augmentation:
+class AudioAugmentation:
     """What may happen to a recording, each by itself; 0 leaves a thing out.
 
     Everything is drawn from one seed for each recording, so it is the same on one process as on several.
