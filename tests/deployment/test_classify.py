@@ -100,7 +100,7 @@ def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, len
         for some in samples.split(piece):
             listener.feed(some)
         assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
-    with pytest.raises(ValueError, match="no sample was heard"):
+    with pytest.raises(ValueError, match="no sample was fed"):
         listener.finish()
 
 
@@ -119,7 +119,7 @@ def test_samples_that_arrive_are_resampled_as_the_whole_is(rate: int, new: int, 
 
     found = [arriving.feed(piece) for piece in samples.split(pieces)]
 
-    torch.testing.assert_close(torch.cat([*found, arriving.rest()]), resample(samples, rate, new), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.cat([*found, arriving.flush()]), resample(samples, rate, new), rtol=0, atol=1e-6)
 
 
 def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:

@@ -119,5 +119,5 @@ def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("name", ["snr", "trim"])
 def test_the_least_is_not_above_the_most(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"least_{name}=50.0 is above most_{name}="):
-        AudioAugmentation(**{f"least_{name}": 50.0})
+    with pytest.raises(ValueError, match=rf"min_{name}=50.0 is above max_{name}="):
+        AudioAugmentation(**{f"min_{name}": 50.0})

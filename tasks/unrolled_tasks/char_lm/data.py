@@ -298,7 +298,7 @@ def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str
 def _checked_fractions(split_fractions: Sequence[float]) -> tuple[float, float, float]:
     fractions = [float(fraction) for fraction in split_fractions]
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise DataError(f"cut is three fractions, for training, validation and test, that sum to 1; got {fractions}")
+        raise DataError(f"split_fractions={fractions}: three numbers, for training, validation and test, that sum to 1")
     return fractions[0], fractions[1], fractions[2]
 
 

@@ -90,5 +90,5 @@ def _nothing_left(split: str, sizes: NDArray[np.int64], shares: dict[str, float]
     return (
         f"{counted(len(sizes), 'document')} of {counted(total, 'character')} cannot be cut into {asked}: "
         f"no whole one is left for {split}; "
-        "set concatenate to cut within documents, change cut, or give the split its own text"
+        "set concatenate to cut within documents, change split_fractions, or give the split its own text"
     )

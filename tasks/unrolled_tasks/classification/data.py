@@ -138,7 +138,7 @@ class ClassificationData(SequenceData):
             )
         if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
             raise DataError(
-                f"cut={list(split_fractions)}: fractions for training, validation and test that add up to 1"
+                f"split_fractions={list(split_fractions)}: fractions for training, validation and test that add up to 1"
             )
         if held_out and group is None:
             raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")

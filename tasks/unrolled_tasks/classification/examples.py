@@ -150,10 +150,10 @@ def hub_examples(splits: HubSplits, columns: Columns) -> dict[str, list[Example]
         DataError: a column is missing.
     """
     found: dict[str, list[Example]] = {}
-    for split, split in splits.splits().items():
-        split, names = _undecoded(split, columns)
-        rows = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(split, start=1))
-        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in rows]
+    for split, loaded in splits.splits().items():
+        rows, names = _undecoded(loaded, columns)
+        places = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(rows, start=1))
+        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in places]
     return found
 
 

@@ -306,7 +306,7 @@ def test_long_captions_are_left_out_and_counted(pictures: Path) -> None:
         ({"files": "a", "glyphs": 1}, "files and glyphs|glyphs and files"),
         ({}, "none was given"),
         ({"files": "a", "unit": "byte"}, "unit='byte'"),
-        ({"files": "a", "broken": "ignore"}, "'ignore'"),
+        ({"files": "a", "on_error": "ignore"}, "'ignore'"),
         ({"files": "a", "features": "kept"}, "'kept'"),
         ({"files": "a", "batch_tokens": 0}, "batch_tokens=0"),
         ({"files": "a", "transform": {"size": 0}}, "transform: size=0"),

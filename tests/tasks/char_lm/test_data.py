@@ -188,7 +188,7 @@ def test_files_that_are_not_there_are_named(write: Callable[..., str], tmp_path:
         ({"files": "a", "unit": "charcter"}, "did you mean character"),
         ({"files": "a", "min_count": 2}, "go with unit=word"),
         ({"files": "a", "split_fractions": (0.9, 0.2, 0.1)}, "sum to 1"),
-        ({"files": "a", "split_fractions": (1, 0)}, "three fractions"),
+        ({"files": "a", "split_fractions": (1, 0)}, "three numbers"),
         ({"files": "a", "batch_size": 0}, "at least 1"),
         ({"files": "a", "random_windows": {"length": 3}}, "length, count and batch_size"),
         (
@@ -223,7 +223,7 @@ def test_options_without_sense_are_refused_before_any_text_is_read(options: dict
             {"random_windows": {"length": 5, "count": 1, "batch_size": 1}},
             "random_windows.length=5 needs a longer test text than 5",
         ),
-        ({"split_fractions": (0, 0.5, 0.5)}, "gives it none"),
+        ({"split_fractions": (0, 0.5, 0.5)}, "leaves out"),
     ],
 )
 def test_too_little_text_is_refused_with_numbers_and_a_remedy(

@@ -34,7 +34,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def text_data(path: Path, **options: Any) -> ClassificationData:
-    given = {"reader": Text(), "unit": "token", "files": str(path), "source": "text", **options}
+    given = {"modality": Text(), "unit": "token", "files": str(path), "source": "text", **options}
     data = ClassificationData(**given)
     data.prepare()
     return data
@@ -88,9 +88,9 @@ def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches
 
 @pytest.mark.parametrize("unit", ["word", "character", "byte", "subword"])
 def test_every_unit_of_text_is_read(tmp_path: Path, unit: str, batches: Batches) -> None:
-    reader = Text(unit=unit, vocabulary_size=60, max_length=9)
+    modality = Text(unit=unit, vocabulary_size=60, max_length=9)
 
-    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), modality=reader)
+    data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), modality=modality)
 
     assert max(int(b.lengths.max()) for b in batches(data)) <= 9
     assert data.sizes()["vocabulary"] == data.codec().source.size

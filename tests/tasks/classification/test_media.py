@@ -53,7 +53,7 @@ def sound(**options: Any) -> Audio:
 
 
 def sound_data(folder: Path, **options: Any) -> ClassificationData:
-    data = ClassificationData(**{"reader": sound(), "files": str(folder), "source": "file", **options})
+    data = ClassificationData(**{"modality": sound(), "files": str(folder), "source": "file", **options})
     data.prepare()
     return data
 
@@ -187,9 +187,9 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batch
         for n in range(6):
             shade = 30 * n + (70 if label == "bright" else 0)
             Image.new("RGB", (9 + n, 7), (shade, 0, 0)).save(tmp_path / label / f"{n}.png")
-    reader = Images(order="patches", size=[8, 8], patch=4, stride=2, color=True, permutation=3)
+    modality = Images(order="patches", size=[8, 8], patch=4, stride=2, color=True, permutation=3)
 
-    data = ClassificationData(modality=reader, files=str(tmp_path), split_fractions=[1, 0, 0])
+    data = ClassificationData(modality=modality, files=str(tmp_path), split_fractions=[1, 0, 0])
     data.prepare()
 
     (batch,) = batches(data)
@@ -234,7 +234,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
         ).prepare()
 
 
-@pytest.mark.parametrize("kept", ["memory", "disk"])
+@pytest.mark.parametrize("storage", ["memory", "disk"])
 def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     tmp_path: Path, batches: Batches, kept: str
 ) -> None:
@@ -243,7 +243,7 @@ def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     path = folder / "low" / "ada_cut.wav"
     wav(path, tone(300, 3200))
     path.write_bytes(path.read_bytes()[: 44 + 2 * 1600])
-    options: dict[str, Any] = {"split_fractions": [1, 0, 0], "kept": kept, "cache": str(tmp_path / "cache")}
+    options: dict[str, Any] = {"split_fractions": [1, 0, 0], "storage": kept, "cache": str(tmp_path / "cache")}
 
     def shown(data: ClassificationData) -> dict[str, int]:
         rows = [(b.shown, b.lengths.tolist()) for b in batches(data)]

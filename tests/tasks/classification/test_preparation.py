@@ -34,13 +34,13 @@ def recordings(folder: Path) -> Options:
 
 
 def heard(folder: Path) -> Options:
-    return {**recordings(folder), "reader": Audio(partial(AudioFeatures, num_mels=12, normalize="fitted"))}
+    return {**recordings(folder), "modality": Audio(partial(AudioFeatures, num_mels=12, normalize="fitted"))}
 
 
 def heard_changed(folder: Path) -> Options:
     return {
         **recordings(folder),
-        "reader": Audio(partial(AudioFeatures, num_mels=12), augmentation=AudioAugmentation()),
+        "modality": Audio(partial(AudioFeatures, num_mels=12), augmentation=AudioAugmentation()),
     }
 
 
@@ -50,21 +50,21 @@ def seen(folder: Path) -> Options:
         (folder / label).mkdir(parents=True, exist_ok=True)
         picture = Image.effect_noise((4 + number, 7), 40 + 60 * (number % 2))
         picture.save(folder / label / f"{number}.png")
-    return {"files": str(folder), "reader": Images(size=[6, 5])}
+    return {"files": str(folder), "modality": Images(size=[6, 5])}
 
 
 def written(folder: Path) -> Options:
     folder.mkdir()
     rows = [{"text": f"a {('good', 'poor')[n % 2]} film of {n}", "label": ("yes", "no")[n % 2]} for n in range(20)]
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"files": str(folder), "source": "text", "reader": Text(min_count=1), "unit": "token"}
+    return {"files": str(folder), "source": "text", "modality": Text(min_count=1), "unit": "token"}
 
 
 def measured(folder: Path) -> Options:
     folder.mkdir()
     lines = [",".join(str(n * step % 7) for step in range(2 + n)) + f":{'ab'[n % 2]}" for n in range(20)]
     (folder / "a.ts").write_text("@classLabel true a b\n@data\n" + "\n".join(lines) + "\n")
-    return {"files": str(folder), "reader": Series()}
+    return {"files": str(folder), "modality": Series()}
 
 
 MEDIA = [heard, heard_changed, seen, written, measured]
@@ -111,8 +111,8 @@ def test_the_disk_holds_what_memory_would(
 
     assert_same(prepared(on_disk), in_memory)
 
-    on_disk["reader"] = medium_again(modality, tmp_path)["reader"]
-    monkeypatch.setattr(type(on_disk["reader"]), "open", None)  # a second run opens nothing
+    on_disk["modality"] = medium_again(modality, tmp_path)["modality"]
+    monkeypatch.setattr(type(on_disk["modality"]), "open", None)  # a second run opens nothing
     assert_same(prepared(on_disk), in_memory)
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
@@ -175,9 +175,9 @@ def test_a_medium_that_cannot_be_told_from_another_is_refused(tmp_path: Path) ->
         def fit(self, sources: Any) -> Any:
             return None
 
-        def read(self, source: Any, reader: Any) -> Any:
+        def read(self, source: Any, modality: Any) -> Any:
             return source
 
-    options = {**recordings(tmp_path / "files"), "reader": Bare()}
+    options = {**recordings(tmp_path / "files"), "modality": Bare()}
     with pytest.raises(DataError, match=r"Bare has no options\(\).*data.storage=memory"):
         prepared(options, storage="disk", cache=str(tmp_path / "cache"))

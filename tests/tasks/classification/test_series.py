@@ -34,9 +34,9 @@ def ts(path: Path, lines: list[str]) -> Path:
     return path
 
 
-def series_data(path: Path, reader: Series | None = None, **options: Any) -> ClassificationData:
+def series_data(path: Path, modality: Series | None = None, **options: Any) -> ClassificationData:
     data = ClassificationData(
-        **{"reader": reader or Series(), "files": str(path), "split_fractions": [1, 0, 0], **options}
+        **{"modality": modality or Series(), "files": str(path), "split_fractions": [1, 0, 0], **options}
     )
     data.prepare()
     return data
@@ -89,8 +89,8 @@ def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path, batches: Batch
 
     data = series_data(tmp_path / "long.csv", Series(series="run"))
 
-    reader = data.codec().source
-    assert reader.channels == ["x", "y"]
+    scaler = data.codec().source
+    assert scaler.channels == ["x", "y"]
     (batch,) = batches(data)
     assert batch.source.shape == (6, 4, 2)
     (tmp_path / "changing.csv").write_text("run,x,label\n1,2,a\n1,3,b\n")
@@ -140,16 +140,16 @@ def far_series(folder: Path, kind: str, offset: float) -> tuple[Path, np.ndarray
     return path, values, answers
 
 
-@pytest.mark.parametrize("kept", ["memory", "disk"])
+@pytest.mark.parametrize("storage", ["memory", "disk"])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_series_and_numbers_far_from_zero_are_normalized_as_numpy_does_it(
     tmp_path: Path, batches: Batches, kind: str, kept: str
 ) -> None:
     path, values, answers = far_series(tmp_path, kind, 1e8)
-    reader = Series() if kind == "ts" else Series(series="run")
+    modality = Series() if kind == "ts" else Series(series="run")
 
     data = series_data(
-        path, reader, target_type="number", storage=kept, cache=str(tmp_path / "cache"), split_fractions=[0.5, 0.5, 0]
+        path, modality, target_type="number", storage=kept, cache=str(tmp_path / "cache"), split_fractions=[0.5, 0.5, 0]
     )
 
     training = {int(e): row for b in batches(data, "train") for e, row in zip(b.examples, b.source, strict=True)}

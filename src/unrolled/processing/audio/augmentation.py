@@ -76,7 +76,7 @@ class AudioAugmentation:
                 raise ValueError(f"augmentation: {name}={value}: 0 or more, and below 1 where it is a share")
         for name, least, most in (("snr", min_snr, max_snr), ("trim", min_trim, max_trim)):
             if least > most:
-                raise ValueError(f"augmentation: least_{name}={least} is above most_{name}={most}")
+                raise ValueError(f"augmentation: min_{name}={least} is above max_{name}={most}")
         self.speed, self.warp, self.stretch, self.shift = speed, warp, stretch, shift
         self.trim, self.min_trim, self.max_trim, self.padding = trim, min_trim, max_trim, padding
         self.noise, self.min_snr, self.max_snr, self.gain = noise, min_snr, max_snr, gain

@@ -46,11 +46,11 @@ class HubSplits:
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that differ when the rows do; of a streamed split, when its name or revision does."""
-        rows = {
-            split: (split._fingerprint, len(split)) if hasattr(split, "_fingerprint") else self._described()
-            for split, split in self.splits().items()
+        prints = {
+            split: (rows._fingerprint, len(rows)) if hasattr(rows, "_fingerprint") else self._described()
+            for split, rows in self.splits().items()
         }
-        return {"rows": rows}
+        return {"rows": prints}
 
     def _described(self) -> list[str]:
         return [self.dataset, repr(sorted(self._options.items())), repr(self._names)]

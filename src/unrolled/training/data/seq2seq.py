@@ -142,7 +142,9 @@ def check_fractions(split_fractions: Sequence[float]) -> None:
         DataError: they are not.
     """
     if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
-        raise DataError(f"cut={list(split_fractions)}: fractions for training, validation and test that add up to 1")
+        raise DataError(
+            f"split_fractions={list(split_fractions)}: fractions for training, validation and test that add up to 1"
+        )
 
 
 def split_examples(splits: Mapping[str, Sequence[T]], split_fractions: Sequence[float]) -> dict[str, list[T]]:
