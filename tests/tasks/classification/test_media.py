@@ -234,7 +234,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
         ).prepare()
 
 
-@pytest.mark.parametrize("storage", ["memory", "disk"])
+@pytest.mark.parametrize("kept", ["memory", "disk"])
 def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     tmp_path: Path, batches: Batches, kept: str
 ) -> None:
