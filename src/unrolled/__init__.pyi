@@ -27,6 +27,13 @@ from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
 from unrolled.generation.sampling import greedy as greedy
 from unrolled.generation.sampling import sample as sample
 from unrolled.generation.sampling import scheduled_sampling as scheduled_sampling
+from unrolled.heads.base import Head as Head
+from unrolled.heads.categorical import CategoricalHead as CategoricalHead
+from unrolled.heads.ctc import CTCHead as CTCHead
+from unrolled.heads.labels import LabelsHead as LabelsHead
+from unrolled.heads.mixture import MixtureHead as MixtureHead
+from unrolled.heads.numbers import NumbersHead as NumbersHead
+from unrolled.heads.quantile import QuantileHead as QuantileHead
 from unrolled.layers.attention import AdditiveAttention as AdditiveAttention
 from unrolled.layers.attention import Attended as Attended
 from unrolled.layers.attention import Attention as Attention

@@ -8,7 +8,7 @@ from torch import Tensor
 from unrolled.shapes import expect
 
 # No class has this index, so cross_entropy skips nothing: a negative target is an error, not a silent gap in the sum.
-_NO_TARGET = torch.iinfo(torch.int64).min
+NO_TARGET = torch.iinfo(torch.int64).min
 
 
 class Loss(NamedTuple):
@@ -65,7 +65,7 @@ def cross_entropy(
         logits.flatten(0, 1),
         targets.flatten(),
         weight=weights,
-        ignore_index=_NO_TARGET,
+        ignore_index=NO_TARGET,
         reduction="none",
         label_smoothing=label_smoothing,
     )

@@ -1,0 +1,126 @@
+"""Transcripts that are shorter than what they are about, without an alignment."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+from unrolled.heads.base import Head, summed
+from unrolled.heads.checks import check_mask
+from unrolled.heads.temperature import sharpened, widened
+from unrolled.losses import Loss
+from unrolled.sequences import lengths_from_mask
+from unrolled.shapes import expect
+
+BLANK = 0
+
+
+class CTCHead(Head):
+    """Predicts a label or a blank at each frame, and learns from transcripts alone (Graves et al. 2006,
+    "Connectionist Temporal Classification").
+
+    Parameters are logits (batch, time, num_classes). Class 0 is the blank; labels are 1 to num_classes − 1. A
+    prediction is a whole sequence: its loss sums over all ways to spread the transcript over the frames. Nothing is
+    drawn step by step, so there are no `sample` and `distribution`.
+
+    Args:
+        input_size: features of a frame.
+        num_classes: labels and the blank.
+        bias: whether logits have a bias.
+
+    Raises:
+        ValueError: an input without features, or no label beside the blank.
+    """
+
+    def __init__(self, input_size: int, num_classes: int, *, bias: bool = True) -> None:
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}, expected 2 or more: the blank, class 0, and labels")
+        super().__init__(input_size, num_classes, bias=bias)
+        self.num_classes = num_classes
+
+    def losses(
+        self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None, target_mask: Tensor | None = None
+    ) -> Tensor:
+        """(batch,): minus the log-probability of each transcript in nats; 0 for none over no frame.
+
+        Args:
+            parameters: (batch, time, classes).
+            targets: (batch, labels) int64.
+            mask: (batch, time) bool, true for the frames of each sequence, its first ones; all of them by default.
+            target_mask: (batch, labels) bool, true for the labels of each transcript; all of them by default.
+
+        torch's algorithm wants lengths on the host, so on another device the host waits for them here, unlike in other
+        heads. On the meta device torch has no such loss.
+
+        Raises:
+            ShapeError: axes that don't belong together.
+            ValueError: a label that there is not; a transcript too long for its frames; a mask with a gap.
+        """
+        expect(parameters, "batch time outputs", outputs=self.output_size, name="parameters")
+        batch, time, _ = parameters.shape
+        expect(targets, "batch labels", batch=batch, name="targets")
+        frames, labels = _lengths(mask, parameters.shape[:2], parameters), _lengths(target_mask, targets.shape, targets)
+        if mask is not None:
+            parameters = parameters.masked_fill(~mask.unsqueeze(-1), 0.0)
+        if target_mask is not None:
+            targets = targets.masked_fill(~target_mask, BLANK)
+        self._check_transcripts(targets.cpu(), frames.cpu(), labels.cpu())
+        if batch == 0 or time == 0:  # torch refuses them
+            return widened(parameters).flatten(1).sum(1)
+        log_probabilities = widened(parameters).log_softmax(-1).transpose(0, 1)
+        return ctc_loss(log_probabilities, targets, frames.cpu(), labels.cpu(), blank=BLANK, reduction="none")
+
+    def loss(
+        self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None, target_mask: Tensor | None = None
+    ) -> Loss:
+        """The summed loss of the sequences that have frames, beside their number. For the rest see `losses`."""
+        losses = self.losses(parameters, targets, mask, target_mask)
+        return summed(losses, None if mask is None else mask.any(-1))
+
+    def predict(self, parameters: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, time) int64: the likeliest class of each frame, repeats and blanks left out, then −1 to the end.
+
+        Raises:
+            ShapeError: axes that don't belong together.
+        """
+        expect(parameters, "batch time outputs", outputs=self.output_size, name="parameters")
+        best = parameters.argmax(-1)
+        if mask is not None:
+            check_mask(mask, best.shape)
+            best = best.masked_fill(~mask, BLANK)
+        kept = best != BLANK
+        kept[:, 1:] &= best[:, 1:] != best[:, :-1]
+        # What is left out goes to a place behind the last one, which is cut off.
+        places = torch.where(kept, kept.cumsum(1) - 1, best.shape[1])
+        padded = best.new_full((best.shape[0], best.shape[1] + 1), -1)
+        return padded.scatter(1, places, best)[:, :-1]
+
+    def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
+        """Logits divided by the temperature, for a search; at 0 the likeliest class of each frame alone is possible."""
+        return sharpened(parameters, temperature)
+
+    def _check_transcripts(self, targets: Tensor, frames: Tensor, labels: Tensor) -> None:
+        """Refuse what has no probability, and labels that torch's algorithm would look up outside of its memory."""
+        there = torch.arange(targets.shape[1]) < labels.unsqueeze(1)
+        unknown = there & ((targets <= BLANK) | (targets >= self.num_classes))
+        if unknown.any():
+            row, place = unknown.nonzero()[0].tolist()
+            raise ValueError(
+                f"targets[{row}, {place}] is {int(targets[row, place])}, expected a label from 1 to "
+                f"{self.num_classes - 1} (0 is the blank)"
+            )
+        repeats = (there[:, 1:] & (targets[:, 1:] == targets[:, :-1])).sum(1)
+        short = frames < labels + repeats
+        if short.any():
+            row = int(short.int().argmax())
+            raise ValueError(
+                f"row {row} has {int(frames[row])} frames for a transcript of {int(labels[row])} labels, "
+                f"{int(repeats[row])} of them repeats that need a blank before them: {int(labels[row] + repeats[row])} "
+                "frames or more; leave such examples out, or let the encoder keep more frames"
+            )
+
+
+def _lengths(mask: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor:
+    if mask is None:
+        return torch.full((shape[0],), shape[1], device=like.device)
+    check_mask(mask, shape)
+    return lengths_from_mask(mask)

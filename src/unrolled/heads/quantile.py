@@ -1,0 +1,78 @@
+"""Numbers by their quantiles."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unrolled.heads.base import VectorHead
+from unrolled.heads.checks import check_sizes
+from unrolled.heads.temperature import check_temperature, widened
+
+
+class QuantileHead(VectorHead):
+    """Predicts quantiles of each number, with the pinball loss (Koenker & Bassett 1978; Wen et al. 2017, section 3.1).
+
+    Parameters are (..., num_outputs × quantiles), an output's quantiles side by side; a target is (..., num_outputs).
+    The loss of a number y is Σ_q max(q (y − ŷ_q), (q − 1)(y − ŷ_q)), in the units of the targets. It is no
+    log-probability, so there is no `distribution`.
+
+    Nothing forces quantiles to ascend: few training examples, or inputs unlike them, may leave two of them crossed.
+
+    Args:
+        input_size: features of an input.
+        num_outputs: entries of a target.
+        quantiles: probabilities that a number lies below, ascending, between 0 and 1, with 0.5 among them.
+        bias: whether parameters have a bias.
+
+    Raises:
+        ValueError: a size below one, impossible quantiles, or none that is the median.
+    """
+
+    def __init__(
+        self, input_size: int, num_outputs: int, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9), bias: bool = True
+    ) -> None:
+        check_sizes(num_outputs=num_outputs)
+        # Numbers rather than a buffer: a module in bfloat16 would make 1 of 0.999.
+        self.quantiles = tuple(float(quantile) for quantile in quantiles)
+        inside = all(0.0 < quantile < 1.0 for quantile in self.quantiles)
+        if not inside or any(low >= high for low, high in pairwise(self.quantiles)) or 0.5 not in self.quantiles:
+            raise ValueError(f"quantiles={list(quantiles)}: ascending numbers between 0 and 1, with 0.5, the median")
+        super().__init__(input_size, num_outputs * len(self.quantiles), bias=bias)
+        self.num_outputs = self.target_size = num_outputs
+
+    def values(self, parameters: Tensor) -> Tensor:
+        """Parameters (..., outputs) -> (..., num_outputs, quantiles): the value of each quantile."""
+        return widened(parameters).unflatten(-1, (self.num_outputs, len(self.quantiles)))
+
+    def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
+        """(..., num_outputs): the pinball loss of each number, summed over the quantiles."""
+        values = self.values(parameters)
+        errors = (targets.to(values.dtype).unsqueeze(-1) - values).unbind(-1)
+        pairs = zip(self.quantiles, errors, strict=True)
+        return torch.stack([torch.maximum(q * error, (q - 1) * error) for q, error in pairs], -1).sum(-1)
+
+    def predict(self, parameters: Tensor) -> Tensor:
+        """(..., num_outputs): the median of each number."""
+        return self.values(parameters)[..., self.quantiles.index(0.5)]
+
+    def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
+        """Each quantile's distance from the median times the temperature."""
+        scale = 0.0 if temperature == 0.0 else check_temperature(temperature)
+        median = self.predict(parameters).unsqueeze(-1)
+        return (median + scale * (self.values(parameters) - median)).flatten(-2)
+
+    def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(..., num_outputs): each number's quantile at a probability that is drawn evenly.
+
+        Between two quantiles it is interpolated. What lies outside of them is unknown, and the outermost is given.
+        """
+        values = self.values(parameters.detach()).sort(-1).values.unbind(-1)
+        like = values[0]
+        drawn = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        result = like
+        steps = zip(pairwise(self.quantiles), pairwise(values), strict=True)
+        for (low, high), (below, above) in steps:
+            result = result + (above - below) * ((drawn - low) / (high - low)).clamp(0.0, 1.0)
+        return result
