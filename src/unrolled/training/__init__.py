@@ -1,6 +1,6 @@
-"""Training and inference tools that import lightning, hydra, torchmetrics and datasets: the only room that may.
+"""Training tools: the only package that may import lightning, hydra, torchmetrics and datasets.
 
-Names load on first use, so that a mistake in a configuration is answered before torch is imported.
+Names load on first use, so that a mistake in a configuration is reported before torch is imported.
 """
 
 from unrolled.lazy import attach

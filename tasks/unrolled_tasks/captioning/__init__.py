@@ -1,4 +1,4 @@
-"""One-to-many: an image, and a sentence about it."""
+"""Captioning of images (one-to-many)."""
 
 from unrolled_tasks.captioning.data import CaptionBatch as CaptionBatch
 from unrolled_tasks.captioning.data import CaptionData as CaptionData

@@ -1,4 +1,4 @@
-"""Self-critical training: a sampled caption is made likelier as far as it beats what else the network writes."""
+"""Self-critical sequence training: REINFORCE on sampled captions, with other captions of the network as baseline."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,37 +15,37 @@ from unrolled.sequences import mask_from_lengths
 from unrolled.state import leaves, select
 from unrolled_tasks.captioning.scores import CiderD, sentence_bleu, tokens
 
-_END = "<end>"  # counts as a word, so that breaking off costs something
+_END = "<end>"  # counts as a word, so that an unfinished caption has a lower reward
 _CHUNKS = 4
 
 
 class CriticResult(NamedTuple):
-    """What a step of self-critical training gives."""
+    """Result of a step of self-critical training."""
 
-    loss: Tensor  # to be minimized; its gradient is the policy gradient per sampled token
-    reward: float  # mean of the samples
+    loss: Tensor  # its gradient is the policy gradient per sampled token
+    reward: float  # mean over the samples
 
 
 class SelfCritic:
-    """Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning", on CIDEr-D.
+    """Self-critical sequence training on CIDEr-D.
 
         ∇ = −(r(sampled) − b) ∇ log p(sampled)                      eq. 8
 
-    The reward is CIDEr-D with the document frequencies of the training references, the end of a text counted as a word,
-    plus `bleu` times the caption's own BLEU-4 (from 0 to 1, smoothed), which pays for length and for common words, too.
-    The baseline b is what the network writes greedily, as in that paper, or the mean reward of the image's other
-    samples (Luo 2020, "A Better Variant of Self-Critical Sequence Training"): less noise, and nothing more to write.
-    Samples, baseline and gradient are those of the decoder without dropout and without unknown words, so that all speak
-    of the same policy.
+    Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning". The reward is CIDEr-D with the document
+    frequencies of the training references, where the end of a text counts as a word, plus `bleu` times the caption's
+    smoothed BLEU-4 (from 0 to 1), which also rewards length and frequent words. The baseline b is the reward of the
+    greedy caption, as in that paper, or the mean reward of the image's other samples (Luo 2020, "A Better Variant of
+    Self-Critical Sequence Training"), which has less variance and needs no further caption. Samples, baseline and
+    gradient use the decoder without dropout and without the unknown word, so that all belong to the same policy.
 
     Args:
-        references: for each training image, its captions.
-        samples: drawn for each image.
+        references: the captions of each training image.
+        samples: number of samples for each image.
         baseline: "samples" or "greedy".
-        bleu: weight of BLEU-4 beside CIDEr-D.
+        bleu: weight of BLEU-4 in the reward.
 
     Raises:
-        ValueError: an unknown baseline, no sample, or a single one to be its own baseline, a weight below 0.
+        ValueError: an unknown baseline, too few samples, or a weight below 0.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class SelfCritic:
         if baseline not in ("samples", "greedy"):
             raise ValueError(f"baseline={baseline!r}: samples or greedy")
         if samples < (2 if baseline == "samples" else 1):
-            raise ValueError(f"samples={samples}: 1 or more with baseline=greedy, 2 or more without")
+            raise ValueError(f"samples={samples}: must be 2 or more, or 1 or more with baseline=greedy")
         if not 0 <= bleu < float("inf"):
-            raise ValueError(f"bleu={bleu}: the weight of BLEU-4 in the reward, 0 or more")
+            raise ValueError(f"bleu={bleu}: the weight of BLEU-4 in the reward must be 0 or more")
         self.samples, self.baseline, self.bleu = samples, baseline, bleu
         self._scorer = CiderD([_words(text) for text in several] for several in references)
 
@@ -74,15 +74,15 @@ class SelfCritic:
         codec: Codec,
         options: Search,
     ) -> CriticResult:
-        """One step.
+        """Samples captions and computes the loss of a step.
 
         Args:
-            decoder: that is to learn.
-            state: where it stands before the first token, a row for each image, with its graph.
-            memory: likewise.
-            references: of each image.
-            codec: of the captions.
-            options: whose max_extra bounds the captions.
+            decoder: the decoder to train.
+            state: its state before the first token, a row for each image, with the graph.
+            memory: its memory, likewise.
+            references: the captions of each image.
+            codec: the codec of the captions.
+            options: its max_extra is the maximum length of captions.
         """
         several = torch.arange(len(references), device=_device(state)).repeat_interleave(self.samples)
         states, memories = select(state, several), select(memory, several)
@@ -96,25 +96,28 @@ class SelfCritic:
         else:
             of_image = rewards.view(-1, self.samples)
             baseline = ((of_image.sum(1, keepdim=True) - of_image) / (self.samples - 1)).flatten()
-        # A caption that was cut off has no stop symbol that it could have chosen.
+        # A truncated caption has no stop symbol.
         lengths = (drawn.lengths + 1).clamp(max=drawn.tokens.shape[1])
         advantage = (rewards - baseline).to(drawn.log_probability)
         loss = drawn.log_probability.new_zeros(())
-        # A few captions are far longer than most: those of about one length are read together.
+        # A few captions are much longer than most: captions of similar length are computed together.
         for rows in lengths.argsort().chunk(_CHUNKS):
             tokens = drawn.tokens[rows, : int(lengths[rows].max())]
-            said = self._said(decoder, tokens, select(state, several[rows]), select(memory, several[rows]), codec)
+            of_rows = (select(state, several[rows]), select(memory, several[rows]))
+            log_probabilities = self._log_probabilities(decoder, tokens, *of_rows, codec)
             mask = mask_from_lengths(lengths[rows], tokens.shape[1])
-            loss = loss - (advantage[rows].unsqueeze(1) * said).masked_fill(~mask, 0.0).sum()
+            loss = loss - (advantage[rows].unsqueeze(1) * log_probabilities).masked_fill(~mask, 0.0).sum()
         decoder.train(mode)
         loss = loss / lengths.sum().clamp(min=1)
         return CriticResult(loss, float(rewards.mean()))
 
-    def _said(self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, codec: Codec) -> Tensor:
-        """Log probability of each of the tokens (batch, time), with its graph."""
+    def _log_probabilities(
+        self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, codec: Codec
+    ) -> Tensor:
+        """Returns the log probabilities of tokens (batch, time), with the graph."""
         start = torch.full_like(tokens[:, :1], codec.start)
         decoded = decoder(torch.cat([start, tokens[:, :-1]], dim=1), state, memory)
-        # Words that are never drawn are no part of the policy: left in, they would gain what is taken from the others.
+        # Words that are never sampled are not part of the policy: otherwise they would gain probability.
         logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(codec)).view_as(decoded.logits)
         return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
@@ -140,10 +143,10 @@ class SelfCritic:
             forbidden=_forbidden(codec),
         )
 
-    def _rewards(self, written: Generated, codec: Codec, references: Sequence[Sequence[str]]) -> Tensor:
-        rows = zip(written.tokens.tolist(), written.lengths.tolist(), references, strict=True)
+    def _rewards(self, generated: Generated, codec: Codec, references: Sequence[Sequence[str]]) -> Tensor:
+        rows = zip(generated.tokens.tolist(), generated.lengths.tolist(), references, strict=True)
         scores = [self._reward(codec.decode(ids[:length]), length < len(ids), several) for ids, length, several in rows]
-        return torch.tensor(scores, device=written.tokens.device)
+        return torch.tensor(scores, device=generated.tokens.device)
 
     def _reward(self, text: str, ended: bool, references: Sequence[str]) -> float:
         reward = self._scorer.score(_words(text, ended=ended), [_words(reference) for reference in references])

@@ -1,4 +1,4 @@
-"""Captioned images: from any source, captions encoded once, images read as they are needed or looked at once."""
+"""Captioned images: captions are encoded once, images are read when needed or replaced by cached features."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from unrolled.models.images.encoder import ImageEncoder
 from unrolled.processing.images import MAX_PIXELS, ImageTransform, read_image
 from unrolled.processing.text.captions import CaptionCodec
 from unrolled.processing.text.description import codec_from_dict
-from unrolled.training.console.terminal import shown
-from unrolled.training.data.arrays import Arrays, Pictures
+from unrolled.training.console.terminal import quoted_path
+from unrolled.training.data.arrays import Arrays, EncodedImages
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import Ints
-from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.seq2seq import (
     Examples,
     Seq2SeqData,
+    check_exactly_one,
     check_fractions,
+    describe_dropped,
     documents,
-    left_out,
-    only_one,
     teacher_forcing_batch,
 )
 from unrolled.training.data.tokens import Tokens
@@ -40,24 +40,24 @@ _UNITS = ("word", "subword", "character")
 
 
 class CaptionBatch(NamedTuple):
-    """Images, and texts about them: training takes captions one by one, scoring takes all that an image has."""
+    """Images and captions: single captions in training, all captions of an image for scoring."""
 
-    images: Tensor  # (sources, channels, height, width), or (sources, region, features) as a trunk saw them
-    rows: Tensor  # (batch,) which of the images each text is about
+    images: Tensor  # (sources, channels, height, width), or (sources, region, features) of a trunk
+    rows: Tensor  # (batch,) the index of each caption's image
     inputs: Tensor  # (batch, time) int64: the start symbol, then the caption
     targets: Tensor  # (batch, time) int64: the caption, then the stop symbol
     lengths: Tensor  # (batch,) tokens of the caption and its stop symbol
     examples: Tensor  # (sources,) numbers of the images within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
-    references: tuple[tuple[str, ...], ...] = ()  # all captions of each image, as they are encoded
-    places: tuple[str, ...] = ()  # where each image stands
+    references: tuple[tuple[str, ...], ...] = ()  # all captions of each image, as encoded
+    places: tuple[str, ...] = ()  # path or row of each image
 
 
 class _Prepared(NamedTuple):
     tokens: Tokens  # a document for each caption
-    owners: Ints  # (captions,) the image of each
-    first: Ints  # (images + 1,) where the captions of each image begin
-    pictures: Pictures
+    owners: Ints  # (captions,) the index of each caption's image
+    first: Ints  # (images + 1,) index of each image's first caption
+    pictures: EncodedImages
     captions: list[str]
     places: list[str]
 
@@ -65,41 +65,40 @@ class _Prepared(NamedTuple):
 class CaptionData(Seq2SeqData[CaptionBatch]):
     """Images with captions.
 
-    Exactly one of `glyphs`, `files`, `karpathy` and `dataset` says where they come from. The codec is made from the
-    training captions alone. Every image is read once when the data are prepared, so that an unreadable one shows before
-    training. Training captions longer than `max_length` tokens and training images without a caption are left out and
-    counted.
+    Give exactly one of `glyphs`, `files`, `karpathy` and `dataset`. The codec is fitted on the training captions alone.
+    Every image is read once during preparation, so that unreadable images are reported before training. Training
+    captions longer than `max_length` tokens and training images without a caption are dropped and counted.
 
     Args:
-        glyphs: training pictures of each character of matplotlib's fonts.
-        files: tables (.parquet, .jsonl, .csv, .tsv; paths, folders, patterns) whose rows hold or name an image.
+        glyphs: number of training images for each character of matplotlib's fonts.
+        files: tables (.parquet, .jsonl, .csv, .tsv; paths, folders, patterns) whose rows contain or name an image.
         validation_files: as `files`.
         test_files: as `files`.
         karpathy: a file such as dataset_coco.json, with the images in `images`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its splits.
-        image: column of the image; None finds the usual names.
-        captions: pattern of the columns with captions.
-        images: folder of the named image files; None: beside their table.
-        on_error: what to do with an unreadable image: "error", or "skip" it and count it.
-        max_pixels: a file with a larger picture is unreadable, without being decoded.
+        dataset_options: its options; `splits` gives the names of its splits.
+        image: column of the image; None for one of the usual names.
+        captions: pattern of the names of caption columns.
+        images: folder of named image files; None for the folder of their table.
+        on_error: "raise" an error for an unreadable image, or "skip" and count it.
+        max_pixels: maximum number of pixels; a larger image is unreadable and not decoded.
         transform: options of `unrolled.ImageTransform`.
-        features: "cached": the trunk looks at every image once, before training, and what it says is kept; "live": each
-            time.
-        horizontal_flip: training images are learned from as they are and, in the same epoch, mirrored.
-        unit: what is written: "word", "subword" or "character".
-        min_count: rarer words are unknown.
-        vocabulary_size: at most, of words and subwords.
-        clean: captions in lower case, without punctuation.
-        batch_tokens: captions × longest of a process's batch, padding included.
-        max_length: tokens of a training caption.
-        split_fractions: fractions for splits that have no images of their own.
-        codec_from: the codec of a trained network, with its transform, instead of one made from these data.
-        cache: folder for prepared data; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
-        seed: decides what is random.
+        features: "cached" to compute the trunk's features of every image once, before training; "live" to compute them
+            in every step.
+        horizontal_flip: add a mirrored copy of each training image to every epoch.
+        unit: the unit of a token: "word", "subword" or "character".
+        min_count: words with a smaller count are unknown.
+        vocabulary_size: maximum number of words or subwords.
+        clean: convert captions to lower case and remove punctuation.
+        batch_tokens: maximum of captions × longest caption of a process's batch, including padding.
+        max_length: maximum number of tokens of a training caption.
+        split_fractions: fractions for splits without their own images.
+        codec_from: the codec of a trained network, with its transform, instead of one fitted on these data.
+        cache: folder for prepared data; None for $UNROLLED_CACHE or ~/.cache/unrolled.
+        seed: seed of all random numbers.
 
     Raises:
-        DataError: no source or several, or options without sense.
+        DataError: no source or several, or invalid options.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        only_one("images", {"glyphs": glyphs, "files": files, "karpathy": karpathy, "dataset": dataset})
+        check_exactly_one("images", {"glyphs": glyphs, "files": files, "karpathy": karpathy, "dataset": dataset})
         if unit not in _UNITS or on_error not in ("raise", "skip") or features not in ("live", "cached"):
             raise DataError(
                 f"unit={unit!r} is one of {', '.join(_UNITS)}; on_error={on_error!r} is raise or skip; "
@@ -143,10 +142,10 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         ):
             raise DataError(
                 f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size}, "
-                f"min_count={min_count}, max_pixels={max_pixels} and glyphs are 1 or more"
+                f"min_count={min_count}, max_pixels={max_pixels} and glyphs={glyphs} must be 1 or more"
             )
         if karpathy is not None and images is None:
-            raise DataError("karpathy names files of images: say in which folder they lie by data.images")
+            raise DataError("karpathy names image files: give their folder with data.images")
         check_fractions(split_fractions)
         self._split_fractions = [float(share) for share in split_fractions]
         self._given_codec = None if codec_from is None else _caption_codec(codec_from)
@@ -159,7 +158,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             from unrolled_tasks.captioning.glyphs import GlyphSource
 
             self._source: Source = GlyphSource(glyphs, self._transform.size, split_fractions, seed)
-            self._split_fractions = [1.0, 0.0, 0.0]  # it deals characters to splits itself
+            self._split_fractions = [1.0, 0.0, 0.0]  # GlyphSource assigns characters to splits itself
         elif dataset is not None:
             self._source = HubSource(dataset, dataset_options or {}, image, captions)
         elif karpathy is not None:
@@ -184,35 +183,35 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
         self._codec: CaptionCodec | None = None
-        self._parts: dict[str, _Prepared] = {}
-        self._looked: dict[str, list[Arrays]] = {}  # what the trunk says of a split, and of the split mirrored
+        self._splits: dict[str, _Prepared] = {}
+        self._features: dict[str, list[Arrays]] = {}  # features of a split's images, and of the mirrored ones
         self._dropped: dict[str, int] = {}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = made_once(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
+        folder = get_or_create(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         for split in about["splits"]:
             counts = np.asarray(about["counts"][split], dtype=np.int64)
-            self._parts[split] = _Prepared(
+            self._splits[split] = _Prepared(
                 Tokens(folder / f"{split}.captions"),
                 np.repeat(np.arange(len(counts)), counts),
                 np.concatenate([[0], counts.cumsum()]),
-                Pictures(folder / f"{split}.images.arrow"),
+                EncodedImages(folder / f"{split}.images.arrow"),
                 about["texts"][split],
                 about["places"][split],
             )
         self._dropped = about["dropped"]
-        # The text is that of the cache, the image what this run asks for.
+        # The text codec comes from the cache, the transform from this run's options.
         self._codec = CaptionCodec(self._transform.to_dict(), codec_from_dict(about["codec"]))
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: with `features="cached"` the network's trunk looks at all images, once for all runs."""
+        """Prepares the data and, with `features="cached"`, computes the trunk's features of all images."""
         super().setup(stage)
-        if self.features == "cached" and not self._looked:
-            self._look()
+        if self.features == "cached" and not self._features:
+            self._compute_features()
 
     def sizes(self) -> dict[str, int]:
         return {"vocabulary": self.codec().size}
@@ -224,31 +223,31 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
 
     def splits(self) -> Sequence[str]:
         """See `SequenceData.splits`."""
-        return tuple(self._parts)
+        return tuple(self._splits)
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
         counts = ", ".join(
             f"{split} {counted(len(of.pictures), 'image')} with {counted(len(of.owners), 'caption')}"
-            for split, of in self._parts.items()
+            for split, of in self._splits.items()
         )
         return (
             f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
-            + ("; training images from both sides" if self.horizontal_flip else "")
-            + left_out(self._dropped)
+            + ("; training images with horizontal flips" if self.horizontal_flip else "")
+            + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
         )
 
     def fingerprint(self) -> str:
         """See `SequenceData.fingerprint`."""
-        if "train" not in self._parts:
+        if "train" not in self._splits:
             return ""
-        tokens = self._parts["train"].tokens
+        tokens = self._splits["train"].tokens
         return tokens.digest() + digest_in_folder(tokens.path.with_name("train.images.arrow"))
 
     def examples(self, split: str, *, scored: bool) -> Examples:
-        """The captions of a split; to be scored, its images, each with all its captions."""
-        of = self._parts[split]
+        """Returns the lengths of a split's captions or, for scoring, of its images with all their captions."""
+        of = self._splits[split]
         lengths = of.tokens.lengths + 1
         if not scored:
             lengths = np.tile(lengths, 2 if self.horizontal_flip else 1)
@@ -257,11 +256,11 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         return Examples((longest * np.diff(of.first))[:, None], np.diff(of.first))
 
     def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
-        """These captions and the images that they are about; to be scored, these images and all their captions.
+        """Builds a batch of captions and their images or, for scoring, of images and all their captions.
 
-        Captions and images beyond the last are the first ones again, mirrored.
+        Indices of captions and images after the last refer to the mirrored images, in the same order.
         """
-        of = self._parts[split]
+        of = self._splits[split]
         if scored:
             images = rows
             captions = np.concatenate([np.arange(*of.first[row : row + 2]) for row in rows.tolist()])
@@ -282,69 +281,69 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         )
 
     def example(self, folder: Path) -> str:
-        """The first scored image as the network sees it, in a file of its own."""
+        """Writes the first evaluated image after its transform to a file and returns the path."""
         path = folder / "example.png"
         self.picture(self.evaluated_split, 0).save(path)
-        return shown(path)
+        return quoted_path(path)
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
         return "data=captioned_images data.files=FILE 'data.split_fractions=[0,0,1]'"
 
     def references(self, split: str) -> list[list[str]]:
-        """All captions of each image of a split."""
-        of = self._parts[split]
+        """Returns all captions of each image of a split."""
+        of = self._splits[split]
         return [of.captions[begin:end] for begin, end in pairwise(of.first.tolist())]
 
     def picture(self, split: str, row: int) -> Any:
-        """What of an image the network sees, as a PIL image."""
-        one = self._parts[split].pictures[row]
+        """Returns an image after its transform, as a PIL image."""
+        one = self._splits[split].pictures[row]
         return self._transform.picture(read_image(one.source, one.path, max_pixels=self._max_pixels))
 
     def _images(self, split: str, views: Ints) -> Tensor:
-        """Images in ascending order; those beyond the last are the first ones mirrored."""
-        if split not in self._looked:
+        """Returns images, or their features, in ascending order; indices after the last are mirrored images."""
+        if split not in self._features:
             return self._read(split, views)
-        count = len(self._parts[split].pictures)
-        seen = [looked.read(views[views // count == way] % count) for way, looked in enumerate(self._looked[split])]
-        return torch.cat(seen)
+        count = len(self._splits[split].pictures)
+        files = enumerate(self._features[split])
+        return torch.cat([file.read(views[views // count == way] % count) for way, file in files])
 
     def _read(self, split: str, views: Ints) -> Tensor:
-        count = len(self._parts[split].pictures)
+        count = len(self._splits[split].pictures)
         images = [self._transform(self._readable(split, view % count)) for view in views.tolist()]
         return torch.stack([each.flip(-1) if view >= count else each for each, view in zip(images, views, strict=True)])
 
     def _readable(self, split: str, row: int) -> Any:
-        one = self._parts[split].pictures[row]
-        name = one.path or self._parts[split].places[row]
+        one = self._splits[split].pictures[row]
+        name = one.path or self._splits[split].places[row]
         return read_image(one.source, name, max_pixels=self._max_pixels)
 
-    def _look(self) -> None:
-        """Lets the trunk of the network that is about to run look at all images."""
+    def _compute_features(self) -> None:
+        """Computes the features of the network's trunk for all images, unless they are in the cache."""
         encoder = getattr(self.network, "encoder", None)
         if not isinstance(encoder, ImageEncoder):
             raise DataError(
-                "features=cached keeps the features of an ImageEncoder's trunk: the network has to have one, and "
-                "task.attach(data) has to come before Trainer.fit"
+                "features=cached needs a network with an ImageEncoder, and a call of task.attach(data) before "
+                "Trainer.fit"
             )
         about = {
             "transform": self._transform.to_dict(),
             "images": self._source.fingerprint(),
-            # Which images there are, not how captions are spelled: a second stage has the first one's vocabulary.
-            "places": {split: of.places for split, of in self._parts.items()},
+            # The images, but not the tokens of captions: a second stage may have another vocabulary.
+            "places": {split: of.places for split, of in self._splits.items()},
         }
         device = torch.device("cpu") if self._attached is None else self._attached.strategy.root_device
-        views = {split: (np.arange(len(of.pictures)), partial(self._read, split)) for split, of in self._parts.items()}
+        views = {split: (np.arange(len(of.pictures)), partial(self._read, split)) for split, of in self._splits.items()}
         found = cached_features(self._cache, encoder, views, about, device)
-        self._looked = {split: [features] for split, features in found.items()}
+        self._features = {split: [features] for split, features in found.items()}
         if self.horizontal_flip and "train" in views:
             rows, read = views["train"]
             found = cached_features(self._cache, encoder, {"train": (rows + len(rows), read)}, about, device)
-            self._looked["train"].append(found["train"])
+            self._features["train"].append(found["train"])
 
 
 def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:
     codec = codec_from_dict(plain)
     if not isinstance(codec, CaptionCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a captioner has a CaptionCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; captioning needs a CaptionCodec")
     return codec

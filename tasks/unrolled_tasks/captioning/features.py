@@ -1,4 +1,4 @@
-"""What a trunk that never learns says of images: looked at once, kept in a file that all runs share."""
+"""Cache of the features of a frozen trunk, shared by all runs."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from unrolled.models.images.encoder import ImageEncoder, trunk_hash
-from unrolled.training.console.terminal import waiting
+from unrolled.training.console.terminal import track_progress
 from unrolled.training.data.arrays import Arrays, write_arrays
 from unrolled.training.data.buckets import Ints
-from unrolled.training.data.cache import made_once
+from unrolled.training.data.cache import get_or_create
 
 _log = logging.getLogger(__name__)
-_LOOKED = 32  # images that a trunk looks at together
+_BATCH_SIZE = 32
 
-Images = Callable[[Ints], Tensor]  # numbers of images to (images, channels, height, width)
+Images = Callable[[Ints], Tensor]  # indices of images -> (images, channels, height, width)
 
 
 def cached_features(
@@ -29,14 +29,14 @@ def cached_features(
     about: Mapping[str, Any],
     device: torch.device,
 ) -> dict[str, Arrays]:
-    """What the encoder's trunk says of each split's images, from the cache if any run has asked before.
+    """Returns the trunk's features of each split's images; computes them unless they are in the cache.
 
     Args:
         cache: folder of all prepared data.
-        encoder: whose trunk looks.
-        splits: of each its name, the numbers of its images, and how they are read.
-        about: which images they are and how they are shown; with the trunk's hash it makes the name of the folder.
-        device: where the trunk looks.
+        encoder: the encoder with the trunk.
+        splits: for each split, the indices of its images and a function that reads them.
+        about: description of the images and their transform; part of the cache key, with the trunk's hash.
+        device: device of the computation.
     """
     numbers = {split: [int(rows[0]), len(rows)] if len(rows) else [] for split, (rows, _) in splits.items()}
     described = {"trunk": trunk_hash(encoder.trunk), "numbers": numbers, **about}
@@ -46,12 +46,15 @@ def cached_features(
         encoder.trunk.to(device)
         for split, (rows, read) in splits.items():
             _log.info(
-                "%s looks at %s images of the %s split, once", type(encoder.trunk).__name__, f"{len(rows):,}", split
+                "%s computes features of %s images of the %s split",
+                type(encoder.trunk).__name__,
+                f"{len(rows):,}",
+                split,
             )
             write_arrays(folder / f"{split}.arrow", _seen(encoder, rows, read, device))
         (folder / "about.json").write_text(json.dumps(described), encoding="utf-8")
 
-    folder = made_once(cache / f"features-{name}", make)
+    folder = get_or_create(cache / f"features-{name}", make)
     return {split: Arrays(folder / f"{split}.arrow") for split in splits}
 
 
@@ -59,6 +62,6 @@ def _seen(encoder: ImageEncoder, rows: Ints, read: Images, device: torch.device)
     mode = encoder.training
     encoder.eval()
     with torch.no_grad():
-        for start in waiting(range(0, len(rows), _LOOKED), "images looked at"):
-            yield from encoder.look(read(rows[start : start + _LOOKED]).to(device)).cpu()
+        for start in track_progress(range(0, len(rows), _BATCH_SIZE), "image features"):
+            yield from encoder.look(read(rows[start : start + _BATCH_SIZE]).to(device)).cpu()
     encoder.train(mode)

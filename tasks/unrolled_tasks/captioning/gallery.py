@@ -1,4 +1,4 @@
-"""A page with images, what was written about them, and what should have been: one HTML file that needs no other."""
+"""A self-contained HTML page with images, generated captions and references."""
 
 import base64
 import html
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unrolled.training.console.outputs import write_text
-from unrolled.training.tasks.seq2seq import Written
+from unrolled.training.tasks.seq2seq import GeneratedText
 from unrolled.wording import counted
 from unrolled_tasks.captioning.data import CaptionData
 from unrolled_tasks.captioning.scores import caption_scores, corpus_scores
 
-_SIDE = 160  # pixels of a picture on the page
+_SIDE = 160  # maximum side of an image on the page, in pixels
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; padding: 0 1rem;
@@ -34,20 +34,20 @@ ul { margin: 0; padding: 0 0 0 1rem; color: #555; font-size: .86rem } li { margi
 """
 
 
-def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, split: str, most: int) -> None:
-    """The page: the worst captions by CIDEr-D first, `most` of them evenly over all ranks.
+def write_gallery(path: Path, generated: Sequence[GeneratedText], data: CaptionData, split: str, most: int) -> None:
+    """Writes the page: captions in order of increasing CIDEr-D, at most `most` of them, evenly spaced in that order.
 
     Args:
-        path: the file.
-        written: all texts of the split.
-        data: that they are about.
-        split: of the data.
-        most: images on the page.
+        path: path of the page.
+        generated: all captions of the split.
+        data: the data of the images.
+        split: name of the split.
+        most: maximum number of images on the page.
     """
-    ranked = sorted(zip(caption_scores(written), written, strict=True), key=lambda pair: (pair[0], pair[1].example))
+    ranked = sorted(zip(caption_scores(generated), generated, strict=True), key=lambda pair: (pair[0], pair[1].example))
     step = max(1, -(-len(ranked) // most))
     shown = ranked[::step]
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in corpus_scores(written).items() if "un" not in name)
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in corpus_scores(generated).items() if "un" not in name)
     head = f"{len(shown)} of {counted(len(ranked), 'image')} of the {split} split, worst first by CIDEr-D"
     figures = "\n".join(_figure(score, item, data, split) for score, item in shown)
     page = (
@@ -59,7 +59,7 @@ def write_gallery(path: Path, written: Sequence[Written], data: CaptionData, spl
     write_text(path, page)
 
 
-def _figure(score: float, item: Written, data: CaptionData, split: str) -> str:
+def _figure(score: float, item: GeneratedText, data: CaptionData, split: str) -> str:
     image = data.picture(split, item.example)
     image.thumbnail((_SIDE, _SIDE))
     content = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Pictures that need no download: characters in the fonts that matplotlib ships, named as Unicode names them."""
+"""Images without a download: characters of matplotlib's fonts, with their Unicode names as captions."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unrolled.training.data.arrays import Picture
+from unrolled.training.data.arrays import EncodedImage
 from unrolled.training.data.base import SPLITS
-from unrolled.training.data.seq2seq import share_of
-from unrolled_tasks.captioning.sources import Captioned, Source
+from unrolled.training.data.seq2seq import split_of_name
+from unrolled_tasks.captioning.sources import CaptionedImage, Source
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 _SERIFS = ("", "-Bold", "-Italic", "-BoldItalic")
@@ -22,23 +22,23 @@ FACES = (
     *(f"DejaVuSerif{style}" for style in _SERIFS),
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 )
-_SIZES = (0.62, 0.7, 0.78)  # heights of the em square, as shares of the picture
-_LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that spell a number instead of what is seen
+_SIZES = (0.62, 0.7, 0.78)  # heights of the em square, as fractions of the image
+_LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that contain a number instead of a description
 
 
 class GlyphSource(Source):
     """Characters and their official names: "LATIN SMALL LETTER E WITH ACUTE", "LEFTWARDS ARROW WITH TAIL".
 
-    Characters that look the same are one, with several names: the Latin, the Greek and the Cyrillic A. The splits are
-    split by what characters look like, so that the name of an unseen one has to be composed from what is seen. Training
-    characters are drawn in several faces (weights, slants, serifs) and sizes, each a picture of its own; those that are
-    scored once, upright in DejaVu Sans at the middle size where it has them, else in the first face that has.
+    Characters that look the same are one character with several names, such as the Latin, Greek and Cyrillic A. Splits
+    differ in these shapes, so that the name of an unseen character has to be composed from its parts. Training
+    characters are drawn in several faces (weights, slants, serifs) and sizes, each as an image. Characters for scoring
+    are drawn once, at the middle size, upright in DejaVu Sans or else in the first face that has them.
 
     Args:
-        count: training pictures of each character at most.
-        size: pixels of a side.
-        split_fractions: shares of the characters for training, validation and test.
-        seed: decides which faces and sizes are drawn.
+        count: maximum number of training images of each character.
+        size: side of an image in pixels.
+        split_fractions: fractions of the characters for training, validation and test.
+        seed: seed of the choice of faces and sizes.
     """
 
     def __init__(self, count: int, size: int, split_fractions: Sequence[float], seed: int) -> None:
@@ -55,24 +55,24 @@ class GlyphSource(Source):
         import matplotlib
 
         return {
-            "version": 3,  # raise it when the same options lead to other pictures or names
+            "version": 3,  # increase it when the same options give other images or names
             "options": [self._count, self._size, self._split_fractions, self._seed],
             "versions": [matplotlib.__version__, unicodedata.unidata_version],
         }
 
-    def images(self, split: str) -> Iterator[Captioned]:
+    def images(self, split: str) -> Iterator[CaptionedImage]:
         for codes, faces in self._shapes:
             names = tuple(unicodedata.name(chr(code)) for code in codes)
-            if share_of(names[0], self._split_fractions) != split:
+            if split_of_name(names[0], self._split_fractions) != split:
                 continue
             drawings = self._drawings(codes[0], faces) if split == "train" else [(faces[0], _SIZES[1])]
             for number, (face, size) in enumerate(drawings):
-                picture = Picture(self._draw(codes[0], face, size), "")
-                yield Captioned(picture, names, f"U+{codes[0]:04X} {number}")
+                picture = EncodedImage(self._draw(codes[0], face, size), "")
+                yield CaptionedImage(picture, names, f"U+{codes[0]:04X} {number}")
 
     @cached_property
     def _shapes(self) -> list[tuple[list[int], list[str]]]:
-        """Code points that look the same, with the faces of the first."""
+        """Groups of code points that look the same, with the faces of the first."""
         alike: dict[bytes, tuple[list[int], list[str]]] = {}
         for code, faces in self._characters:
             alike.setdefault(self._draw(code, faces[0], _SIZES[1]), ([], faces))[0].append(code)
@@ -80,7 +80,7 @@ class GlyphSource(Source):
 
     @cached_property
     def _characters(self) -> list[tuple[int, list[str]]]:
-        """Code points that a face can draw and that have a name, with their faces, the plain one first."""
+        """Code points with a name, and the faces that contain them, the plain face first."""
         from matplotlib.ft2font import FT2Font
 
         drawable: dict[int, list[str]] = {}
@@ -88,10 +88,10 @@ class GlyphSource(Source):
             font = FT2Font(str(_folder() / f"{face}.ttf"))
             for code in font.get_charmap():
                 drawable.setdefault(code, []).append(face)
-        return [(code, faces) for code, faces in sorted(drawable.items()) if _is_told_by_its_shape(chr(code))]
+        return [(code, faces) for code, faces in sorted(drawable.items()) if _is_named_by_shape(chr(code))]
 
     def _drawings(self, code: int, faces: Sequence[str]) -> list[tuple[str, float]]:
-        """Faces and sizes, each face before any comes twice."""
+        """Returns pairs of face and size; every face occurs once before any occurs twice."""
         start = (code * 7 + self._seed) % len(faces)
         turned = [*faces[start:], *faces[:start]]
         every = [
@@ -100,17 +100,17 @@ class GlyphSource(Source):
         return every[: self._count]
 
     def _draw(self, code: int, face: str, share: float) -> bytes:
-        """A PNG, black on white, the baseline always at the same height."""
+        """Returns a PNG image, black on white, with the baseline at a fixed height."""
         character = chr(code)
-        pixels = self._size * 4  # drawn large and made small: the thinnest stroke leaves a trace
+        pixels = self._size * 4  # drawn large and scaled down, so that thin strokes remain visible
         image = Image.new("L", (pixels, pixels), 255)
         font = _font(face, round(pixels * share))
         left, _, right, _ = font.getbbox(character, anchor="ls")
         place = ((pixels - left - right) / 2, pixels * 0.74)
         ImageDraw.Draw(image).text(place, character, fill=0, font=font, anchor="ls")
-        written = BytesIO()
-        image.resize((self._size, self._size), Image.Resampling.BOX).save(written, "PNG")
-        return written.getvalue()
+        encoded = BytesIO()
+        image.resize((self._size, self._size), Image.Resampling.BOX).save(encoded, "PNG")
+        return encoded.getvalue()
 
 
 @cache
@@ -124,9 +124,9 @@ def _folder() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
-def _is_told_by_its_shape(character: str) -> bool:
+def _is_named_by_shape(character: str) -> bool:
     name = unicodedata.name(character, "")
-    styled = unicodedata.decomposition(character).startswith("<font>")  # "MATHEMATICAL BOLD A": what a face is, too
+    styled = unicodedata.decomposition(character).startswith("<font>")  # "MATHEMATICAL BOLD A" looks like a bold face
     return (
         bool(name) and not name.startswith(_LEFT_OUT) and unicodedata.category(character)[0] not in "CZM" and not styled
     )

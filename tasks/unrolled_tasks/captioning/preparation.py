@@ -1,4 +1,4 @@
-"""Captions encoded and images read once, before training, into a folder of the cache."""
+"""Preparation of captioned images: encoded captions and checked images in a folder of the cache."""
 
 import hashlib
 import json
@@ -10,24 +10,24 @@ from typing import Any, NamedTuple
 from unrolled.processing.images import ImageError, read_image
 from unrolled.processing.text.base import Codec
 from unrolled.processing.text.captions import CaptionCodec
-from unrolled.training.data.arrays import write_pictures
+from unrolled.training.data.arrays import write_encoded_images
 from unrolled.training.data.base import DataError
-from unrolled.training.data.seq2seq import left_out, split_examples, trained_codec
+from unrolled.training.data.seq2seq import describe_dropped, split_examples, train_codec
 from unrolled.training.data.tokens import write_tokens
 from unrolled_tasks.captioning.scores import tokens as clean
-from unrolled_tasks.captioning.sources import Captioned, Source
+from unrolled_tasks.captioning.sources import CaptionedImage, Source
 
 _log = logging.getLogger(__name__)
-_VERSION = 3  # raise it when the same options lead to other tokens
+_VERSION = 3  # increase it when the same options give other tokens
 _CODING = ("unit", "min_count", "vocabulary_size", "clean", "max_length", "on_error", "max_pixels")
 
 
 class Preparation(NamedTuple):
-    """From a source of captioned images to tokens and images on the disk; `CaptionData` says what the options are."""
+    """Encodes captions and stores images on disk; see `CaptionData` for the options."""
 
     source: Source
-    split_fractions: Sequence[float]  # for splits without images of their own
-    given: CaptionCodec | None  # instead of one made from the training captions
+    split_fractions: Sequence[float]  # for splits without their own images
+    given: CaptionCodec | None  # instead of one fitted on the training captions
     unit: str
     min_count: int
     vocabulary_size: int
@@ -37,7 +37,7 @@ class Preparation(NamedTuple):
     max_pixels: int
 
     def key(self) -> str:
-        """Differs whenever the captions' tokens or the images do."""
+        """Returns a hash that differs whenever the captions' tokens or the images do."""
         about = {
             "version": _VERSION,
             "source": type(self.source).__name__,
@@ -49,7 +49,7 @@ class Preparation(NamedTuple):
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def encode(self, folder: Path) -> None:
-        """Writes about.json, and for each split its captions as tokens and its images.
+        """Writes about.json and, for each split, the tokens of its captions and its images.
 
         Raises:
             DataError: an image without a caption or that cannot be read, no training image left, too few symbols.
@@ -62,12 +62,12 @@ class Preparation(NamedTuple):
         about: dict[str, Any] = {"splits": [], "counts": {}, "texts": {}, "places": {}}
         for split, images in splits.items():
             if split == "train":
-                images = _shortened(images, codec, self.max_length, dropped)
+                images = _drop_long_captions(images, codec, self.max_length, dropped)
                 if not images:
-                    raise DataError(f"no training image is left{left_out(dropped)}")
+                    raise DataError(f"no training image is left{describe_dropped(dropped)}")
             texts = [text for one in images for text in one.captions]
             write_tokens(folder / f"{split}.captions", codec, texts)
-            write_pictures(folder / f"{split}.images.arrow", (one.picture for one in images))
+            write_encoded_images(folder / f"{split}.images.arrow", (one.picture for one in images))
             about["splits"].append(split)
             about["counts"][split] = [len(one.captions) for one in images]
             about["texts"][split] = texts
@@ -75,46 +75,48 @@ class Preparation(NamedTuple):
         about |= {"dropped": dropped, "codec": codec.to_dict()}
         (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def _checked(self, split: str, dropped: dict[str, int]) -> list[Captioned]:
-        """The readable images of a split that have captions, which are cleaned where asked for."""
-        kept: list[Captioned] = []
+    def _checked(self, split: str, dropped: dict[str, int]) -> list[CaptionedImage]:
+        """Returns the readable images of a split that have captions, with cleaned captions if `clean` is set."""
+        usable: list[CaptionedImage] = []
         for one in self.source.images(split):
             texts = tuple(filter(None, map(self._clean, one.captions)))
             if not texts:
                 if split != "train":
-                    raise DataError(f"{one.place}: an image of the {split} split without a caption; take it out")
+                    raise DataError(f"{one.place}: an image of the {split} split has no caption; remove it")
                 dropped["images without a caption"] += 1
                 continue
             try:
                 read_image(one.picture.source, one.picture.path or one.place, max_pixels=self.max_pixels)
             except ImageError as error:
                 if self.on_error == "raise":
-                    raise DataError(f"{one.place}: {error}. Mend it, or leave such out: data.on_error=skip") from error
-                _log.warning("left out: %s", error)
+                    raise DataError(f"{one.place}: {error}. Fix it, or skip such images: data.on_error=skip") from error
+                _log.warning("skipped: %s", error)
                 dropped["unreadable images"] += 1
                 continue
-            kept.append(one._replace(captions=texts))
-        return kept
+            usable.append(one._replace(captions=texts))
+        return usable
 
     def _clean(self, text: str) -> str:
         return " ".join(clean(text)) if self.clean else text
 
-    def _trained(self, images: Sequence[Captioned]) -> Codec:
+    def _trained(self, images: Sequence[CaptionedImage]) -> Codec:
         texts = [text for one in images for text in one.captions]
         unit = "spaced" if self.unit == "word" else self.unit
         try:
             size, least = self.vocabulary_size, self.min_count
-            return trained_codec(texts, unit, size=size, min_count=least)
+            return train_codec(texts, unit, size=size, min_count=least)
         except ValueError as error:
             raise DataError(f"training captions: {error}") from error
 
 
-def _shortened(images: Sequence[Captioned], codec: Codec, max_length: int, dropped: dict[str, int]) -> list[Captioned]:
-    """Images with those of their captions that are short enough, and none without any."""
-    kept: list[Captioned] = []
+def _drop_long_captions(
+    images: Sequence[CaptionedImage], codec: Codec, max_length: int, dropped: dict[str, int]
+) -> list[CaptionedImage]:
+    """Removes captions of more than `max_length` tokens, and images without a remaining caption."""
+    usable: list[CaptionedImage] = []
     for one in images:
         short = tuple(text for text in one.captions if len(codec.encode(text)) <= max_length)
         dropped["long captions"] += len(one.captions) - len(short)
         if short:
-            kept.append(one._replace(captions=short))
-    return kept
+            usable.append(one._replace(captions=short))
+    return usable

@@ -1,7 +1,7 @@
-"""Scores of captions: BLEU, ROUGE-L and CIDEr-D with several references, in plain Python, without Java.
+"""Metrics of captions with several references: BLEU, ROUGE-L and CIDEr-D, without Java.
 
-All are computed on `tokens`, so that they depend on no tokenizer of elsewhere. METEOR and SPICE are left to outside
-tools: written.txt holds a caption a line.
+All are computed on the words of `tokens`. For METEOR and SPICE, which need other tools, written.txt contains one
+caption per line.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from unrolled.training.tasks.seq2seq import Written
+from unrolled.training.tasks.seq2seq import GeneratedText
 
 try:
     from sacrebleu.metrics.bleu import BLEU
@@ -18,9 +18,9 @@ except ModuleNotFoundError:
 
 _SENTENCE_BLEU = BLEU(tokenize="none", smooth_method="exp", effective_order=True)
 _WORD = re.compile(r"\w+(?:-\w+)*|'\w+")
-_ORDER = 4  # the longest n-grams that count
-_SIGMA = 6.0  # CIDEr-D's tolerance for lengths
-_BETA = 1.2  # ROUGE-L's weight of recall
+_ORDER = 4  # maximum n of n-grams
+_SIGMA = 6.0  # of CIDEr-D's length penalty
+_BETA = 1.2  # of ROUGE-L's F score
 
 NGrams = list[dict[tuple[str, ...], float]]  # for n = 1 … 4
 
@@ -28,35 +28,35 @@ TOKENIZATION = r"lower case, words \w+(-\w+)* and '\w+, all other signs left out
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a caption in lower case, without punctuation: "A man's t-shirt." -> a man 's t-shirt."""
+    """Returns the words of a caption in lower case, without punctuation: "A man's t-shirt." -> a man 's t-shirt."""
     return _WORD.findall(text.lower())
 
 
-def corpus_scores(written: Sequence[Written]) -> dict[str, float]:
-    """BLEU-1 to 4 with and without the brevity penalty, ROUGE-L, and the share of exact matches in percent; CIDEr-D.
+def corpus_scores(generated: Sequence[GeneratedText]) -> dict[str, float]:
+    """Computes BLEU-1 to 4 with and without the brevity penalty, ROUGE-L and exact matches in percent, and CIDEr-D.
 
-    BLEU is that of the whole corpus, against the reference nearest in length, without smoothing. CIDEr-D's document
-    frequencies are those of these references, and it is given as the mean of 10 times a cosine, as its paper does.
+    BLEU is computed over the whole corpus, with the reference of the nearest length, without smoothing. CIDEr-D uses
+    the document frequencies of these references. Its scale is 10 times a cosine similarity, as in its paper.
     """
-    if not written:
+    if not generated:
         return {}
-    texts = [tokens(item.text) for item in written]
-    references = [[tokens(reference) for reference in item.references] for item in written]
+    texts = [tokens(item.text) for item in generated]
+    references = [[tokens(reference) for reference in item.references] for item in generated]
     numbers = bleu(texts, references)
     numbers["rouge_l"] = 100.0 * sum(map(rouge_l, texts, references)) / len(texts)
-    numbers["cider_d"] = sum(caption_scores(written)) / len(texts)
+    numbers["cider_d"] = sum(caption_scores(generated)) / len(texts)
     exact = sum(text in several for text, several in zip(texts, references, strict=True))
     return {**numbers, "exact": 100.0 * exact / len(texts)}
 
 
-def caption_scores(written: Sequence[Written]) -> list[float]:
-    """CIDEr-D of each text, from 0 to 10."""
-    references = [[tokens(reference) for reference in item.references] for item in written]
-    return list(map(CiderD(references).score, [tokens(item.text) for item in written], references))
+def caption_scores(generated: Sequence[GeneratedText]) -> list[float]:
+    """Returns the CIDEr-D of each text, from 0 to 10."""
+    references = [[tokens(reference) for reference in item.references] for item in generated]
+    return list(map(CiderD(references).score, [tokens(item.text) for item in generated], references))
 
 
 def bleu(texts: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> dict[str, float]:
-    """`bleu1` to `bleu4` in percent; `bleu1_unpenalised` to `bleu4_unpenalised` without the brevity penalty."""
+    """Returns `bleu1` to `bleu4` in percent, and `bleu1_unpenalised` to `bleu4_unpenalised` without brevity penalty."""
     lines = [" ".join(text) for text in texts]
     columns = [
         [" ".join(several[min(index, len(several) - 1)]) for several in references]
@@ -64,7 +64,7 @@ def bleu(texts: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[
     ]
     numbers: dict[str, float] = {}
     for order in range(1, _ORDER + 1):
-        # The words are those of `tokens` already, so no tokenizer comes between.
+        # The text is already tokenized by `tokens`.
         metric = BLEU(tokenize="none", smooth_method="none", max_ngram_order=order, force=True)
         found = metric.corpus_score(lines, columns)
         numbers[f"bleu{order}"] = found.score
@@ -73,12 +73,12 @@ def bleu(texts: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[
 
 
 def sentence_bleu(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU-4 of one text from 0 to 1, with the brevity penalty, so smoothed that it is seldom 0 (sacrebleu's "exp")."""
+    """Returns the smoothed BLEU-4 of one text from 0 to 1, with the brevity penalty (sacrebleu's "exp" smoothing)."""
     return _SENTENCE_BLEU.sentence_score(" ".join(text), [" ".join(reference) for reference in references]).score / 100
 
 
 def rouge_l(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """ROUGE-L from 0 to 1: F with β = 1.2 of the best precision and the best recall (Lin 2004, as in coco-caption)."""
+    """Returns ROUGE-L from 0 to 1: F score (β = 1.2) of the best precision and recall (Lin 2004; coco-caption)."""
     common = [_longest_common(text, reference) for reference in references]
     precision = max(length / len(text) if text else 0.0 for length in common)
     recall = max(length / len(r) if r else 0.0 for length, r in zip(common, references, strict=True))
@@ -88,7 +88,7 @@ def rouge_l(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
+    """Returns the length of the longest common subsequence."""
     row = [0] * (len(other) + 1)
     for word in one:
         before = 0
@@ -104,12 +104,12 @@ class CiderD:
 
         CIDEr-D_n = 10/m Σ_j exp(−(l(c) − l(s_j))² / 2σ²) · min(g(c), g(s_j)) · g(s_j) / (‖g(c)‖ ‖g(s_j)‖)
 
-    with σ = 6, g the n-grams weighed by tf-idf, and the mean over n = 1 … 4. An n-gram's document frequency is the
-    number of images with it in any reference. Words count as they stand, without stemming. As in the authors' code,
-    lengths are those of the tf of bigrams, and tf is a count.
+    with σ = 6, tf-idf vectors g of n-grams, and the mean over n = 1 … 4. An n-gram's document frequency is the number
+    of images with it in any reference. Words are not stemmed. As in the authors' code, lengths are numbers of bigrams,
+    and tf is a count.
 
     Args:
-        references: for each image of the corpus, its references as words: what is frequent is decided here.
+        references: the references of each image as words, from which the document frequencies are computed.
     """
 
     def __init__(self, references: Iterable[Sequence[Sequence[str]]]) -> None:
@@ -122,12 +122,12 @@ class CiderD:
         self._prepared: dict[tuple[str, ...], tuple[NGrams, list[float], int]] = {}
 
     def score(self, text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """The score of one text, from 0 to 10."""
+        """Returns the score of one text, from 0 to 10."""
         hypothesis = self._vectors(text)
-        similarities = [self._similarity(hypothesis, self._remembered(tuple(reference))) for reference in references]
+        similarities = [self._similarity(hypothesis, self._cached_vectors(tuple(r))) for r in references]
         return 10.0 * sum(similarities) / max(len(similarities), 1)
 
-    def _remembered(self, reference: tuple[str, ...]) -> tuple[NGrams, list[float], int]:
+    def _cached_vectors(self, reference: tuple[str, ...]) -> tuple[NGrams, list[float], int]:
         if reference not in self._prepared:
             self._prepared[reference] = self._vectors(reference)
         return self._prepared[reference]
@@ -153,26 +153,27 @@ class CiderD:
 
 
 def _counts(words: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """All n-grams of 1 to 4 words."""
+    """Counts the n-grams of 1 to 4 words."""
     words = tuple(words)
     return Counter(words[i : i + n] for n in range(1, _ORDER + 1) for i in range(len(words) - n + 1))
 
 
-def by_word(written: Sequence[Written], most: int = 100) -> list[tuple[str, int, float, float]]:
-    """(word, references with it, recall, precision in percent) for the most frequent words of the references.
+def by_word(generated: Sequence[GeneratedText], most: int = 100) -> list[tuple[str, int, float, float]]:
+    """Returns (word, images, recall, precision in percent) for the most frequent words of the references.
 
-    A word is found where the text about the same image has it too; a text is right to have it where any reference has.
+    A word of an image's references counts as recalled if the generated text contains it. A generated word counts as
+    precise if any reference of the image contains it.
     """
-    wanted: Counter[str] = Counter()
-    said: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
     both: Counter[str] = Counter()
-    for item in written:
-        there = {word for reference in item.references for word in tokens(reference)}
-        mine = set(tokens(item.text))
-        wanted.update(there)
-        said.update(mine)
-        both.update(there & mine)
+    for item in generated:
+        in_references = {word for reference in item.references for word in tokens(reference)}
+        in_text = set(tokens(item.text))
+        expected.update(in_references)
+        predicted.update(in_text)
+        both.update(in_references & in_text)
     return [
-        (word, count, 100.0 * both[word] / count, 100.0 * both[word] / said[word] if said[word] else 0.0)
-        for word, count in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
+        (word, count, 100.0 * both[word] / count, 100.0 * both[word] / predicted[word] if predicted[word] else 0.0)
+        for word, count in sorted(expected.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
     ]

@@ -1,4 +1,4 @@
-"""Where captioned images come from: glyphs, tables beside image files, Parquet, Karpathy's splits, sets of the hub."""
+"""Sources of captioned images: glyphs, tables beside image files, Parquet, Karpathy's splits, data sets of the hub."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -8,59 +8,59 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.training.data.arrays import Picture
+from unrolled.training.data.arrays import EncodedImage
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import find_files, is_there, nearest, read_text, stamps
+from unrolled.training.data.files import did_you_mean, find_files, is_accessible_file, read_text, stamps
 from unrolled.training.data.hub import HubSplits
-from unrolled.training.data.tables import TABLES, parsed_json, read_table, single_spaced
+from unrolled.training.data.tables import TABLES, normalize_whitespace, parse_json, read_table
 
 Patterns = str | Sequence[str]
-_PATHS = ("image", "file_name", "filename", "path")  # columns that hold an image or name its file
+_PATHS = ("image", "file_name", "filename", "path")  # columns that contain an image or name its file
 _KARPATHY = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
-class Captioned(NamedTuple):
-    """An image and what people say of it.
+class CaptionedImage(NamedTuple):
+    """An image and its captions.
 
     Attributes:
         picture: the bytes of a file, or its path.
-        captions: single-spaced, none empty.
-        place: where it stands, for messages and pages.
+        captions: nonempty captions with normalized whitespace.
+        place: path or row, for messages and pages.
     """
 
-    picture: Picture
+    picture: EncodedImage
     captions: tuple[str, ...]
     place: str
 
 
 class Source(ABC):
-    """Captioned images for training, and maybe others for validation and test."""
+    """Captioned images for training, and optionally for validation and test."""
 
     @property
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits with images of their own: "train" and any other of SPLITS."""
+        """The splits with their own images: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that differ whenever the images or their captions do."""
+        """Returns plain data that differ whenever the images or their captions do."""
 
     @abstractmethod
-    def images(self, split: str) -> Iterator[Captioned]:
-        """A split's images, in a fixed order."""
+    def images(self, split: str) -> Iterator[CaptionedImage]:
+        """Yields a split's images, in a fixed order."""
 
 
 class TableSource(Source):
-    """Files with an image in each row: Parquet that holds it, or a table that names its file.
+    """Tables with an image in each row: Parquet with the image, or a table with the path of its file.
 
-    A folder with images and a metadata.jsonl (an imagefolder, as the library `datasets` calls it) is such a table; what
-    it doesn't name is an image without a caption. Rows that name the same file are one image with several captions.
+    A folder with images and a metadata.jsonl (an imagefolder of the library `datasets`) is such a table; files that it
+    doesn't name are images without a caption. Rows with the same file are one image with several captions.
 
     Args:
         files: for each split, paths, folders or glob patterns, one or several.
-        image: the column of the image; None finds image, file_name, filename or path.
-        captions: pattern of the columns that hold captions, each a text or a list of texts.
-        folder: where named files lie; None: beside their table.
+        image: the column of the image; None for image, file_name, filename or path.
+        captions: pattern of the names of caption columns, each with a text or a list of texts.
+        folder: folder of named files; None for the folder of their table.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TableSource(Source):
         files = ", ".join(str(patterns) for patterns in self._files.values())
         first = next((row for path in self._paths("train") for _, row in read_table(path)), {})
         columns = caption_columns(first, self._columns[1])
-        # Of several, one may be no caption but match the pattern, such as caption_id.
+        # Printed, since a column such as caption_id may match the pattern by mistake.
         return f"{files} (captions: {', '.join(columns)})" if len(columns) > 1 else files
 
     @property
@@ -86,25 +86,27 @@ class TableSource(Source):
             return about
         return {**about, "named": [named_stamps(self.images(split)) for split in self.splits]}
 
-    def images(self, split: str) -> Iterator[Captioned]:
-        """As for every source.
+    def images(self, split: str) -> Iterator[CaptionedImage]:
+        """See `Source.images`.
 
         Raises:
-            DataError: a table that is not there or cannot be read, or that lacks a column.
+            DataError: a table that does not exist, cannot be read or lacks a column.
         """
         for path in self._paths(split):
             folder = path.parent if self._folder is None else Path(self._folder).expanduser()
-            rows = (captioned(row, *self._columns, folder, place) for place, row in read_table(path))
-            yield from with_unnamed(joined(rows), folder) if self._is_of_folder(path) else joined(rows)
+            rows = (captioned_image(row, *self._columns, folder, place) for place, row in read_table(path))
+            yield from (
+                with_uncaptioned(merge_captions(rows), folder) if self._is_of_folder(path) else merge_captions(rows)
+            )
 
     def _holds_images(self, path: Path) -> bool:
-        """Whether its first row holds the bytes of an image instead of naming a file."""
+        """Whether a table's first row contains the bytes of an image instead of a path."""
         for place, row in read_table(path):
-            return captioned(row, *self._columns, path.parent, place).picture.content is not None
+            return captioned_image(row, *self._columns, path.parent, place).picture.content is not None
         return True
 
     def _is_of_folder(self, path: Path) -> bool:
-        """Whether it is the one table that says what all images in its folder are."""
+        """Whether a table is the metadata file of all images in its folder."""
         tables = {each for split in self.splits for each in self._paths(split) if each.parent == path.parent}
         return self._folder is None and path.name.startswith("metadata.") and len(tables) == 1
 
@@ -117,7 +119,7 @@ class KarpathySource(Source):
 
     Args:
         file: such as dataset_flickr8k.json; its "restval" images are for training.
-        folder: where the images lie.
+        folder: folder of the images.
     """
 
     def __init__(self, file: str, folder: str) -> None:
@@ -135,11 +137,11 @@ class KarpathySource(Source):
         named = [named_stamps(self.images(split)) for split in self.splits]
         return {"file": stamps(find_files(str(self._file))), "folder": str(self._folder), "named": named}
 
-    def images(self, split: str) -> Iterator[Captioned]:
-        """As for every source.
+    def images(self, split: str) -> Iterator[CaptionedImage]:
+        """See `Source.images`.
 
         Raises:
-            DataError: a file that is none of Karpathy's.
+            DataError: the file does not have Karpathy's format.
         """
         for number, image in enumerate(self._listed()):
             if _split_of(image) != split:
@@ -148,24 +150,24 @@ class KarpathySource(Source):
             if "filename" not in image or not isinstance(image.get("sentences"), list):
                 raise DataError(f'{place}: no "filename" and list of "sentences"; is this one of Karpathy\'s files?')
             path = self._folder / image.get("filepath", "") / image["filename"]
-            yield Captioned(Picture(None, str(path)), _texts(image["sentences"], place), str(path))
+            yield CaptionedImage(EncodedImage(None, str(path)), _texts(image["sentences"], place), str(path))
 
     def _listed(self) -> list[Mapping[str, Any]]:
         (path,) = find_files(str(self._file), suffixes=(".json",))
-        found = parsed_json("".join(read_text(path)), str(path))
+        found = parse_json("".join(read_text(path)), str(path))
         if not isinstance(found, dict) or not isinstance(found.get("images"), list):
             raise DataError(f'{path} has no list of "images"; is this one of Karpathy\'s files?')
         return found["images"]
 
 
 class HubSource(Source):
-    """A data set that `datasets` loads, with a column of images and one or several of captions.
+    """A data set of `datasets`, with a column of images and one or several of captions.
 
     Args:
         dataset: see `HubSplits`.
         options: see `HubSplits`.
-        image: as for tables.
-        captions: likewise.
+        image: see `TableSource`.
+        captions: see `TableSource`.
     """
 
     def __init__(self, dataset: str, options: Mapping[str, Any], image: str | None, captions: str) -> None:
@@ -181,8 +183,8 @@ class HubSource(Source):
     def fingerprint(self) -> dict[str, Any]:
         return {"columns": self._columns, **self._splits.fingerprint()}
 
-    def images(self, split: str) -> Iterator[Captioned]:
-        """As for every source.
+    def images(self, split: str) -> Iterator[CaptionedImage]:
+        """See `Source.images`.
 
         Raises:
             DataError: there are no such columns.
@@ -191,10 +193,10 @@ class HubSource(Source):
 
         rows: Any = self._splits.splits()[split]
         for name, feature in (rows.features or {}).items():
-            if isinstance(feature, datasets.Image):  # the bytes as they are, to be decoded where they are needed
+            if isinstance(feature, datasets.Image):  # keep the encoded bytes, which are decoded when needed
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         places = ((f"{self}, {split} row {number}", row) for number, row in enumerate(rows, start=1))
-        yield from joined(captioned(row, *self._columns, Path(), place) for place, row in places)
+        yield from merge_captions(captioned_image(row, *self._columns, Path(), place) for place, row in places)
 
 
 def _split_of(image: Mapping[str, Any]) -> str:
@@ -205,34 +207,36 @@ def _split_of(image: Mapping[str, Any]) -> str:
 
 
 def caption_columns(row: Mapping[Any, Any], pattern: str) -> list[Any]:
-    """The columns of a row whose names match."""
+    """Returns the columns of a row whose names match a pattern."""
     return [name for name in row if fnmatch(str(name), pattern)]
 
 
-def captioned(row: Mapping[Any, Any], image: str | None, captions: str, folder: Path, place: str) -> Captioned:
-    """The image and the captions in a row.
+def captioned_image(
+    row: Mapping[Any, Any], image: str | None, captions: str, folder: Path, place: str
+) -> CaptionedImage:
+    """Returns the image and the captions in a row.
 
     Raises:
-        DataError: a column is missing, or holds something else.
+        DataError: a column is missing or has another type.
     """
     there = ", ".join(map(str, row)) or "none"
     found = [name for name in ([image] if image else _PATHS) if name in row]
     if not found:
-        wanted = f"column {image!r}{nearest(image, row)}" if image else f"column {', '.join(_PATHS)}"
+        wanted = f"column {image!r}{did_you_mean(image, row)}" if image else f"column {', '.join(_PATHS)}"
         raise DataError(f"{place}: no {wanted}; there is {there}. Name it by data.image")
     columns = [name for name in caption_columns(row, captions) if name != found[0]]
     if not columns:
         raise DataError(
-            f"{place}: no column matches {captions!r}{nearest(captions.strip('*'), row)}; there is {there}. "
+            f"{place}: no column matches {captions!r}{did_you_mean(captions.strip('*'), row)}; there is {there}. "
             "Name the columns by data.captions, a pattern such as caption_*"
         )
     texts = tuple(text for name in columns for text in _texts(row[name], f"{place}, column {name!r}"))
-    return Captioned(_picture(row[found[0]], folder, f"{place}, column {found[0]!r}"), texts, place)
+    return CaptionedImage(_picture(row[found[0]], folder, f"{place}, column {found[0]!r}"), texts, place)
 
 
-def joined(images: Iterator[Captioned]) -> Iterator[Captioned]:
-    """Rows that name the same file as one image with the captions of all; those that hold their image as they are."""
-    named: dict[str, Captioned] = {}
+def merge_captions(images: Iterator[CaptionedImage]) -> Iterator[CaptionedImage]:
+    """Merges the captions of rows with the same file. Rows that contain their image are not merged."""
+    named: dict[str, CaptionedImage] = {}
     for one in images:
         path = one.picture.path
         if one.picture.content is not None:
@@ -244,8 +248,8 @@ def joined(images: Iterator[Captioned]) -> Iterator[Captioned]:
     yield from named.values()
 
 
-def with_unnamed(images: Iterator[Captioned], folder: Path) -> Iterator[Captioned]:
-    """The images, and behind them those in the folder that none of them is, without captions."""
+def with_uncaptioned(images: Iterator[CaptionedImage], folder: Path) -> Iterator[CaptionedImage]:
+    """Yields the images, and then the other images in the folder, without captions."""
     from PIL import Image
 
     named: set[str] = set()
@@ -255,35 +259,39 @@ def with_unnamed(images: Iterator[Captioned], folder: Path) -> Iterator[Captione
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in readable and str(path) not in named:
-            yield Captioned(Picture(None, str(path)), (), str(path))
+            yield CaptionedImage(EncodedImage(None, str(path)), (), str(path))
 
 
-def named_stamps(images: Iterator[Captioned]) -> str:
-    """A digest that differs when one of the image files that are named does."""
+def named_stamps(images: Iterator[CaptionedImage]) -> str:
+    """Returns a hash that differs when one of the named image files does."""
     paths = (Path(one.picture.path) for one in images if one.picture.content is None)
-    return hashlib.sha256(repr(stamps(path for path in paths if is_there(path))).encode()).hexdigest()
+    return hashlib.sha256(repr(stamps(path for path in paths if is_accessible_file(path))).encode()).hexdigest()
 
 
-def _picture(value: Any, folder: Path, place: str) -> Picture:
+def _picture(value: Any, folder: Path, place: str) -> EncodedImage:
     if isinstance(value, Mapping):  # how `datasets` and its Parquet files hold an image
         content, path = value.get("bytes"), value.get("path")
         if content is not None or path is not None:
-            return Picture(content, path or "") if content is not None else Picture(None, str(folder / str(path)))
+            return (
+                EncodedImage(content, path or "")
+                if content is not None
+                else EncodedImage(None, str(folder / str(path)))
+            )
     elif isinstance(value, bytes):
-        return Picture(value, "")
+        return EncodedImage(value, "")
     elif isinstance(value, str) and value:
-        return Picture(None, str(folder / value))
-    raise DataError(f"{place} holds no image: expected a path, the bytes of a file, or both as `datasets` keeps them")
+        return EncodedImage(None, str(folder / value))
+    raise DataError(f"{place} contains no image: expected a path, the bytes of a file, or both as in `datasets`")
 
 
 def _texts(value: Any, place: str) -> tuple[str, ...]:
-    """Captions in a cell: a text, a list of texts, or of objects with a "raw" text as in Karpathy's files."""
+    """Returns the captions in a cell: a text, a list of texts, or of objects with a "raw" text (Karpathy's format)."""
     listed = value if isinstance(value, (list, tuple)) else [value]
     texts: list[str] = []
     for item in listed:
         text = item.get("raw", "") if isinstance(item, Mapping) else item
         if not isinstance(text, str | None):
-            raise DataError(f"{place} holds no caption but {text!r:.80}")
-        if text and (plain := single_spaced(text)):
+            raise DataError(f"{place} contains {text!r:.80}, not a caption")
+        if text and (plain := normalize_whitespace(text)):
             texts.append(plain)
     return tuple(texts)

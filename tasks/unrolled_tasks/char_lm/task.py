@@ -1,4 +1,4 @@
-"""Language modelling over characters, bytes or words: predict the next symbol of a text that never ends."""
+"""Language modeling over characters, bytes or words: prediction of the next symbol of a continuous text."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,26 +18,26 @@ from unrolled.training.tasks.schedules import Schedule
 
 
 class CharLM(SequenceTask):
-    """A decoder told nothing but the text so far.
+    """Trains a decoder as a language model.
 
-    Each batch is the next window of parallel streams. The state at its end, cut off from the graph, is where the
-    following window starts: truncated backpropagation through time (Williams & Peng 1990).
+    Each batch is the next window of parallel streams. The detached state at its end is the initial state of the next
+    window: truncated backpropagation through time (Williams & Peng 1990).
 
     Args:
         network: description of a `Decoder`; see `SequenceTask` for this and the next five.
-        codec: between text and ids.
-        optimizer: a partial that takes parameter groups.
-        schedule: how the learning rate moves.
-        l1: weight of the absolute penalty.
-        l2: weight of the square penalty.
-        prompt: what the samples shown during training begin with.
-        sample_length: symbols in such a sample.
-        temperature: of the samples.
+        codec: converts between text and ids.
+        optimizer: a partial that is called with parameter groups.
+        schedule: learning rate schedule.
+        l1: weight of the L1 penalty.
+        l2: weight of the L2 penalty.
+        prompt: beginning of the samples shown during training.
+        sample_length: number of symbols of a sample.
+        temperature: temperature of the samples.
         dynamic: arguments of a `DynamicEvaluation`, {rate, segment, decay, norm}, to score the test text a third time
-            with a copy that goes on learning from it; None to leave it out.
+            with a copy of the network that learns from it; None for no dynamic evaluation.
 
     Raises:
-        ValueError: arguments out of range; as the test begins: a dynamic evaluation by several processes.
+        ValueError: arguments out of range; at the start of the test: a dynamic evaluation with several processes.
     """
 
     network: Decoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and never assigned another
@@ -62,44 +62,44 @@ class CharLM(SequenceTask):
         self.temperature = temperature
         self.validation_loss = MeanMetric()
         self.dynamic = DynamicEvaluation.from_options(dynamic)
-        self.test_continuous, self.test_windowed, self.test_dynamic = MeanMetric(), MeanMetric(), MeanMetric()
+        self.test_continuous, self.test_random_windows, self.test_dynamic = MeanMetric(), MeanMetric(), MeanMetric()
         self.test_losses = {
             "continuous": self.test_continuous,
-            "random_windows": self.test_windowed,
+            "random_windows": self.test_random_windows,
             "dynamic": self.test_dynamic,
         }
-        # Sums of a whole test set: in float32 the last digits of a long text's mean would depend on the batch size.
+        # Sums over a whole test set: in float32 the last digits of the mean would depend on the batch size.
         if not torch.backends.mps.is_available():
             for metric in (self.validation_loss, *self.test_losses.values()):
                 metric.set_dtype(torch.float64)
 
     def loss(self, batch: Window, loader: str) -> Loss:
-        """Summed nats of the window's predictions that count; carries the state on to the loader's next window."""
+        """Returns the summed cross-entropy (nats) of a window, and carries the state to the loader's next window."""
         initial, memory = self.network.start(len(batch.inputs))
-        state: DecoderState = self.carrier.take(loader, initial, batch.reset)
+        state: DecoderState = self.state_store.take(loader, initial, batch.reset)
         if batch.carry < batch.inputs.shape[1]:
-            logits = self._overlapping(batch, state, memory, loader)
+            logits = self._two_parts(batch, state, memory, loader)
         else:
             decoded = self.network(batch.inputs, state, memory, batch.lengths)
-            self.carrier.put(loader, decoded.state)
+            self.state_store.put(loader, decoded.state)
             logits = decoded.logits
         return cross_entropy(logits, batch.targets, batch.loss_mask)
 
-    def _overlapping(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
-        """Windows that begin `carry` steps after one another hand on the state they had there, not their last."""
+    def _two_parts(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
+        """Computes a window in two parts, since the next window begins with the state after `carry` steps."""
         cut = batch.carry
         head = self.network(batch.inputs[:, :cut], state, memory, batch.lengths.clamp(max=cut))
-        self.carrier.put(loader, head.state)
+        self.state_store.put(loader, head.state)
         tail = self.network(batch.inputs[:, cut:], head.state, memory, (batch.lengths - cut).clamp(min=0))
         return torch.cat([head.logits, tail.logits], dim=1)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Let it write."""
+        """Returns a command that samples text."""
         prompt = '--prompt "ROMEO:" ' if self.codec.unknown not in self.codec.encode("ROMEO:") else ""
         return (f"python -m unrolled sample {checkpoint} {prompt}--length 400",)
 
     def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
-        """The window's share of the optimizer step's mean loss."""
+        """Returns the window's share of the optimizer step's mean loss."""
         loss = self.loss(batch, "train")
         mean = loss.mean.detach()
         self.log_step("train/loss", mean, prog_bar=True)
@@ -107,8 +107,8 @@ class CharLM(SequenceTask):
         return loss.total * batch.scale + self.penalty()
 
     def on_validation_epoch_start(self) -> None:
-        """Validation reads its text from the beginning."""
-        self.carrier.drop("validation")
+        """Drops the carried state, since validation reads its text from the beginning."""
+        self.state_store.drop("validation")
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         loss = self.loss(batch, "validation")
@@ -122,11 +122,12 @@ class CharLM(SequenceTask):
 
     def on_test_epoch_start(self) -> None:
         for name in self.test_losses:
-            self.carrier.drop(name)
+            self.state_store.drop(name)
         if self.dynamic is not None:
             if self.trainer.world_size > 1:
                 raise ValueError(
-                    f"a dynamic evaluation reads the text in order, in one process; here are {self.trainer.world_size}"
+                    f"a dynamic evaluation needs one process, which reads the text in order; got "
+                    f"{self.trainer.world_size}"
                 )
             self.dynamic.begin(self.network)
 
@@ -141,7 +142,7 @@ class CharLM(SequenceTask):
 
     def _dynamic_loss(self, dynamic: DynamicEvaluation, batch: Window) -> Loss:
         initial, memory = self.network.start(len(batch.inputs))
-        state = self.carrier.take("dynamic", initial, batch.reset)
+        state = self.state_store.take("dynamic", initial, batch.reset)
         done = 0
 
         def of_segment(network: Decoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
@@ -152,11 +153,11 @@ class CharLM(SequenceTask):
             return cross_entropy(decoded.logits, targets, loss_mask), decoded.state
 
         loss, state = dynamic.score(batch.inputs, batch.targets, batch.loss_mask, state, of_segment)
-        self.carrier.put("dynamic", state)
+        self.state_store.put("dynamic", state)
         return loss
 
     def on_test_epoch_end(self) -> None:
-        """One continuous stream; random windows that each start from nothing; the stream, learned from while read."""
+        """Logs the scores of the continuous text, of random windows, and of dynamic evaluation."""
         if self.dynamic is not None:
             self.dynamic.end()
         for name, metric in self.test_losses.items():
@@ -170,14 +171,14 @@ class CharLM(SequenceTask):
 
     @property
     def measure(self) -> str:
-        """What the field reports for this unit: bits per character or byte, perplexity per word."""
+        """The usual metric of the unit: bits per character or byte, perplexity per word."""
         return "perplexity" if self.codec.unit == "word" else f"bits_per_{self.codec.unit}"
 
     def _convert(self, nats: torch.Tensor) -> torch.Tensor:
         return nats.exp() if self.measure == "perplexity" else nats / math.log(2)
 
     def sample(self, generator: torch.Generator) -> str:
-        """What the network writes at this point of its training."""
+        """Returns a text sampled from the network."""
         return continue_text(
             self.network,
             self.codec,

@@ -1,4 +1,4 @@
-"""Recordings, read as frames of mel bands or cepstra."""
+"""Recordings, read as frames of mel bands or cepstral coefficients."""
 
 import io
 import logging
@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 class Audio(Modality):
-    """WAV, FLAC, OGG and MP3 files of folders, tables and data sets of the hub, mixed to one channel.
+    """WAV, FLAC, OGG and MP3 recordings from folders, tables and data sets of the hub, mixed to one channel.
 
     Args:
-        features: a partial `AudioFeatures`, to be completed with the rate.
-        rate: samples a second to which all recordings are brought; None for that of the first.
-        augmentation: what training changes at random; None for nothing, and then features are made once.
-        max_seconds: a longer recording is refused, before it is decoded where its header tells its length.
+        features: a partial of `AudioFeatures`, called with the sampling rate.
+        rate: sampling rate in Hz to which recordings are resampled; None for that of the first recording.
+        augmentation: augmentation of training recordings; None to compute the features only once.
+        max_seconds: maximum length of a recording, checked before decoding if the header contains the length.
 
     Raises:
-        DataError: options that no features can be made with, or a limit that is not above 0.
+        DataError: invalid options of the features, or a limit of 0 or less.
     """
 
     reads: ClassVar[type] = AudioFeatures
@@ -46,13 +46,13 @@ class Audio(Modality):
         max_seconds: float = MAX_SECONDS,
     ) -> None:
         if not max_seconds > 0:
-            raise DataError(f"max_seconds={max_seconds}: above 0")
+            raise DataError(f"max_seconds={max_seconds}: must be above 0")
         self._features = features
         self.rate = rate
         self.augmentation = augmentation
         self.max_seconds = max_seconds
-        self._cut_off: list[str] = []
-        self._said: set[str] = set()
+        self._truncated: list[str] = []
+        self._warned: set[str] = set()
         try:
             features(rate=rate or 16000)
         except ValueError as error:
@@ -63,27 +63,26 @@ class Audio(Modality):
         return self.augmentation is not None
 
     @property
-    def cut_off(self) -> Sequence[str]:
-        return self._cut_off
+    def truncated(self) -> Sequence[str]:
+        return self._truncated
 
     def open(self, example: Example) -> Tensor:
         source = located(example)
         if not isinstance(source, bytes | Path):
-            raise ValueError(f"its source is no recording but {example.source!r:.80}")
+            raise ValueError(f"its source is {example.source!r:.80}, not a recording")
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         name = str(source) if isinstance(source, Path) else example.place
         recording = read_recording(opened, name, max_seconds=self.max_seconds, partial=self.partial)
         if recording.cut_off:
-            self._cut_off.append(f"{name}: {recording.cut_off}")
+            self._truncated.append(f"{name}: {recording.cut_off}")
         if self.rate is None:
             self.rate = recording.rate
         if recording.channels > 1:
-            self._say("channels", f"{example.place} has {recording.channels} channels, which are mixed into one")
+            self._warn_once("channels", f"{example.place} has {recording.channels} channels, which are mixed into one")
         if recording.rate != self.rate:
-            said = f"{example.place} has {recording.rate} samples a second; it is resampled to {self.rate}"
-            self._say("rate", said)
+            self._warn_once("rate", f"{example.place} has {recording.rate} Hz; it is resampled to {self.rate} Hz")
         if not bool(recording.samples.any()):
-            self._say("silence", f"{example.place} is silent throughout")
+            self._warn_once("silence", f"{example.place} is silent throughout")
         return resample(recording.samples, recording.rate, self.rate)
 
     def fit(self, sources: Sequence[Tensor]) -> AudioFeatures:
@@ -114,15 +113,15 @@ class Audio(Modality):
             return [extractor(source) for source in sources]
         return self.augmentation(sources, extractor, seeds)
 
-    def shown(self, example: Example, source: Tensor) -> str:
+    def display_name(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
 
     def describe(self, extractor: AudioFeatures) -> str:
         kind = f"{extractor.kind}, {extractor.normalize}"
         return f"{counted(extractor.output_size, 'feature')} ({kind}) at {extractor.rate} Hz"
 
-    def _say(self, what: str, said: str) -> None:
-        """Once for each kind of thing."""
-        if what not in self._said:
-            self._said.add(what)
-            _log.warning("%s (said once, others may follow)", said)
+    def _warn_once(self, kind: str, message: str) -> None:
+        """Logs the first warning of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("%s (logged once, other recordings may be affected)", message)

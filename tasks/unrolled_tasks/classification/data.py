@@ -1,4 +1,4 @@
-"""Sequences with labels or numbers: from any source, read by what the training split has shown."""
+"""Sequences with labels or numbers, read by a codec or feature extractor fitted on the training split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from unrolled.checkpoint import TRUSTED, build
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.training.data.base import SPLITS, DataError, SequenceData
 from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
-from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.seq2seq import check_fractions
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import (
     Columns,
@@ -23,69 +24,69 @@ from unrolled_tasks.classification.examples import (
     Patterns,
     file_examples,
     hub_examples,
-    split_labelled,
+    split_labeled,
 )
 from unrolled_tasks.classification.modalities import Modality, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
 from unrolled_tasks.classification.preparation import Preparation, Prepared
 from unrolled_tasks.classification.targets import TargetSpec
 
-_LOOKED_AT = 256  # sources that tell one data set from another, beside the lengths and targets of all
+_FINGERPRINT_SOURCES = 256  # number of sources in the fingerprint, beside the lengths and targets of all
 
 
-class LabelledBatch(NamedTuple):
-    """Sequences of similar length and their answers; what they are called is there when they are scored."""
+class LabeledBatch(NamedTuple):
+    """Sequences of similar length and their targets. Names and numbers are empty in training."""
 
     source: Tensor  # (batch, time) int64 or (batch, time, features)
     lengths: Tensor  # (batch,)
     targets: Tensor  # (batch,) int64, or (batch, outputs) float32, numbers as the codec normalizes them
     examples: Tensor  # (batch,) numbers of the examples within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
-    shown: tuple[str, ...] = ()
-    numbers: tuple[Sequence[float], ...] = ()  # of each example that is scored, in their own units; empty for labels
+    names: tuple[str, ...] = ()  # readable names of the examples
+    numbers: tuple[Sequence[float], ...] = ()  # targets in their original units; empty for labels
 
 
 class ClassificationData(SequenceData):
-    """Examples of any modality with their labels, or with a number to be predicted.
+    """Examples of any modality with labels or numbers as targets.
 
-    Exactly one of `package`, `files` and `dataset` says where they come from. What the network reads (vocabulary,
-    normalization) is fitted on the training split alone. Parts without examples of their own are cut off it.
+    Give exactly one of `package`, `files` and `dataset`. The codec or feature extractor (vocabulary, normalization) is
+    fitted on the training split alone. Missing splits are split off the training examples.
 
     Args:
-        modality: what the sources are and its options, such as `Audio`.
-        unit: what a step is, as the modality has it: "frame" or "token".
-        package: data that an installed package holds; see `packages`.
+        modality: the kind of sources and its options, such as `Audio`.
+        unit: the modality's unit of a step: "frame" or "token".
+        package: data of an installed package; see `packages`.
         archive: a file that some packages' data need.
         files: tables, or folders with a folder for each label; paths, patterns or several.
         validation_files: as `files`.
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its splits.
-        source: column of what is classified.
+        dataset_options: its options; `splits` gives the names of its splits.
+        source: column of the source.
         target: column of the label or number; several columns for several numbers.
-        group: column of whose an example is, such as a speaker, or a regular expression for the names of a folder's
-            files. Cuts keep groups whole.
-        target_type: "label"; "labels", any number of them, in a list or between `separator`s; "number"; "share", a
+        group: column of an example's group, such as a speaker, or a regular expression for the file names in a folder.
+            No group is divided between splits.
+        target_type: "label"; "labels", any number of them, as a list or a text with `separator`s; "number"; "share", a
             number from 0 to 1.
-        separator: between labels in one text.
-        names: what labels are called, by how they are written.
-        scaled: a number is learned in units of the training split's deviation, around its mean. False leaves it as it
-            is, and numbers that are not around 0 to 1 are then hardly learned.
-        min_examples: of each label in the training split; 1 takes labels that can hardly be learned.
-        storage: "memory", or "disk": all is opened and read once, for this run and later ones, and lies in a
-            memory-mapped file, so that there may be more of it than memory holds.
-        cache: folder for it; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
-        on_error: "raise"; "skip" what cannot be opened; "read" recordings that are cut off as far as they go. What is
-            left out or read in split is counted in the run's first lines.
-        batch_size: rows of a process's batch.
-        batch_steps: rows × longest of it, instead.
-        split_fractions: fractions for training, validation and test, for splits that have no examples of their own.
-        held_out: groups that make up the test; all others are learned from.
-        codec_from: the codec of a trained network, instead of one made from these examples.
-        seed: decides what is random.
+        separator: separator of labels in a text.
+        names: readable names of labels.
+        scaled: standardize numbers by the training split's mean and deviation. With False, numbers far from the range
+            0 to 1 are hard to learn.
+        min_examples: minimum number of training examples of each label; labels with 1 example are hard to learn.
+        storage: "memory", or "disk" to read all examples once into a memory-mapped file in the cache, so that they may
+            exceed memory and later runs can use them.
+        cache: folder of the cache; None for $UNROLLED_CACHE or ~/.cache/unrolled.
+        on_error: "raise" an error for a source that cannot be opened; "skip" it; "read" truncated recordings as far as
+            possible. Skipped and truncated sources are counted in the run's first lines.
+        batch_size: number of rows of a process's batch.
+        batch_steps: maximum of rows × longest row of a process's batch, as an alternative.
+        split_fractions: fractions for training, validation and test, for splits without their own examples.
+        held_out: groups that are the test split; all other groups are for training.
+        codec_from: the codec of a trained network, instead of one fitted on these examples.
+        seed: seed of all random numbers.
 
     Raises:
-        DataError: no source or several, or options without sense.
+        DataError: no source or several, or invalid options.
     """
 
     def __init__(
@@ -123,25 +124,23 @@ class ClassificationData(SequenceData):
         chosen = [name for name, value in origins.items() if value is not None]
         if len(chosen) != 1:
             raise DataError(
-                f"examples come from one of {', '.join(origins)}; {' and '.join(chosen) or 'none'} was given"
+                f"give exactly one of {', '.join(origins)} for examples; got {' and '.join(chosen) or 'none'}"
             )
         if on_error not in ("raise", "skip", "read") or storage not in ("memory", "disk") or unit != modality.unit:
             raise DataError(
-                f"on_error={on_error!r} is raise, skip or read; storage={storage!r} is memory or disk; "
-                f"unit={unit!r} is {modality.unit} for {type(modality).__name__}"
+                f"on_error={on_error!r} must be raise, skip or read; storage={storage!r} must be memory or disk; "
+                f"unit={unit!r} must be {modality.unit} for {type(modality).__name__}"
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
-            raise DataError(f"package={package!r} is one of {', '.join(PACKAGES)}, film_sentences")
+            raise DataError(f"package={package!r} must be one of {', '.join(PACKAGES)}, film_sentences")
         if (batch_size is None) == (batch_steps is None) or min(batch_size or 1, batch_steps or 1, min_examples) < 1:
             raise DataError(
-                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, as min_examples is"
+                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, and "
+                f"min_examples={min_examples} of 1 or more"
             )
-        if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
-            raise DataError(
-                f"split_fractions={list(split_fractions)}: fractions for training, validation and test that add up to 1"
-            )
+        check_fractions(split_fractions)
         if held_out and group is None:
-            raise DataError(f"held_out={list(held_out)}: data.group says where an example's group stands")
+            raise DataError(f"held_out={list(held_out)}: needs data.group, the column of an example's group")
         self.modality, self.unit = modality, unit
         self.modality.partial = on_error == "read"
         named = target if isinstance(target, str) else list(target)
@@ -165,7 +164,7 @@ class ClassificationData(SequenceData):
             [str(name) for name in held_out],
             seed,
         )
-        self._given_codec = None if codec_from is None else _answer_codec(codec_from)
+        self._given_codec = None if codec_from is None else _target_codec(codec_from)
         if self._given_codec is not None:
             self.modality.restore(self._given_codec)
         self._preparation = Preparation(self.modality, self.targets, self._given_codec, skip=on_error == "skip")
@@ -180,16 +179,16 @@ class ClassificationData(SequenceData):
         found = self._examples()
         if self._split_fractions != [0.0, 0.0, 1.0] or self._given_codec is None:
             stratify = self.targets.kind == "label"
-            found = split_labelled(found, self._split_fractions, self._held_out, stratify=stratify, seed=self._seed)
+            found = split_labeled(found, self._split_fractions, self._held_out, stratify=stratify, seed=self._seed)
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
         self._first = {split: examples[:8] for split, examples in found.items()}
         if self._storage == "memory":
-            self._prepared = self._preparation.prepared(found)
+            self._prepared = self._preparation.prepare(found)
         else:
             folder = self._cache / f"examples-{self._preparation.key(found)}"
             write = partial(self._preparation.write, found)
-            self._prepared = self._preparation.load(made_once(folder, write))
+            self._prepared = self._preparation.load(get_or_create(folder, write))
 
     def sizes(self) -> dict[str, int]:
         codec = self.codec()
@@ -226,7 +225,7 @@ class ClassificationData(SequenceData):
         return f"data={self.modality.data} data.files=FILE 'data.split_fractions=[0,0,1]'" if self.modality.data else ""
 
     def training_counts(self) -> dict[str, int]:
-        """How many training examples each label has."""
+        """Returns the number of training examples of each label."""
         return dict(self._ready.training_counts)
 
     def describe(self) -> str:
@@ -235,41 +234,41 @@ class ClassificationData(SequenceData):
         counts = ", ".join(f"{split} {len(content.steps):,}" for split, content in splits.items())
         steps = [steps for content in splits.values() for steps in content.steps]
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
-        answers = counted(codec.size, "label") if isinstance(codec, LabelCodec) else ", ".join(codec.names)
-        left_out = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
-        if cut_off := self._ready.cut_off:
-            left_out += f"; cut off and read as far as they go: {len(cut_off):,}, first {cut_off[0]}"
+        targets = counted(codec.size, "label") if isinstance(codec, LabelCodec) else ", ".join(codec.names)
+        errors = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
+        if truncated := self._ready.truncated:
+            errors += f"; truncated: {len(truncated):,}, first {truncated[0]}"
         return (
-            f"{counts} examples of {length} {self.unit}s, {self.modality.describe(codec.source)}; {answers}{left_out}; "
+            f"{counts} examples of {length} {self.unit}s, {self.modality.describe(codec.source)}; {targets}{errors}; "
             f"scored: {self.evaluated_split}"
         )
 
     def fingerprint(self) -> str:
-        """See `SequenceData.fingerprint`; of the sources themselves, an even choice is looked at."""
+        """See `SequenceData.fingerprint`; of the sources, an evenly spaced selection is hashed."""
         if "train" not in self._ready.splits:
             return ""
         split = self._ready.splits["train"]
         digest = hashlib.sha256(repr((split.steps, split.targets.tolist())).encode())
-        for number in range(0, len(split.kept), max(1, len(split.kept) // _LOOKED_AT)):
-            source = split.kept[number]
+        for number in range(0, len(split.stored), max(1, len(split.stored) // _FINGERPRINT_SOURCES)):
+            source = split.stored[number]
             digest.update(source.numpy().tobytes() if isinstance(source, torch.Tensor) else repr(source).encode())
         return digest.hexdigest()
 
-    def train_dataloader(self) -> BucketLoader[LabelledBatch]:
-        """One process's batches of the training split."""
+    def train_dataloader(self) -> BucketLoader[LabeledBatch]:
+        """Returns the loader of one process's training batches."""
         if "train" not in self._ready.splits:
             raise DataError("there are no training examples")
         return self._loader("train", shuffle=True, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
-    def val_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
-        """The validation split, from long to short; nothing if there is none."""
+    def val_dataloader(self) -> BucketLoader[LabeledBatch] | list[Any]:
+        """Returns the loader of the validation split, in order of decreasing length; an empty list without one."""
         return self._loader("validation", restart=True) if "validation" in self._ready.splits else []
 
-    def test_dataloader(self) -> BucketLoader[LabelledBatch] | list[Any]:
-        """The examples to be scored."""
+    def test_dataloader(self) -> BucketLoader[LabeledBatch] | list[Any]:
+        """Returns the loader of the evaluated split; an empty list without one."""
         return self._loader(self.evaluated_split, restart=True) if self.evaluated_split in self._ready.splits else []
 
-    def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabelledBatch]:
+    def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabeledBatch]:
         plan = BucketPlan(
             [_length_class(steps) for steps in self._ready.splits[split].steps],
             batch_size=self._budget["batch_size"],
@@ -279,27 +278,27 @@ class ClassificationData(SequenceData):
             seed=self._seed,
         )
 
-        def collate(rows: Ints, scale: float) -> LabelledBatch:
-            return self._batch(split, rows, scale, epoch=loader.reading if shuffle else None)
+        def collate(rows: Ints, scale: float) -> LabeledBatch:
+            return self._batch(split, rows, scale, epoch=loader.batch_epoch if shuffle else None)
 
         loader = BucketLoader(plan, collate, rank=self.rank, **options)
         return loader
 
-    def _batch(self, split: str, rows: Ints, scale: float, *, epoch: int | None) -> LabelledBatch:
+    def _batch(self, split: str, rows: Ints, scale: float, *, epoch: int | None) -> LabeledBatch:
         content, extractor, numbers = self._ready.splits[split], self.codec().source, rows.tolist()
-        kept = [content.kept[number] for number in numbers]
-        if epoch is not None and content.unread:
-            # By example and epoch, so that it is the same on one process as on several, and in a resumed run.
+        stored = [content.stored[number] for number in numbers]
+        if epoch is not None and content.raw:
+            # By example and epoch, so that it does not depend on the number of processes, or on resuming.
             seeds = [hash((self._seed, epoch, number)) & 0x7FFFFFFF for number in numbers]
-            read = self.modality.augmented(kept, extractor, seeds)
+            read = self.modality.augmented(stored, extractor, seeds)
         else:
-            read = [self.modality.read(source, extractor) for source in kept] if content.unread else kept
+            read = [self.modality.read(source, extractor) for source in stored] if content.raw else stored
         source, lengths = batched(read)
         targets, examples = content.targets[numbers], torch.as_tensor(rows)
         if epoch is not None:
-            return LabelledBatch(source, lengths, targets, examples, scale)
-        shown, answers = (tuple(each[number] for number in numbers) for each in (content.shown, content.numbers))
-        return LabelledBatch(source, lengths, targets, examples, scale, shown, answers)
+            return LabeledBatch(source, lengths, targets, examples, scale)
+        names, originals = (tuple(each[number] for number in numbers) for each in (content.names, content.numbers))
+        return LabeledBatch(source, lengths, targets, examples, scale, names, originals)
 
     def _examples(self) -> dict[str, list[Example]]:
         if self._package == "film_sentences":
@@ -311,18 +310,18 @@ class ClassificationData(SequenceData):
         else:
             found = file_examples(self._files, self.columns, self.modality)
         if not any(found.values()):
-            raise DataError("there is no example in these files")
+            raise DataError("there are no examples in these files")
         return found
 
 
 def _length_class(steps: int) -> int:
-    """Lengths that may share a batch, rounded up by a quarter or by 3, so that batches are mixed anew each epoch."""
+    """Rounds a length up by at most a quarter or by 3. Equal results may share a batch, which varies by epoch."""
     grain = max(4, 1 << max(0, steps.bit_length() - 3))
     return -(-steps // grain) * grain
 
 
-def _answer_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:
+def _target_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:
     codec = build(plain, trusted=TRUSTED)
     if not isinstance(codec, LabelCodec | NumberCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a classifier has a LabelCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; classification needs a LabelCodec")
     return codec

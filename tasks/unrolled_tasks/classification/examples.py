@@ -1,4 +1,4 @@
-"""Labelled examples: from tables, folders, data sets of the hub and installed packages, and how they are cut."""
+"""Labeled examples of tables, folders and data sets of the hub, and their division into splits."""
 
 import re
 from collections import Counter, defaultdict
@@ -9,13 +9,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import find_files, nearest, suffix_of
+from unrolled.training.data.files import did_you_mean, find_files, suffix_of
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.tables import TABLES, read_table
 from unrolled.wording import counted
 
 Patterns = str | Sequence[str]
-_PART_FOLDERS = {
+_SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
@@ -23,13 +23,13 @@ _PART_FOLDERS = {
 
 
 class Example(NamedTuple):
-    """What is to be classified, and its answer.
+    """A source and its target.
 
     Attributes:
         source: a text, a path, the bytes of a file, or a tensor.
-        target: a label, several of them, or a number, as it was found.
-        group: whose it is, such as a speaker; empty for nobody's.
-        place: where it stands, for messages and tables.
+        target: a label, several labels, or a number, as in the file.
+        group: a group, such as a speaker; empty for none.
+        place: path or row, for messages and tables.
     """
 
     source: Any
@@ -42,10 +42,10 @@ class Columns(NamedTuple):
     """Names of columns.
 
     Attributes:
-        source: of what is read.
-        target: of what is to be said of it.
-        group: of what keeps examples together; a regular expression where a folder's file names are looked at.
-        blank: an answer may be empty, as where there may be any number of labels.
+        source: column of the source.
+        target: column of the target, or several.
+        group: column of the group; for files in a folder, a regular expression for their names.
+        blank: whether a target may be empty, as with any number of labels.
     """
 
     source: str
@@ -54,15 +54,19 @@ class Columns(NamedTuple):
     blank: bool = False
 
     def check(self) -> None:
-        """Refuses a regular expression for groups that is none, or that has no split to take."""
+        """Checks the regular expression for groups.
+
+        Raises:
+            DataError: it is invalid.
+        """
         try:
             re.compile(self.group or "")
         except re.error as error:
-            raise DataError(f"group={self.group!r} is no column and no regular expression: {error}") from error
+            raise DataError(f"group={self.group!r} is not a valid column or regular expression: {error}") from error
 
 
-class Openable(Protocol):
-    """What is known of a modality's files."""
+class FileModality(Protocol):
+    """The parts of a modality that find examples in files."""
 
     suffixes: ClassVar[tuple[str, ...]]
     what: ClassVar[str]
@@ -70,18 +74,18 @@ class Openable(Protocol):
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None: ...
 
 
-def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: Openable) -> dict[str, list[Example]]:
-    """Examples of tables, or of folders whose files are examples and whose folders are labels.
+def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: FileModality) -> dict[str, list[Example]]:
+    """Returns the examples of tables, and of folders with a folder of files for each label.
 
-    A folder has a folder for each label, `label/file`, or one for each split above them, `train/label/file`.
+    A folder contains a folder for each label, `label/file`, or one for each split, `train/label/file`.
 
     Args:
-        files: for each split, paths, folders or patterns; "train" alone may hold folders of all splits.
-        columns: of tables.
-        modality: knows which files are an example each, and which hold several of its own kind.
+        files: for each split, paths, folders or patterns; those of "train" may contain folders of all splits.
+        columns: columns of tables.
+        modality: defines which files are one example, and which contain several.
 
     Raises:
-        DataError: files that are not there, or a column that is missing.
+        DataError: files that do not exist, or a missing column.
     """
     found: dict[str, list[Example]] = defaultdict(list)
     for split, patterns in files.items():
@@ -91,26 +95,26 @@ def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: Ope
             if several is not None:
                 found[split].extend(several)
             elif path.suffix.lower() in modality.suffixes:
-                for_part, example = _from_folder(path, roots, columns.group, modality.what)
-                found[for_part if split == "train" and for_part else split].append(example)
+                folder_split, example = _from_folder(path, roots, columns.group, modality.what)
+                found[folder_split if split == "train" and folder_split else split].append(example)
             elif suffix_of(path) in TABLES:
                 found[split].extend(_table(path, columns))
             else:
-                raise DataError(f"{path}: examples are {modality.what} or tables ({', '.join(TABLES)})")
+                raise DataError(f"{path}: examples must be {modality.what} or tables ({', '.join(TABLES)})")
     return dict(found)
 
 
 def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: str) -> tuple[str | None, Example]:
     root = next((r.resolve() for r in roots if r.is_dir() and path.is_relative_to(r.resolve())), path.parent.parent)
     folders = path.relative_to(root).parts[:-1]
-    split = _PART_FOLDERS.get(folders[0].lower()) if len(folders) > 1 else None
+    split = _SPLIT_FOLDERS.get(folders[0].lower()) if len(folders) > 1 else None
     if not folders:
-        raise DataError(f"{path}: {what} lie in a folder for each label; give the folder above, or a table")
+        raise DataError(f"{path}: {what} must be in a folder for each label; give the parent folder, or a table")
     group = ""
     if pattern is not None:
         match = re.search(pattern, path.name)
         if match is None:
-            raise DataError(f"{path}: its name has no group by data.group={pattern!r}")
+            raise DataError(f"{path}: its name does not match data.group={pattern!r}")
         group = match[1] if match.re.groups else match[0]
     return split, Example(path, folders[-1], group, str(path))
 
@@ -121,44 +125,46 @@ def _table(path: Path, columns: Columns) -> Iterator[Example]:
 
 
 def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
-    """The example in a row.
+    """Returns the example in a row.
 
     Raises:
-        DataError: a column is missing or holds nothing.
+        DataError: a column is missing or empty.
     """
     wanted = [columns.target] if isinstance(columns.target, str) else list(columns.target)
     for role, name in (("source", columns.source), *(("target", name) for name in wanted)):
         if name not in row:
             raise DataError(
-                f"{place}: no column {name!r}{nearest(name, row)}; there is {', '.join(map(str, row)) or 'none'}. "
-                f"Name it by data.{role}"
+                f"{place}: no column {name!r}{did_you_mean(name, row)}; the columns are "
+                f"{', '.join(map(str, row)) or 'none'}. Set data.{role}"
             )
         empty = row[name] is None or (role == "target" and row[name] == "")
         if empty and not (role == "target" and columns.blank):
-            raise DataError(f"{place}: column {name!r} holds nothing")
+            raise DataError(f"{place}: column {name!r} is empty")
     if columns.group is not None and columns.group not in row:
-        raise DataError(f"{place}: no column {columns.group!r}{nearest(columns.group, row)}. Name it by data.group")
+        raise DataError(
+            f"{place}: no column {columns.group!r}{did_you_mean(columns.group, row)}. Name it by data.group"
+        )
     source = row[columns.source]
-    answer = row[wanted[0]] if isinstance(columns.target, str) else [row[name] for name in wanted]
-    return Example(source, answer, str(row[columns.group]) if columns.group else "", place)
+    target = row[wanted[0]] if isinstance(columns.target, str) else [row[name] for name in wanted]
+    return Example(source, target, str(row[columns.group]) if columns.group else "", place)
 
 
 def hub_examples(splits: HubSplits, columns: Columns) -> dict[str, list[Example]]:
-    """Examples of a data set that `datasets` loads; sound and pictures stay the bytes that they are stored as.
+    """Returns the examples of a data set of `datasets`; audio and images are kept as encoded bytes.
 
     Raises:
         DataError: a column is missing.
     """
     found: dict[str, list[Example]] = {}
     for split, loaded in splits.splits().items():
-        rows, names = _undecoded(loaded, columns)
-        places = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(rows, start=1))
-        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in places]
+        undecoded, names = _undecoded(loaded, columns)
+        rows = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(undecoded, start=1))
+        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in rows]
     return found
 
 
 def _undecoded(split: Any, columns: Columns) -> tuple[Any, Sequence[str] | None]:
-    """The split without what `datasets` would decode by libraries of its own choice, and the names of its classes."""
+    """Returns the split without decoding of its source by `datasets`, and the names of its classes."""
     features = split.features or {}
     source: Any = features.get(columns.source)
     label: Any = features.get(str(columns.target))
@@ -168,13 +174,13 @@ def _undecoded(split: Any, columns: Columns) -> tuple[Any, Sequence[str] | None]
 
 
 def _named(row: Mapping[str, Any], columns: Columns, names: Sequence[str] | None) -> Mapping[str, Any]:
-    answer = columns.target
-    if names is None or not isinstance(answer, str) or not isinstance(row.get(answer), int):
+    target = columns.target
+    if names is None or not isinstance(target, str) or not isinstance(row.get(target), int):
         return row
-    return {**row, answer: names[row[answer]]}
+    return {**row, target: names[row[target]]}
 
 
-def split_labelled(
+def split_labeled(
     splits: Mapping[str, Sequence[Example]],
     split_fractions: Sequence[float],
     held_out: Sequence[str],
@@ -182,17 +188,18 @@ def split_labelled(
     stratify: bool,
     seed: int,
 ) -> dict[str, list[Example]]:
-    """Parts for training, validation and test; those without examples of their own are cut off the training split.
+    """Returns splits for training, validation and test; missing splits are split off the training examples.
 
     Args:
-        splits: as they were found.
+        splits: the given examples.
         split_fractions: fractions for training, validation and test.
-        held_out: groups that make up the test, whatever split they were in; all others are learned from.
-        stratify: keep the labels' shares; otherwise at random. Where examples have groups, a group is never cut.
-        seed: decides which.
+        held_out: groups that are the test split, whatever split they were in; all others are for training.
+        stratify: keep the proportions of labels; otherwise divide at random. If examples have groups, no group is
+            divided.
+        seed: seed of the division.
 
     Raises:
-        DataError: a group that is not there.
+        DataError: an unknown group.
     """
     left = {split: list(examples) for split, examples in splits.items()}
     if held_out:
@@ -201,8 +208,8 @@ def split_labelled(
         for group in held_out:
             if group not in there:
                 raise DataError(
-                    f"held_out: there is no group {group!r}{nearest(group, there)}; groups: "
-                    f"{', '.join(sorted(there)[:20]) or 'none'}; data.group says where they stand"
+                    f"held_out: there is no group {group!r}{did_you_mean(group, there)}; groups: "
+                    f"{', '.join(sorted(there)[:20]) or 'none'}; data.group is their column"
                 )
         left = {"test": [e for e in everything if e.group in held_out]}
         left["train"] = [e._replace(group="") for e in everything if e.group not in held_out]
@@ -226,7 +233,7 @@ def _chosen(examples: Sequence[Example], wanted: int, *, stratify: bool, seed: i
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in order:
         by_label[str(examples[index].target)].append(index)
-    # Each example's place within its label, from 0 to 1: the first `wanted` have all labels in their shares.
+    # Examples are sorted by their position within their label, from 0 to 1, so that the first `wanted` are stratified.
     placed = [
         ((place + 0.5) / len(indices), index) for indices in by_label.values() for place, index in enumerate(indices)
     ]
@@ -244,11 +251,11 @@ def _whole_groups(examples: Sequence[Example], wanted: int, generator: np.random
             chosen += group
     if len(chosen) == len(examples):
         raise DataError(
-            f"{counted(len(members), 'group')} cannot be cut into splits; there have to be two or more for each cut"
+            f"{counted(len(members), 'group')} cannot be divided into splits; each division needs two or more groups"
         )
     return set(chosen)
 
 
-def label_counts(answers: Iterable[Sequence[str]]) -> Counter[str]:
-    """How many examples have each label."""
-    return Counter(label for labels in answers for label in labels)
+def label_counts(labels: Iterable[Sequence[str]]) -> Counter[str]:
+    """Counts the examples with each label, given the labels of each example."""
+    return Counter(label for several in labels for label in several)

@@ -9,24 +9,23 @@ from torch import Tensor
 
 from unrolled.processing.frames import ORDERS, ImageSequence
 from unrolled.processing.images import MAX_PIXELS, read_image
-from unrolled.training.console.terminal import shown
+from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.modalities import Modality, located
 
 
 class Images(Modality):
-    """Images of any source: folders, tables with paths, data sets of the hub, scikit-learn's digits.
+    """Images from folders, tables with paths, data sets of the hub, and scikit-learn's digits.
 
     Args:
-        order: "rows", "columns", "pixels" or "patches".
-        size: height and width to which all are resized, or one number for both; None for those of the first.
-        color: three channels instead of one.
-        patch: edge of a patch.
-        stride: from one patch to the next; None for the edge.
-        permutation: a seed that puts the steps into an order that is the same for all pictures (Le et al. 2015); None
-            keeps theirs.
-        max_pixels: a file with a larger picture is refused before it is decoded.
+        order: the steps of the sequence: "rows", "columns", "pixels" or "patches".
+        size: height and width to which images are resized, or one number for both; None for those of the first image.
+        color: use three channels instead of one.
+        patch: side of a patch.
+        stride: distance between patches; None for the side of a patch.
+        permutation: seed of a permutation of the steps, equal for all images (Le et al. 2015); None for no permutation.
+        max_pixels: maximum number of pixels; a larger image is refused before it is decoded.
 
     Raises:
         DataError: an unknown order, or a limit below 1.
@@ -48,9 +47,9 @@ class Images(Modality):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         if order not in ORDERS:
-            raise DataError(f"order={order!r} is one of {', '.join(ORDERS)}")
+            raise DataError(f"order={order!r} must be one of {', '.join(ORDERS)}")
         if max_pixels < 1:
-            raise DataError(f"max_pixels={max_pixels}: 1 or more")
+            raise DataError(f"max_pixels={max_pixels}: must be 1 or more")
         self.max_pixels = max_pixels
         self.order, self.color = order, color
         self.size = [size, size] if isinstance(size, int) else size
@@ -72,11 +71,11 @@ class Images(Modality):
             return example.source
         return read_picture(located(example), color=self.color, max_pixels=self.max_pixels)
 
-    def shown(self, example: Example, source: Tensor) -> str:
+    def display_name(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
 
     def example(self, example: Example, folder: Path) -> str | None:
-        """The picture's own file, or one that is written."""
+        """Returns the path of the image's file; writes one if there is none."""
         own = super().example(example, folder)
         if own is not None:
             return own
@@ -85,7 +84,7 @@ class Images(Modality):
         values = (_unit(self.open(example)) * 255).round().byte().permute(1, 2, 0).squeeze(-1)
         path = folder / "example.png"
         Image.fromarray(values.numpy()).save(path)
-        return shown(path)
+        return quoted_path(path)
 
     def fit(self, sources: Sequence[Tensor]) -> ImageSequence:
         channels = 3 if self.color else 1
@@ -94,11 +93,11 @@ class Images(Modality):
         try:
             plain = ImageSequence(size, channels, **options)
         except ValueError as error:
-            raise DataError(f"pictures: {error}") from error
+            raise DataError(f"images: {error}") from error
         values = torch.cat([_unit(source).flatten() for source in sources[:1000]])
         deviation = float(values.std())
         if bool((values == values[0]).all()):
-            raise DataError("all training pictures have one and the same grey everywhere")
+            raise DataError("all pixels of all training images have the same value")
         permutation = None
         if self.permutation is not None:
             generator = torch.Generator().manual_seed(self.permutation)
@@ -115,15 +114,20 @@ class Images(Modality):
 
 
 def _unit(picture: Tensor) -> Tensor:
-    """Values from 0 to 1, also of bytes."""
+    """Converts bytes to values from 0 to 1."""
     return picture.float() / 255 if picture.dtype == torch.uint8 else picture
 
 
 def read_picture(source: Any, *, color: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """A picture from whatever `unrolled.processing.images.read_image` takes: (channels, height, width) bytes.
+    """Reads an image as (channels, height, width) uint8.
+
+    Args:
+        source: an argument of `unrolled.processing.images.read_image`.
+        color: return three channels instead of one.
+        max_pixels: maximum number of pixels.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the image cannot be read.
     """
     image = read_image(source, max_pixels=max_pixels)
     picture = image if color else image.convert("L")

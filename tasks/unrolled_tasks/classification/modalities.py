@@ -1,4 +1,4 @@
-"""What can be classified, and how it becomes what a network reads: what all modalities share, and text."""
+"""Modalities: how sources are opened and converted to the inputs of a network. The base class, and text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from unrolled.processing.frames import FeatureExtractor
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.processing.text.base import Codec
 from unrolled.processing.text.tokenizers import CODECS, SentenceTokenizer
-from unrolled.training.console.terminal import shown
+from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.base import DataError
 from unrolled.training.data.subwords import train_subwords
 from unrolled.wording import article, counted
@@ -21,16 +21,16 @@ from unrolled_tasks.classification.examples import Columns, Example
 
 
 class Modality(ABC):
-    """A kind of source: opened, measured, and read by what is fitted on the training split.
+    """A kind of source, which is opened, and read by a codec or feature extractor fitted on the training split.
 
     Attributes:
-        unit: what a step is: "frame" or "token".
-        suffixes: of files that are an example each.
-        what: names such files in messages.
-        reads: the class of what is fitted.
-        data: the choice of the group `data` for files of this kind.
-        augments: whether training sees sources changed at random.
-        partial: what is cut off is opened as far as it goes, by modalities that can.
+        unit: the unit of a step: "frame" or "token".
+        suffixes: suffixes of files that are one example each.
+        what: name of such files in messages.
+        reads: the class of the codec or feature extractor.
+        data: the choice of the configuration group `data` for files of this modality.
+        augments: whether training sources are augmented.
+        partial: whether truncated sources are opened as far as possible, if the modality supports it.
     """
 
     unit: ClassVar[str] = "frame"
@@ -45,84 +45,84 @@ class Modality(ABC):
         return False
 
     @property
-    def cut_off(self) -> Sequence[str]:
-        """What was opened in split so far, and what it lacks."""
+    def truncated(self) -> Sequence[str]:
+        """Descriptions of the truncated sources opened so far."""
         return ()
 
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None:
-        """The examples of a file that holds several in this modality's own way; None for any other file."""
+        """Returns the examples of a file that contains several in the modality's own format; None for other files."""
         return None
 
     @abstractmethod
     def open(self, example: Example) -> Any:
-        """The source of an example, in memory.
+        """Loads the source of an example into memory.
 
         Raises:
-            ValueError: it cannot be used; the place is added by whoever called.
+            ValueError: the source cannot be used. The caller adds the place.
         """
 
     @abstractmethod
     def fit(self, sources: Sequence[Any]) -> Codec | FeatureExtractor:
-        """The codec or extractor for these sources, which are the training split's."""
+        """Fits the codec or feature extractor on the sources of the training split."""
 
     def options(self) -> dict[str, Any]:
-        """All that decides what is opened and read, as plain data.
+        """Returns all options that affect opening and reading, as plain data.
 
         Raises:
-            DataError: a modality that doesn't say.
+            DataError: the modality does not implement this method.
         """
         raise DataError(
-            f"{type(self).__name__} has no options() to tell prepared examples by: take data.storage=memory"
+            f"{type(self).__name__} has no options(), which the cache of examples needs: set data.storage=memory"
         )
 
     def restore(self, codec: LabelCodec | NumberCodec) -> None:
-        """Takes over what a trained network's codec has fixed, before anything is opened.
+        """Sets the options that a trained network's codec determines, before any source is opened.
 
         Raises:
-            DataError: that network reads something else.
+            DataError: the network reads another modality.
         """
         if not isinstance(codec.source, self.reads):
             raise DataError(
                 f"this checkpoint's network reads with {article(type(codec.source).__name__)}, and "
                 f"{type(self).__name__} are read with {article(self.reads.__name__)}: "
-                f"give it data of its own kind, data=…"
+                f"choose data of the network's modality, data=…"
             )
 
     @abstractmethod
     def read(self, source: Any, extractor: Any) -> Tensor:
-        """What the network reads of a source: (time,) ids or (time, features)."""
+        """Converts a source to the network's input: (time,) ids or (time, features)."""
 
     def augmented(self, sources: Sequence[Any], extractor: Any, seeds: Sequence[int]) -> list[Tensor]:
-        """What the network reads of sources changed at random, each by its own seed; by default nothing is changed."""
+        """Augments sources, each with its seed, and converts them to inputs. By default there is no augmentation."""
         return [self.read(source, extractor) for source in sources]
 
     def steps(self, source: Any, extractor: Any) -> int:
-        """How many steps `read` gives."""
+        """Returns the number of steps of `read`."""
         return len(self.read(source, extractor))
 
-    def shown(self, example: Example, source: Any) -> str:
-        """An example as a person finds it again."""
+    def display_name(self, example: Example, source: Any) -> str:
+        """Returns a readable name of an example, by which the user can find it."""
         return example.place
 
     def example(self, example: Example, folder: Path) -> str | None:
-        """An example as one gives it to a command: a line of text, or the path of a file.
+        """Returns an example as an argument of a command: a line of text, or the path of a file.
 
-        If there is no file, one may be written into the folder; None where there is no such thing.
+        If the source is not a file, one may be written to the folder. None if the example cannot be an argument.
         """
         path = located(example)
-        return shown(path) if isinstance(path, Path) and path.is_file() else None
+        return quoted_path(path) if isinstance(path, Path) and path.is_file() else None
 
     def describe(self, extractor: Any) -> str:
-        """A few words on what the network reads."""
+        """Describes the network's inputs in a few words."""
         return f"{counted(extractor.output_size, 'feature')} a {self.unit}"
 
 
 def located(example: Example) -> Any:
-    """The source of an example, a path where a table or the hub names a file: relative to where the table lies."""
+    """Returns the source of an example, with the path of a named file relative to the folder of its table."""
     source = example.source
     if isinstance(source, Mapping):
-        held: Mapping[str, Any] = source
-        source = held.get("bytes") or held.get("path")
+        encoded: Mapping[str, Any] = source
+        source = encoded.get("bytes") or encoded.get("path")
     if isinstance(source, str):
         table = Path(example.place.partition(", line ")[0].partition(", row ")[0])
         return Path(source) if Path(source).is_absolute() else table.parent / source
@@ -130,7 +130,7 @@ def located(example: Example) -> Any:
 
 
 def batched(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Sequences side by side, padded with zeros, and their lengths."""
+    """Returns the sequences as one tensor, padded with zeros, and their lengths."""
     return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(sequence) for sequence in sequences])
 
 
@@ -138,15 +138,15 @@ class Text(Modality):
     """Sentences and longer texts, from tables.
 
     Args:
-        unit: "word" (words and signs), "character", "byte" or "subword".
-        subwords: how subwords are found: "bpe" or "unigram".
-        vocabulary_size: of words and subwords.
-        min_count: words seen less often in training become the unknown word, which is learned from them.
-        lowercase: in lower case.
-        max_length: steps of a text; what is longer is cut behind them. None for all.
+        unit: the unit of a token: "word" (words and punctuation), "character", "byte" or "subword".
+        subwords: the subword model, "bpe" or "unigram".
+        vocabulary_size: maximum number of words or subwords.
+        min_count: training words with a smaller count are replaced by the unknown word.
+        lowercase: convert text to lower case.
+        max_length: maximum number of steps; longer texts are truncated. None for no limit.
 
     Raises:
-        DataError: options without sense.
+        DataError: invalid options.
     """
 
     unit: ClassVar[str] = "token"
@@ -164,11 +164,12 @@ class Text(Modality):
     ) -> None:
         if unit not in ("word", "subword", "character", "byte") or subwords not in ("bpe", "unigram"):
             raise DataError(
-                f"unit={unit!r} is word, subword, character or byte, subwords={subwords!r} is bpe or unigram"
+                f"unit={unit!r} must be word, subword, character or byte, subwords={subwords!r} must be bpe or unigram"
             )
         if min(vocabulary_size, min_count, 1 if max_length is None else max_length) < 1:
             raise DataError(
-                f"vocabulary_size={vocabulary_size}, min_count={min_count} and max_length={max_length} are 1 or more"
+                f"vocabulary_size={vocabulary_size}, min_count={min_count} and max_length={max_length} must be 1 or "
+                "more"
             )
         self.symbols, self.subwords, self.vocabulary_size = unit, subwords, vocabulary_size
         self.min_count, self.lowercase, self.max_length = min_count, lowercase, max_length
@@ -185,7 +186,7 @@ class Text(Modality):
 
     def open(self, example: Example) -> str:
         if not isinstance(example.source, str):
-            raise ValueError(f"its source is no text but {example.source!r:.80}")
+            raise ValueError(f"its source is {example.source!r:.80}, not a text")
         text = " ".join(example.source.split())
         if not text:
             raise ValueError("the text is empty")
@@ -205,10 +206,10 @@ class Text(Modality):
     def read(self, source: str, extractor: Codec) -> Tensor:
         ids = extractor.encode(source)[: self.max_length]
         if not ids:
-            raise ValueError(f"the text {source!r:.80} has no {extractor.unit} that can be read")
+            raise ValueError(f"the text {source!r:.80} contains no {extractor.unit}")
         return torch.tensor(ids)
 
-    def shown(self, example: Example, source: str) -> str:
+    def display_name(self, example: Example, source: str) -> str:
         return source
 
     def example(self, example: Example, folder: Path) -> str | None:
@@ -219,5 +220,5 @@ class Text(Modality):
 
 
 def _lines(texts: Sequence[str]) -> list[list[str]]:
-    """Each text as pieces of its own, so that no word joins two texts."""
+    """Returns each text with a line end, so that no word spans two texts."""
     return [[text, "\n"] for text in texts]

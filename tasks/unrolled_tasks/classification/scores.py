@@ -1,4 +1,4 @@
-"""What a network answered, beside what it should have: numbers, tables and pictures."""
+"""Metrics, tables and figures of predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,30 +23,30 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
-_BINS = 15  # of the calibration error, as Guo et al. 2017 have them
-_MOST_NAMED = 40  # classes whose names can still be read on an axis
+_BINS = 15  # of the calibration error, as in Guo et al. 2017
+_MOST_NAMED = 40  # maximum number of labeled classes on an axis
 
 
 class Prediction(NamedTuple):
-    """One example and what was said about it.
+    """The prediction for one example.
 
     Attributes:
-        example: its number within its split.
-        shown: the example as a person finds it again.
+        example: number of the example within its split.
+        name: readable name of the example.
         target: id of its label, 0 or 1 for each label, or numbers.
         output: probabilities of the labels, or numbers.
-        early: output after each share of the sequence; empty where nobody asked.
+        early: outputs after fractions of the sequence; empty if not requested.
     """
 
     example: int
-    shown: str
+    name: str
     target: list[float]
     output: list[float]
     early: list[list[float]]
 
 
 def label_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Accuracy, macro F1, AUROC (macro, one against all others) and expected calibration error, by torchmetrics."""
+    """Computes accuracy, macro F1, AUROC (macro, one-vs-rest) and expected calibration error, with torchmetrics."""
     outputs, targets = _tensors(predictions)
     targets = targets[:, 0].long()
     classes = outputs.shape[1]
@@ -55,15 +55,15 @@ def label_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
         "f1": multiclass_f1_score(outputs, targets, classes, average="macro"),
         "calibration_error": multiclass_calibration_error(outputs, targets, classes, n_bins=_BINS),
     }
-    there = targets.unique()
-    if len(there) > 1:  # a class that the split doesn't have has no area
+    present = targets.unique()
+    if len(present) > 1:  # AUROC is undefined for a class that the split lacks
         areas: Any = multiclass_auroc(outputs, targets, classes, average="none")
-        scores["auroc"] = areas[there].mean()
+        scores["auroc"] = areas[present].mean()
     return {name: float(value) for name, value in scores.items()}
 
 
 def multilabel_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Accuracy over single labels, share of examples with all labels right, macro F1, AUROC and calibration error."""
+    """Computes accuracy over single labels, exact matches of all labels, macro F1, AUROC and calibration error."""
     outputs, targets = _tensors(predictions)
     targets = targets.long()
     labels = outputs.shape[1]
@@ -73,17 +73,17 @@ def multilabel_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
         "f1": multilabel_f1_score(outputs, targets, labels, average="macro"),
         "calibration_error": binary_calibration_error(outputs.flatten(), targets.flatten(), n_bins=_BINS),
     }
-    told = [label for label in range(labels) if 0 < int(targets[:, label].sum()) < len(targets)]
-    if told:
+    defined = [label for label in range(labels) if 0 < int(targets[:, label].sum()) < len(targets)]
+    if defined:
         areas: Any = multilabel_auroc(outputs, targets, labels, average="none")
-        scores["auroc"] = areas[told].mean()
+        scores["auroc"] = areas[defined].mean()
     return {name: float(value) for name, value in scores.items()}
 
 
 def number_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Mean absolute error and root mean squared error in the numbers' own units, and R², by torchmetrics."""
+    """Computes mean absolute error and root mean squared error in the original units, and R², with torchmetrics."""
     outputs, targets = _tensors(predictions, torch.float64)
-    # No number here changes with an offset, and R² is a difference of squares: far from zero it would be rounding.
+    # An offset changes none of these metrics, but far from zero R², a difference of squares, has rounding errors.
     outputs, targets = outputs - targets.mean(0), targets - targets.mean(0)
     scores = {
         "mean_absolute_error": float(mean_absolute_error(outputs, targets)),
@@ -95,31 +95,31 @@ def number_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def early_accuracy(predictions: Sequence[Prediction]) -> list[float]:
-    """Share of right answers after each share of the sequences."""
+    """Returns the accuracy after each fraction of the sequences."""
     early = torch.tensor([prediction.early for prediction in predictions])
     targets = torch.tensor([prediction.target[0] for prediction in predictions]).long()
     return (early.argmax(-1) == targets.unsqueeze(1)).float().mean(0).tolist()
 
 
 def mistakes(predictions: Sequence[Prediction], labels: Sequence[str], most: int) -> list[tuple[str, str, str, float]]:
-    """(source, label, answer, its probability) of the wrong answers, the surest first."""
+    """Returns (source, label, predicted label, its probability) of wrong predictions, the most confident first."""
     wrong: list[tuple[float, Prediction, int]] = []
     for prediction in predictions:
-        answer = max(range(len(prediction.output)), key=prediction.output.__getitem__)
-        if answer != int(prediction.target[0]):
-            wrong.append((prediction.output[answer], prediction, answer))
+        predicted = max(range(len(prediction.output)), key=prediction.output.__getitem__)
+        if predicted != int(prediction.target[0]):
+            wrong.append((prediction.output[predicted], prediction, predicted))
     wrong.sort(key=lambda each: (-each[0], each[1].example))
-    return [(o.shown, labels[int(o.target[0])], labels[answer], sure) for sure, o, answer in wrong[:most]]
+    return [(p.name, labels[int(p.target[0])], labels[predicted], prob) for prob, p, predicted in wrong[:most]]
 
 
 def confusion(predictions: Sequence[Prediction]) -> Tensor:
-    """(label, answer): how often."""
+    """Returns the confusion matrix (label, predicted label)."""
     outputs, targets = _tensors(predictions)
     return multiclass_confusion_matrix(outputs, targets[:, 0].long(), outputs.shape[1])
 
 
 def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Figure:
-    """Labels from top to bottom, answers from left to right; color is the share of the label, figures are counts."""
+    """Draws a confusion matrix: labels on the y axis, predictions on the x axis, colored by row fraction."""
     count = len(labels)
     edge = min(2.4 + 0.42 * count, 14.0)
     figure = Figure(figsize=(edge + 0.8, edge), layout="constrained")
@@ -139,14 +139,14 @@ def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Figure:
                     color = "white" if shares[row, column] > 0.6 else "#333333"
                     axes.text(column, row, str(number), ha="center", va="center", color=color, fontsize=8)
     axes.tick_params(length=0)
-    axes.set_xlabel("answer")
+    axes.set_xlabel("predicted label")
     axes.set_ylabel("label")
-    figure.colorbar(picture, ax=axes, label="share of the label", shrink=0.8, format=PercentFormatter(1.0))
+    figure.colorbar(picture, ax=axes, label="fraction of the label", shrink=0.8, format=PercentFormatter(1.0))
     return figure
 
 
 def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: float) -> Figure:
-    """Accuracy against the share of the sequence that was heard."""
+    """Draws accuracy against the fraction of the sequence that the network has read."""
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -157,7 +157,7 @@ def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: flo
     axes.set_ylim(0.0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("share of the sequence that was heard")
+    axes.set_xlabel("fraction of the sequence")
     axes.set_ylabel("accuracy")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -166,14 +166,14 @@ def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: flo
 
 
 def as_row(prediction: Prediction, names: Sequence[str], *, numbers: bool, multiple: bool) -> Mapping[str, Any]:
-    """A prediction for a line of JSON."""
-    plain: dict[str, Any] = {"source": prediction.shown}
+    """Returns a prediction as plain data for a line of JSON."""
+    plain: dict[str, Any] = {"source": prediction.name}
     if numbers:
         plain |= {"target": dict(zip(names, prediction.target, strict=True))}
         return plain | {"prediction": dict(zip(names, prediction.output, strict=True))}
     if multiple:
-        plain["labels"] = [name for name, there in zip(names, prediction.target, strict=True) if there]
-        plain["prediction"] = [name for name, sure in zip(names, prediction.output, strict=True) if sure > 0.5]
+        plain["labels"] = [name for name, present in zip(names, prediction.target, strict=True) if present]
+        plain["prediction"] = [name for name, prob in zip(names, prediction.output, strict=True) if prob > 0.5]
     else:
         plain["label"] = names[int(prediction.target[0])]
         plain["prediction"] = names[max(range(len(names)), key=prediction.output.__getitem__)]

@@ -1,4 +1,4 @@
-"""Labels and numbers: as examples have them, as networks learn them, and the codec between."""
+"""Targets: conversion of labels and numbers of examples to targets of a loss, and the fitting of the codec."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.training.data.base import DataError
-from unrolled.training.data.files import nearest
+from unrolled.training.data.files import did_you_mean
+from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example, label_counts
 from unrolled_tasks.classification.modalities import Modality
 
@@ -17,7 +18,7 @@ TARGETS = ("label", "labels", "number", "share")
 
 
 class TargetSpec:
-    """How the answers of examples are understood; see `ClassificationData` for the arguments."""
+    """Converts the targets of examples; see `ClassificationData` for the arguments."""
 
     def __init__(
         self,
@@ -30,30 +31,30 @@ class TargetSpec:
         min_examples: int = 2,
     ) -> None:
         if kind not in TARGETS:
-            raise DataError(f"target_type={kind!r} is one of {', '.join(TARGETS)}")
+            raise DataError(f"target_type={kind!r} must be one of {', '.join(TARGETS)}")
         self.kind, self._target, self._separator, self._scaled = kind, target, separator, scaled
-        self._names = {str(written): str(name) for written, name in (names or {}).items()}
-        self._least = min_examples
+        self._names = {str(label): str(name) for label, name in (names or {}).items()}
+        self._min_examples = min_examples
 
     def options(self) -> dict[str, Any]:
-        """How answers are understood, as plain data."""
+        """Returns the options as plain data."""
         return {
             "kind": self.kind,
             "target": self._target,
             "separator": self._separator,
             "names": self._names,
             "scaled": self._scaled,
-            "min_examples": self._least,
+            "min_examples": self._min_examples,
         }
 
     def fit(self, examples: Sequence[Example], sources: Sequence[Any], modality: Modality) -> LabelCodec | NumberCodec:
-        """The codec for the training split's examples and their opened sources, with what reads them.
+        """Fits the codec on the training split's examples and their opened sources.
 
         Raises:
-            DataError: answers that nothing can be learned from.
+            DataError: targets that cannot be learned.
         """
         if not examples:
-            raise DataError("there is no training example; data.split_fractions or data.files has to leave some")
+            raise DataError("there are no training examples; change data.split_fractions or data.files")
         text: dict[str, Any] = {
             name: getattr(modality, name) for name in ("lowercase", "max_length") if hasattr(modality, name)
         }
@@ -62,35 +63,33 @@ class TargetSpec:
             return self._number_codec(numbers, modality.fit(sources), text)
         self._check_names(examples)
         counts = label_counts(self.labels(example) for example in examples)
-        rare = [label for label, count in counts.items() if count < self._least]
+        rare = [label for label, count in counts.items() if count < self._min_examples]
         if rare:
             raise DataError(
-                f"label {rare[0]!r} has {counts[rare[0]]} training example, one of {len(rare)} labels with fewer than "
-                f"min_examples={self._least}: add some, leave them out, or take data.min_examples=1"
+                f"label {rare[0]!r} has {counted(counts[rare[0]], 'training example')}, one of {len(rare)} labels with "
+                f"fewer than min_examples={self._min_examples}: add examples, remove the label, or set "
+                "data.min_examples=1"
             )
         if len(counts) < 2 and self.kind == "label":
-            raise DataError(
-                f"all training examples have the label {next(iter(counts))!r}: there is nothing to tell apart"
-            )
+            raise DataError(f"all training examples have the label {next(iter(counts))!r}: there must be two or more")
         labels = sorted(counts, key=_in_order)
         extractor = modality.fit(sources)
         return LabelCodec(labels, extractor, multiple=self.kind == "labels", **text)
 
     def _check_names(self, examples: Sequence[Example]) -> None:
-        """Refuses a name for what no training example has, which would leave another label without its name."""
+        """Checks that all named labels occur in training examples, since a misspelt one would be ignored."""
         names, self._names = self._names, {}
-        written = {label for example in examples for label in self.labels(example)}
+        labels = {label for example in examples for label in self.labels(example)}
         self._names = names
         for label in names:
-            if label not in written:
+            if label not in labels:
                 raise DataError(
-                    f"data.names: no training example has the label {label!r}{nearest(label, written)}; "
-                    f"there is {', '.join(sorted(written)[:20])}"
+                    f"data.names: no training example has the label {label!r}{did_you_mean(label, labels)}; "
+                    f"the labels are {', '.join(sorted(labels)[:20])}"
                 )
 
     def _number_codec(self, numbers: Tensor, extractor: Any, text: Mapping[str, Any]) -> NumberCodec:
-        answer = self._target
-        names = [answer] if isinstance(answer, str) else list(answer)
+        names = [self._target] if isinstance(self._target, str) else list(self._target)
         if self.kind == "share":
             ones = [1.0] * len(names)
             return NumberCodec(names, [0.0] * len(names), ones, extractor, bounded=True, **text)
@@ -100,18 +99,18 @@ class TargetSpec:
         same = (numbers == numbers[0]).all(0).tolist()
         constant = [name for name, one in zip(names, same, strict=True) if one]
         if constant:
-            raise DataError(f"{constant[0]} is the same number in all training examples: there is nothing to predict")
+            raise DataError(f"{constant[0]} is equal in all training examples: there is nothing to predict")
         if not bool(deviations.isfinite().all()):
             raise DataError(
-                f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large to be learned"
+                f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large for training"
             )
         return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), extractor, **text)
 
     def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
-        """What the network shall say about an example: () int64, or (outputs,) float32, numbers normalized.
+        """Returns the target of an example: () int64, or (outputs,) float32 of standardized numbers.
 
         Raises:
-            ValueError: a label that training never saw, or no number.
+            ValueError: a label that does not occur in training, or not a number.
         """
         if isinstance(codec, NumberCodec):
             numbers = torch.tensor(codec.normalized(self.numbers(example)))
@@ -124,43 +123,43 @@ class TargetSpec:
         return torch.zeros(codec.size).index_fill(0, torch.tensor(ids, dtype=torch.int64), 1.0)
 
     def labels(self, example: Example) -> list[str]:
-        """The labels of an example by their names."""
-        answer = example.target
+        """Returns the names of the labels of an example."""
+        target = example.target
         if self.kind == "labels":
-            found = answer.split(self._separator) if isinstance(answer, str) else list(answer or ())
+            found = target.split(self._separator) if isinstance(target, str) else list(target or ())
             labels = [str(label).strip() for label in found if str(label).strip()]
-        elif isinstance(answer, (list, tuple, dict)):
+        elif isinstance(target, (list, tuple, dict)):
             raise DataError(
-                f"{example.place}: {answer!r:.80} is no label; data.target_type=labels takes several of them"
+                f"{example.place}: {target!r:.80} is not a label; data.target_type=labels accepts several labels"
             )
         else:
-            labels = [str(answer).strip()]
+            labels = [str(target).strip()]
         return [self._names.get(label, label) for label in labels]
 
     def numbers(self, example: Example) -> list[float]:
-        """The numbers of an example, in their own units.
+        """Returns the numbers of an example, in their original units.
 
         Raises:
-            DataError: no number, or one that cannot be.
+            DataError: not a number, not finite, or out of range.
         """
-        answers = example.target if isinstance(example.target, list) else [example.target]
+        targets = example.target if isinstance(example.target, list) else [example.target]
         try:
-            numbers = [float(answer) for answer in answers]
+            numbers = [float(target) for target in targets]
         except (TypeError, ValueError, OverflowError):
             raise DataError(
-                f"{example.place}: {example.target!r:.80} is no number; data.target_type=label for classes"
+                f"{example.place}: {example.target!r:.80} is not a number; set data.target_type=label for classes"
             ) from None
         if not all(math.isfinite(number) for number in numbers):
             raise DataError(f"{example.place}: {example.target!r} is not finite")
         if self.kind == "share" and not all(0 <= number <= 1 for number in numbers):
             raise DataError(
-                f"{example.place}: {example.target!r} is not from 0 to 1; data.target_type=number takes any"
+                f"{example.place}: {example.target!r} is not from 0 to 1; data.target_type=number accepts any number"
             )
         return numbers
 
 
 def _in_order(label: str) -> tuple[bool, float, str]:
-    """Numbers by their size, in front of words by their spelling."""
+    """Sort key: numbers by value, then other labels alphabetically."""
     try:
         return False, float(label), label
     except ValueError:

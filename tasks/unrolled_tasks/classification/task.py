@@ -1,4 +1,4 @@
-"""Classification and regression of sequences: many steps in, one answer out."""
+"""Classification and regression of sequences."""
 
 import json
 import math
@@ -18,54 +18,54 @@ from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.frames import SeriesScaler
 from unrolled.processing.labels import LabelCodec, NumberCodec
 from unrolled.processing.text.base import Codec
-from unrolled.training.callbacks.gathering import of_all_processes
+from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_rows, write_text
-from unrolled.training.console.terminal import piped
+from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
 from unrolled_tasks.classification import scores as scoring
-from unrolled_tasks.classification.data import ClassificationData, LabelledBatch
-from unrolled_tasks.classification.mixing import mixed
+from unrolled_tasks.classification.data import ClassificationData, LabeledBatch
+from unrolled_tasks.classification.mixup import mixup
 from unrolled_tasks.classification.scores import Prediction
 from unrolled_tasks.classification.vectors import load_vectors
 
 
 class Classification(SequenceTask):
-    """A sequence in, its label out; or several labels, or numbers, as the codec says.
+    """Trains a network to predict a label, several labels, or numbers, depending on the codec.
 
-    Labels are learned by cross-entropy, several labels and numbers from 0 to 1 by binary cross-entropy, other numbers
-    by the squared error of what the codec has normalized.
+    The loss is cross-entropy for a label, binary cross-entropy for several labels and for numbers from 0 to 1, and the
+    squared error of standardized numbers otherwise.
 
     Args:
         network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
         codec: a `LabelCodec` or `NumberCodec`.
-        optimizer: a partial that takes parameter groups.
-        schedule: how the learning rate moves.
-        l1: weight of the absolute penalty.
-        l2: weight of the square penalty.
+        optimizer: a partial that is called with parameter groups.
+        schedule: learning rate schedule.
+        l1: weight of the L1 penalty.
+        l2: weight of the L2 penalty.
         label_smoothing: share of the target that is spread over all labels.
-        mixup: of sequences of frames; see `mixed`. The loss is that of both answers, by their shares. 0 for none.
-        class_weights: what each label weighs in training, by its name; "balanced": the rarer, the more, so that all
-            labels together weigh alike. None for equal weights.
-        prefix_fractions: shares of each test sequence after which its answer is scored too; empty for none.
-        num_samples: validation examples that are shown after every validation.
-        num_mistakes: the surest wrong answers that a test lists.
-        vectors: a text file of word vectors (GloVe, fastText) that the words' embeddings begin with.
-        frozen: embeddings stay as they begin.
+        mixup: concentration of mixup for frames, see `mixup.mixup`, with a weighted loss of both targets; 0 for none.
+        class_weights: weight of each label in training, by name; "balanced" for weights inversely proportional to the
+            labels' counts; None for equal weights.
+        prefix_fractions: fractions of each test sequence after which the prediction is scored too; empty for none.
+        num_samples: number of validation examples shown after every validation.
+        num_mistakes: maximum number of wrong test predictions listed, the most confident first.
+        vectors: a text file of word vectors (GloVe, fastText) that initialize the word embeddings.
+        frozen: do not train the embeddings.
 
     Raises:
-        ValueError: an impossible option, or one that is for labels only.
+        ValueError: an invalid option, or an option for labels with a codec for numbers.
     """
 
     network: SequenceClassifier  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
 
     files: ClassVar[Mapping[str, str]] = {
-        "predictions.jsonl": "the answer to each test example",
-        "confusion.png": "which label was taken for which",
-        "early.png": "how soon the answer is right",
-        "mistakes.md": "the surest wrong answers",
+        "predictions.jsonl": "prediction for each test example",
+        "confusion.png": "confusion matrix",
+        "early.png": "accuracy after fractions of the sequences",
+        "mistakes.md": "most confident wrong predictions",
     }
 
     def __init__(
@@ -89,19 +89,19 @@ class Classification(SequenceTask):
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
         if not isinstance(codec, LabelCodec | NumberCodec):
             raise ValueError(
-                f"codec: a classifier answers with labels or numbers, not by {article(type(codec).__name__)}"
+                f"codec: classification needs a LabelCodec or a NumberCodec, not {article(type(codec).__name__)}"
             )
         if not 0.0 <= label_smoothing < 1.0 or min(num_samples, num_mistakes) < 0:
             raise ValueError(
-                f"label_smoothing={label_smoothing} is a share in [0, 1), num_samples={num_samples} and "
-                f"num_mistakes={num_mistakes} are 0 or more"
+                f"label_smoothing={label_smoothing} must be in [0, 1), num_samples={num_samples} and "
+                f"num_mistakes={num_mistakes} 0 or more"
             )
         if not 0 <= mixup < float("inf") or (mixup and isinstance(codec.source, Codec)):
-            raise ValueError(f"mixup={mixup} is 0 or more, and 0 for text: it mixes frames, and words cannot be mixed")
+            raise ValueError(f"mixup={mixup} must be 0 or more, and 0 for text: only frames can be mixed")
         if any(not 0 < share <= 1 for share in prefix_fractions):
-            raise ValueError(f"prefix_fractions={list(prefix_fractions)}: numbers above 0 and at most 1")
+            raise ValueError(f"prefix_fractions={list(prefix_fractions)}: must be above 0 and at most 1")
         if isinstance(class_weights, str) and class_weights != "balanced":
-            raise ValueError(f"class_weights={class_weights!r} is balanced, or a weight for each label, or null")
+            raise ValueError(f"class_weights={class_weights!r} must be balanced, a weight for each label, or null")
         self.target_codec: LabelCodec | NumberCodec = codec
         numbers = isinstance(codec, NumberCodec)
         if numbers and (label_smoothing or class_weights):
@@ -118,29 +118,29 @@ class Classification(SequenceTask):
         self._weights: Tensor | None = None
         embedding = getattr(self.network.encoder, "embedding", None)
         if (vectors is not None or frozen) and embedding is None:
-            raise ValueError("vectors and frozen are for words: this network reads frames, and has no embedding")
+            raise ValueError("vectors and frozen need an embedding of words, and this network reads frames")
         if frozen:
             embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
 
     def load_pretrained(self) -> None:
-        """Puts word vectors into fresh embeddings."""
+        """Initializes embeddings with word vectors."""
         if self._vectors is not None:
             self.notes["vectors"] = load_vectors(self._vectors, self.target_codec.source, self.network.encoder)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Classify."""
+        """Returns commands that classify."""
         use, example = f"python -m unrolled classify {checkpoint}", self.example()
         if isinstance(self.target_codec.source, Codec):
             return (
-                f"{piped(example or 'some words')} | {use}",
+                f"{echo_command(example or 'some words')} | {use}",
                 f"# a file, line by line: {use} < FILE",
             )
-        if isinstance(self.target_codec.source, SeriesScaler):  # read from Python alone
+        if isinstance(self.target_codec.source, SeriesScaler):  # not supported by the command
             return ()
-        return (*([f"{use} {example}"] if example else []), f"# files of yours: {use} FILE …")
+        return (*([f"{use} {example}"] if example else []), f"# your own files: {use} FILE …")
 
     def on_fit_start(self) -> None:
-        """Weighs labels by how many training examples they have."""
+        """Sets the class weights."""
         super().on_fit_start()
         if self.class_weights is None:
             return
@@ -155,15 +155,15 @@ class Classification(SequenceTask):
             weights = [self.class_weights[label] for label in labels]
         self._weights = torch.tensor(weights, device=self.device)
 
-    def loss(self, batch: LabelledBatch, loader: str) -> Loss:
-        """Summed nats (or half squared distances), without weights or smoothing."""
+    def loss(self, batch: LabeledBatch, loader: str) -> Loss:
+        """Returns the summed loss (nats, or half squared errors), without weights or smoothing."""
         return self._loss(self.network(batch.source, batch.lengths), batch.targets)
 
-    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
-        """The batch's share of the optimizer step's mean loss."""
+    def training_step(self, batch: LabeledBatch, batch_idx: int) -> Tensor:
+        """Returns the batch's share of the optimizer step's mean loss."""
         learned = partial(self._loss, smoothing=self.label_smoothing, weights=self._weights)
         if self.mixup:
-            source, lengths, share, others = mixed(batch.source, batch.lengths, self.mixup)
+            source, lengths, share, others = mixup(batch.source, batch.lengths, self.mixup)
             outputs = self.network(source, lengths)
             own, other = learned(outputs, batch.targets), learned(outputs, batch.targets[others])
             loss = Loss(share * own.total + (1 - share) * other.total, own.count)
@@ -172,27 +172,27 @@ class Classification(SequenceTask):
         self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
-    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         self._score(batch, ())
 
     def on_validation_epoch_end(self) -> None:
-        self._conclude("validation")
+        self._log_scores("validation")
 
-    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+    def test_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         self._score(batch, self.prefix_fractions)
 
     def on_test_epoch_end(self) -> None:
-        found = self._conclude("test")
+        found = self._log_scores("test")
         if self.trainer.is_global_zero and found:
             self.report(found, Path(self.trainer.default_root_dir))
 
     def sample(self, generator: torch.Generator) -> str:
-        """What was said about the first validation examples."""
+        """Returns the predictions for the first validation examples."""
         first = sorted(self.predictions, key=lambda prediction: prediction.example)[: self.num_samples]
         return "\n".join(self._line(prediction) for prediction in first)
 
     def report(self, found: Sequence[Prediction], folder: Path) -> None:
-        """predictions.jsonl and, for one label of several, confusion.png, mistakes.md and early.png with early.csv."""
+        """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
         codec = self.target_codec
         numbers = isinstance(codec, NumberCodec)
         names = codec.names if isinstance(codec, NumberCodec) else codec.labels
@@ -206,11 +206,9 @@ class Classification(SequenceTask):
         counts = scoring.confusion(found)
         save_figure(folder / "confusion.png", scoring.draw_confusion(counts, names), dpi=110)
         wrong = scoring.mistakes(found, names, self.num_mistakes)
-        head = ("source", "label", "answer", "its probability")
-        page = (
-            ["# The surest wrong answers", "", *table(head, wrong, digits=3)] if wrong else ["No answer was wrong.", ""]
-        )
-        write_text(folder / "mistakes.md", "\n".join(page))
+        head = ("source", "label", "predicted label", "probability")
+        page = ["# Most confident wrong predictions", "", *table(head, wrong, digits=3)]
+        write_text(folder / "mistakes.md", "\n".join(page if wrong else ["All predictions are correct.", ""]))
         if self.prefix_fractions:
             accuracies = scoring.early_accuracy(found)
             chance = float(counts.sum(1).max() / counts.sum())
@@ -230,25 +228,25 @@ class Classification(SequenceTask):
             targets = targets * (1 - smoothing) + 0.5 * smoothing
         return binary_cross_entropy(outputs, targets, weights)
 
-    def _score(self, batch: LabelledBatch, shares: Sequence[float]) -> None:
+    def _score(self, batch: LabeledBatch, shares: Sequence[float]) -> None:
         outputs = self.network(batch.source, batch.lengths)
         loss = self._loss(outputs, batch.targets)
         self.mean_loss.update(loss.mean, loss.count)
-        said = predicted_values(outputs, self.target_codec).tolist()
+        values = predicted_values(outputs, self.target_codec).tolist()
         targets = batch.targets.reshape(len(outputs), -1).tolist()
         if isinstance(self.target_codec, NumberCodec):
             targets = [list(numbers) for numbers in batch.numbers]
-        early: list[list[list[float]]] = [[] for _ in said]
+        early: list[list[list[float]]] = [[] for _ in values]
         if shares:
             early = self.network.early(batch.source, batch.lengths, shares).tolist()
-        rows = zip(batch.examples.tolist(), batch.shown, targets, said, early, strict=True)
+        rows = zip(batch.examples.tolist(), batch.names, targets, values, early, strict=True)
         self.predictions.extend(Prediction(*row) for row in rows)
 
-    def _conclude(self, split: str) -> list[Prediction]:
-        """Logs a split's numbers; gives back all processes' predictions in the order of the examples."""
+    def _log_scores(self, split: str) -> list[Prediction]:
+        """Logs a split's metrics. Returns the predictions of all processes, in the order of the examples."""
         self.log(f"{split}/loss", self.mean_loss.compute())
         self.mean_loss.reset()
-        found, self.predictions = sorted(of_all_processes(self.predictions), key=lambda o: o.example), []
+        found, self.predictions = sorted(gather_from_all_ranks(self.predictions), key=lambda o: o.example), []
         if not found:
             return found
         if self.single:
@@ -260,31 +258,31 @@ class Classification(SequenceTask):
         if self.prefix_fractions and split == "test":
             scores["early_accuracy"] = math.fsum(scoring.early_accuracy(found)) / len(self.prefix_fractions)
         monitor = str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
-        # Every process has scored all predictions: numbers that are equal everywhere need no broadcast.
+        # Every process scores all predictions, so that the metrics are equal and need no synchronization.
         for name, value in scores.items():
             self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" == monitor, rank_zero_only=False)
         return found
 
     def _line(self, prediction: Prediction) -> str:
         codec = self.target_codec
-        shown = prediction.shown if len(prediction.shown) <= 80 else f"{prediction.shown[:79]}…"
+        name = prediction.name if len(prediction.name) <= 80 else f"{prediction.name[:79]}…"
         if isinstance(codec, NumberCodec):
             target, output = (codec.written(numbers, digits=4) for numbers in (prediction.target, prediction.output))
-            pairs = zip(codec.names, target, output, strict=True)
-            return f"{shown}: " + ", ".join(f"{name} {said} (it is {is_})" for name, is_, said in pairs)
+            rows = zip(codec.names, output, target, strict=True)
+            return f"{name}: " + ", ".join(f"{column} {value} (target {true})" for column, value, true in rows)
         if codec.multiple:
-            said = [i for i, sure in enumerate(prediction.output) if sure > 0.5]
-            true = [i for i, there in enumerate(prediction.target) if there]
-            return f"{shown}: {codec.decode(said) or 'none'} (it is {codec.decode(true) or 'none'})"
-        answer = max(range(codec.size), key=prediction.output.__getitem__)
-        right = "" if answer == int(prediction.target[0]) else f", but it is {codec.labels[int(prediction.target[0])]}"
-        return f"{shown}: {codec.labels[answer]} at {prediction.output[answer]:.0%}{right}"
+            predicted = [i for i, probability in enumerate(prediction.output) if probability > 0.5]
+            true = [i for i, present in enumerate(prediction.target) if present]
+            return f"{name}: {codec.decode(predicted) or 'none'} (target {codec.decode(true) or 'none'})"
+        best, label = max(range(codec.size), key=prediction.output.__getitem__), int(prediction.target[0])
+        wrong = "" if best == label else f" (target {codec.labels[label]})"
+        return f"{name}: {codec.labels[best]} at {prediction.output[best]:.0%}{wrong}"
 
 
 def _weights_by_label(given: Mapping[Any, float], codec: LabelCodec) -> dict[str, float]:
     weights = {str(label): float(weight) for label, weight in given.items()}
     for label in weights:
-        codec.index(label)  # refuses one that there is not
+        codec.index(label)  # raises for an unknown label
     if min(weights.values(), default=0.0) < 0:
-        raise ValueError(f"class_weights={weights}: 0 or more for each label, or balanced")
+        raise ValueError(f"class_weights={weights}: weights must be 0 or more; or set balanced")
     return dict.fromkeys(codec.labels, 1.0) | weights

@@ -1,4 +1,4 @@
-"""Word vectors from a text file, as GloVe and fastText write them."""
+"""Word vectors from a text file in the format of GloVe and fastText."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from unrolled.wording import counted
 
 
 def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
-    """Puts the vectors of the codec's words into an encoder's embedding; says how many words had one.
+    """Initializes an encoder's embedding with word vectors, and returns a sentence on how many words have one.
 
-    A line is a word and its numbers, between blanks; fastText's first line, two counts, is left out. Words without a
-    vector keep the weights that they were given at random, scaled to the vectors' own deviation.
+    A line contains a word and its numbers, separated by spaces; fastText's first line, with two counts, is skipped.
+    Words without a vector keep their random weights, scaled to the vectors' standard deviation.
 
     Raises:
-        DataError: no such file, another width than the embedding's, a line that is no vector, no word in common; a
+        DataError: no such file, vectors of another size than the embedding's, an invalid line, no common word, or a
             codec without words.
     """
     if not isinstance(codec, WordTokenizer):
@@ -34,8 +34,8 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
         if len(fields) != weight.shape[1] + 1:
             raise DataError(
                 f"{path}, line {number} has {counted(len(fields) - 1, 'number')}, and "
-                f"the embedding is {weight.shape[1]} wide; "
-                f"take encoder.token.embedding_size={len(fields) - 1}"
+                f"the embedding size is {weight.shape[1]}; "
+                f"set encoder.token.embedding_size={len(fields) - 1}"
             )
         index = wanted.get(fields[0])
         if index is not None and index not in found:
@@ -46,9 +46,7 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
             if not bool(found[index].isfinite().all()):
                 raise DataError(f"{path}, line {number}: a number of {fields[0]!r:.80} is not finite, or too large")
     if not found:
-        raise DataError(
-            f"{path} has a vector for none of the {len(wanted)} words; do they agree in upper and lower case?"
-        )
+        raise DataError(f"{path} has a vector for none of the {len(wanted)} words; check upper and lower case")
     with torch.no_grad():
         vectors = torch.stack(list(found.values())).to(weight)
         weight.mul_(vectors.std() / weight.std())

@@ -1,4 +1,4 @@
-"""Many-to-many: a sentence in one language, written in another."""
+"""Translation of sentences (many-to-many)."""
 
 from unrolled_tasks.translation.data import PairBatch as PairBatch
 from unrolled_tasks.translation.data import TranslationData as TranslationData

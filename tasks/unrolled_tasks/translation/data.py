@@ -1,4 +1,4 @@
-"""Sentence pairs for translation: from any source, encoded once, in batches of similar length."""
+"""Sentence pairs for translation, encoded once, in batches of similar length."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ from unrolled.processing.text.pair import PairCodec
 from unrolled.processing.text.subword import BPETokenizer
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import Ints
-from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.seq2seq import (
     Examples,
     Seq2SeqData,
+    check_exactly_one,
     check_fractions,
+    describe_dropped,
     documents,
-    left_out,
-    only_one,
     teacher_forcing_batch,
-    trained_codec,
+    train_codec,
 )
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
 
-_VERSION = 4  # raise it when the same options lead to other tokens
+_VERSION = 4  # increase it when the same options give other tokens
 _UNITS = ("subword", "character", "word")
 
 
 class PairBatch(NamedTuple):
-    """Sentences of similar length and their translations; texts and kinds are there when they are scored."""
+    """Sentences of similar length and their translations. Texts and kinds are empty in training."""
 
     source: Tensor  # (batch, source) int64
     source_lengths: Tensor  # (batch,)
@@ -55,38 +55,38 @@ class PairBatch(NamedTuple):
 
 
 class TranslationData(Seq2SeqData[PairBatch]):
-    """Pairs of sentences.
+    """Sentence pairs for translation.
 
-    Exactly one of `phrases`, `files` and `dataset` says where they come from. Codecs are made from the training split
-    alone. Training pairs with an empty side or with more than `max_length` tokens on a side are left out and counted.
+    Give exactly one of `phrases`, `files` and `dataset`. The codecs are fitted on the training split alone. Training
+    pairs with an empty side or with more than `max_length` tokens on a side are dropped and counted.
 
     Args:
-        source: locale, column or key of what is read.
-        target: of what is written.
-        phrases: how many phrases of CLDR, in the locales `source` and `target`.
+        source: locale, column or key of the source language.
+        target: locale, column or key of the target language.
+        phrases: number of CLDR phrases in the locales `source` and `target`.
         files: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
-            or two text files, a sentence a line; see `TableSource` and `TextPairSource`.
+            or two text files with a sentence per line; see `TableSource` and `TextPairSource`.
         validation_files: as `files`.
         test_files: as `files`.
         dataset: a data set for `datasets.load_dataset`.
-        dataset_options: for it; `splits` names its splits.
-        unit: what is read and written: "subword", "character" or "word".
-        subwords: how they are found: "bpe" or "unigram".
-        vocabulary_size: of subwords and words.
-        joint: one vocabulary for both languages.
-        lowercase: all text in lower case.
-        subword_dropout: training pairs are spelled anew each time they are read, and each merge of subwords is passed
-            over with this probability (Provilkov et al. 2020); wants subwords of kind "bpe". Batches are cut and
-            weighed by the usual spelling, whose tokens are a few less.
-        batch_tokens: rows × longest of a process's batch, padding included.
-        max_length: tokens of a side of a training pair.
-        split_fractions: fractions for splits that have no pairs of their own.
-        codec_from: the codec of a trained network, instead of one made from these pairs.
-        cache: folder for encoded text; None for $UNROLLED_CACHE, or else ~/.cache/unrolled.
-        seed: decides what is random.
+        dataset_options: its options; `splits` gives the names of its splits.
+        unit: the unit of a token: "subword", "character" or "word".
+        subwords: the subword model, "bpe" or "unigram".
+        vocabulary_size: maximum number of subwords or words.
+        joint: use one vocabulary for both languages.
+        lowercase: convert all text to lower case.
+        subword_dropout: BPE-dropout (Provilkov et al. 2020): training pairs are tokenized anew each time they are read,
+            and each merge is skipped with this probability; needs "bpe" subwords. Batches are planned and weighted by
+            the tokens without dropout, which are slightly fewer.
+        batch_tokens: maximum of rows × longest row of a process's batch, including padding.
+        max_length: maximum number of tokens on a side of a training pair.
+        split_fractions: fractions for splits without their own pairs.
+        codec_from: the codec of a trained network, instead of one fitted on these pairs.
+        cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
+        seed: seed of all random numbers.
 
     Raises:
-        DataError: no source or several, or options without sense.
+        DataError: no source or several, or invalid options.
     """
 
     def __init__(
@@ -114,18 +114,18 @@ class TranslationData(Seq2SeqData[PairBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        only_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
+        check_exactly_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
         if unit not in _UNITS or subwords not in ("bpe", "unigram"):
             raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
         if not 0.0 <= subword_dropout < 1.0 or (subword_dropout > 0 and (unit, subwords) != ("subword", "bpe")):
             raise DataError(
-                f"subword_dropout={subword_dropout}: a probability below 1, and 0 unless unit=subword and "
-                f"subwords=bpe, here {unit} and {subwords}"
+                f"subword_dropout={subword_dropout}: must be a probability below 1, and 0 unless unit=subword and "
+                f"subwords=bpe; got {unit} and {subwords}"
             )
         if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
             raise DataError(
-                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and phrases "
-                "are 1 or more"
+                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and "
+                f"phrases={phrases} must be 1 or more"
             )
         check_fractions(split_fractions)
         self._languages, self._split_fractions = (source, target), list(split_fractions)
@@ -149,7 +149,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         """See `SequenceData.prepare`."""
         if self._codec is not None:
             return
-        folder = made_once(self._cache / f"pairs-{self._key()}", self._encode)
+        folder = get_or_create(self._cache / f"pairs-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["splits"]}
         self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
@@ -176,7 +176,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
-            + left_out(self._dropped)
+            + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
         )
 
@@ -185,7 +185,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         return "".join(tokens.digest() for tokens in self._tokens.get("train", ()))
 
     def example(self, folder: Path) -> str | None:
-        """The first sentence of the scored split that fits in a line."""
+        """Returns the first sentence of the evaluated split with at most 80 characters."""
         sentences = (" ".join(pair.source.split()) for pair in self._texts.get(self.evaluated_split, []))
         return next((sentence for sentence in sentences if 0 < len(sentence) <= 80), None)
 
@@ -195,12 +195,12 @@ class TranslationData(Seq2SeqData[PairBatch]):
         return f"data=pairs data.files=FILE data.source={source} data.target={target} 'data.split_fractions=[0,0,1]'"
 
     def examples(self, split: str, *, scored: bool) -> Examples:
-        """The pairs of a split."""
+        """Returns the lengths of a split's pairs."""
         source, target = self._tokens[split]
         return Examples(np.stack([source.lengths, target.lengths + 1], axis=1), target.lengths + 1)
 
     def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
-        """These pairs, with their texts where they are scored."""
+        """Builds a batch of these pairs, with their texts if it is for scoring."""
         codec = self.codec()
         sides = [documents(tokens, rows) for tokens in self._tokens[split]]
         if self._subword_dropout > 0 and not scored:
@@ -218,10 +218,10 @@ class TranslationData(Seq2SeqData[PairBatch]):
         )
 
     def _respelled(self, codec: Codec, rows: Sequence[Tensor]) -> list[Tensor]:
-        """Sentences with other subwords. torch's generator decides, which a checkpoint keeps, as for all dropout."""
+        """Tokenizes sentences with BPE-dropout, with torch's generator, whose state a checkpoint contains."""
         if not isinstance(codec, BPETokenizer):
             raise DataError(
-                f"subword_dropout wants byte-pair subwords, and the given codec is {article(type(codec).__name__)}"
+                f"subword_dropout needs a BPETokenizer, and the given codec is {article(type(codec).__name__)}"
             )
         generator = random.Random(int(torch.randint(2**62, ())))
         texts = (codec.decode(row.tolist()) for row in rows)
@@ -230,12 +230,12 @@ class TranslationData(Seq2SeqData[PairBatch]):
     def _scored_texts(self, split: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
         if split in self._texts:
             return [self._texts[split][row] for row in rows.tolist()]
-        codec = self.codec()  # the texts of training pairs are not kept: as their tokens spell them
+        codec = self.codec()  # the texts of training pairs are not stored, so they are decoded from tokens
         pairs = zip(sides[0], sides[1], strict=True)
         return [Pair(codec.source.decode(source.tolist()), codec.decode(target.tolist())) for source, target in pairs]
 
     def _key(self) -> str:
-        """Differs whenever the tokens do."""
+        """Returns a hash that differs whenever the tokens do."""
         about = {
             "version": _VERSION,
             "source": type(self._source).__name__,
@@ -247,9 +247,9 @@ class TranslationData(Seq2SeqData[PairBatch]):
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def _encode(self, folder: Path) -> None:
-        """Reads the pairs once; what is kept of them in memory are lengths, and the texts that are scored."""
-        with TemporaryDirectory(dir=folder) as spool:
-            splits = self._spooled(Path(spool))
+        """Reads the pairs once. Only lengths and the texts of scored splits are held in memory."""
+        with TemporaryDirectory(dir=folder) as temporary:
+            splits = self._store_pairs(Path(temporary))
             for split, pairs in splits.items():
                 if split != "train":
                     _expect_both_sides(split, pairs)
@@ -258,11 +258,11 @@ class TranslationData(Seq2SeqData[PairBatch]):
             codec = self._given_codec or self._trained_codec(full)
             dropped = {"empty": 0, "long": 0}
             if train is not None and full is not None:
-                splits["train"] = kept = full.where([self._fits(codec, pair) for pair in full])
-                dropped = {"empty": len(train) - len(full), "long": len(full) - len(kept)}
-                if not len(kept):
+                splits["train"] = short = full.where([self._fits(codec, pair) for pair in full])
+                dropped = {"empty": len(train) - len(full), "long": len(full) - len(short)}
+                if not len(short):
                     raise DataError(
-                        f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} "
+                        f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} have "
                         f"more than max_length={self._coding[-1]} tokens"
                     )
             for split, pairs in splits.items():
@@ -272,14 +272,14 @@ class TranslationData(Seq2SeqData[PairBatch]):
             about = {"splits": list(splits), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
             (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def _spooled(self, folder: Path) -> dict[str, PairStore]:
+    def _store_pairs(self, folder: Path) -> dict[str, PairStore]:
         lowercase = self._coding[4]
         splits = {
             split: write_pairs(folder / split, self._source.pairs(split), lowercase=lowercase)
             for split in self._source.splits
         }
         if not isinstance(self._source, PhraseSource):
-            splits = _cut(splits, self._split_fractions)
+            splits = _split_pairs(splits, self._split_fractions)
         return {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
 
     def _fits(self, codec: PairCodec, pair: Pair) -> bool:
@@ -288,7 +288,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
     def _trained_codec(self, pairs: PairStore | None) -> PairCodec:
         joint, lowercase = self._coding[3:5]
         if not pairs:
-            raise DataError("a codec is made from training pairs, and there are none with text on both sides")
+            raise DataError("a codec is fitted on training pairs, and there are none with text on both sides")
         try:
             if joint:
                 codec = self._trained(Texts(pairs, "source", "target"))
@@ -299,13 +299,13 @@ class TranslationData(Seq2SeqData[PairBatch]):
 
     def _trained(self, texts: Texts) -> Codec:
         unit, subwords, size = self._coding[:3]
-        return trained_codec(texts, unit, size=size, subwords=subwords)
+        return train_codec(texts, unit, size=size, subwords=subwords)
 
 
 def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
     codec = codec_from_dict(plain)
     if not isinstance(codec, PairCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; a translator has a PairCodec")
+        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; translation needs a PairCodec")
     return codec
 
 
@@ -314,14 +314,15 @@ def _expect_both_sides(split: str, pairs: PairStore) -> None:
     if empty:
         number, pair = empty[0]
         place = f" ({pair.place})" if pair.place else ""
-        raise DataError(f"{split} pair {number}{place} has an empty side, one of {len(empty)}; take them out")
+        raise DataError(f"{split} pair {number}{place} has an empty side, one of {len(empty)}; remove them")
 
 
-def _cut(splits: dict[str, PairStore], split_fractions: Sequence[float]) -> dict[str, PairStore]:
-    """Parts without pairs of their own are taken from the end of the training pairs."""
+def _split_pairs(splits: dict[str, PairStore], split_fractions: Sequence[float]) -> dict[str, PairStore]:
+    """Splits off missing splits from the end of the training pairs."""
     splits = dict(splits)
-    whole = len(splits["train"])
+    total = len(splits["train"])
     for split, share in zip(SPLITS[:0:-1], list(split_fractions)[:0:-1], strict=True):
         if split not in splits:
-            splits["train"], splits[split] = splits["train"].cut(min(round(whole * share), len(splits["train"])))
+            count = min(round(total * share), len(splits["train"]))
+            splits["train"], splits[split] = splits["train"].split_off(count)
     return splits

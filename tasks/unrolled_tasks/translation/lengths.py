@@ -1,8 +1,8 @@
-"""BLEU by the length of the source: a table that each test leaves, and a picture of one run or of several.
+"""BLEU by the length of the source: a table written by each test, and a plot of one or several runs.
 
     python -m unrolled_tasks.translation.lengths additive=outputs/… none=outputs/… lengths.png
 
-Sentences that are too long for one vector show what attention is for (Bahdanau et al. 2015, figure 2).
+The plot shows the effect of attention on long sentences (Bahdanau et al. 2015, figure 2).
 """
 
 import csv
@@ -21,40 +21,40 @@ _FILE = "lengths.csv"
 
 
 def write_lengths(rows: Rows, folder: Path) -> None:
-    """lengths.csv, and the same as a picture, lengths.png."""
+    """Writes lengths.csv and its plot, lengths.png."""
     write_rows(folder / _FILE, [_HEAD, *rows])
     save_figure(folder / "lengths.png", draw_lengths({"BLEU": rows}), dpi=120)
 
 
 def read_lengths(folder: Path) -> list[tuple[str, int, float]]:
-    """What a run left in its folder.
+    """Reads lengths.csv of a run.
 
     Raises:
-        ValueError: it left nothing.
+        ValueError: the file does not exist or is invalid.
     """
     path = folder / _FILE
     if not path.is_file():
-        raise ValueError(f"there is no {_FILE} in {folder}; a test of task=translation leaves one in its run's folder")
+        raise ValueError(f"there is no {_FILE} in {folder}; a test of task=translation writes one to its run's folder")
     with path.open(encoding="utf-8", newline="") as file:
         try:
             return [(name, int(count), float(score)) for name, count, score in list(csv.reader(file))[1:]]
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path} is not as a test left it: {error}") from None
+            raise ValueError(f"{path} is not a table of a test: {error}") from None
 
 
 def draw_lengths(runs: Mapping[str, Rows]) -> Figure:
-    """Bars for each class of lengths, side by side for several runs.
+    """Draws a bar for each class of lengths and each run.
 
     Args:
-        runs: names, and the rows of their tables.
+        runs: the rows of each run's table, by name.
 
     Raises:
-        ValueError: runs that were scored on other sentences.
+        ValueError: the runs were scored on different sentences.
     """
     (first, *others) = runs.values()
     classes = [(name, count) for name, count, _ in first]
     if any([(name, count) for name, count, _ in rows] != classes for rows in others):
-        raise ValueError(f"{', '.join(runs)} were scored on different sentences, which nobody can compare")
+        raise ValueError(f"{', '.join(runs)} were scored on different sentences and cannot be compared")
     figure = Figure(figsize=(2.0 + 1.0 * len(classes), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -73,15 +73,15 @@ def draw_lengths(runs: Mapping[str, Rows]) -> Figure:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; gives back its exit status."""
-    *runs, picture = arguments if len(arguments) > 1 else ("", "")
+    """Runs the command and returns its exit status."""
+    *runs, figure_path = arguments if len(arguments) > 1 else ("", "")
     named = [run.partition("=") for run in runs]
-    if not all(name and folder for name, _, folder in named) or not picture.endswith(".png"):
-        print("usage: python -m unrolled_tasks.translation.lengths NAME=FOLDER … PICTURE.png", file=sys.stderr)
+    if not all(name and folder for name, _, folder in named) or not figure_path.endswith(".png"):
+        print("usage: python -m unrolled_tasks.translation.lengths NAME=FOLDER … FIGURE.png", file=sys.stderr)
         return 2
     try:
         figure = draw_lengths({name: read_lengths(Path(folder)) for name, _, folder in named})
-        save_figure(Path(picture), figure, dpi=120)
+        save_figure(Path(figure_path), figure, dpi=120)
     except (ValueError, OSError) as error:
         print(f"lengths: {error}", file=sys.stderr)
         return 2

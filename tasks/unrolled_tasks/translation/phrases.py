@@ -1,8 +1,8 @@
-"""Phrases that exist in every language: dates, times, numbers, units and names, from Unicode's CLDR.
+"""Phrases in many languages from Unicode's CLDR: dates, times, numbers, units and names.
 
-Babel carries CLDR's data, num2words spells numbers out; nothing is downloaded. Dates, times, numbers, units, amounts of
-money and spelled-out numbers are composed, so that an unseen phrase can be told from seen ones. Names of territories
-and languages are finite lists: an unseen name can only be guessed from its spelling.
+Babel contains CLDR's data, num2words spells out numbers; nothing is downloaded. Dates, times, numbers, units, amounts
+of money and spelled-out numbers are compositional, so that a network can generalize to unseen phrases. Names of
+territories and languages are finite lists: an unseen name can only be guessed from its spelling.
 """
 
 import datetime
@@ -13,27 +13,27 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import DataError
-from unrolled.training.data.seq2seq import share_of
+from unrolled.training.data.seq2seq import split_of_name
 
 KINDS = ("date", "time", "number", "unit", "currency", "spelled", "territory", "language")
-_TRIES = 40  # draws for each phrase that is wanted, before a kind counts as exhausted
+_TRIES = 40  # draws for each requested phrase before a kind is considered exhausted
 _UNITS = (
     *("length-kilometer", "length-meter", "length-mile", "mass-kilogram", "mass-gram", "volume-liter"),
     *("duration-minute", "duration-hour", "duration-day", "duration-week", "duration-month", "duration-year"),
     *("temperature-celsius", "speed-kilometer-per-hour", "digital-megabyte", "energy-kilowatt-hour"),
     *("area-square-kilometer", "power-watt"),
 )
-_NUM2WORDS = {"nb": "no"}  # languages that num2words calls by another code
-_MISSPELT = ("am",)  # languages whose numbers num2words 0.5 fails to spell
+_NUM2WORDS = {"nb": "no"}  # languages with another code in num2words
+_MISSPELT = ("am",)  # languages whose numbers num2words 0.5 cannot spell
 _CURRENCIES = ["EUR", "USD", "GBP", "JPY", "CHF", "SEK", "CNY", "INR", "BRL", "CAD", "AUD", "PLN", "TRY", "ZAR"]
 
 
-Writer = Callable[[Any], str | None]  # one phrase: Babel's locale -> how it is written there
-Maker = Callable[[random.Random], Writer]  # draws one
+Writer = Callable[[Any], str | None]  # a phrase: Babel's locale -> text in this locale
+Maker = Callable[[random.Random], Writer]  # draws a phrase
 
 
 class Phrase(NamedTuple):
-    """The same in two languages."""
+    """A phrase in two languages."""
 
     kind: str
     source: str
@@ -41,16 +41,16 @@ class Phrase(NamedTuple):
 
 
 def phrases(source: str, target: str, count: int, seed: int = 0) -> list[Phrase]:
-    """Phrases of all kinds in two locales, as evenly as the kinds have enough of them.
+    """Draws phrases of all kinds in two locales, in equal numbers as far as the kinds have enough.
 
     Args:
         source: a locale such as "en", "de_CH", "pt_BR".
-        target: another.
-        count: phrases at most.
-        seed: decides which.
+        target: another locale.
+        count: maximum number of phrases.
+        seed: seed of the draws.
 
     Raises:
-        DataError: a locale that CLDR lacks, twice the same, or a missing package.
+        DataError: a locale that CLDR lacks, two equal locales, or a missing package.
     """
     pair = (_locale(source), _locale(target))
     if str(pair[0]) == str(pair[1]):
@@ -67,13 +67,13 @@ def phrases(source: str, target: str, count: int, seed: int = 0) -> list[Phrase]
 
 
 def split_of(phrase: Phrase, shares: tuple[float, float, float]) -> str:
-    """The split that a phrase belongs to, by its source alone: the same phrase never stands in two splits.
+    """Returns the split of a phrase. It depends on the source alone, so that no phrase occurs in two splits.
 
     Args:
-        phrase: any.
-        shares: of training, validation and test; they add up to one.
+        phrase: any phrase.
+        shares: fractions for training, validation and test, which sum to one.
     """
-    return share_of(phrase.source.lower(), shares)
+    return split_of_name(phrase.source.lower(), shares)
 
 
 def _distinct(kind: str, drawn: Iterable[Writer], pair: tuple[Any, Any], seen: set[str]) -> Iterator[Phrase]:
@@ -85,7 +85,7 @@ def _distinct(kind: str, drawn: Iterable[Writer], pair: tuple[Any, Any], seen: s
 
 
 def _plain(text: str) -> str:
-    """One line with ordinary spaces: CLDR's no-break ones are a matter of layout."""
+    """Replaces runs of whitespace, such as CLDR's no-break spaces, by one space."""
     return " ".join(text.split())
 
 
@@ -103,7 +103,7 @@ def _locale(name: str) -> Any:
 
 
 def _makers(pair: tuple[Any, Any]) -> dict[str, Maker]:
-    """What draws phrases of each kind that both languages have."""
+    """Returns a function for each kind that both languages have, which draws a phrase."""
     makers: dict[str, Maker | None] = {
         "date": _date,
         "time": _time,
@@ -162,7 +162,7 @@ def _currency(generator: random.Random) -> Writer:
 
 
 def _name(pair: tuple[Any, Any], names: str) -> Maker | None:
-    """Names that both locales have: "territories" or "languages"; None without any."""
+    """Returns a function that draws a name of both locales ("territories" or "languages"); None without names."""
     codes = sorted(set(getattr(pair[0], names)) & set(getattr(pair[1], names)))
 
     def draw(generator: random.Random) -> Writer:
@@ -173,7 +173,7 @@ def _name(pair: tuple[Any, Any], names: str) -> Maker | None:
 
 
 def _spelled(pair: tuple[Any, Any]) -> Maker | None:
-    """Numbers in words; None where num2words lacks one of the languages."""
+    """Returns a function that draws a number in words; None if num2words lacks one of the languages."""
     try:
         from num2words import CONVERTER_CLASSES, num2words
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: CLDR phrases, tables, pairs of text files, data sets of the Hugging Face hub."""
+"""Sources of sentence pairs: CLDR phrases, tables, pairs of text files, data sets of the Hugging Face hub."""
 
 import importlib.metadata
 from abc import ABC, abstractmethod
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import find_files, nearest, read_lines, stamps
+from unrolled.training.data.files import did_you_mean, find_files, read_lines, stamps
 from unrolled.training.data.hub import HubSplits
-from unrolled.training.data.tables import TABLES, is_table, read_table, single_spaced
+from unrolled.training.data.tables import TABLES, is_table, normalize_whitespace, read_table
 from unrolled_tasks.translation.phrases import Phrase, phrases, split_of
 
 Column = str | int
@@ -19,13 +19,13 @@ Patterns = str | Sequence[str]
 
 
 class Pair(NamedTuple):
-    """A sentence and its translation, single-spaced; a side is empty where the source has nothing there.
+    """A sentence and its translation, with normalized whitespace. A side is empty if the source has no text.
 
     Attributes:
-        source: what is translated.
-        target: into what.
-        kind: a class of phrases, for separate scores; empty where there are none.
-        place: where it stands, for messages.
+        source: sentence in the source language.
+        target: sentence in the target language.
+        kind: a class of phrases with separate scores; empty for none.
+        place: file and line, for messages.
     """
 
     source: str
@@ -35,30 +35,30 @@ class Pair(NamedTuple):
 
 
 class Source(ABC):
-    """Pairs for training, and maybe others for validation and test."""
+    """Sentence pairs for training, and optionally for validation and test."""
 
     @property
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits with pairs of their own: "train" and any other of SPLITS."""
+        """The splits with their own pairs: "train" and any other of SPLITS."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that differ whenever the pairs do."""
+        """Returns plain data that differ whenever the pairs do."""
 
     @abstractmethod
     def pairs(self, split: str) -> Iterator[Pair]:
-        """A split's pairs, in a fixed order."""
+        """Yields a split's pairs, in a fixed order."""
 
 
 class PhraseSource(Source):
-    """Phrases of CLDR, dealt to the splits by the source phrase.
+    """CLDR phrases, assigned to splits by a hash of the source phrase.
 
     Args:
         source: locale to translate from.
         target: locale to translate to.
-        count: phrases at most.
-        seed: decides which.
+        count: maximum number of phrases.
+        seed: seed of the draws.
         split_fractions: fractions for training, validation and test.
     """
 
@@ -93,9 +93,9 @@ class PhraseSource(Source):
 class TableSource(Source):
     """Files with a pair in each row: .jsonl (.json, .ndjson), .tsv, .csv or .parquet; all but the last also compressed.
 
-    A row of JSON holds both sides by the names of their columns, directly or within "translation". The first line of
-    .tsv and .csv names the columns; a column that is given as a number, from 0, means a file without such a line. In
-    .tsv there is no quoting.
+    A row of JSON contains both sides under the names of their columns, directly or within "translation". The first line
+    of .tsv and .csv names the columns; with column numbers, from 0, a file has no such line. In .tsv there is no
+    quoting.
 
     Args:
         files: for each split, paths, folders or glob patterns, one or several.
@@ -117,10 +117,10 @@ class TableSource(Source):
         return {"columns": self._columns, **{split: stamps(self._paths(split)) for split in self.splits}}
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        """As for every source.
+        """See `Source.pairs`.
 
         Raises:
-            DataError: a file that is not there, cannot be read or lacks a column.
+            DataError: a file that does not exist, cannot be read or lacks a column.
         """
         for path in self._paths(split):
             for place, row in read_table(path, named=not isinstance(self._columns[0], int)):
@@ -131,7 +131,7 @@ class TableSource(Source):
 
 
 class TextPairSource(Source):
-    """Two text files, the n-th lines of which are translations of one another.
+    """Two text files whose n-th lines are translations of each other.
 
     Args:
         files: for each split, the file (or pattern of files) to translate from and that to translate to.
@@ -151,17 +151,19 @@ class TextPairSource(Source):
         return {split: [stamps(paths) for paths in self._paths(split)] for split in self.splits}
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        """As for every source.
+        """See `Source.pairs`.
 
         Raises:
-            DataError: a file that is not there or cannot be read, or files of unequal length.
+            DataError: a file that does not exist or cannot be read, or files with different numbers of lines.
         """
         for paths in zip(*self._paths(split), strict=True):
             for number, (source, target) in enumerate(zip_longest(*map(read_lines, paths)), start=1):
                 if source is None or target is None:
                     counts = " and ".join(f"{path} has {sum(1 for _ in read_lines(path))}" for path in paths)
-                    raise DataError(f"{counts} lines; a line of the one has to be the translation of that of the other")
-                yield Pair(single_spaced(source), single_spaced(target), place=f"{paths[0]}, line {number}")
+                    raise DataError(f"{counts} lines; each line must be the translation of the same line in the other")
+                yield Pair(
+                    normalize_whitespace(source), normalize_whitespace(target), place=f"{paths[0]}, line {number}"
+                )
 
     def _paths(self, split: str) -> list[list[Path]]:
         found = [find_files(side, f"{split} files") for side in self._files[split]]
@@ -171,7 +173,7 @@ class TextPairSource(Source):
 
 
 class HubSource(Source):
-    """A data set that `datasets` loads, with a column for each language or a column "translation" that holds both.
+    """A data set of `datasets`, with a column for each language or a column "translation" with both.
 
     Args:
         dataset: see `HubSplits`.
@@ -194,13 +196,13 @@ class HubSource(Source):
         return {"columns": self._columns, **self._splits.fingerprint()}
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        """As for every source.
+        """See `Source.pairs`.
 
         Raises:
             DataError: there are no such columns.
         """
         rows = self._splits.splits()[split]
-        if rows.features:  # unknown of some that are streamed
+        if rows.features:  # unknown for some streamed data sets
             wanted = [name for name in (*self._columns, "translation") if name in rows.features]
             rows = rows.select_columns(wanted) if wanted else rows
         for number, row in enumerate(rows, start=1):
@@ -210,10 +212,10 @@ class HubSource(Source):
 def source_of_files(
     files: Patterns, validation: Patterns | None, test: Patterns | None, source: Column, target: Column
 ) -> TableSource | TextPairSource:
-    """What reads these files: two paths that are no tables are a pair of text files.
+    """Returns the source for files: tables, or two paths of text files.
 
     Raises:
-        DataError: neither tables nor a pair, or files that are not there.
+        DataError: neither tables nor two text files, or files that do not exist.
     """
     given = {split: each for split, each in zip(SPLITS, (files, validation, test), strict=True) if each is not None}
     listed = {split: [each] if isinstance(each, str) else list(each) for split, each in given.items()}
@@ -222,19 +224,19 @@ def source_of_files(
         return TableSource(given, source, target)
     for split, names in listed.items():
         if any(tables) or len(names) != 2:
-            find_files(names)  # a name that is not there may be a misspelt one of a table
+            find_files(names)  # reports a misspelt name of a table
             raise DataError(
-                f"{split} files {', '.join(names)}: pairs come from tables ({', '.join(TABLES)}) or from two text "
-                "files, as [train.en, train.de]"
+                f"{split} files {', '.join(names)}: give tables ({', '.join(TABLES)}) or two text files, as "
+                "[train.en, train.de]"
             )
     return TextPairSource(listed)
 
 
 def pair_of(row: Mapping[Any, Any], source: Column, target: Column, place: str) -> Pair:
-    """The pair in a row, both columns in it or in its "translation".
+    """Returns the pair in a row, from two columns or from its "translation".
 
     Raises:
-        DataError: a column is missing or holds no text.
+        DataError: a column is missing or contains no text.
     """
     inner = row.get("translation")
     if source not in row and isinstance(inner, Mapping):
@@ -242,12 +244,12 @@ def pair_of(row: Mapping[Any, Any], source: Column, target: Column, place: str) 
     sides: list[str] = []
     for side, name in (("source", source), ("target", target)):
         if name not in row:
-            there = ", ".join(map(str, row)) or "none"
+            names = ", ".join(map(str, row)) or "none"
             raise DataError(
-                f"{place}: no column {name!r}{nearest(str(name), row)}; there is {there}. Name it by data.{side}"
+                f"{place}: no column {name!r}{did_you_mean(str(name), row)}; the columns are {names}. Set data.{side}"
             )
         text = row[name]
         if not isinstance(text, str | None):
-            raise DataError(f"{place}: column {name!r} holds no text but {text!r:.80}")
-        sides.append(single_spaced(text or ""))
+            raise DataError(f"{place}: column {name!r} contains {text!r:.80}, not text")
+        sides.append(normalize_whitespace(text or ""))
     return Pair(*sides, place=place)

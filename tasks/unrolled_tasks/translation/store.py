@@ -1,4 +1,4 @@
-"""Pairs on their way from a source to tokens: on disk, so that memory doesn't bound a corpus, and read from it once."""
+"""Temporary storage of sentence pairs on disk, so that a source is read once and a corpus may exceed memory."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,47 +13,47 @@ _SIDES = {"source": 0, "target": 1}
 
 
 class PairStore:
-    """Pairs in a file, or a range of them; read again at each iteration.
+    """A range of the pairs in a file, read at each iteration.
 
     Args:
-        path: what `write_pairs` wrote.
-        begin: the first of them.
-        end: behind the last.
-        kept: (end − begin,) bool, which of them count; all by default.
+        path: a file of `write_pairs`.
+        begin: index of the first pair.
+        end: index after the last pair.
+        mask: (end − begin,) bool, the selected pairs; all by default.
     """
 
-    def __init__(self, path: Path, begin: int, end: int, kept: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, path: Path, begin: int, end: int, mask: NDArray[np.bool_] | None = None) -> None:
         self._path, self._begin, self._end = path, begin, end
-        self._kept = kept
+        self._mask = mask
 
     def __iter__(self) -> Iterator[Pair]:
         with self._path.open(encoding="utf-8") as file:
             for number, line in enumerate(file):
                 if number >= self._end:
                     return
-                if number >= self._begin and (self._kept is None or self._kept[number - self._begin]):
+                if number >= self._begin and (self._mask is None or self._mask[number - self._begin]):
                     yield Pair(*json.loads(line))
 
     def __len__(self) -> int:
-        return self._end - self._begin if self._kept is None else int(self._kept.sum())
+        return self._end - self._begin if self._mask is None else int(self._mask.sum())
 
-    def cut(self, count: int) -> tuple["PairStore", "PairStore"]:
-        """All but the last `count`, and those."""
+    def split_off(self, count: int) -> tuple["PairStore", "PairStore"]:
+        """Returns all pairs but the last `count`, and the last `count`."""
         middle = self._end - count
         return PairStore(self._path, self._begin, middle), PairStore(self._path, middle, self._end)
 
-    def where(self, kept: Sequence[bool] | NDArray[np.bool_]) -> "PairStore":
-        """Those for which it is true."""
-        whole = np.ones(self._end - self._begin, dtype=bool) if self._kept is None else self._kept.copy()
-        whole[whole] = kept
-        return PairStore(self._path, self._begin, self._end, whole)
+    def where(self, condition: Sequence[bool] | NDArray[np.bool_]) -> "PairStore":
+        """Returns the pairs for which the condition is true."""
+        mask = np.ones(self._end - self._begin, dtype=bool) if self._mask is None else self._mask.copy()
+        mask[mask] = condition
+        return PairStore(self._path, self._begin, self._end, mask)
 
 
 class Texts:
-    """The sentences of one side, or of both, one side after the other.
+    """Iterates over the sentences of one side of pairs, or of both, one side after the other.
 
     Args:
-        pairs: where they stand.
+        pairs: the pairs.
         sides: "source", "target", or both.
     """
 
@@ -65,11 +65,11 @@ class Texts:
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -> PairStore:
-    """Reads pairs once and keeps them in a file."""
+    """Writes pairs to a file."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for pair in pairs:
-            kept = pair._replace(source=pair.source.lower(), target=pair.target.lower()) if lowercase else pair
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            stored = pair._replace(source=pair.source.lower(), target=pair.target.lower()) if lowercase else pair
+            file.write(json.dumps(stored, ensure_ascii=False) + "\n")
             count += 1
     return PairStore(path, 0, count)

@@ -1,4 +1,4 @@
-"""Translation: the encoder reads a sentence, the decoder writes it in another language."""
+"""Translation with an encoder-decoder network."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from unrolled import DecoderState, EncoderDecoder, PairCodec
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
-from unrolled.training.console.terminal import piped
+from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.schedules import Schedule
-from unrolled.training.tasks.seq2seq import HardOptions, SearchOptions, Seq2SeqTask, Written
+from unrolled.training.tasks.seq2seq import GeneratedText, HardOptions, SearchOptions, Seq2SeqTask
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
 
@@ -20,11 +20,11 @@ _WORST = 30
 
 
 class Translation(Seq2SeqTask):
-    """A sentence in, its translation out (Bahdanau et al. 2015).
+    """Trains an encoder-decoder network on translation (Bahdanau et al. 2015).
 
     Args:
-        language: of what is written, a code such as "de" or an English name: for the score on the tokens of the Moses
-            scripts. All others are `Seq2SeqTask`'s.
+        language: target language, a code such as "de" or an English name, for BLEU on the tokens of the Moses scripts.
+            See `Seq2SeqTask` for all other arguments.
     """
 
     codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
@@ -34,7 +34,7 @@ class Translation(Seq2SeqTask):
         **Seq2SeqTask.files,
         "lengths.png": "BLEU by length of the source, also as lengths.csv",
         "translations.md": "scores by length and kind, and the worst translations",
-        "alignments": "what each word looked at",
+        "alignments": "attention weights of each token",
     }
 
     def __init__(
@@ -73,47 +73,47 @@ class Translation(Seq2SeqTask):
         self.language = moses_language(str(language))
 
     def commands(self, checkpoint: str) -> Sequence[str]:
-        """Translate."""
+        """Returns commands that translate."""
         return (
-            f"{piped(self.example() or 'a sentence')} | python -m unrolled translate {checkpoint}",
+            f"{echo_command(self.example() or 'a sentence')} | python -m unrolled translate {checkpoint}",
             f"# a file, line by line: python -m unrolled translate {checkpoint} < FILE > TRANSLATED",
         )
 
     def start(self, batch: PairBatch) -> tuple[DecoderState, Any]:
-        """Reads the sources."""
+        """Encodes the sources."""
         return self.network.start(batch.source, batch.source_lengths)
 
     def source_lengths(self, batch: PairBatch) -> Tensor:
-        """Tokens of the sources."""
+        """Returns the numbers of tokens of the sources."""
         return batch.source_lengths
 
     def describe(self, batch: PairBatch, row: int) -> tuple[str, tuple[str, ...], str]:
-        """The sentence, its translation by people, and the kind of phrase that it is."""
+        """Returns the sentence, its reference translation, and the kind of phrase."""
         kind = batch.kinds[row] if batch.kinds else ""
         return batch.source_text[row], (batch.target_text[row],), kind
 
     def source_symbols(self, batch: PairBatch, row: int) -> list[str]:
-        """The source's tokens, for the axis of an alignment."""
+        """Returns the source's tokens, for the axis of an alignment."""
         return self.codec.source.symbols(batch.source[row, : int(batch.source_lengths[row])].tolist())
 
-    def scores(self, written: Sequence[Written]) -> dict[str, float]:
-        """BLEU as it is, lower-cased and on Moses' tokens, chrF and the share of exact matches, in percent."""
-        numbers, signatures = corpus_scores(written, self.language)
-        self.notes.update({f"signature {name}": said for name, said in signatures.items()})
+    def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
+        """Computes BLEU (cased, lower-cased, and on Moses tokens), chrF and exact matches, in percent."""
+        numbers, signatures = corpus_scores(generated, self.language)
+        self.notes.update({f"signature {name}": signature for name, signature in signatures.items()})
         return numbers
 
-    def report(self, written: Sequence[Written], folder: Path) -> None:
-        """written.txt; scores by length as table and picture; translations.md with the worst sentences."""
-        from unrolled_tasks.translation.lengths import write_lengths  # here: it can be run by `python -m`, too
+    def report(self, generated: Sequence[GeneratedText], folder: Path) -> None:
+        """Writes written.txt, lengths.csv and lengths.png, and translations.md with the worst sentences."""
+        from unrolled_tasks.translation.lengths import write_lengths  # here, since the module also runs by `python -m`
 
-        super().report(written, folder)
-        lengths = by_length(written)
+        super().report(generated, folder)
+        lengths = by_length(generated)
         write_lengths(lengths, folder)
-        lines = ["# Test translations", "", *(f"- {name}: `{said}`" for name, said in self.notes.items()), ""]
+        lines = ["# Test translations", "", *(f"- {name}: `{note}`" for name, note in self.notes.items()), ""]
         lines += table(("words in the source", "sentences", "BLEU"), lengths)
-        if kinds := by_kind(written):
+        if kinds := by_kind(generated):
             lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
-        worst = sorted(((sentence_score(item), item) for item in written), key=lambda pair: pair[0])[:_WORST]
+        worst = sorted(((sentence_score(item), item) for item in generated), key=lambda pair: pair[0])[:_WORST]
         cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
-        lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "written"), cells)]
+        lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "generated"), cells)]
         write_text(folder / "translations.md", "\n".join(lines))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unrolled.processing.text.captions import CaptionCodec
 from unrolled.processing.text.description import codec_from_dict
-from unrolled.training.data.arrays import Arrays, Picture, Pictures, write_arrays, write_pictures
+from unrolled.training.data.arrays import Arrays, EncodedImage, EncodedImages, write_arrays, write_encoded_images
 from unrolled.training.data.base import DataError
 from unrolled_tasks.captioning import CaptionData
 from unrolled_tasks.captioning.data import CaptionBatch
@@ -144,7 +144,7 @@ def test_an_epoch_shows_each_image_as_it_is_and_mirrored(pictures: Path) -> None
     assert 0 < len(upright) < 16  # a half on the top looks the same in a mirror
     assert seen == Counter({each: 2 if each[0] in upright else 1 for each in every})
     assert len(list(data.val_dataloader())) == len(list(plain.val_dataloader()))
-    assert "both sides" in data.describe()
+    assert "horizontal flips" in data.describe()
     assert "both sides" not in plain.describe()
 
 
@@ -252,7 +252,7 @@ def test_images_without_captions_are_counted_in_training_and_refused_elsewhere(p
     table.write_text("\n".join(map(json.dumps, rows)))
 
     assert "1 images without a caption" in prepared(files="shapes").describe()
-    with pytest.raises(DataError, match="image of the validation split without a caption"):
+    with pytest.raises(DataError, match="image of the validation split has no caption"):
         prepared(files="shapes", validation_files="shapes/metadata.jsonl")
 
 
@@ -263,7 +263,7 @@ def test_images_that_their_folders_table_does_not_name_are_counted(pictures: Pat
     data = prepared(files="shapes")
     assert "1 images without a caption" in data.describe()
     assert len(data.references("train")) == 16
-    with pytest.raises(DataError, match=r"forgotten\.JPG: an image of the validation split without a caption"):
+    with pytest.raises(DataError, match=r"forgotten\.JPG: an image of the validation split has no caption"):
         prepared(files="shapes/metadata.jsonl", validation_files="shapes")
 
     # Of several tables in one folder, none says what all images are.
@@ -282,7 +282,7 @@ def test_columns_that_are_taken_for_captions_are_named(pictures: Path) -> None:
 
 def test_captions_without_images_are_refused(pictures: Path) -> None:
     (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"file_name": None, "captions": ["a"]}))
-    with pytest.raises(DataError, match="line 1, column 'file_name' holds no image"):
+    with pytest.raises(DataError, match="line 1, column 'file_name' contains no image"):
         prepared(files="shapes")
     (pictures / "shapes" / "metadata.jsonl").write_text(json.dumps({"picture": "x.png", "captions": ["a"]}))
     with pytest.raises(DataError, match="no column image, file_name"):
@@ -304,7 +304,7 @@ def test_long_captions_are_left_out_and_counted(pictures: Path) -> None:
     ("options", "said"),
     [
         ({"files": "a", "glyphs": 1}, "files and glyphs|glyphs and files"),
-        ({}, "none was given"),
+        ({}, "got none"),
         ({"files": "a", "unit": "byte"}, "unit='byte'"),
         ({"files": "a", "on_error": "ignore"}, "'ignore'"),
         ({"files": "a", "features": "kept"}, "'kept'"),
@@ -327,7 +327,7 @@ def test_the_codec_of_a_trained_network_is_kept_with_its_transform(pictures: Pat
     assert data.codec().to_dict() == codec.to_dict()
     assert isinstance(codec_from_dict(plain), CaptionCodec)
     assert data.batch("train", np.arange(2), 1.0, scored=True).images.shape == (2, 3, 12, 12)
-    with pytest.raises(DataError, match="a captioner has a CaptionCodec"):
+    with pytest.raises(DataError, match="captioning needs a CaptionCodec"):
         prepared(files="shapes", codec_from=codec.target.to_dict())
 
 
@@ -335,12 +335,13 @@ def test_the_codec_of_a_trained_network_is_kept_with_its_transform(pictures: Pat
 def test_arrays_and_pictures_come_back_in_any_order(tmp_path: Path, count: int, generator: torch.Generator) -> None:
     arrays = torch.randn(count, 3, 2, generator=generator)
     write_arrays(tmp_path / "a.arrow", iter(arrays))
-    write_pictures(
-        tmp_path / "p.arrow", (Picture(bytes([i]), "") if i % 2 else Picture(None, str(i)) for i in range(count))
+    write_encoded_images(
+        tmp_path / "p.arrow",
+        (EncodedImage(bytes([i]), "") if i % 2 else EncodedImage(None, str(i)) for i in range(count)),
     )
     order = torch.randperm(count, generator=generator).numpy()
 
-    read, pictures = Arrays(tmp_path / "a.arrow").read(order), Pictures(tmp_path / "p.arrow")
+    read, pictures = Arrays(tmp_path / "a.arrow").read(order), EncodedImages(tmp_path / "p.arrow")
 
     assert len(read) == count
     if count:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from unrolled.training.tasks.seq2seq import Written
+from unrolled.training.tasks.seq2seq import GeneratedText
 from unrolled_tasks.captioning.scores import CiderD, bleu, by_word, corpus_scores, rouge_l, tokens
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden.json").read_text())  # see make_golden.py
 
 
-def written(texts: list[str], references: list[list[str]]) -> list[Written]:
+def written(texts: list[str], references: list[list[str]]) -> list[GeneratedText]:
     pairs = enumerate(zip(texts, references, strict=True))
-    return [Written(number, "", text, tuple(several), "") for number, (text, several) in pairs]
+    return [GeneratedText(number, "", text, tuple(several), "") for number, (text, several) in pairs]
 
 
 GOLDEN_WRITTEN = written(GOLDEN["texts"], GOLDEN["references"])

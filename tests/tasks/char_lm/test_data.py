@@ -164,7 +164,7 @@ def test_undecodable_bytes_are_named_with_their_place(
     [
         ("{}/nothing/*.txt", "no file matches"),
         ("{}/texts/on.txt", "no file or folder .*did you mean one.txt"),
-        ("{}/texts/markdown", r"holds no \.txt file; give a pattern"),
+        ("{}/texts/markdown", r"contains no \.txt file; give a pattern"),
         ("{}/texts/empty.txt", "text is empty"),
         ([], "the list is empty"),
     ],
@@ -181,22 +181,22 @@ def test_files_that_are_not_there_are_named(write: Callable[..., str], tmp_path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "exactly one of files, dataset, shakespeare; none"),
-        ({"files": "a", "shakespeare": True}, "files and shakespeare was given"),
-        ({"shakespeare": True, "test_files": "a"}, "go with files"),
-        ({"shakespeare": True, "dataset_options": {"name": "x"}}, "go with dataset"),
+        ({}, "exactly one of files, dataset, shakespeare for text; got none"),
+        ({"files": "a", "shakespeare": True}, "got files and shakespeare"),
+        ({"shakespeare": True, "test_files": "a"}, "need files"),
+        ({"shakespeare": True, "dataset_options": {"name": "x"}}, "need dataset"),
         ({"files": "a", "unit": "charcter"}, "did you mean character"),
-        ({"files": "a", "min_count": 2}, "go with unit=word"),
+        ({"files": "a", "min_count": 2}, "need unit=word"),
         ({"files": "a", "split_fractions": (0.9, 0.2, 0.1)}, "sum to 1"),
-        ({"files": "a", "split_fractions": (1, 0)}, "three numbers"),
+        ({"files": "a", "split_fractions": (1, 0)}, "three fractions"),
         ({"files": "a", "batch_size": 0}, "at least 1"),
         ({"files": "a", "random_windows": {"length": 3}}, "length, count and batch_size"),
         (
             {"files": "a", "random_windows": {"length": 3, "count": 1, "batch_size": 1}, "concatenate": False},
             "concatenate",
         ),
-        ({"files": "a", "window": 8, "stride": 9}, "stride is at most window"),
-        ({"files": "a", "random_length": True, "shift": True}, "leave out shift"),
+        ({"files": "a", "window": 8, "stride": 9}, "stride must be at most window"),
+        ({"files": "a", "random_length": True, "shift": True}, "remove shift"),
         ({"files": "a", "codec_from": {"_target_": "os.system"}}, "a codec's _target_"),
         ({"dataset": "a", "dataset_options": {"splits": {"training": "x"}}}, "splits names"),
     ],
@@ -212,7 +212,7 @@ def test_options_without_sense_are_refused_before_any_text_is_read(options: dict
         ({"window": 101}, "90 tokens is shorter than window=101"),
         (
             {"batch_size": 12},
-            "too short for batch_size=12 on 1 process and window=8: 12 streams of at least a window are 96 tokens; "
+            "too short for batch_size=12 on 1 process and window=8: 12 streams of at least a window need 96 tokens; "
             "lower batch_size to at most 11 or window to at most 7",
         ),
         (
@@ -221,9 +221,9 @@ def test_options_without_sense_are_refused_before_any_text_is_read(options: dict
         ),
         (
             {"random_windows": {"length": 5, "count": 1, "batch_size": 1}},
-            "random_windows.length=5 needs a longer test text than 5",
+            "random_windows.length=5 needs a test text of more than 5",
         ),
-        ({"split_fractions": (0, 0.5, 0.5)}, "leaves out"),
+        ({"split_fractions": (0, 0.5, 0.5)}, "gives none"),
     ],
 )
 def test_too_little_text_is_refused_with_numbers_and_a_remedy(
@@ -376,7 +376,7 @@ def test_splits_of_a_data_set_are_its_parts(tmp_path: Path, write: Callable[...,
     [
         ({}, "no column 'text'; it has body, n. Name it by dataset_options.column"),
         ({"column": "bod"}, "did you mean body"),
-        ({"column": "n"}, "holds no text"),
+        ({"column": "n"}, "contains .*, not text"),
         ({"no_such_option": 1}, "cannot load data set 'json'"),
         ({"data_files": "/nowhere/*.json"}, "cannot load data set 'json'"),
     ],

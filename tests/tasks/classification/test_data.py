@@ -16,9 +16,9 @@ import torch
 from unrolled import LabelCodec, NumberCodec
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series, Text
-from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.data import LabeledBatch
 
-Batches = Callable[..., list[LabelledBatch]]
+Batches = Callable[..., list[LabeledBatch]]
 
 WORDS = ["good", "fine", "great", "bad", "poor", "awful"]
 
@@ -70,7 +70,7 @@ def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path, batch
     (batch,) = batches(data, "test")
     first = batch.source[batch.examples.tolist().index(0)].tolist()
     assert codec.unknown in first
-    assert batch.shown[batch.examples.tolist().index(0)] == "an unheard word film"
+    assert batch.names[batch.examples.tolist().index(0)] == "an unheard word film"
 
 
 def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches) -> None:
@@ -119,7 +119,7 @@ def test_none_of_several_labels_is_an_answer(tmp_path: Path, batches: Batches) -
     (batch,) = batches(data)
     expected = {0: [1, 1], 1: [1, 0], 2: [0, 0], 3: [0, 1], 4: [0, 0], 5: [1, 1]}
     assert {int(n): t.tolist() for n, t in zip(batch.examples, batch.targets, strict=True)} == expected
-    with pytest.raises(DataError, match="line 4: column 'label' holds nothing"):
+    with pytest.raises(DataError, match="line 4: column 'label' is empty"):
         text_data(path, split_fractions=[1, 0, 0])
 
 
@@ -147,27 +147,27 @@ def test_numbers_are_normalized_by_the_training_part(tmp_path: Path) -> None:
     [
         ([{"text": "", "label": 0}], {}, r"a\.jsonl, line 61: the text is empty; data\.on_error=skip"),
         ([{"text": "rare", "label": 9}], {"split_fractions": [1, 0, 0]}, "label '9' has 1 training example"),
-        ([{"text": "x"}], {}, r"line 61: no column 'label'; there is text\. Name it by data\.target"),
-        ([{"text": "x", "label": None}], {}, "line 61: column 'label' holds nothing"),
-        ([{"text": 3, "label": 1}], {}, "line 61: its source is no text but 3"),
+        ([{"text": "x"}], {}, r"line 61: no column 'label'; the columns are text\. Set data\.target"),
+        ([{"text": "x", "label": None}], {}, "line 61: column 'label' is empty"),
+        ([{"text": 3, "label": 1}], {}, "line 61: its source is 3, not a text"),
         ([], {"source": "txt"}, "no column 'txt'; did you mean text"),
         ([], {"group": "whoo"}, "no column 'whoo'; did you mean who"),
-        ([], {"target": "text", "target_type": "number"}, "is no number; data.target_type=label"),
+        ([], {"target": "text", "target_type": "number"}, "is not a number; set data.target_type=label"),
         ([], {"target": "stars", "target_type": "share"}, "is not from 0 to 1; data.target_type=number"),
         ([], {"group": "who", "held_out": ["critic9"]}, "no group 'critic9'; did you mean critic"),
-        ([], {"held_out": ["critic1"]}, "data.group says where"),
-        ([], {"target_type": "labl"}, "target_type='labl' is one of"),
-        ([], {"split_fractions": [0.5, 0.1, 0.1]}, "add up to 1"),
+        ([], {"held_out": ["critic1"]}, "needs data.group"),
+        ([], {"target_type": "labl"}, "target_type='labl' must be one of"),
+        ([], {"split_fractions": [0.5, 0.1, 0.1]}, "sum to 1"),
         ([], {"batch_size": None}, "give one of batch_size=None and batch_steps=None"),
-        ([], {"unit": "frame"}, "unit='frame' is token for Text"),
-        ([], {"dataset": "json"}, "files and dataset was given"),
-        ([], {"group": "a(b"}, "no column and no regular expression"),
+        ([], {"unit": "frame"}, "unit='frame' must be token for Text"),
+        ([], {"dataset": "json"}, "got files and dataset"),
+        ([], {"group": "a(b"}, "not a valid column or regular expression"),
         (
             [{"text": "x", "label": ["0", "1"]}] * 2,
             {"split_fractions": [1, 0, 0]},
-            r"\['0', '1'\] is no label; data.target_type=labels",
+            r"\['0', '1'\] is not a label; data.target_type=labels",
         ),
-        ([], {"names": {0: "bad", 2: "good"}}, "no training example has the label '2'; there is 0, 1"),
+        ([], {"names": {0: "bad", 2: "good"}}, "no training example has the label '2'; the labels are 0, 1"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -191,7 +191,7 @@ def test_all_of_one_label_and_one_number_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="all training examples have the label '1'"):
         text_data(same)
-    with pytest.raises(DataError, match="label is the same number"):
+    with pytest.raises(DataError, match="label is equal in all"):
         text_data(same, target_type="number")
 
 
@@ -209,7 +209,7 @@ def test_groups_are_never_cut_and_may_be_held_out(tmp_path: Path, batches: Batch
     rows = sentences()
 
     def critics(data: ClassificationData, split: str) -> set[str]:
-        texts = {text for batch in batches(data, split) for text in batch.shown}
+        texts = {text for batch in batches(data, split) for text in batch.names}
         return {row["who"] for row in rows if row["text"].lower() in texts}
 
     sixty = [{**row, "text": f"{row['text']} {n}"} for n, row in enumerate(rows)]  # all different
@@ -276,7 +276,7 @@ def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
     assert float(numbers.min()) < -4
     broken = film_archive(tmp_path / "other.tar.gz", inner="additional_resources/else.tar.gz")
     data = ClassificationData(modality=Text(), unit="token", package="film_sentences", archive=str(broken))
-    with pytest.raises(DataError, match=r"is no source archive of vaderSentiment 3\.3\.2"):
+    with pytest.raises(DataError, match=r"is not the source archive of vaderSentiment 3\.3\.2"):
         data.prepare()
 
 

@@ -22,9 +22,9 @@ from unrolled.processing.images import MAX_PIXELS
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import Audio, ClassificationData, Images
-from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.data import LabeledBatch
 
-Batches = Callable[..., list[LabelledBatch]]
+Batches = Callable[..., list[LabeledBatch]]
 
 
 def wav(path: Path, samples: list[float], rate: int = 8000, channels: int = 1) -> Path:
@@ -69,7 +69,7 @@ def test_a_folder_of_labels_is_read_and_its_speakers_held_out(tmp_path: Path, ba
 
     assert data.codec().labels == ["high", "low"]
     (batch,) = batches(data, "test")
-    assert all("/ada_" in shown for shown in batch.shown)
+    assert all("/ada_" in shown for shown in batch.names)
     assert batch.source.shape[2] == data.sizes()["features"] == 12
     for row, length in enumerate(batch.lengths.tolist()):
         assert not batch.source[row, length:].any()
@@ -111,7 +111,7 @@ def test_other_rates_and_channels_are_brought_in_line_and_said_once(
 
     for said in ("2 channels, which are mixed", "16000 samples a second; it is resampled to 8000", "is silent"):
         assert caplog.text.count(said) == 1
-    read = [batch for batch in batches(data) if any("stereo" in shown for shown in batch.shown)]
+    read = [batch for batch in batches(data) if any("stereo" in shown for shown in batch.names)]
     assert read
     assert all(bool(batch.source.isfinite().all()) for batch in batches(data))
 
@@ -228,7 +228,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
     images = {"image": [{"bytes": picture.getvalue(), "path": None}] * 4, "label": [0, 1, 0, 1]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     datasets.Dataset.from_dict(images, features=features).save_to_disk(str(tmp_path / "pictures"))
-    with pytest.raises(DataError, match="one and the same grey"):
+    with pytest.raises(DataError, match="all pixels of all training images"):
         ClassificationData(
             modality=Images(), dataset=str(tmp_path / "pictures"), source="image", split_fractions=[1, 0, 0]
         ).prepare()
@@ -246,7 +246,7 @@ def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     options: dict[str, Any] = {"split_fractions": [1, 0, 0], "storage": kept, "cache": str(tmp_path / "cache")}
 
     def shown(data: ClassificationData) -> dict[str, int]:
-        rows = [(b.shown, b.lengths.tolist()) for b in batches(data)]
+        rows = [(b.names, b.lengths.tolist()) for b in batches(data)]
         return {Path(name).name: length for names, lengths in rows for name, length in zip(names, lengths, strict=True)}
 
     with pytest.raises(DataError, match=r"ada_cut\.wav is cut off: .*data\.on_error=skip .*, read reads them as far"):
@@ -258,7 +258,7 @@ def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     for data in (read, again):
         assert shown(data)["ada_cut.wav"] == 1 + (1600 - 200) // 80
         assert len(shown(data)) == len(shown(left_out)) + 1
-        assert "; cut off and read as far as they go: 1, first " in data.describe()
+        assert "; truncated: 1, first " in data.describe()
 
 
 def test_files_beyond_a_limit_are_named_with_the_option(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_files_beyond_a_limit_are_named_with_the_option(tmp_path: Path) -> None:
         sound_data(folder, modality=Audio(partial(AudioFeatures, num_mels=12), max_seconds=2))
     with pytest.raises(DataError, match=r"a\.png: 30 × 20 points, and max_pixels=599: .*raise max_pixels"):
         ClassificationData(modality=Images(max_pixels=599), files=str(tmp_path / "dark" / "a.png")).prepare()
-    with pytest.raises(DataError, match="max_pixels=0: 1 or more"):
+    with pytest.raises(DataError, match="max_pixels=0: must be 1 or more"):
         Images(max_pixels=0)
-    with pytest.raises(DataError, match="max_seconds=0: above 0"):
+    with pytest.raises(DataError, match="max_seconds=0: must be above 0"):
         Audio(partial(AudioFeatures, num_mels=12), max_seconds=0)
 
 

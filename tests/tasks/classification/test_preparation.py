@@ -15,7 +15,7 @@ from unrolled import AudioFeatures
 from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
-from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.data import LabeledBatch
 from unrolled_tasks.classification.examples import Example
 from unrolled_tasks.classification.modalities import Modality
 
@@ -76,7 +76,7 @@ def prepared(options: Options, **more: Any) -> ClassificationData:
     return data
 
 
-def every_batch(data: ClassificationData) -> Iterator[LabelledBatch]:
+def every_batch(data: ClassificationData) -> Iterator[LabeledBatch]:
     """Two epochs of training, then each split as it is scored."""
     loader = data.train_dataloader()
     for _ in range(2):
@@ -95,7 +95,7 @@ def assert_same(one: ClassificationData, other: ClassificationData) -> None:
         assert torch.equal(ours.lengths, theirs.lengths)
         assert torch.equal(ours.targets, theirs.targets)
         assert ours.targets.dtype == theirs.targets.dtype
-        assert ours.shown == theirs.shown
+        assert ours.names == theirs.names
     assert count > 6
     assert one.codec().to_dict() == other.codec().to_dict()
     assert one.training_counts() == other.training_counts()

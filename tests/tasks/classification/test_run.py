@@ -134,7 +134,7 @@ def test_a_run_leaves_predictions_pictures_and_mistakes(trained: Path) -> None:
     assert summary["test/accuracy"] == pytest.approx(right)
     assert float(shares[-1].split(",")[1]) == pytest.approx(right)
     assert {"test/f1", "test/auroc", "test/calibration_error", "test/early_accuracy"} <= set(summary)
-    assert "# The surest wrong answers" in (folder / "mistakes.md").read_text() or right == 1
+    assert "# Most confident wrong predictions" in (folder / "mistakes.md").read_text() or right == 1
     assert "at " in (folder / "samples.md").read_text()
 
 
@@ -209,9 +209,9 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     for n, word in enumerate(words):
         torch.testing.assert_close(embedding[codec.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
     assert "vector for 4 of" in json.loads((texts / "run" / "summary.json").read_text())["vectors"]
-    with pytest.raises(ValueError, match=r"embedding is 7 wide; take encoder\.token\.embedding_size=12"):
+    with pytest.raises(ValueError, match=r"embedding size is 7; set encoder\.token\.embedding_size=12"):
         run(configure("wide", *WORDS, *options, "encoder.token.embedding_size=7", small=False))
-    with pytest.raises(ValueError, match="vectors and frozen are for words"):
+    with pytest.raises(ValueError, match="vectors and frozen need an embedding"):
         run(configure("none", *DIGITS, "task.vectors=vectors.txt", small=False))
 
 

@@ -15,10 +15,10 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series
-from unrolled_tasks.classification.data import LabelledBatch
+from unrolled_tasks.classification.data import LabeledBatch
 from unrolled_tasks.classification.scores import Prediction, number_scores
 
-Batches = Callable[..., list[LabelledBatch]]
+Batches = Callable[..., list[LabeledBatch]]
 
 
 TS = """#a comment
@@ -63,7 +63,7 @@ def test_ts_files_are_read_and_normalized_by_channel(tmp_path: Path, batches: Ba
         (["1,2:5:a"], r"a\.ts, line 6: 2 channels of 2, 1 steps"),
         (["1,2:5,x:a"], r"line 6: could not convert"),
         (["1,2"], "line 6: a series without a class"),
-        ([], r"a\.ts has no series behind @data"),
+        ([], r"a\.ts has no series after @data"),
     ],
 )
 def test_a_broken_series_is_named_with_its_place(tmp_path: Path, lines: list[str], message: str) -> None:
@@ -94,10 +94,10 @@ def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path, batches: Batch
     (batch,) = batches(data)
     assert batch.source.shape == (6, 4, 2)
     (tmp_path / "changing.csv").write_text("run,x,label\n1,2,a\n1,3,b\n")
-    with pytest.raises(DataError, match=r"changing\.csv, line 3: series 1 changes its answer, which is a before"):
+    with pytest.raises(DataError, match=r"changing\.csv, line 3: the target of series 1 changes; it was a before"):
         series_data(tmp_path / "changing.csv", Series(series="run"))
     (tmp_path / "words.csv").write_text("run,x,label\n1,two,a\n")
-    with pytest.raises(DataError, match="column 'x' holds no number but 'two'"):
+    with pytest.raises(DataError, match="column 'x' contains 'two', not a number"):
         series_data(tmp_path / "words.csv", Series(series="run"))
 
 
@@ -143,13 +143,18 @@ def far_series(folder: Path, kind: str, offset: float) -> tuple[Path, np.ndarray
 @pytest.mark.parametrize("storage", ["memory", "disk"])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_series_and_numbers_far_from_zero_are_normalized_as_numpy_does_it(
-    tmp_path: Path, batches: Batches, kind: str, kept: str
+    tmp_path: Path, batches: Batches, kind: str, storage: str
 ) -> None:
     path, values, answers = far_series(tmp_path, kind, 1e8)
     modality = Series() if kind == "ts" else Series(series="run")
 
     data = series_data(
-        path, modality, target_type="number", storage=kept, cache=str(tmp_path / "cache"), split_fractions=[0.5, 0.5, 0]
+        path,
+        modality,
+        target_type="number",
+        storage=storage,
+        cache=str(tmp_path / "cache"),
+        split_fractions=[0.5, 0.5, 0],
     )
 
     training = {int(e): row for b in batches(data, "train") for e, row in zip(b.examples, b.source, strict=True)}
@@ -182,7 +187,7 @@ def test_scores_of_numbers_do_not_depend_on_where_zero_lies() -> None:
 
 def test_numbers_that_no_float_holds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("run,x,label\n0,1,1e308\n1,2,-1e308\n2,3,1e308\n")
-    with pytest.raises(DataError, match="label: numbers up to 1e\\+308 are too large to be learned"):
+    with pytest.raises(DataError, match="label: numbers up to 1e\\+308 are too large for training"):
         series_data(tmp_path / "a.csv", Series(series="run"), target_type="number")
     (tmp_path / "b.csv").write_text("run,x,label\n0,1,1\n1,2,2\n2,3,3\n")
     (tmp_path / "c.csv").write_text("run,x,label\n0,1,1e300\n")

@@ -54,7 +54,7 @@ def test_the_seed_decides_which_voices(tmp_path: Path) -> None:
     assert first == again != other
     assert len({voice.throat for voice in first[: len(speaker.throats)]}) == len(speaker.throats)
     assert len({voice.accent for voice in first}) == len(speaker.accents) > 5
-    fast, slow = (len(speaker.say("six", first[0]._replace(tempo=tempo))) for tempo in (200, 110))
+    fast, slow = (len(speaker.synthesize("six", first[0]._replace(tempo=tempo))) for tempo in (200, 110))
     assert fast < slow
 
 
@@ -64,7 +64,9 @@ def test_a_voice_decides_how_loud_its_s_is() -> None:
 
     def levels(consonants: int) -> tuple[float, float]:
         """Root mean squares of the first tenth of a six, which is its s, and of what is loudest, its vowel."""
-        said = torch.frombuffer(speaker.say("six", plain._replace(consonants=consonants)), dtype=torch.int16).float()
+        said = torch.frombuffer(
+            speaker.synthesize("six", plain._replace(consonants=consonants)), dtype=torch.int16
+        ).float()
         frames = said[: len(said) // 100 * 100].view(-1, 100).square().mean(1).sqrt()
         return float(frames[: len(frames) // 10].square().mean().sqrt()), float(frames.max())
 
@@ -76,13 +78,13 @@ def test_a_voice_decides_how_loud_its_s_is() -> None:
 
 def test_what_cannot_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         voices.write_voices(tmp_path / "there", WORDS)
     with pytest.raises(ValueError, match=r"language='klingon'.*en-GB-scotland"):
         voices.write_voices(tmp_path / "new", WORDS, language="klingon")
-    with pytest.raises(ValueError, match="nothing to say"):
+    with pytest.raises(ValueError, match="nothing to speak"):
         voices.write_voices(tmp_path / "new", {"6": "six", "none": " "}, count=1)
-    with pytest.raises(ValueError, match="one voice at least"):
+    with pytest.raises(ValueError, match="at least one word and one voice"):
         voices.write_voices(tmp_path / "new", WORDS, count=0)
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(ValueError, match=r"pip install 'unrolled\[voices\]'"):
@@ -95,7 +97,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "4 recordings" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "spoken" / "train").iterdir()) == ["0", "seven"]
     assert voices.main([str(tmp_path / "spoken"), "zero"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_network_learns_from_machines_and_hears_others(folder: Path, configure: Callable[..., DictConfig]) -> None:

@@ -85,8 +85,8 @@ def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Confi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["attention=none", "task.coverage=0.5"], "no attention"),
-        (["attention=none", "task.search.coverage_penalty=0.5"], "no attention"),
+        (["attention=none", "task.coverage=0.5"], "has none"),
+        (["attention=none", "task.search.coverage_penalty=0.5"], "has none"),
         (["task.search.n_best=9"], "n_best=9"),
         (["task.search.temperature=-1"], "temperature=-1"),
         (["task.label_smoothing=1"], "label_smoothing is 1"),
@@ -141,8 +141,8 @@ def test_a_run_leaves_scores_texts_and_pictures(trained: Path, capsys: Any) -> N
     assert "case:lc" in summary["signature bleu_lowercase"]
     assert sorted(path.name for path in (folder / "alignments").iterdir()) == ["1.png", "2.png"]
     assert len((folder / "written.txt").read_text().splitlines()) > 3
-    assert "| chrF | source | reference | written |" in (folder / "translations.md").read_text()
-    assert "should be" in (folder / "samples.md").read_text()
+    assert "| chrF | source | reference | generated |" in (folder / "translations.md").read_text()
+    assert "reference" in (folder / "samples.md").read_text()
     assert [name for name, *_ in read_lengths(folder)] == ["1–5"]
     assert (folder / "lengths.png").is_file()
     assert torch.load(trained, weights_only=True)["unrolled"]["format"] == 1

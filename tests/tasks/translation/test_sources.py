@@ -137,20 +137,20 @@ def test_a_fingerprint_differs_when_a_file_does(write: Write) -> None:
         (
             "a.jsonl",
             '{"en": "a", "fr": "b"}',
-            r"a\.jsonl, line 1: no column 'de'; there is en, fr. Name it by data.target",
+            r"a\.jsonl, line 1: no column 'de'; the columns are en, fr. Set data.target",
         ),
-        ("a.jsonl", '{"English": "a", "dee": "b"}', r"no column 'en'; there is English, dee. Name it by data.source"),
+        ("a.jsonl", '{"English": "a", "dee": "b"}', r"no column 'en'; the columns are English, dee. Set data.source"),
         ("a.jsonl", '{"en": "a", "dee": "b"}', r"no column 'de'; did you mean dee\?"),
-        ("a.jsonl", '\n{"en": "a", "de": 3}', r"line 2: column 'de' holds no text but 3"),
-        ("a.jsonl", '{"en": "a"', r"a\.jsonl, line 1 is no JSON"),
-        ("a.jsonl", '["a", "b"]', r"a\.jsonl, line 1 is no object"),
-        ("a.jsonl", "{}", r"no column 'en'; there is none"),
-        ("a.tsv", "Go.\tGeh.\nRun.\tLauf.\n", r"line 2: no column 'en'; there is Go., Geh."),
+        ("a.jsonl", '\n{"en": "a", "de": 3}', r"line 2: column 'de' contains 3, not text"),
+        ("a.jsonl", '{"en": "a"', r"a\.jsonl, line 1 is not valid JSON"),
+        ("a.jsonl", '["a", "b"]', r"a\.jsonl, line 1 is not an object"),
+        ("a.jsonl", "{}", r"no column 'en'; the columns are none"),
+        ("a.tsv", "Go.\tGeh.\nRun.\tLauf.\n", r"line 2: no column 'en'; the columns are Go., Geh."),
         ("a.tsv", "en\tde\na\tb\tc\n", r"line 2 has 3 columns, the first line 2: en, de"),
         ("a.csv", 'en,de\n"a,b\n', r"a\.csv, line 2 has 1 column, the first line 2"),
         ("a.jsonl", '{"en": "é", "de": ""}'.encode("latin-1"), r"is not UTF-8: byte 8 is 0xe9 in line 1"),
         ("a.jsonl.gz", b"", r"a\.jsonl\.gz cannot be read"),
-        ("a.parquet", b"PAR1 but no more", r"a\.parquet is no Parquet file"),
+        ("a.parquet", b"PAR1 but no more", r"a\.parquet is not a readable Parquet file"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
@@ -190,7 +190,7 @@ def test_files_that_are_neither_tables_nor_a_pair_are_refused(
     for name in ("a.en", "b.jsonl", "a", "b", "c"):
         (tmp_path / name).touch()
 
-    with pytest.raises(DataError, match=r"tables \(\.jsonl, .*\) or from two text files, as \[train\.en, train\.de\]"):
+    with pytest.raises(DataError, match=r"tables \(\.jsonl, .*\) or two text files, as \[train\.en, train\.de\]"):
         source_of_files(files, None, None, "en", "de")
 
 
@@ -217,7 +217,7 @@ def test_a_data_set_with_a_column_for_each_language_and_splits_of_other_names(wr
 
     assert source.splits == ("train", "validation")
     assert read(source, "validation") == READ
-    with pytest.raises(DataError, match=r"data set json, train row 1: no column 'fr'; there is en"):
+    with pytest.raises(DataError, match=r"data set json, train row 1: no column 'fr'; the columns are en"):
         read(HubSource("json", {"data_files": files, "splits": {"train": "dev"}}, "en", "fr"))
 
 

@@ -68,7 +68,7 @@ def test_a_task_without_alignments_is_said_once(tmp_path: Path, caplog: pytest.L
 
     fit(Blind(), Alignments(tmp_path), tmp_path)
 
-    assert caplog.text.count("Alignments is left out: Blind has no alignments(count)") == 1
+    assert caplog.text.count("Alignments is disabled: Blind has no alignments(count)") == 1
     assert not (tmp_path / "alignments").exists()
     with pytest.raises(ValueError, match="count=0"):
         Alignments(tmp_path, count=0)

@@ -178,5 +178,5 @@ def test_a_run_redraws_its_curves_after_each_validation(tmp_path: Path, figures:
 
 
 def test_a_run_without_a_csv_logger_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="what a CSVLogger writes"):
+    with pytest.raises(ValueError, match="needs a CSVLogger"):
         fit(Curves(tmp_path / "curves.png"), logger=False)

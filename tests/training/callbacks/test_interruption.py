@@ -69,9 +69,9 @@ def test_a_signal_saves_says_how_to_go_on_and_is_the_status(folder: Path, start:
     assert run.returncode == 128 + number, warned
     step = content(last)["global_step"]
     assert (
-        f"{signal.Signals(number).name}: ended after step {step}; go on with resume=run/checkpoints/last.ckpt" in said
+        f"{signal.Signals(number).name}: ended after step {step}; resume with resume=run/checkpoints/last.ckpt" in said
     )
-    assert "once more ends at once" in warned
+    assert "a second signal ends at once" in warned
     assert "Traceback" not in warned
     assert not list(folder.rglob("*.part"))
 

@@ -117,7 +117,7 @@ def test_a_log_gets_plain_text(
 def test_a_terminal_gets_a_panel_with_the_brackets_in_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "draws", lambda: True)
+    monkeypatch.setattr(samples, "is_interactive", lambda: True)
     module = Writer()
 
     fit(module, Samples(tmp_path))
@@ -131,9 +131,9 @@ def test_a_dumb_terminal_does_not_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
 
     monkeypatch.setenv("TERM", "xterm-256color")
-    clever = console.draws()
+    clever = console.is_interactive()
     monkeypatch.setenv("TERM", "dumb")
-    dumb = console.draws()
+    dumb = console.is_interactive()
 
     assert (clever, dumb) == (True, False)
 
@@ -157,5 +157,5 @@ def test_a_task_that_cannot_write_is_said_once(
 
     fit(Writer(), Samples(tmp_path))
 
-    assert caplog.text.count("Samples is left out: Writer has no sample(generator)") == 1
+    assert caplog.text.count("Samples is disabled: Writer has no sample(generator)") == 1
     assert not (tmp_path / "samples.md").exists()

@@ -156,7 +156,7 @@ def test_more_than_there_are_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     fit(resumed, Threads(), tmp_path, 4)
 
     assert resumed.taken == [1, 2]  # it measures anew
-    assert "used 3 threads, here are 2" in caplog.text
+    assert "used 3 threads, this machine has 2" in caplog.text
 
 
 def test_threads_are_given_back_after_an_error(tmp_path: Path) -> None:

@@ -107,6 +107,6 @@ def test_batches_without_lengths_are_said_once(clock: Clock, caplog: pytest.LogC
     fit(clock, [torch.ones(3)] * 4, counter)
 
     assert [record.message for record in caplog.records if "Throughput" in record.message] == [
-        "Throughput is left out: a Tensor has no lengths to be counted"
+        "Throughput is disabled: a Tensor has no lengths"
     ]
     assert counter.rate == 0.0

@@ -73,9 +73,9 @@ def sharded_norm() -> float:
     parameter = nn.Parameter(distribute_tensor(torch.zeros(4), mesh, [Shard(0)]))
     parameter.grad = distribute_tensor(torch.tensor([1.0, 2.0, 2.0, 4.0]), mesh, [Shard(0)])
     clip = GradientClip(norm=1.0)
-    before = clip._read([[parameter]], torch.device("cpu"))
+    before = clip._measure([[parameter]], torch.device("cpu"))
     nn.utils.clip_grads_with_norm_([parameter], 1.0, before.device_norms[0])
-    return before.total * clip._read([[parameter]], torch.device("cpu")).total
+    return before.total * clip._measure([[parameter]], torch.device("cpu")).total
 
 
 def main(folder: Path) -> None:

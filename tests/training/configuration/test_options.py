@@ -22,7 +22,7 @@ from unrolled.checkpoint import locate
 from unrolled.training.configuration.options import TRAINER, ConfigurationError, check_options, trainer_arguments
 from unrolled.training.configuration.overrides import check_overrides, config_folder, quoted
 from unrolled.training.configuration.schema import fits, signature
-from unrolled.training.run.runner import assemble, check_builds
+from unrolled.training.run.runner import assemble, check_network
 
 CONF = Path(config_folder())
 TASKS = ("captioning", "char_lm", "classification", "regression", "translation")
@@ -208,7 +208,7 @@ def refusal_of(config: DictConfig) -> str:
     """What building the parts says no to; sizes that don't fit one another are left to their constructors."""
     try:
         assemble(config)
-        check_builds(config)
+        check_network(config)
     except ValueError as error:
         return str(error)
     return ""
@@ -261,7 +261,7 @@ def test_such_a_run_trains_and_says_what_it_left_out(
 
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    assert "left out with the choices that took them" in said
+    assert "dropped together with the choices that took them" in said
     for key in ("callbacks.averaging.decay", "scheduler.warmup", "model.cell.weight_drop"):
         assert key in said
 

@@ -130,7 +130,7 @@ def test_a_run_interrupted_in_an_epoch_goes_on_with_the_next_batch(tmp_path: Any
 def test_budgets_and_ranks_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="one of batch_tokens and batch_size"):
         BucketPlan([1, 2], batch_tokens=3, batch_size=4)
-    with pytest.raises(ValueError, match="1 example cannot be dealt to 2"):
+    with pytest.raises(ValueError, match="1 example cannot be distributed to 2"):
         BucketPlan([1], batch_size=1, ranks=2)
     with pytest.raises(ValueError, match="rank=1"):
         BucketLoader(BucketPlan([1], batch_size=1), lambda rows, scale: rows, rank=1)

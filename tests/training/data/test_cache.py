@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.training.data.cache import cache_folder, made_once
+from unrolled.training.data.cache import cache_folder, get_or_create
 
 
 def test_a_folder_is_made_once_by_all_who_ask(tmp_path: Path) -> None:
@@ -18,7 +18,9 @@ def test_a_folder_is_made_once_by_all_who_ask(tmp_path: Path) -> None:
         (folder / "data").write_text("whole")
 
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: (made_once(tmp_path / "cache" / "x", make) / "data").read_text(), range(4)))
+        found = list(
+            threads.map(lambda _: (get_or_create(tmp_path / "cache" / "x", make) / "data").read_text(), range(4))
+        )
 
     assert found == ["whole"] * 4
     assert len(made) == 1
@@ -30,12 +32,12 @@ def test_after_an_error_nothing_is_there_and_the_next_one_makes_it(tmp_path: Pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made_once(tmp_path / "x", fail)
+        get_or_create(tmp_path / "x", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
 
     (tmp_path / ".x.partial").mkdir()  # as a killed process leaves it
     (tmp_path / ".x.partial" / "rest").touch()
-    made_once(tmp_path / "x", lambda folder: (folder / "data").touch())
+    get_or_create(tmp_path / "x", lambda folder: (folder / "data").touch())
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["data", "digests.json"]
 
 
@@ -45,7 +47,7 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: str, caplog: pyt
         (folder / "inner").mkdir()
         (folder / "inner" / "data").write_bytes(bytes(range(256)))
 
-    data = made_once(tmp_path / "x", make) / "inner" / "data"
+    data = get_or_create(tmp_path / "x", make) / "inner" / "data"
     content = bytearray(data.read_bytes())
     if damage == "flip":
         content[100] ^= 4
@@ -57,10 +59,10 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: str, caplog: pyt
     else:
         (tmp_path / "x" / "digests.json").write_text("{")
 
-    made_once(tmp_path / "x", make)
+    get_or_create(tmp_path / "x", make)
 
     assert data.read_bytes() == bytes(range(256))
-    assert "made again" in caplog.text
+    assert "created again" in caplog.text
 
 
 def test_the_given_folder_comes_before_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

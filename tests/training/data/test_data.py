@@ -58,7 +58,7 @@ def test_lightnings_hooks_prepare() -> None:
 
 
 def test_a_data_set_must_say_what_it_is() -> None:
-    with pytest.raises(TypeError, match=r"codec.*describe.*splits.*prepare.*sizes"):
+    with pytest.raises(TypeError, match=r"codec.*describe.*prepare.*sizes.*splits"):
         SequenceData()  # pyright: ignore[reportAbstractUsage]
     assert issubclass(DataError, ValueError)
 

@@ -12,7 +12,7 @@ import pytest
 
 from unrolled.training.data import files
 from unrolled.training.data.base import DataError
-from unrolled.training.data.files import find_files, nearest, read_lines, read_text, suffix_of
+from unrolled.training.data.files import did_you_mean, find_files, read_lines, read_text, suffix_of
 
 TEXT = "one\ntwo, é€\n\nfour"
 
@@ -71,13 +71,13 @@ def test_a_folder_is_searched_for_the_suffixes_packed_or_not(tmp_path: Path) -> 
     found = find_files([str(tmp_path), str(tmp_path / "a.csv")], suffixes=(".csv", ".tsv"))
 
     assert [path.name for path in found] == ["a.csv", "b.csv.gz", "d.CSV"]
-    with pytest.raises(DataError, match=r"holds no \.tsv file"):
+    with pytest.raises(DataError, match=r"contains no \.tsv file"):
         find_files(str(tmp_path), suffixes=(".tsv",))
 
 
 def test_the_nearest_name_is_a_question() -> None:
-    assert nearest("targt", ["source", "target"]) == "; did you mean target?"
-    assert nearest("x", ["source", 3]) == ""
+    assert did_you_mean("targt", ["source", "target"]) == "; did you mean target?"
+    assert did_you_mean("x", ["source", 3]) == ""
 
 
 def test_a_long_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,5 +142,5 @@ def test_a_folder_with_links_to_itself_is_visited_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 5000, "~nobody_has_this_name/x.txt"])
 def test_a_path_that_cannot_be_looked_at_is_named(name: str) -> None:
-    with pytest.raises(DataError, match=rf"{name[:20]}.* cannot be looked at"):
+    with pytest.raises(DataError, match=rf"{name[:20]}.* cannot be read"):
         find_files(name)

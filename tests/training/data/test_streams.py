@@ -243,7 +243,7 @@ def test_every_epoch_has_as_many_windows(case: dict[str, Any], epochs: int) -> N
 def test_random_lengths_scatter_around_the_window_and_differ_by_epoch() -> None:
     with written([50_000]) as tokens:
         plan = StreamPlan(tokens.lengths, rows=2, window=70, random_length=True)
-        first, second = ([plan.spans(epoch, k).lengths[0] for k in range(plan.num_windows)] for epoch in range(2))
+        first, second = ([plan.window_spec(epoch, k).lengths[0] for k in range(plan.num_windows)] for epoch in range(2))
 
     lengths = torch.as_tensor(first[:-1]).double()
     assert first != second
@@ -266,10 +266,10 @@ def test_a_shift_moves_the_borders_from_epoch_to_epoch() -> None:
     ("options", "words"),
     [
         ({"window": 0}, "at least 1"),
-        ({"window": 4, "stride": 5}, "stride is at most window"),
+        ({"window": 4, "stride": 5}, "stride must be at most window"),
         ({"window": 4, "stride": 0}, "at least 1"),
-        ({"window": 4, "stride": 2, "random_length": True}, "leave out shift"),
-        ({"window": 4, "shift": True, "random_length": True}, "leave out shift"),
+        ({"window": 4, "stride": 2, "random_length": True}, "remove shift"),
+        ({"window": 4, "shift": True, "random_length": True}, "remove shift"),
     ],
 )
 def test_a_plan_without_sense_is_refused(options: dict[str, Any], words: str) -> None:
@@ -286,7 +286,7 @@ def test_a_position_from_another_plan_is_refused() -> None:
 
 
 def test_a_plan_for_another_text_is_refused() -> None:
-    with written([40]) as tokens, pytest.raises(ValueError, match="made for 41 tokens, the text has 40"):
+    with written([40]) as tokens, pytest.raises(ValueError, match="plan is for 41 tokens, the text has 40"):
         StreamLoader(tokens, StreamPlan([41], rows=1, window=10), start=START)
 
 

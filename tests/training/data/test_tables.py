@@ -21,16 +21,20 @@ def rows(path: Path, content: bytes | str, **options: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x,y,x\n1,2,3\n", r"a\.csv, line 1: 'x' is given 2 times; name each column once"),
-        ("a.tsv", "x\ty\tx\n1\t2\t3\n", r"a\.tsv, line 1: 'x' is given 2 times"),
-        ("a.csv", "x,,\n1,2,3\n", r"a\.csv, line 1: a column without a name is there 2 times"),
-        ("a.jsonl", '{"x": 1}\n{"x": 1, "x": 2}\n', r"a\.jsonl, line 2: 'x' is given 2 times"),
-        ("a.jsonl", '{"x": {"y": 1, "y": 2}}\n', r"a\.jsonl, line 1: 'y' is given 2 times"),
-        ("a.jsonl", '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.jsonl, line 1 is no JSON: .* too deeply"),
-        ("a.jsonl", '{"x": ' + "9" * 5000 + "}", r"a\.jsonl, line 1 is no JSON: Exceeds the limit"),
-        ("a.jsonl", '{"x": "\\ud800"}', r"a\.jsonl, line 1 is no JSON: .*surrogates not allowed"),
-        ("a.jsonl", '{"x": }', r"a\.jsonl, line 1 is no JSON: .*; each line has to be an object"),
-        ("a.csv", 'x,y\n1,"' + "z" * 200_000, r"a\.csv is no CSV: field larger .*\.jsonl"),
+        ("a.csv", "x,y,x\n1,2,3\n", r"a\.csv, line 1: 'x' occurs 2 times; give each column a different name"),
+        ("a.tsv", "x\ty\tx\n1\t2\t3\n", r"a\.tsv, line 1: 'x' occurs 2 times"),
+        ("a.csv", "x,,\n1,2,3\n", r"a\.csv, line 1: a column without a name occurs 2 times"),
+        ("a.jsonl", '{"x": 1}\n{"x": 1, "x": 2}\n', r"a\.jsonl, line 2: 'x' occurs 2 times"),
+        ("a.jsonl", '{"x": {"y": 1, "y": 2}}\n', r"a\.jsonl, line 1: 'y' occurs 2 times"),
+        (
+            "a.jsonl",
+            '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            r"a\.jsonl, line 1 is not valid JSON: .* too deeply",
+        ),
+        ("a.jsonl", '{"x": ' + "9" * 5000 + "}", r"a\.jsonl, line 1 is not valid JSON: Exceeds the limit"),
+        ("a.jsonl", '{"x": "\\ud800"}', r"a\.jsonl, line 1 is not valid JSON: .*surrogates not allowed"),
+        ("a.jsonl", '{"x": }', r"a\.jsonl, line 1 is not valid JSON: .*; each line must be an object"),
+        ("a.csv", 'x,y\n1,"' + "z" * 200_000, r"a\.csv is not valid CSV: field larger .*\.jsonl"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -50,7 +54,7 @@ def test_a_parquet_column_given_twice_is_refused(tmp_path: Path) -> None:
     table = pyarrow.Table.from_arrays([pyarrow.array([1]), pyarrow.array([2])], names=["x", "x"])
     parquet.write_table(table, tmp_path / "a.parquet")
 
-    with pytest.raises(DataError, match=r"a\.parquet: 'x' is given 2 times"):
+    with pytest.raises(DataError, match=r"a\.parquet: 'x' occurs 2 times"):
         list(read_table(tmp_path / "a.parquet"))
 
 
@@ -60,7 +64,7 @@ def test_damage_that_checksums_tell_of_is_found(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[content.index((500).to_bytes(8, "little"))] ^= 4
 
-    with pytest.raises(DataError, match=r"a\.parquet is no Parquet file that can be read: .*CRC"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file: .*CRC"):
         rows(tmp_path / "a.parquet", bytes(content))
 
 

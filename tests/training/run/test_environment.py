@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
-from unrolled.training.run.environment import StepEnvironment, cluster_environment, tasks_of_step
+from unrolled.training.run.environment import SLURMStepEnvironment, cluster_environment, num_srun_tasks
 
 ROOT = Path(__file__).resolve().parents[3]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,7 +33,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_R
         (ALLOCATION, LightningEnvironment),
         (BATCH, LightningEnvironment),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "1"}, LightningEnvironment),  # srun --pty, or one task of its own
-        ({**STEP, "SLURM_STEP_NUM_TASKS": "4"}, StepEnvironment),
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "4"}, SLURMStepEnvironment),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "1", **TORCHRUN}, TorchElasticEnvironment),
     ],
 )
@@ -46,8 +46,8 @@ def test_who_starts_processes(variables: dict[str, str], kind: type, monkeypatch
 
     found = cluster_environment()
     assert type(found) is kind
-    assert tasks_of_step() == int(variables.get("SLURM_STEP_NUM_TASKS", "0"))
-    if isinstance(found, StepEnvironment):
+    assert num_srun_tasks() == int(variables.get("SLURM_STEP_NUM_TASKS", "0"))
+    if isinstance(found, SLURMStepEnvironment):
         assert (found.world_size(), found.global_rank(), found.auto_requeue) == (4, 0, False)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
 

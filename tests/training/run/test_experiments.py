@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.run.runner import assemble, check_builds
+from unrolled.training.run.runner import assemble, check_network
 
 CONF = Path(config_folder())
 EXPERIMENTS = sorted(str(path.relative_to(CONF / "experiment"))[:-5] for path in CONF.glob("experiment/*/*.yaml"))
@@ -37,7 +37,7 @@ def test_every_experiment_builds_its_parts(configure: Configure, experiment: str
     config = configure("run", *chosen, *(f"data.{name}=some.jsonl" for name in asked), small=False)
 
     parts = assemble(config)
-    check_builds(config)
+    check_network(config)
 
     assert asked <= {"files", "validation_files", "test_files"}, "nothing else has to be said"
     assert parts.optimizer is not None

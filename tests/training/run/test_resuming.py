@@ -39,7 +39,7 @@ def test_a_folder_and_last_name_a_run(folder: Path, configure: Configure, monkey
     assert steps(folder / "outputs" / "char_lm" / "2026-01-02" / "new") == 4
     run(configure("outputs/char_lm/2026-01-01/one", *SHORT, "trainer.max_steps=3", "resume=last"))  # in its own folder
     assert steps(place / "one") == 3
-    with pytest.raises(CheckpointError, match="resume=last: there is no"):
+    with pytest.raises(CheckpointError, match="resume=last: neither"):
         find_checkpoint("last", folder / "elsewhere" / "a" / "b")
     with pytest.raises(CheckpointError, match=r"there is no .*last\.ckpt"):
         find_checkpoint(str(folder), folder / "new")
@@ -111,7 +111,7 @@ def test_a_run_does_not_write_over_another(folder: Path, configure: Configure) -
     run(configure("run", *SHORT, "trainer.max_steps=1"))
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
 
-    with pytest.raises(FolderError, match=r"a run is there \(summary\.json\).*resume="):
+    with pytest.raises(FolderError, match=r"contains another run \(summary\.json\).*resume="):
         run(configure("run", *SHORT, "trainer.max_steps=1"))
 
     assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == before
@@ -130,8 +130,8 @@ def test_two_runs_do_not_share_a_folder(folder: Path, python: Process, train_scr
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["scheduler=plateau"], "scheduler watches validation/loss"),
-        (["callbacks/early_stopping=patience"], "callbacks.early_stopping watches validation/loss"),
+        (["scheduler=plateau"], "scheduler monitors validation/loss"),
+        (["callbacks/early_stopping=patience"], "callbacks.early_stopping monitors validation/loss"),
     ],
 )
 def test_what_waits_for_a_validation_that_never_comes_is_refused(
@@ -142,7 +142,7 @@ def test_what_waits_for_a_validation_that_never_comes_is_refused(
 
 
 def test_a_number_that_nobody_measures_is_refused_before_training(folder: Path, configure: Configure) -> None:
-    with pytest.raises(ConfigurationError, match="validation/los, which is not measured; did you mean validation/loss"):
+    with pytest.raises(ConfigurationError, match="validation/los, which is not logged; did you mean validation/loss"):
         run(configure("run", "monitor.metric=validation/los", "test=false"))
     assert not list(folder.rglob("*.ckpt"))
 

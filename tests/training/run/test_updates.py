@@ -30,7 +30,7 @@ def test_the_updates_that_are_announced_are_made(
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("training"))
     made = json.loads((folder / "run" / "summary.json").read_text())["steps"]
     assert int(said.split()[1].replace(",", "")) == made
-    assert ("few to learn from" in said) == hint
+    assert ("too few to learn much" in said) == hint
     if hint:
         epochs = int(said.partition("trainer.max_epochs=")[2].split()[0])
         assert f"makes {epochs * made // 2:,} updates" in said
@@ -46,4 +46,4 @@ def test_a_network_that_is_trained_already_may_want_few(folder: Path, configure:
 
     said = capsys.readouterr().out
     assert "1 epoch of" in said
-    assert "few to learn from" not in said
+    assert "too few to learn much" not in said

@@ -116,8 +116,8 @@ def test_a_task_needs_a_loss_and_its_steps(lab: Path, python: Process, train_scr
     done = python(train_script, "--config-dir", "mylab/conf", *asked, "optimizer.lr=0.02")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Samples is left out") == 1  # nothing that it could write
-    assert done.stdout.count("Throughput is left out") == 1  # nothing that it could count
+    assert done.stdout.count("Samples is disabled") == 1  # nothing that it could write
+    assert done.stdout.count("Throughput is disabled") == 1  # nothing that it could count
     summary = json.loads((lab / "run" / "summary.json").read_text())
     assert summary["test/loss"] < 0.3  # 5/12 for who always says the mean
     again = python("-m", "unrolled", "evaluate", "--config-dir", "mylab/conf", "checkpoint=run")

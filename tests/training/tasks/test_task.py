@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_loggers_hear_of_a_step_what_they_would_if_each_were_logged(
     configure: Configure, folder: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task, "_SHOWN", float("inf"))  # no bar is drawn
+    monkeypatch.setattr(task, "_REFRESH_SECONDS", float("inf"))  # no bar is drawn
     short = ["test=false", f"trainer.max_steps={STEPS}"]
     run(configure("each", *short, "trainer.log_every_n_steps=1"))
     assert asked.count("train/loss") == STEPS

@@ -1,1 +1,1 @@
-"""What watches a training and acts between its steps. A callback sees a task through a protocol only."""
+"""Lightning callbacks. They access a task only through a protocol."""

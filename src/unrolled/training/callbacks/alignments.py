@@ -1,4 +1,4 @@
-"""What each written word looked at, as a picture."""
+"""Figures of the attention weights for each generated token."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from unrolled.training.console.outputs import save_figure
-from unrolled.training.console.terminal import leave_out
+from unrolled.training.console.terminal import warn_disabled
 
-_MOST = 60  # symbols on an axis that can still be read
-_COLUMNS = 8  # pictures beside one another
+_MAX_SYMBOLS = 60  # on an axis; more would be illegible
+_COLUMNS = 8  # panels in a row
 
 
-class Drawn(Protocol):
-    """What can be drawn."""
+class Drawable(Protocol):
+    """An object with a figure."""
 
     def draw(self) -> Figure: ...
 
 
 class Alignment(NamedTuple):
-    """Attention over a source while a text was written.
+    """Attention weights over a source sequence for each generated token.
 
     Attributes:
-        source: its symbols.
-        text: the symbols written, the end included.
+        source: the source's symbols.
+        text: the generated symbols, including the end of the text.
         weights: (text, source) from 0 to 1.
     """
 
@@ -39,17 +39,17 @@ class Alignment(NamedTuple):
     weights: Tensor
 
     def draw(self) -> Figure:
-        """A heat map."""
+        """Draws a heat map."""
         return draw_alignment(self)
 
 
 class RegionAlignment(NamedTuple):
-    """Attention over the regions of an image while a text was written.
+    """Attention weights over the regions of an image for each generated token.
 
     Attributes:
         image: (height, width, 3) or (height, width), uint8.
-        text: the symbols written, the end included.
-        weights: (text, region) from 0 to 1, the regions row by row of a square grid.
+        text: the generated symbols, including the end of the text.
+        weights: (text, region) from 0 to 1; the regions form a square grid, in row-major order.
     """
 
     image: Tensor
@@ -57,23 +57,24 @@ class RegionAlignment(NamedTuple):
     weights: Tensor
 
     def draw(self) -> Figure:
-        """The image, then a copy for each word, bright where the word looked."""
+        """Draws the image, then a copy for each symbol, bright where the attention weights are large."""
         return draw_regions(self)
 
 
 class _Aligner(Protocol):
-    def alignments(self, count: int) -> list[Drawn]: ...
+    def alignments(self, count: int) -> list[Drawable]: ...
 
 
 class Alignments(Callback):
-    """Draws where attention lay for a few validation examples after every validation: as PNG files and in TensorBoard.
+    """Draws attention weights of a few validation examples after every validation, as PNG files and in TensorBoard.
 
-    Calls `task.alignments(count)`, whose items draw themselves, in process 0 alone, without gradients; a task whose
-    network has no attention gives none. With a module that has no `alignments` it does nothing, and says so once.
+    Calls `task.alignments(count)` on rank 0 only, without gradients, and draws each item. A task whose network has no
+    attention returns an empty list. If the module has no `alignments` method, the callback logs one warning and does
+    nothing.
 
     Args:
-        folder: the run's folder; pictures go to `alignments/` in it, those of the last validation replace older ones.
-        count: examples.
+        folder: the run's folder; figures go to `alignments/` in it and replace those of the previous validation.
+        count: number of examples.
 
     Raises:
         ValueError: a count below 1.
@@ -84,15 +85,15 @@ class Alignments(Callback):
             raise ValueError(f"count={count}: 1 or more, or leave the callback out: callbacks.alignments=null")
         self.folder = Path(folder) / "alignments"
         self.count = count
-        self._able = False
+        self._enabled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._able = callable(getattr(pl_module, "alignments", None))
-        if stage == "fit" and not self._able:
-            leave_out(self, f"{type(pl_module).__name__} has no alignments(count)")
+        self._enabled = callable(getattr(pl_module, "alignments", None))
+        if stage == "fit" and not self._enabled:
+            warn_disabled(self, f"{type(pl_module).__name__} has no alignments(count)")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._able or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if not self._enabled or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         with torch.no_grad():
             found = cast("_Aligner", pl_module).alignments(self.count)
@@ -105,8 +106,8 @@ class Alignments(Callback):
 
 
 def draw_alignment(alignment: Alignment) -> Figure:
-    """A heat map: written symbols from top to bottom, source symbols from left to right, dark where attention lay."""
-    source, text = list(alignment.source[:_MOST]), list(alignment.text[:_MOST])
+    """Draws a heat map: generated symbols on the y axis, source symbols on the x axis, dark for large weights."""
+    source, text = list(alignment.source[:_MAX_SYMBOLS]), list(alignment.text[:_MAX_SYMBOLS])
     weights = alignment.weights[: len(text), : len(source)].float().cpu().numpy()
     figure = Figure(figsize=(2.2 + 0.34 * len(source), 1.8 + 0.28 * len(text)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -117,24 +118,24 @@ def draw_alignment(alignment: Alignment) -> Figure:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("source")
-    axes.set_ylabel("written")
+    axes.set_ylabel("generated")
     figure.colorbar(picture, ax=axes, label="attention", shrink=0.8)
     return figure
 
 
 def draw_regions(alignment: RegionAlignment) -> Figure:
-    """The image, then a copy of it for each symbol, lit where attention lay (Xu et al. 2015, figure 3).
+    """Draws the image, then a copy of it for each symbol, bright where weights are large (Xu et al. 2015, figure 3).
 
-    Each copy is lit in proportion to its own largest weight, which stands behind the symbol: a flat one is told from a
-    sharp one by that number.
+    The brightness of each copy is relative to its largest weight. The title shows that weight after the symbol, so that
+    a uniform distribution can be distinguished from a peaked one.
 
     Raises:
-        ValueError: regions that make no square grid.
+        ValueError: the number of regions is not a square.
     """
-    text, weights = list(alignment.text[:_MOST]), alignment.weights.float().cpu()
+    text, weights = list(alignment.text[:_MAX_SYMBOLS]), alignment.weights.float().cpu()
     side = math.isqrt(weights.shape[1])
     if side * side != weights.shape[1]:
-        raise ValueError(f"{weights.shape[1]} regions make no square grid")
+        raise ValueError(f"{weights.shape[1]} regions do not form a square grid")
     columns = min(_COLUMNS, len(text) + 1)
     rows = -(-(len(text) + 1) // columns)
     figure = Figure(figsize=(1.55 * columns, 1.75 * rows), layout="constrained")
@@ -149,12 +150,12 @@ def draw_regions(alignment: RegionAlignment) -> Figure:
         panel.imshow(image, cmap="gray", vmin=0, vmax=255)
         panel.set_title("" if number == 0 else f"{text[number - 1]} {weights[number - 1].max():.2f}", fontsize=8)
         if number:
-            looked = weights[number - 1].view(side, side) / weights[number - 1].max().clamp(min=1e-6)
-            # Each place of the grid over its own share of the picture, with smooth borders.
+            relative = weights[number - 1].view(side, side) / weights[number - 1].max().clamp(min=1e-6)
+            # Each cell of the grid covers its region of the image, with smooth borders.
             panel.imshow(
-                1 - looked.numpy(),
+                1 - relative.numpy(),
                 cmap="gray_r",
-                alpha=0.75 * (1 - looked.numpy()),
+                alpha=0.75 * (1 - relative.numpy()),
                 extent=(0, wide, high, 0),
                 vmin=0,
                 vmax=1,

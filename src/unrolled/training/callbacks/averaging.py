@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is what validation, samples and checkpoints see."""
+"""Exponential moving average of the weights, used for validation, samples and checkpoints."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from unrolled.training.callbacks.clip import GradientClip
 
 
 class WeightAveraging(LightningWeightAveraging):
-    """Trains on the weights, looks at their average: average ← decay × average + (1 − decay) × weights, every step.
+    """Keeps an average of the weights for evaluation: average ← decay × average + (1 − decay) × weights, every step.
 
-    Polyak and Juditsky 1992 ("Acceleration of stochastic approximation by averaging") with exponential forgetting, as
-    it is used today. `decay` remembers about 1 / (1 − decay) steps. Until `start` steps are done, and at the first one
-    in any case, the average is a copy of the weights, so that the random beginning doesn't linger in it. A step that
-    `GradientClip` skips doesn't count.
+    Polyak and Juditsky 1992 ("Acceleration of stochastic approximation by averaging"), with exponential decay instead
+    of a uniform average. The average covers about 1 / (1 − decay) steps. Until step `start`, and at least for the first
+    step, the average is a copy of the weights, so that the random initialization does not remain in it. A step that
+    `GradientClip` skips is not counted.
 
-    Validation during training runs on the average, and after training the module holds it. A checkpoint's `state_dict`
-    is the average under the module's own keys, ready for whoever reads the file; `current_model_state` holds the
-    weights that training goes on with, and `averaging_state` the number of updates. So a run resumed with this callback
-    is exact, and one resumed without it starts from the average with the optimizer's old moments: keep the callback.
-    Buffers of floating-point numbers, such as the statistics of a batch norm, are averaged, too, since those of the
-    weights would not fit the average's; others are taken over as they are. Memory: one more copy of the weights.
+    Validation during training uses the average, and after training the module holds it. A checkpoint's `state_dict` is
+    the average, under the module's own keys; `current_model_state` holds the weights that training continues with, and
+    `averaging_state` the number of updates. A run resumed with this callback is exact. A run resumed without it starts
+    from the average with the optimizer's old moments, so keep the callback. Floating-point buffers, such as the
+    statistics of a batch norm, are averaged as well, since those of the weights would not match the average. Other
+    buffers are copied. Memory: one more copy of the weights.
 
-    Lightning's class does most of the work. What this one changes: there, validation and checkpoints before the first
-    update use the weights from before training; a checkpoint written while the two are exchanged, or after training,
-    mixes them up; and `trainer.test(ckpt_path=…)` after training loads the weights instead of the average.
+    Differences from Lightning's class: there, validation and checkpoints before the first update use the weights from
+    before training; a checkpoint written while the two are exchanged, or after training, confuses them; and
+    `trainer.test(ckpt_path=…)` after training loads the weights instead of the average.
 
     Args:
-        decay: 0 to below 1; the share of the average that stays at each step.
+        decay: factor of the old average at each step, at least 0 and below 1.
         start: optimizer steps before the averaging begins.
 
     Raises:
@@ -51,8 +51,8 @@ class WeightAveraging(LightningWeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise ValueError(
-                f"{type(trainer.strategy).__name__} shards the weights, which can't be averaged here; "
-                "train with DDP or leave WeightAveraging out"
+                f"{type(trainer.strategy).__name__} shards the weights, which this callback cannot average; "
+                "train with DDP or remove WeightAveraging"
             )
         if stage == "fit":
             self._exchanged = False
@@ -71,7 +71,7 @@ class WeightAveraging(LightningWeightAveraging):
             self._exchange(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Not at the end of the epoch, as Lightning has it: other callbacks look at the network there (Samples).
+        # Not at the end of the epoch, as in Lightning: other callbacks use the network there (Samples).
         if trainer.state.fn == "fit":
             self._exchange(pl_module)
 
@@ -85,7 +85,7 @@ class WeightAveraging(LightningWeightAveraging):
         self._exchange(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._exchanged:  # in the midst of a validation
+        if self._exchanged:  # during a validation
             self._exchange(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -95,12 +95,12 @@ class WeightAveraging(LightningWeightAveraging):
             checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Everywhere else the average, under "state_dict", is what is wanted, and it is loaded already.
+        # Otherwise the average under "state_dict" is the right one, and it is already loaded.
         if trainer.state.fn == "fit":
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _update(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
-        """One step of the average, for tensors of one type; torch has taken the first one as a copy before."""
+        """Updates the average, for tensors of one dtype. At the first step torch copies the weights beforehand."""
         if not averages[0].is_floating_point():
             for average, weight in zip(averages, weights, strict=True):
                 average.copy_(weight)

@@ -1,4 +1,4 @@
-"""The best checkpoints of a run that is resumed in a folder of its own."""
+"""The best checkpoints of a run that is resumed in another folder."""
 
 import logging
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from unrolled.checkpoint import CheckpointError, load_tensors, save_tensors
 _log = logging.getLogger(__name__)
 
 
-def take_over_best(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Copies the best checkpoints of a resumed run to this run's folder, so that they stay the best until beaten.
+def copy_best_checkpoints(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Copies the best checkpoints of a resumed run to this run's folder, so that their scores remain the best so far.
 
-    Lightning forgets the best score when the folder has changed (2.6), and the next validation would be the best.
+    Lightning resets the best score when the folder has changed (2.6), and the next validation would be the best.
 
     Args:
-        trainer: resumes from `trainer.ckpt_path`; the others lie beside it.
-        checkpoint: what is resumed; its entries of ModelCheckpoint are changed.
+        trainer: resumes from `trainer.ckpt_path`; the best checkpoints are in the same folder.
+        checkpoint: the loaded checkpoint; its entries of ModelCheckpoint are changed in place.
     """
     for callback in trainer.checkpoint_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key)
@@ -32,9 +32,9 @@ def take_over_best(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         found = [path for path, score in scores.items() if path and _holds(beside / Path(path).name, state, score)]
         if set(filter(None, scores)) != set(found):
             rank_zero_only(_log.warning)(
-                "%s: the best checkpoints that it names are not there any more; the best from here on counts", beside
+                "%s: the best checkpoints of the resumed run are missing; only the scores from now on count", beside
             )
-            state["best_model_path"] = ""  # Lightning starts anew with the rest, since the folder is another
+            state["best_model_path"] = ""  # Lightning resets the other entries, since the folder differs
             continue
         if trainer.is_global_zero:
             for path in found:
@@ -46,7 +46,7 @@ def take_over_best(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def _holds(path: Path, state: Mapping[str, Any], score: Any) -> bool:
-    """Whether a file is the checkpoint that had a score, not one that a later validation put in its place."""
+    """Whether a file is the checkpoint with this score, and not a later one that replaced it."""
     try:
         callbacks = load_tensors(path)["callbacks"]
     except (CheckpointError, KeyError):

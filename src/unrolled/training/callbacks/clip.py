@@ -1,7 +1,7 @@
-"""Gradient clipping, and what happens to a step whose gradient is not finite.
+"""Gradient clipping, and the handling of non-finite gradients.
 
-Acts in `on_before_optimizer_step`: Lightning calls it once per optimizer step, on the accumulated gradient, after mixed
-precision has been unscaled and after the gradients have been averaged over processes.
+Lightning calls `on_before_optimizer_step` once per optimizer step, on the accumulated gradient, after mixed precision
+has been unscaled and after the gradients have been averaged over processes.
 """
 
 import math
@@ -20,51 +20,52 @@ from torch.optim import LBFGS, Optimizer
 from unrolled.training.callbacks.nonfinite import NonFiniteGradient
 
 
-class _Reading(NamedTuple):
-    """What one step's gradient looks like. The floats came over from the device in a single transfer."""
+class _GradientNorms(NamedTuple):
+    """Norms of one step's gradient. The floats are copied from the device in a single transfer."""
 
     device_norms: Tensor  # (groups,)
     norms: list[float]
     total: float
-    peak: float  # largest absolute entry; 0 where nobody asked
+    peak: float  # largest absolute entry; 0 unless `value` is given
     finite: bool  # on every process
 
 
 class GradientClip(Callback):
-    """Clips the gradient of every optimizer step, measures it, and keeps non-finite ones away from the weights.
+    """Clips the gradient of every optimizer step, logs its norm, and skips or raises on non-finite gradients.
 
-    Give `norm`, `value` or `percentile`, or none of them to measure only. Logged: `gradient/norm_before`,
-    `gradient/norm_after`, `gradient/clipped_share` (of all finite steps so far, 0 to 1) and, once there are any,
+    Give one of `norm`, `value` and `percentile`, or none of them to log the norm only. Logs `gradient/norm_before`,
+    `gradient/norm_after`, `gradient/clipped_share` (of all finite steps so far, 0 to 1) and, after the first skip,
     `gradient/skipped_steps` (so far).
 
     A skipped step changes neither parameters nor optimizer state (moments, step counters, weight decay): its gradients
-    are set to None, which torch.optim takes as "nothing to do". Schedulers with `interval: step` are held for it, and
-    the carried state of truncated backpropagation is dropped (`drop_carried_state()` of the module, if it has one),
-    since a NaN in that state would spoil every later window. `trainer.global_step`, and with it `max_steps`, counts
-    attempts: updates = global_step − skipped. All processes skip, or none.
+    are set to None, which torch.optim ignores. Schedulers with `interval: step` are not stepped, and the carried state
+    of truncated backpropagation is dropped (`drop_carried_state()` of the module, if it has this method), since a NaN
+    in that state would affect every later window. `trainer.global_step`, and with it `max_steps`, counts attempts:
+    updates = global_step − skipped. Either all processes skip a step, or none does.
 
-    Under fp16 with a GradScaler an overflow is part of the search for a loss scale: such a step is skipped in the same
-    way and counted in `overflows`, never raised, and not counted in `skipped`.
+    Under fp16 with a GradScaler, an overflow is part of the search for a loss scale: such a step is skipped in the same
+    way and counted in `overflows`. It never raises and is not counted in `skipped`.
 
-    Sharded gradients (DTensor, ModelParallelStrategy) are measured as one; this was tried on two CPU processes, never
-    on several GPUs.
+    The norm of sharded gradients (DTensor, ModelParallelStrategy) is taken over all shards. This is tested with two CPU
+    processes, not with several GPUs.
 
     Args:
-        norm: largest norm of the gradient; a larger one is scaled down to it (Pascanu et al. 2013, algorithm 1).
-        value: largest absolute entry; larger ones are cut off, which turns the gradient's direction.
-        percentile: 0 to 100; the largest norm is this percentile of the norms seen so far, the present one included
+        norm: maximum norm of the gradient; a larger gradient is scaled down to it (Pascanu et al. 2013, algorithm 1).
+        value: maximum absolute entry; larger entries are clamped, which changes the gradient's direction.
+        percentile: 0 to 100; the maximum norm is this percentile of the norms so far, including the current one
             (AutoClip: Seetharaman et al. 2020, "AutoClip: Adaptive gradient clipping for source separation networks").
-        groups: limit `norm` in each parameter group of the optimizer by itself, not over all of them.
+        groups: limit `norm` separately in each parameter group of the optimizer, not over all of them.
         norm_type: order p of the norm; inf for the largest absolute entry.
-        history: the norms that `percentile` remembers, newest first to stay.
-        min_history: norms that `percentile` must have seen before it clips.
-        nonfinite: "raise" ends training at the first such gradient; "skip" leaves the step out.
-        max_skips: skips in a row that are put up with; the next one raises.
+        history: number of latest norms that `percentile` uses.
+        min_history: number of norms that `percentile` needs before it clips.
+        nonfinite: "raise" ends training at the first non-finite gradient; "skip" skips the step.
+        max_skips: maximum number of consecutive skips; the next one raises.
 
     Raises:
-        ValueError: options that exclude each other or lie out of range; at the start of training: clipping by the
-            Trainer as well, two such callbacks, manual optimization, a strategy or optimizer that can't be clipped.
-        NonFiniteGradient: by `nonfinite` or `max_skips`, naming the first bad parameter. Weights are untouched then.
+        ValueError: options that exclude each other or are out of range; at the start of training: clipping by the
+            Trainer as well, two such callbacks, manual optimization, or a strategy or optimizer that is not supported.
+        NonFiniteGradient: as `nonfinite` and `max_skips` decide; names the first such parameter. The weights are
+            unchanged.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class GradientClip(Callback):
         self.clipped = 0
         self.skipped = 0
         self.overflows = 0
-        self.step_skipped = False  # the step that was taken last; other callbacks may look
-        self._in_a_row = 0
-        self._held: list[Any] = []
+        self.step_skipped = False  # whether the last step was skipped; other callbacks read it
+        self._consecutive_skips = 0
+        self._held_schedulers: list[Any] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -119,19 +120,19 @@ class GradientClip(Callback):
         groups = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
         if not self.groups:
             groups = [[p for group in groups for p in group]]
-        reading = self._read(groups, pl_module.device)
-        if not reading.finite:
-            self._leave_out(trainer, pl_module, optimizer)
-        elif any(groups):  # a batch without a loss leaves no gradient, and nothing to count
-            self._clip(pl_module, groups, reading)
+        norms_read = self._measure(groups, pl_module.device)
+        if not norms_read.finite:
+            self._skip_step(trainer, pl_module, optimizer)
+        elif any(groups):  # a batch without a loss has no gradient
+            self._clip(pl_module, groups, norms_read)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Lightning has passed by the schedulers of this step by now.
-        for config in self._held:
+        # Lightning has updated the schedulers of this step before this call.
+        for config in self._held_schedulers:
             config.interval = "step"
-        self._held = []
+        self._held_schedulers = []
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -139,7 +140,7 @@ class GradientClip(Callback):
             "clipped": self.clipped,
             "skipped": self.skipped,
             "overflows": self.overflows,
-            "in_a_row": self._in_a_row,
+            "consecutive_skips": self._consecutive_skips,
             "history": list(self.history),
         }
 
@@ -148,11 +149,11 @@ class GradientClip(Callback):
         self.clipped = state_dict["clipped"]
         self.skipped = state_dict["skipped"]
         self.overflows = state_dict["overflows"]
-        self._in_a_row = state_dict["in_a_row"]
+        self._consecutive_skips = state_dict["consecutive_skips"]
         self.history = deque(state_dict["history"], maxlen=self.history.maxlen)
 
-    def _read(self, groups: list[list[Tensor]], device: torch.device) -> _Reading:
-        """Measures on the device, agrees with the other processes, and comes back with one host synchronization."""
+    def _measure(self, groups: list[list[Tensor]], device: torch.device) -> _GradientNorms:
+        """Computes the norms on the device and combines all processes, with one host synchronization."""
         device_norms = torch.stack([_total_norm(group, self.norm_type, device) for group in groups])
         total = torch.linalg.vector_norm(device_norms, self.norm_type) if len(groups) > 1 else device_norms[0]
         every = [parameter for group in groups for parameter in group]
@@ -161,83 +162,83 @@ class GradientClip(Callback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
         *norms, total_read, peak_read, bad_read = torch.stack([*device_norms, total, peak, bad]).tolist()
-        return _Reading(device_norms, norms, total_read, peak_read, not bad_read)
+        return _GradientNorms(device_norms, norms, total_read, peak_read, not bad_read)
 
     def _limit(self) -> float | None:
-        """The largest norm that this step may have; None without one."""
+        """Returns the maximum norm of this step, or None for no limit."""
         if self.percentile is None:
             return self.norm
         if len(self.history) < self.min_history:
             return None
         return float(np.percentile(self.history, self.percentile))
 
-    def _clip(self, module: LightningModule, groups: list[list[Tensor]], reading: _Reading) -> None:
-        self._in_a_row = 0
+    def _clip(self, module: LightningModule, groups: list[list[Tensor]], norms_read: _GradientNorms) -> None:
+        self._consecutive_skips = 0
         self.steps += 1
         if self.percentile is not None:
-            self.history.append(reading.total)
+            self.history.append(norms_read.total)
         limit = self._limit()
-        after: float | Tensor = reading.total
+        after: float | Tensor = norms_read.total
         if limit is not None:
-            for group, norm in zip(groups, reading.device_norms.unbind(), strict=True):
+            for group, norm in zip(groups, norms_read.device_norms.unbind(), strict=True):
                 clip_grads_with_norm_(group, limit, norm)
-            self.clipped += any(norm > limit for norm in reading.norms)
-            after = _joint_norm([_scaled(norm, limit) for norm in reading.norms], self.norm_type)
-        elif self.value is not None and reading.peak > self.value:
+            self.clipped += any(norm > limit for norm in norms_read.norms)
+            after = _joint_norm([_scaled(norm, limit) for norm in norms_read.norms], self.norm_type)
+        elif self.value is not None and norms_read.peak > self.value:
             every = [parameter for group in groups for parameter in group]
             clip_grad_value_(every, self.value)
             self.clipped += 1
             after = _total_norm(every, self.norm_type, module.device)  # stays on the device: no second synchronization
-        log = getattr(module, "log_step", module.log)  # any module may be clipped; ours says when nobody listens
-        log("gradient/norm_before", reading.total, prog_bar=True)
+        log = getattr(module, "log_step", module.log)  # SequenceTask logs some steps only; other modules all of them
+        log("gradient/norm_before", norms_read.total, prog_bar=True)
         log("gradient/norm_after", after)
         log("gradient/clipped_share", self.clipped / self.steps)
 
-    def _leave_out(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
-        """Skips the step or raises; the parameters stay what they are either way."""
+    def _skip_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        """Skips the step or raises. The parameters don't change in either case."""
         drop = getattr(module, "drop_carried_state", None)
         if drop is not None:
             drop()
         if _scaler(trainer) is not None:
             self.overflows += 1
         else:
-            self._in_a_row += 1
-            if self.nonfinite == "raise" or self._in_a_row > self.max_skips:
-                raise NonFiniteGradient(self._complaint(trainer, module))
+            self._consecutive_skips += 1
+            if self.nonfinite == "raise" or self._consecutive_skips > self.max_skips:
+                raise NonFiniteGradient(self._error_message(trainer, module))
             self.skipped += 1
         optimizer.zero_grad(set_to_none=True)
         self.step_skipped = True
         for config in trainer.lr_scheduler_configs:
-            # Lightning steps these after the batch, whatever became of the step. It looks for "step" and finds none.
+            # Lightning steps schedulers with interval "step" after the batch, even if the optimizer step was skipped.
             if config.interval == "step" and not config.reduce_on_plateau:
                 config.interval = "held"
-                self._held.append(config)
+                self._held_schedulers.append(config)
         module.log("gradient/skipped_steps", float(self.skipped + self.overflows))
 
-    def _complaint(self, trainer: Trainer, module: LightningModule) -> str:
+    def _error_message(self, trainer: Trainer, module: LightningModule) -> str:
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
         if self.nonfinite == "raise":
             remedy = (
-                "Nothing was updated. Lower the learning rate, clip (GradientClip(norm=1.0)), look at the batch, "
-                "or leave such steps out: GradientClip(nonfinite='skip')"
+                "Nothing was updated. Lower the learning rate, clip (GradientClip(norm=1.0)), check the batch, "
+                "or skip such steps: GradientClip(nonfinite='skip')"
             )
         else:
             remedy = (
-                f"That makes {self._in_a_row} such steps in a row, and max_skips={self.max_skips}: the weights or "
-                "the data are beyond skipping. Lower the learning rate, or go back to an earlier checkpoint"
+                f"These are {self._consecutive_skips} such steps in a row, and max_skips={self.max_skips}: the weights "
+                "or the data are invalid. Lower the learning rate, or resume from an earlier checkpoint"
             )
-        return f"{where}: {_first_bad(module)}. {remedy}."
+        return f"{where}: {_first_nonfinite(module)}. {remedy}."
 
 
 def _total_norm(parameters: Iterable[Tensor], norm_type: float, device: torch.device) -> Tensor:
-    """The norm of all gradients as one vector, a scalar on `device`; over all shards, if they are sharded."""
+    """Returns the norm of all gradients as one vector, a scalar on `device`, over all shards of sharded gradients."""
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
     whole = getattr(norm, "full_tensor", None)
     return (norm if whole is None else whole()).to(device)
 
 
 def _scaled(norm: float, limit: float) -> float:
-    """The norm after torch's clip_grads_with_norm_, which divides by norm + 1e-6."""
+    """Returns the norm after torch's clip_grads_with_norm_, which divides by norm + 1e-6."""
     return norm * min(1.0, limit / (norm + 1e-6))
 
 
@@ -249,8 +250,8 @@ def _scaler(trainer: Trainer) -> Any | None:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
-def _first_bad(module: LightningModule) -> str:
-    """Names the first parameter whose gradient isn't finite, and what is wrong with it."""
+def _first_nonfinite(module: LightningModule) -> str:
+    """Describes the first parameter whose gradient is not finite."""
     for name, parameter in module.named_parameters():
         gradient = parameter.grad
         if gradient is not None and not bool(gradient.isfinite().all()):
@@ -293,8 +294,8 @@ def _check_trainer(trainer: Trainer, module: LightningModule) -> None:
         raise ValueError(f"{count} GradientClip callbacks would clip the same gradient; keep one")
     if not module.automatic_optimization:
         raise ValueError(
-            f"{type(module).__name__} optimizes by hand (automatic_optimization=False), where no gradient is known "
-            "to be complete or unscaled; use automatic optimization, or clip in its training_step"
+            f"{type(module).__name__} uses manual optimization (automatic_optimization=False), where a gradient may be "
+            "incomplete or scaled; use automatic optimization, or clip in its training_step"
         )
     if isinstance(trainer.strategy, FSDPStrategy):
         raise ValueError(
@@ -303,14 +304,14 @@ def _check_trainer(trainer: Trainer, module: LightningModule) -> None:
         )
     if isinstance(trainer.strategy, DeepSpeedStrategy):
         raise ValueError(
-            "DeepSpeed owns its gradients; set gradient_clipping in its own configuration and drop GradientClip"
+            "DeepSpeed manages its gradients; set gradient_clipping in its own configuration and remove GradientClip"
         )
 
 
 def _check_optimizer(optimizer: Optimizer, *, scaled: bool) -> None:
     if isinstance(optimizer, LBFGS):
         raise ValueError(
-            "LBFGS evaluates the gradient several times a step and can't be clipped; use another optimizer"
+            "LBFGS evaluates the gradient several times per step and cannot be clipped; use another optimizer"
         )
     if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise ValueError(

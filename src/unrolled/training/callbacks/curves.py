@@ -1,4 +1,4 @@
-"""Learning curves, drawn from what Lightning's CSVLogger writes."""
+"""Learning curves, drawn from the file of Lightning's CSVLogger."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter
 
 from unrolled.training.console.outputs import save_figure
 
-# Okabe and Ito 2008, "Color universal design": told apart by the color-blind as well.
+# Okabe and Ito 2008, "Color universal design": distinguishable with color blindness.
 TRAINING, VALIDATION, NORM, RATE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GRID = "#333333", "#DDDDDD"
 
@@ -26,14 +26,14 @@ class Curve(NamedTuple):
 
 
 class Curves(Callback):
-    """Draws `plot_curves` from the run's CSVLogger after each validation and at the end of training, in process 0.
+    """Calls `plot_curves` on the run's metrics.csv after each validation and at the end of training, on rank 0.
 
     Args:
-        path: where the picture goes; "curves.png" beside metrics.csv if left out.
-        metric: whose curves are drawn, as logged under train/ and validation/.
+        path: path of the figure; by default curves.png in the folder of metrics.csv.
+        metric: name of the metric to draw, as logged under train/ and validation/.
 
     Raises:
-        ValueError: at the start of training: no CSVLogger among the Trainer's loggers.
+        ValueError: at the start of training, if the Trainer has no CSVLogger.
     """
 
     def __init__(self, path: str | Path | None = None, *, metric: str = "loss") -> None:
@@ -41,11 +41,9 @@ class Curves(Callback):
         self.metric = metric
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A trial run of Lightning (fast_dev_run) has no loggers on purpose.
+        # Lightning's fast_dev_run removes the loggers on purpose.
         if stage == "fit" and _csv_logger(trainer) is None and not getattr(trainer, "fast_dev_run", False):
-            raise ValueError(
-                "Curves reads what a CSVLogger writes, and there is none; add one, or callbacks.curves=null"
-            )
+            raise ValueError("Curves needs a CSVLogger, and the Trainer has none; add one, or callbacks.curves=null")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -64,19 +62,21 @@ class Curves(Callback):
 
 
 def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "loss") -> None:
-    """Draws training and validation `metric` over the steps; below, the gradient's norm and the learning rate.
+    """Plots training and validation `metric` over the steps and, below, the gradient's norm and the learning rate.
 
-    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after and learning_rate. What
-    wasn't logged is left out. The picture appears whole or not at all, replacing the one before.
+    Columns: train/<metric>, validation/<metric>, gradient/norm_before, gradient/norm_after and learning_rate. Columns
+    that were not logged are omitted. The file is replaced atomically.
 
     Args:
         csv_path: metrics.csv of a CSVLogger.
-        png_path: the picture; its folder is made if need be.
+        png_path: path of the figure; its folder is created if needed.
         metric: "loss" (nats per prediction), "bits_per_character", …: lower is better.
     """
     curves = _read(Path(csv_path))
     small = [
-        draw for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "learning_rate")) if _any(curves, wanted)
+        draw
+        for draw, wanted in ((_draw_norm, "gradient/norm"), (_draw_rate, "learning_rate"))
+        if _has_column(curves, wanted)
     ]
     figure = Figure(figsize=(8.0, 4.6 + 1.5 * len(small)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -88,7 +88,7 @@ def plot_curves(csv_path: str | Path, png_path: str | Path, *, metric: str = "lo
     for axis, draw in zip(axes[1:], small, strict=True):
         draw(axis, curves)
     for axis in axes:
-        _dress(axis)
+        _style_axis(axis)
     axes[-1].set_xlabel("optimizer step")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.align_ylabels(axes)
@@ -99,7 +99,7 @@ def _draw_metric(axis: Axes, curves: dict[str, Curve], metric: str) -> None:
     training = _find(curves, f"train/{metric}")
     validation = _find(curves, f"validation/{metric}")
     if training is not None:
-        # One batch's loss jumps about: the trend on top, what it is made of behind.
+        # The loss of single batches is noisy: a moving average is drawn over it.
         axis.plot(*training, color=TRAINING, linewidth=0.8, alpha=0.3)
         axis.plot(training.steps, _smooth(training.values), color=TRAINING, linewidth=1.8, label="training")
     if validation is not None:
@@ -107,7 +107,7 @@ def _draw_metric(axis: Axes, curves: dict[str, Curve], metric: str) -> None:
         _mark_best(axis, validation)
     axis.set_ylabel("loss (nats per prediction)" if metric == "loss" else metric.replace("_", " "))
     if training is not None or validation is not None:
-        _keep_in_view(axis, [curve for curve in (training, validation) if curve is not None])
+        _limit_view(axis, [curve for curve in (training, validation) if curve is not None])
         axis.legend(loc="upper right", frameon=False)
 
 
@@ -145,11 +145,11 @@ def _draw_rate(axis: Axes, curves: dict[str, Curve]) -> None:
 
 
 def _legend_above(axis: Axes) -> None:
-    """Beside nothing that is drawn: the axis is low and its curves fill it."""
+    """Places the legend above the axis, which is too low for a legend inside."""
     axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.95), frameon=False, ncols=3, fontsize=8)
 
 
-def _dress(axis: Axes) -> None:
+def _style_axis(axis: Axes) -> None:
     axis.grid(color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -159,8 +159,8 @@ def _dress(axis: Axes) -> None:
     axis.margins(x=0.01)
 
 
-def _keep_in_view(axis: Axes, curves: list[Curve]) -> None:
-    """Lets the first few steps, whose loss towers over all others, run out of the top of the picture."""
+def _limit_view(axis: Axes, curves: list[Curve]) -> None:
+    """Limits the y axis to the values after the first 5 %, whose loss is much larger than the rest."""
     values = sorted(value for curve in curves for value in curve.values[len(curve.values) // 20 :])
     low, high = values[0], values[-1]
     if high > low:
@@ -168,7 +168,7 @@ def _keep_in_view(axis: Axes, curves: list[Curve]) -> None:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """A moving average over a fiftieth of the points around each, over fewer at the ends."""
+    """Returns a centered moving average over a fiftieth of the points, over fewer at the ends."""
     reach = len(values) // 100
     sums = [0.0, *accumulate(values)]
     spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
@@ -176,11 +176,11 @@ def _smooth(values: list[float]) -> list[float]:
 
 
 def _read(path: Path) -> dict[str, Curve]:
-    """Every column's finite values; a step that is met twice keeps both."""
+    """Returns the finite values of every column. A step that occurs twice keeps both values."""
     curves: dict[str, Curve] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            step = int(row["step"]) + 1  # Lightning numbers steps from 0, and checkpoints by the steps done
+            step = int(row["step"]) + 1  # Lightning counts steps from 0 here, and completed steps in checkpoints
             for name, text in row.items():
                 value = float(text) if text else math.nan
                 if math.isfinite(value):
@@ -191,11 +191,11 @@ def _read(path: Path) -> dict[str, Curve]:
 
 
 def _find(curves: dict[str, Curve], name: str) -> Curve | None:
-    """A metric by its name, or by those that Lightning gives it when it is logged by step and by epoch."""
+    """Returns a metric by its name, or by the names that Lightning uses when it is logged by step and by epoch."""
     return next((curves[full] for full in (name, f"{name}_step", f"{name}_epoch") if full in curves), None)
 
 
-def _any(curves: dict[str, Curve], prefix: str) -> bool:
+def _has_column(curves: dict[str, Curve], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in curves)
 
 

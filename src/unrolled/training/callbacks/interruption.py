@@ -1,4 +1,4 @@
-"""What a signal does to a run: it ends after the next complete optimizer step, on all processes alike."""
+"""Signal handling: a run ends after the next complete optimizer step, on all processes."""
 
 import os
 import signal
@@ -13,36 +13,36 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 
 
 
 class Interruption(Callback):
-    """Ends training with status 128 + signal once SIGINT, SIGTERM or SIGUSR1 has come, when a step is complete.
+    """Ends training with exit status 128 + signal after SIGINT, SIGTERM or SIGUSR1, once the current step is complete.
 
-    A handler only takes a note. At the end of each step the processes agree on whether one of them has one, so that
-    they end together; a signal to any of them is enough. A validation that follows, or has begun, is finished first.
-    The second signal ends a process at once. Outside training, signals do what they did before `fit`.
+    The handler only stores the signal. At the end of each step the processes exchange it, so that they end together; a
+    signal to any of them is enough. A validation that is running or due next is completed first. A second signal ends
+    the process at once. Outside training, the handlers from before `fit` are active.
     """
 
     def __init__(self) -> None:
-        self._signal = 0  # the one that came
-        self._handlers: dict[int, Any] = {}  # those of before
+        self._signal = 0  # the received signal
+        self._handlers: dict[int, Any] = {}  # the handlers from before training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._signal = 0
-        # Lightning puts handlers of its own in place after this; they would broadcast from within, and hang.
+        # Lightning installs its own handlers after this; they would broadcast from within the handler, and hang.
         if threading.current_thread() is threading.main_thread():
             found = {number: signal.getsignal(number) for number in SIGNALS}
-            # One that was not put in place from Python is None, and could not be put back.
+            # A handler that was not installed from Python is None, and could not be restored.
             self._handlers = {number: handler for number, handler in found.items() if handler is not None}
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_back()
+        self._restore_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number in self._handlers:
-            signal.signal(number, self._note)
+            signal.signal(number, self._handle_signal)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if is_complete(trainer):
+        if is_step_complete(trainer):
             self._complete_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,56 +50,59 @@ class Interruption(Callback):
             self._complete_step(trainer, validated=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        (number,) = agree(trainer, self._signal)
+        (number,) = max_over_ranks(trainer, self._signal)
         if number:
-            self._end(trainer, number)
+            self._stop(trainer, number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_back()
+        self._restore_handlers()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_back()
+        self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._put_back()
+        self._restore_handlers()
 
     def _complete_step(self, trainer: Trainer, *, validated: bool = False) -> None:
-        """What happens once a step is complete: ends the run if any process was told to."""
-        (number,) = agree(trainer, self._signal)
+        """Called when a step is complete. Ends the run if any process has received a signal."""
+        (number,) = max_over_ranks(trainer, self._signal)
         if number:
-            self._end(trainer, number)
+            self._stop(trainer, number)
 
-    def _end(self, trainer: Trainer, number: int) -> None:
+    def _stop(self, trainer: Trainer, number: int) -> None:
         if trainer.is_global_zero:
-            print(f"{signal.Signals(number).name}: ended after step {trainer.global_step}; {self._hint()}", flush=True)
-        # A process that another started must not end with an error before that one is through: it would be killed.
+            print(
+                f"{signal.Signals(number).name}: ended after step {trainer.global_step}; {self._resume_hint()}",
+                flush=True,
+            )
+        # A process started by rank 0 must not end with an error before rank 0 does: the launcher would kill rank 0.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         started_here = trainer.world_size > 1 and not getattr(environment, "creates_processes_externally", True)
         raise SystemExit(0 if started_here and trainer.global_rank > 0 else 128 + number)
 
-    def _hint(self) -> str:
-        """How to go on."""
+    def _resume_hint(self) -> str:
+        """Returns how to resume the run."""
         return "nothing was saved (callbacks.last is off)"
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
         for each in self._handlers:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends the process, whatever it is waiting for
+            signal.signal(each, signal.SIG_DFL)  # the next signal ends the process, even during a blocking call
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: ending after this step, or this validation; once more ends at once\n".encode())
+        os.write(2, f"\n{name}: ending after this step or validation; a second signal ends at once\n".encode())
 
-    def _put_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
 
-def is_complete(trainer: Trainer) -> bool:
-    """Whether no accumulated gradient waits for further batches."""
-    return not trainer.fit_loop._should_accumulate()  # pyright: ignore[reportPrivateUsage] - nothing public tells
+def is_step_complete(trainer: Trainer) -> bool:
+    """Whether the optimizer step is complete: no accumulated gradient is waiting for further batches."""
+    return not trainer.fit_loop._should_accumulate()  # pyright: ignore[reportPrivateUsage] - there is no public way
 
 
-def agree(trainer: Trainer, *numbers: int) -> list[int]:
-    """The largest of each number over all processes; all must ask."""
+def max_over_ranks(trainer: Trainer, *numbers: int) -> list[int]:
+    """Returns the maximum of each number over all processes. Every process must call it."""
     if trainer.world_size == 1:
         return list(numbers)
     held = torch.tensor(numbers, device=trainer.strategy.root_device)

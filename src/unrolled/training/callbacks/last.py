@@ -1,4 +1,4 @@
-"""Where a run stands, so that it can go on from there."""
+"""The latest checkpoint, from which a run can be resumed."""
 
 import shlex
 import time
@@ -8,23 +8,23 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from unrolled.training.callbacks.interruption import Interruption, agree
-from unrolled.training.configuration.quoting import written
-from unrolled.training.console.terminal import from_here
+from unrolled.training.callbacks.interruption import Interruption, max_over_ranks
+from unrolled.training.configuration.quoting import quote_value
+from unrolled.training.console.terminal import relative_path
 
 
 class LastCheckpoint(Interruption, Checkpoint):  # Lightning calls a Checkpoint after all other callbacks
-    """Writes `last.ckpt`: after validations, every few minutes, at the end of epochs, and when a signal ends a run.
+    """Saves `last.ckpt` after validations, every few minutes, at the end of epochs, and when a signal ends a run.
 
-    A run that goes on from there ends as if it had not been interrupted. A kill loses what came since; a signal (see
-    `Interruption`) nothing.
+    A run resumed from it gives the same result as an uninterrupted run. A killed process loses the steps since the last
+    save. A signal (see `Interruption`) loses nothing.
 
-    Lightning's own `save_last` follows only when a new best was saved (2.6): a run that was interrupted after a while
-    without one would go on from there.
+    Lightning's own `save_last` saves only together with a new best checkpoint (2.6), so that a resumed run would repeat
+    all steps since then.
 
     Args:
         dirpath: folder of the checkpoints.
-        minutes: between two writes in training; 0 writes after each step.
+        minutes: minimum time between two saves during training; 0 saves after each step.
 
     Raises:
         ValueError: less than 0 minutes.
@@ -32,51 +32,51 @@ class LastCheckpoint(Interruption, Checkpoint):  # Lightning calls a Checkpoint 
 
     def __init__(self, dirpath: str | Path, *, minutes: float = 5.0) -> None:
         if not minutes >= 0:
-            raise ValueError(f"minutes={minutes}: 0 or more between two writes of last.ckpt")
+            raise ValueError(f"minutes={minutes}: the time between two saves of last.ckpt must be 0 or more")
         super().__init__()
-        self.dirpath = dirpath  # as ModelCheckpoint names it: where each process puts its own part
+        self.dirpath = dirpath  # named as in ModelCheckpoint: the folder for the files of each rank
         self.path = Path(dirpath) / "last.ckpt"
         self.minutes = minutes
-        self._written = time.monotonic()
-        self._step = 0  # at which it was written
+        self._saved_at = time.monotonic()
+        self._saved_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._written = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self._step and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if trainer.global_step != self._saved_step and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
         super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        # Not if there is one: by now an average may have taken the weights' place, from which nothing goes on.
-        if self._step == 0:
+        # Only if there is none: WeightAveraging may have replaced the weights by their average before this call.
+        if self._saved_step == 0:
             self._save(trainer)
         super().on_train_end(trainer, pl_module)
 
     def _complete_step(self, trainer: Trainer, *, validated: bool = False) -> None:
-        due = time.monotonic() - self._written >= 60 * self.minutes or trainer.global_step == trainer.max_steps
-        number, due, follows = agree(trainer, self._signal, due, not validated and _more_follows(trainer))
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes or trainer.global_step == trainer.max_steps
+        number, due, follows = max_over_ranks(trainer, self._signal, due, not validated and _saves_later(trainer))
         if follows:
-            return  # Lightning would go on from here without the validation (2.6); it is written after that
+            return  # Lightning would resume from here without the validation (2.6); it is saved after the validation
         if number or due or validated:
             self._save(trainer)
         if number:
-            self._end(trainer, number)
+            self._stop(trainer, number)
 
-    def _hint(self) -> str:
-        return f"go on with {shlex.quote(f'resume={written(from_here(self.path))}')}"
+    def _resume_hint(self) -> str:
+        return f"resume with {shlex.quote(f'resume={quote_value(relative_path(self.path))}')}"
 
     def _save(self, trainer: Trainer) -> None:
         if not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self.path)
-            self._step = trainer.global_step
-            self._written = time.monotonic()
+            self._saved_step = trainer.global_step
+            self._saved_at = time.monotonic()
 
 
-def _more_follows(trainer: Trainer) -> bool:
-    """Whether a validation or the end of the epoch is next, where last.ckpt is written in any case."""
+def _saves_later(trainer: Trainer) -> bool:
+    """Whether a validation or the end of the epoch comes next, after which last.ckpt is saved in any case."""
     loop = trainer.fit_loop.epoch_loop
     validation = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # pyright: ignore
     return validation or loop.batch_progress.is_last_batch

@@ -1,4 +1,4 @@
-"""Numbers over time in files of the run's folder."""
+"""Loggers: metrics.csv, and the start of services such as Weights & Biases."""
 
 import csv
 import time
@@ -13,38 +13,38 @@ from unrolled.training.configuration.options import ConfigurationError
 
 
 class MetricsFile(CSVLogger):
-    """metrics.csv, each row with the seconds that have passed since the run was set up.
+    """Writes metrics.csv, with the seconds since the start of the run in each row.
 
     Args:
         save_dir: folder of the file.
-        options: those of Lightning's `CSVLogger`.
+        options: options of Lightning's `CSVLogger`.
     """
 
     def __init__(self, save_dir: str, **options: Any) -> None:
         super().__init__(save_dir, **options)
-        self._began = time.monotonic()
+        self._start_time = time.monotonic()
         # Lightning removes the file before it writes the first row.
-        self._before = _rows(Path(self.log_dir) / "metrics.csv")
+        self._previous_rows = _rows(Path(self.log_dir) / "metrics.csv")
 
-    def go_on(self, step: int, folder: Path) -> None:
-        """Begins with the rows of the run that is resumed.
+    def continue_from(self, step: int, folder: Path) -> None:
+        """Copies the rows of the resumed run.
 
         Args:
-            step: optimizer steps that it had done; what it measured later is measured again.
-            folder: of that run.
+            step: optimizer steps completed at the checkpoint; later rows are left out, since they are logged again.
+            folder: folder of the resumed run.
         """
         same = folder.resolve() == Path(self.log_dir).resolve()
-        rows = self._before if same else _rows(folder / "metrics.csv")
-        kept = [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < step]
-        for row in kept:
+        rows = self._previous_rows if same else _rows(folder / "metrics.csv")
+        earlier = [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < step]
+        for row in earlier:
             given = {name: value for name, value in row.items() if name != "step" and value != ""}
-            self.experiment.log_metrics(given, int(row["step"]))  # pyright: ignore[reportArgumentType] - as they stood
-        if kept:
-            self._began -= float(kept[-1].get("seconds") or 0)
+            self.experiment.log_metrics(given, int(row["step"]))  # pyright: ignore[reportArgumentType] - text as it was
+        if earlier:
+            self._start_time -= float(earlier[-1].get("seconds") or 0)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """One row."""
-        super().log_metrics({**metrics, "seconds": round(time.monotonic() - self._began, 3)}, step)
+        """Writes one row."""
+        super().log_metrics({**metrics, "seconds": round(time.monotonic() - self._start_time, 3)}, step)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -54,18 +54,18 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def open_loggers(trainer: Trainer) -> None:
-    """Lets loggers of services begin, so that a missing key or server is known before anything is computed.
+def start_loggers(trainer: Trainer) -> None:
+    """Starts the loggers of services, so that a missing key or server is reported before training.
 
     Raises:
-        ConfigurationError: what such a logger says.
+        ConfigurationError: a logger cannot start.
     """
     for logger in trainer.loggers:
         if isinstance(logger, (CSVLogger, TensorBoardLogger)):
-            continue  # files, which begin with their first number
+            continue  # files, which are created with the first value
         try:
-            logger.experiment  # noqa: B018 - begins when it is asked for  # pyright: ignore
-        except Exception as error:  # each service has its own
+            logger.experiment  # noqa: B018 - the access starts the logger  # pyright: ignore
+        except Exception as error:  # each service has its own exceptions
             name = type(logger).__name__.removesuffix("Logger").lower()
             hint = "; WANDB_MODE=offline keeps it on this machine" if name == "wandb" else ""
             raise ConfigurationError(f"logger={name}: {error}{hint}") from error

@@ -1,12 +1,12 @@
-"""Numbers that are no numbers: what ends a run because nothing good can follow."""
+"""Errors raised for NaN and infinite values."""
 
 
 class NonFiniteError(RuntimeError):
-    """A NaN or an infinity where training can't go on with one."""
+    """A NaN or infinite value that training cannot continue with."""
 
 
-class NonFiniteGradient(NonFiniteError):  # noqa: N818 - what it is, as StopIteration
-    """A gradient that is NaN or infinite, met where nothing was allowed to skip it."""
+class NonFiniteGradient(NonFiniteError):  # noqa: N818 - named like StopIteration
+    """A gradient that is NaN or infinite, and may not be skipped."""
 
 
 class NonFiniteWeights(NonFiniteError):  # noqa: N818

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a moving bar in a terminal, now and then a plain line in a log."""
+"""Progress of a run: a progress bar in a terminal, plain lines in a log."""
 
 import math
 import time
@@ -13,24 +13,24 @@ from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTh
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from unrolled.training.console.terminal import draws
+from unrolled.training.console.terminal import is_interactive
 from unrolled.wording import counted
 
 
 class Progress(RichProgressBar):
-    """Epoch, step, metrics, and the time that the whole run has taken and will take.
+    """Displays the epoch, step and metrics, and the elapsed and remaining time of the whole run.
 
-    Shows whatever is logged with `prog_bar=True`; `train/loss` is called "loss", a name that ends in `_per_second` is
-    shown as a rate. The time left is reckoned from the steps done since training started, validations included, up to
-    `max_steps` or `max_epochs`, whichever comes first.
+    Shows the metrics logged with `prog_bar=True`. `train/loss` is displayed as "loss", and a name that ends in
+    `_per_second` as a rate. The remaining time is estimated from the steps since training started, including
+    validations, up to `max_steps` or `max_epochs`, whichever comes first.
 
-    Where standard output doesn't draw (a file, a pipe, a cluster's log), one line a while, one after each validation
-    and one before a test take the place of the bar, without escape codes.
+    If standard output is not interactive (a file, a pipe, a cluster's log), plain lines without escape codes replace
+    the bar: one every `every` seconds, one after each validation and one before a test.
 
     Args:
-        refresh_rate: times a second that the bar moves and metrics are fetched from the device.
+        refresh_rate: updates of the bar per second; metrics are fetched from the device as often.
         every: seconds between two plain lines.
-        plain: True for lines and False for the bar, whatever standard output is; None looks at it.
+        plain: True for plain lines, False for the bar; None decides by standard output.
     """
 
     def __init__(self, *, refresh_rate: int = 5, every: float = 30.0, plain: bool | None = None) -> None:
@@ -39,11 +39,11 @@ class Progress(RichProgressBar):
         if refresh_rate < 1 or not every > 0:
             raise ValueError(f"refresh_rate={refresh_rate} must be 1 or more and every={every} above 0")
         self.every = every
-        self.plain = plain if plain is not None else not draws()
+        self.plain = plain if plain is not None else not is_interactive()
         self._started: float | None = None
         self._first_step = 0
         self._fetched = -math.inf
-        self._printed = self._test_began = 0.0
+        self._printed = self._test_start = 0.0
 
     @property
     def is_enabled(self) -> bool:
@@ -56,7 +56,7 @@ class Progress(RichProgressBar):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that training will still take; None while nobody can know."""
+        """Estimated seconds until training ends; None if unknown."""
         total = _total_steps(self.trainer)
         done = self.trainer.global_step - self._first_step
         if total is None or done < 1:
@@ -91,11 +91,11 @@ class Progress(RichProgressBar):
     ) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        self._print_place(trainer, "validation", sum(batches[:dataloader_idx]) + batch_idx + 1, sum(batches))
+        self._print_batch(trainer, "validation", sum(batches[:dataloader_idx]) + batch_idx + 1, sum(batches))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_start(trainer, pl_module)
-        self._printed = self._test_began = time.monotonic()
+        self._printed = self._test_start = time.monotonic()
         self._print(trainer, [f"test of {_batches(sum(trainer.num_test_batches))}"])
 
     def on_test_batch_end(
@@ -110,19 +110,19 @@ class Progress(RichProgressBar):
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         batches = trainer.num_test_batches
         done = sum(batches[:dataloader_idx]) + batch_idx + 1
-        elapsed = time.monotonic() - self._test_began
+        elapsed = time.monotonic() - self._test_start
         left = elapsed / done * (sum(batches) - done)
         times = [f"{_clock(elapsed)} elapsed", *([f"{_clock(left)} left"] if math.isfinite(left) else [])]
-        self._print_place(trainer, "test", done, sum(batches), times)
+        self._print_batch(trainer, "test", done, sum(batches), times)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Name and value as they are shown, in the order they were logged."""
+        """Returns the displayed names and values, in the order they were logged."""
         shown: dict[str, Any] = {}
         for name, value in trainer.progress_bar_metrics.items():
             if name.endswith("_per_second"):
-                shown[f"{_words(name.removesuffix('_per_second'))}/s"] = _in_thousands(value)
+                shown[f"{_display_name(name.removesuffix('_per_second'))}/s"] = _abbreviate(value)
             elif f"{name.removesuffix('_epoch')}_step" not in trainer.progress_bar_metrics:
-                shown[_words(name)] = f"{value:.4g}"
+                shown[_display_name(name)] = f"{value:.4g}"
         return shown
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
@@ -140,19 +140,19 @@ class Progress(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         description = _epoch(self.trainer)
-        return f"{description:{len(self.validation_description)}}"  # as long as the other, or the bar jumps
+        return f"{description:{len(self.validation_description)}}"  # equal width, so that the bar does not move
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Fetching a metric waits for the device: not at every batch.
+        # Fetching a metric waits for the device, so it is not done for every batch.
         if time.monotonic() - self._fetched < 1 / self.refresh_rate and not trainer.validating:
             return
         self._fetched = time.monotonic()
         super()._update_metrics(trainer, pl_module)
 
-    def _print_place(self, trainer: Trainer, part: str, done: float, of: float, times: Sequence[str] = ()) -> None:
+    def _print_batch(self, trainer: Trainer, stage: str, done: float, of: float, times: Sequence[str] = ()) -> None:
         if time.monotonic() - self._printed >= self.every:
             self._printed = time.monotonic()
-            self._print(trainer, [f"{part} batch {done:.0f}" + (f" of {of:.0f}" if math.isfinite(of) else ""), *times])
+            self._print(trainer, [f"{stage} batch {done:.0f}" + (f" of {of:.0f}" if math.isfinite(of) else ""), *times])
 
     def _print(self, trainer: Trainer, parts: Sequence[str]) -> None:
         if self.plain and trainer.is_global_zero:
@@ -169,9 +169,9 @@ class Progress(RichProgressBar):
 
 
 class _TimeColumn(ProgressColumn):
-    """The whole run's time beside the training bar, its own beside any other."""
+    """Shows the time of the whole run at the training bar, and of the loop at other bars."""
 
-    max_refresh = 0.5  # twice a second, or the digits flicker
+    max_refresh = 0.5  # seconds; faster updates flicker
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -186,7 +186,7 @@ class _TimeColumn(ProgressColumn):
 
 
 def _total_steps(trainer: Trainer) -> int | None:
-    """Optimizer steps of the whole run; None if it has no end."""
+    """Returns the optimizer steps of the whole run, or None if it has no end."""
     limits: list[int] = []
     if trainer.max_steps > 0:
         limits.append(trainer.max_steps)
@@ -205,13 +205,13 @@ def _epoch(trainer: Trainer) -> str:
     return f"Epoch {trainer.current_epoch + 1}" + (f" of {epochs}" if epochs is not None and epochs > 0 else "")
 
 
-def _words(name: str) -> str:
+def _display_name(name: str) -> str:
     """train/bits_per_character -> bits per character, gradient/norm_before -> gradient norm."""
     name = name.removeprefix("train/").removesuffix("_step").removesuffix("_before")
     return name.replace("/", " ").replace("_", " ")
 
 
-def _in_thousands(value: float) -> str:
+def _abbreviate(value: float) -> str:
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g}{suffix}"

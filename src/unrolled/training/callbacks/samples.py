@@ -1,4 +1,4 @@
-"""What the network writes, after every validation."""
+"""Generated samples after every validation."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich import get_console
 from rich.panel import Panel
 from rich.text import Text
 
-from unrolled.training.console.terminal import draws, leave_out
+from unrolled.training.console.terminal import is_interactive, warn_disabled
 
 
 class _Sampler(Protocol):
@@ -19,30 +19,30 @@ class _Sampler(Protocol):
 
 
 class Samples(Callback):
-    """Shows a text by the network after every validation: on the console, in `samples.md` and in TensorBoard.
+    """Prints a generated text after every validation and adds it to `samples.md` and TensorBoard.
 
-    Calls `task.sample(generator) -> str` in process 0 alone, so the task must not talk to other processes there, and
-    without gradients. The generator is seeded anew with `seed` and the step, so that a resumed run writes the same
-    texts; the random state of torch is put back behind it, whatever the task draws from. Under WeightAveraging the
-    network is the averaged one. With a module that has no `sample` it does nothing, and says so once.
+    Calls `task.sample(generator) -> str` on rank 0 only, without gradients; the task must not communicate with other
+    processes there. The generator is seeded with `seed` and the step, so that a resumed run generates the same texts.
+    The random state of torch is restored afterwards. With WeightAveraging the averaged network generates. If the module
+    has no `sample` method, the callback logs one warning and does nothing.
 
     Args:
-        folder: where `samples.md` lies; made if need be, appended to if it is there.
-        seed: of the generator.
+        folder: folder of `samples.md`; created if needed. An existing file is appended to.
+        seed: seed of the generator.
     """
 
     def __init__(self, folder: str | Path, *, seed: int = 0) -> None:
         self.path = Path(folder) / "samples.md"
         self.seed = seed
-        self._able = False
+        self._enabled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._able = callable(getattr(pl_module, "sample", None))
-        if stage == "fit" and not self._able:
-            leave_out(self, f"{type(pl_module).__name__} has no sample(generator) -> str")
+        self._enabled = callable(getattr(pl_module, "sample", None))
+        if stage == "fit" and not self._enabled:
+            warn_disabled(self, f"{type(pl_module).__name__} has no sample(generator) -> str")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._able or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if not self._enabled or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         step = trainer.global_step
         text = self._sample(pl_module, step)
@@ -65,15 +65,15 @@ class Samples(Callback):
 
 def _show(text: str, step: int) -> None:
     title = f"sample at step {step}"
-    if draws():
-        # The console of the progress bar, which stays below. Text, since brackets would be markup.
+    if is_interactive():
+        # The console of the progress bar, so that the bar stays below. Text, since rich reads brackets as markup.
         get_console().print(Panel(Text(text), title=title, title_align="left", border_style="dim"))
     else:
         print(f"--- {title} ---\n{text}\n---", flush=True)
 
 
 def _fenced(text: str) -> str:
-    """A Markdown block that shows the text as it is, with a fence longer than any inside it."""
+    """Returns a Markdown code block with the text, and a fence longer than any inside it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

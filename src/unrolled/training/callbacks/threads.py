@@ -1,4 +1,4 @@
-"""How many threads compute a training step: measured, since several wait for one another where cores are busy."""
+"""Number of CPU threads for training, chosen by measurement."""
 
 import logging
 import os
@@ -11,22 +11,22 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unrolled.training.callbacks.gathering import of_all_processes
+from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.terminal import print_rows
 from unrolled.wording import counted
 
 _log = logging.getLogger(__name__)
 
-_WARM = 2  # first steps, which also compile, allocate and start threads
-_PLAIN = 3.0  # how much slower all of one kind must be than all of the other to see it at once
-_GAIN = 1.05  # how much faster several threads must be than one to be worth the cores they take
+_WARMUP_STEPS = 2  # not measured: these steps also compile, allocate and start threads
+_CLEAR_RATIO = 3.0  # if all steps of one kind are slower than all of the other by this factor, few steps are enough
+_MIN_SPEEDUP = 1.05  # several threads must be faster than one by this factor to be chosen
 
 
 class Trial:
-    """Steps taken by turns with one thread and with several, until it is clear which are faster.
+    """Times steps alternately with one thread and with several, until it is clear which is faster.
 
-    The turns go one, several, several, one, …, so that a machine that slows down meanwhile slows both down alike.
-    Medians decide, so that a step in which something else happened doesn't.
+    The order is one, several, several, one, …, so that a machine that becomes slower affects both equally. Medians are
+    compared, so that single slow steps don't matter.
 
     Args:
         most: the larger number of threads.
@@ -34,54 +34,54 @@ class Trial:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._paces: dict[int, list[float]] = {1: [], most: []}  # seconds of a unit of work, by threads
+        self._paces: dict[int, list[float]] = {1: [], most: []}  # seconds per unit of work, by number of threads
         self._done = 0
         self._seconds = 0.0
 
     @property
     def threads(self) -> int:
-        """With how many the next step is taken."""
+        """Number of threads for the next step."""
         return (1, self.most, self.most, 1)[self._done % 4]
 
     def add(self, seconds: float, units: int) -> None:
-        """A step with `threads` that took so long for so many units of work."""
-        if self._done >= _WARM:
+        """Records the duration of a step with `threads` threads and its units of work."""
+        if self._done >= _WARMUP_STEPS:
             self._paces[self.threads].append(seconds / max(units, 1))
             self._seconds += seconds
         self._done += 1
 
     @property
     def finished(self) -> bool:
-        """After a second, and 8 steps each; fewer where steps are long, and fewest where the difference is plain."""
+        """Whether a second has passed and 8 steps of each kind are timed; fewer if steps are long or clearly differ."""
         one, several = self._paces[1], self._paces[self.most]
         fewest = min(len(one), len(several))
         if self._seconds < 1 or fewest < 2:
             return False
-        plain = min(several) > _PLAIN * max(one) or min(one) > _PLAIN * max(several)
+        plain = min(several) > _CLEAR_RATIO * max(one) or min(one) > _CLEAR_RATIO * max(several)
         return plain or fewest >= (3 if self._seconds >= 10 else 8)
 
     @property
     def slowdown(self) -> float:
-        """Time of a step with several threads divided by its time with one."""
+        """Time of a step with several threads divided by the time with one."""
         return median(self._paces[self.most]) / median(self._paces[1])
 
     @property
     def best(self) -> int:
-        """The number of threads to go on with."""
-        return self.most if self.slowdown * _GAIN <= 1 else 1
+        """The faster number of threads."""
+        return self.most if self.slowdown * _MIN_SPEEDUP <= 1 else 1
 
 
 class Threads(Callback):
-    """Trains on a CPU with all of torch's threads or with one, whichever its first steps show to be faster.
+    """Chooses between all of torch's threads and one thread for training on a CPU, by timing the first steps.
 
-    Two threads of a kernel wait for one another at its end: where other programs keep the cores busy, they can take
-    many times as long as one. What is found is printed, kept in checkpoints, and taken over by a run that is resumed,
-    so that its sums are made in the same order. Processes that may run on the same cores share them out first.
+    The threads of a kernel wait for each other at its end: if other programs keep the cores busy, several threads can
+    be many times slower than one. The result is printed and saved in checkpoints. A resumed run uses the same number,
+    so that sums are computed in the same order. Processes on the same cores first divide the cores among them.
 
-    After the trainer's work torch has as many threads as before.
+    After training or testing, torch's number of threads is restored.
 
     Args:
-        number: threads to compute with, whatever is faster; None to measure.
+        number: number of threads; None to choose by measurement.
 
     Raises:
         ValueError: a number below 1.
@@ -90,81 +90,83 @@ class Threads(Callback):
     def __init__(self, number: int | None = None) -> None:
         whole = isinstance(number, int) and not isinstance(number, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
         if number is not None and not (whole and number >= 1):
-            raise ValueError(f"threads={number!r}: 1 or more, or null, which measures whether one is faster than all")
-        self.number = number  # as soon as it is known
-        self._most = torch.get_num_threads()
+            raise ValueError(f"threads={number!r}: must be 1 or more, or null to measure whether 1 is faster than all")
+        self.number = number  # None until it is known
+        self._max_threads = torch.get_num_threads()
         self._trial: Trial | None = None
-        self._units, self._spent, self._began, self._step = 0, 0.0, 0.0, 0
-        self._before: int | None = None
+        self._units, self._step_seconds, self._step_start, self._step = 0, 0.0, 0.0, 0
+        self._threads_before: int | None = None
         self._resumed = False
 
     @staticmethod
     def of(trainer: Trainer) -> "Threads":
-        """The one that a trainer has, or else one that would measure."""
+        """Returns the trainer's Threads callback, or a default one."""
         callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
         return next((callback for callback in callbacks if isinstance(callback, Threads)), Threads())
 
     @property
     def count(self) -> int:
-        """Threads that are computed with, as far as is known."""
-        return self._most if self.number is None else self.number
+        """Number of threads; the maximum while the choice is not made."""
+        return self._max_threads if self.number is None else self.number
 
     def describe(self) -> str:
-        """What is computed with: "2 threads", "1 of 2 threads"."""
-        few = f"{self.count} of " if self.count < self._most else ""
-        return few + counted(max(self.count, self._most), "thread")
+        """Returns a description: "2 threads", "1 of 2 threads"."""
+        few = f"{self.count} of " if self.count < self._max_threads else ""
+        return few + counted(max(self.count, self._max_threads), "thread")
 
-    def head(self, trainer: Trainer) -> str:
-        """What there is to be said before training, when processes haven't shared the cores out yet."""
+    def startup_note(self, trainer: Trainer) -> str:
+        """Returns the description printed before training; empty if processes have yet to divide the cores."""
         if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
             return ""
-        asked = " (the first steps tell whether 1 is faster)" if self.number is None and self._most > 1 else ""
-        return f", {self.describe()}{asked}"
+        measures = self.number is None and self._max_threads > 1
+        return f", {self.describe()}{' (the first steps measure whether 1 is faster)' if measures else ''}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._before = self._most = torch.get_num_threads()
+        self._threads_before = self._max_threads = torch.get_num_threads()
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if on_cpu and trainer.world_size > 1:
-            self._most = min(fair_shares(of_all_processes([(socket.gethostname(), _cores(), self._before)])))
+            self._max_threads = min(
+                fair_shares(gather_from_all_ranks([(socket.gethostname(), _cores(), self._threads_before)]))
+            )
         torch.set_num_threads(self.count)
         if on_cpu and trainer.world_size > 1 and stage == "fit" and trainer.is_global_zero:
             print_rows(("device", f"{self.describe()} in each process"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         on_cpu = trainer.strategy.root_device.type == "cpu"
-        self._trial = Trial(self._most) if on_cpu and self.number is None and self._most > 1 else None
-        self._units, self._spent, self._step = 0, 0.0, trainer.global_step
+        self._trial = Trial(self._max_threads) if on_cpu and self.number is None and self._max_threads > 1 else None
+        self._units, self._step_seconds, self._step = 0, 0.0, trainer.global_step
         if self._resumed and trainer.is_global_zero:
-            print_rows(("device", f"{self.describe()}, as in the run that is resumed"))
+            print_rows(("device", f"{self.describe()}, as in the resumed run"))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._trial is not None:
             torch.set_num_threads(self._trial.threads)
-            self._began = time.perf_counter()
+            self._step_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._trial is None:
             return
-        self._spent += time.perf_counter() - self._began
+        self._step_seconds += time.perf_counter() - self._step_start
         lengths = getattr(batch, "lengths", None)
         self._units += 1 if lengths is None else int(lengths.sum())
         if trainer.global_step == self._step:  # gradients are accumulated: the step is not complete
             return
-        self._trial.add(self._spent, self._units)
-        self._units, self._spent, self._step = 0, 0.0, trainer.global_step
-        # All processes count alike, and the first one's clock speaks for all: they wait for one another at each step.
+        self._trial.add(self._step_seconds, self._units)
+        self._units, self._step_seconds, self._step = 0, 0.0, trainer.global_step
+        # Rank 0's clock decides for all processes: they wait for each other at each step.
         if trainer.strategy.broadcast(self._trial.finished):
             self._decide(trainer, trainer.strategy.broadcast(self._trial.best), self._trial)
 
     def _decide(self, trainer: Trainer, number: int, trial: Trial) -> None:
-        self._use(number)
+        self._set_threads(number)
         self._trial = None
         if trainer.is_global_zero:
-            print_rows(("device", f"{self.describe()}: {_found(trial)}; threads=N fixes it"))
+            print_rows(("device", f"{self.describe()}: {_describe_result(trial)}; threads=N sets the number"))
 
-    def _use(self, number: int) -> None:
+    def _set_threads(self, number: int) -> None:
         self.number = number
         torch.set_num_threads(number)
 
@@ -175,17 +177,17 @@ class Threads(Callback):
         stored = state_dict.get("number")
         if self.number is not None or stored is None:
             return
-        if stored > self._most:
+        if stored > self._max_threads:
             _log.warning(
-                "the run that is resumed used %s, here are %d: the last digits of sums may differ; threads=%d takes as "
-                "many all the same",
+                "the resumed run used %s, this machine has %d: the last digits of sums may differ; threads=%d uses the "
+                "old number",
                 counted(stored, "thread"),
-                self._most,
+                self._max_threads,
                 stored,
             )
             return
-        self._use(stored)
-        self._resumed = stored < self._most
+        self._set_threads(stored)
+        self._resumed = stored < self._max_threads
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()
@@ -195,21 +197,25 @@ class Threads(Callback):
 
     def _restore(self) -> None:
         self._trial = None
-        if self._before is not None:
-            torch.set_num_threads(self._before)
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
 
 
-def _found(trial: Trial) -> str:
+def _describe_result(trial: Trial) -> str:
     many, slowdown = counted(trial.most, "thread"), trial.slowdown
     if trial.best > 1:
         return f"a step takes {1 / slowdown:.2g} times as long with 1 thread"
-    if slowdown > _GAIN:
+    if slowdown > _MIN_SPEEDUP:
         return f"a step takes {slowdown:.2g} times as long with {many}"
-    return f"{many} are not worth it, a step takes {slowdown:.2g} times as long with them"
+    return f"{many} bring too little, a step takes {slowdown:.2g} times as long with them"
 
 
 def fair_shares(processes: Sequence[tuple[str, Sequence[int], int]]) -> list[int]:
-    """Threads of each process, given its host, the cores that it may run on, and the threads that it has by itself."""
+    """Divides cores among processes and returns the number of threads of each.
+
+    Args:
+        processes: host, allowed cores, and torch's default number of threads of each process.
+    """
     users: dict[tuple[str, int], int] = {}
     for host, cores, _ in processes:
         for core in cores:
@@ -221,7 +227,7 @@ def fair_shares(processes: Sequence[tuple[str, Sequence[int], int]]) -> list[int
 
 
 def _cores() -> list[int]:
-    """The cores that this process may run on."""
+    """Returns the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

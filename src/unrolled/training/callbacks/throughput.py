@@ -1,4 +1,4 @@
-"""How fast a training run reads its data."""
+"""Training throughput."""
 
 import time
 from typing import Any
@@ -7,27 +7,27 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from unrolled.training.console.terminal import leave_out
+from unrolled.training.console.terminal import warn_disabled
 from unrolled.wording import article
 
 
 class Throughput(Callback):
     """Logs `<unit>s_per_second`: valid steps of the training batches over all processes, without validation time.
 
-    Counted from `batch.lengths` where that tensor lives; the count is read, and summed over processes, every
-    `log_every_n_steps` steps of the Trainer and at the end, so that no other step waits for the device. The clock runs
-    through all of training, and stands still from the start of a validation to the start of the next batch.
+    Sums `batch.lengths` on its device. The sum is read, and added over processes, every `log_every_n_steps` steps of
+    the Trainer and at the end of training, so that no other step waits for the device. The clock is paused from the
+    start of a validation to the start of the next batch.
 
-    After (and during) training, for a summary: `total` units read since training started, `seconds` it took, `rate`.
-    A resumed run starts at zero. Where batches have no `lengths` it does nothing, and says so once.
+    For a summary, `total` is the number of units since training started, `seconds` their time and `rate` the quotient.
+    A resumed run starts at zero. If batches have no `lengths`, the callback logs one warning and does nothing.
 
     Args:
-        unit: what a step of a sequence is; "character" logs `characters_per_second`.
+        unit: name of a step of a sequence; "character" logs `characters_per_second`.
     """
 
     def __init__(self, unit: str = "character") -> None:
         self.unit = unit
-        self._counts = True
+        self._enabled = True
         self._reset()
 
     @property
@@ -37,27 +37,27 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
-        self._read_at = trainer.global_step
+        self._last_read_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
+        if self._clock_start is None:
+            self._clock_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         lengths = getattr(batch, "lengths", None)
         if lengths is None:
-            if self._counts:
-                leave_out(self, f"{article(type(batch).__name__)} has no lengths to be counted")
-            self._counts = False
+            if self._enabled:
+                warn_disabled(self, f"{article(type(batch).__name__)} has no lengths")
+            self._enabled = False
             return
         counted = lengths.sum()
-        self._pending = counted if self._pending is None else self._pending + counted
+        self._pending_units = counted if self._pending_units is None else self._pending_units + counted
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
-        # Lightning's loggers listen at these steps alone, and each is met once for every accumulated batch.
-        if trainer.global_step % every == 0 and trainer.global_step != self._read_at:
-            self._read_at = trainer.global_step
+        # Lightning's loggers log only these steps, and each step occurs once for every accumulated batch.
+        if trainer.global_step % every == 0 and trainer.global_step != self._last_read_step:
+            self._last_read_step = trainer.global_step
             pl_module.log(f"{self.unit}s_per_second", self._read(), prog_bar=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,31 +65,31 @@ class Throughput(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read()
-        self._since = None
+        self._clock_start = None
 
     def _reset(self) -> None:
         self.total = 0
         self.seconds = 0.0
-        self._pending: Tensor | None = None  # units not read yet, on the device
-        self._unread = 0.0  # the seconds that belong to them
-        self._since: float | None = None
-        self._read_at = -1
+        self._pending_units: Tensor | None = None  # on the device, not added to `total` yet
+        self._pending_seconds = 0.0  # their time
+        self._clock_start: float | None = None
+        self._last_read_step = -1
 
     def _pause(self) -> None:
-        if self._since is not None:
-            self._unread += time.perf_counter() - self._since
-        self._since = None
+        if self._clock_start is not None:
+            self._pending_seconds += time.perf_counter() - self._clock_start
+        self._clock_start = None
 
     def _read(self) -> float:
-        """Takes what is pending into the totals; its rate in units per second. All processes come here together."""
-        if self._pending is None:
+        """Adds the pending units to the totals and returns their rate in units per second. A collective operation."""
+        if self._pending_units is None:
             return 0.0
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._pending)
-        units = int(self._pending)  # waits for the device, so that the clock has seen the work
+            torch.distributed.all_reduce(self._pending_units)
+        units = int(self._pending_units)  # waits for the device, so that the clock includes its work
         self._pause()
-        self._since = time.perf_counter()
-        seconds, self._unread, self._pending = self._unread, 0.0, None
+        self._clock_start = time.perf_counter()
+        seconds, self._pending_seconds, self._pending_units = self._pending_seconds, 0.0, None
         self.total += units
         self.seconds += seconds
         return units / seconds if seconds else 0.0

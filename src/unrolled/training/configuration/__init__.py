@@ -1,1 +1,1 @@
-"""Mistakes in what was asked for, found from YAML files and signatures before torch is imported."""
+"""Checks of the configuration, from YAML files and signatures alone, before torch is imported."""

@@ -1,6 +1,6 @@
 # pyright: reportPrivateUsage=false
-# OmegaConf tells interpolations apart from what they stand for by methods with an underscore alone.
-"""Whether a configuration's options fit what they are options of, from its text alone, before torch is imported."""
+# OmegaConf distinguishes interpolations from their values only by private methods.
+"""Checks of a configuration's options against the constructors that take them, before torch is imported."""
 
 import difflib
 import json
@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from unrolled.training.configuration.schema import Kind, Signature, ancestors, describe, fields, fits, signature
 
 TRAINER = "lightning.pytorch.Trainer"
-GIVEN = ("self", "callbacks", "logger", "default_root_dir")  # arguments of the Trainer that a run gives itself
-BUILT = ("data", "task", "network", "optimizer", "scheduler")  # what a run builds; and each of these:
-BUILT_EACH = ("callbacks", "logger")
-PACKAGES = {  # of loggers whose classes Lightning has, and which need more
+GIVEN = ("self", "callbacks", "logger", "default_root_dir")  # arguments of the Trainer that a run sets itself
+BUILT = ("data", "task", "network", "optimizer", "scheduler")  # the nodes that a run instantiates
+BUILT_EACH = ("callbacks", "logger")  # the nodes whose children a run instantiates
+PACKAGES = {  # packages that Lightning's loggers need
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
     "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
@@ -26,11 +26,11 @@ PACKAGES = {  # of loggers whose classes Lightning has, and which need more
 
 
 class ConfigurationError(ValueError):
-    """A mistake in what was asked for: the place, the value, what is allowed, the nearest match."""
+    """A mistake in a configuration. The message names the place, the value, what is allowed and the nearest match."""
 
 
 class Settings:
-    """A run's own keys, those of no group, and what each takes."""
+    """The keys of a run outside of groups, and their types."""
 
     seed: int | None
     threads: int | None
@@ -49,10 +49,10 @@ class Settings:
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuses values of another type than what they are given to takes, and options of no class.
+    """Checks the types of values, and that options belong to a class.
 
     Raises:
-        ConfigurationError: key, value, and what is expected there.
+        ConfigurationError: names the key, the value, and the expected type.
     """
     for path in (*BUILT, *(f"{group}.{name}" for group in BUILT_EACH for name in config.get(group) or ())):
         node = OmegaConf.select(config, path, throw_on_missing=False)
@@ -73,17 +73,17 @@ def check_options(config: DictConfig) -> None:
 
 
 def trainer_arguments() -> list[str]:
-    """Names of lightning.pytorch.Trainer's arguments that a configuration may give, without importing it."""
+    """Returns the arguments of lightning.pytorch.Trainer that a configuration may give, without importing it."""
     return [name for name in _trainer().parameters if name not in GIVEN]
 
 
 def leftovers(config: DictConfig, base: DictConfig, chosen: Sequence[str]) -> list[str]:
-    """Options that other files give to a choice which does not take them.
+    """Returns the options that other files give to a choice which does not take them.
 
     Args:
         config: the whole configuration.
-        base: the same choices, without the files that give options to other groups (an experiment).
-        chosen: groups, as `callbacks.averaging`, whose choice was made by somebody else than these files.
+        base: the same choices, without files that give options to other groups (an experiment).
+        chosen: groups, such as `callbacks.averaging`, whose choice was not made by these files.
     """
     found: list[str] = []
     for path in chosen:
@@ -94,7 +94,7 @@ def leftovers(config: DictConfig, base: DictConfig, chosen: Sequence[str]) -> li
 
 
 def drop(config: DictConfig, paths: Sequence[str]) -> None:
-    """Takes options out of a configuration."""
+    """Removes options from a configuration."""
     for path in paths:
         parent, _, key = path.rpartition(".")
         node = OmegaConf.select(config, parent)
@@ -113,13 +113,13 @@ def _stale(node: DictConfig, base: Any, path: str) -> Iterator[str]:
             if isinstance(child, DictConfig) and isinstance(there, DictConfig) and not _is_interpolation(child):
                 yield from _stale(child, there, f"{path}.{key}")
         elif isinstance(child, DictConfig) and "_target_" in child:
-            continue  # whole in itself
+            continue  # has its own class
         elif not (made.takes(str(key)) if made else bool(target)):
             yield f"{path}.{key}"
 
 
 def _check_node(node: DictConfig | ListConfig, path: str) -> None:
-    """Compares all that is built from a node with its constructor."""
+    """Checks the arguments of all constructors in a node."""
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     made = _trainer() if path == "trainer" else signature(target) if isinstance(target, str) else None
     keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
@@ -141,13 +141,13 @@ def _check_value(node: Any, key: Any, place: str, kinds: tuple[Kind, ...], targe
         value = node[key]
         if isinstance(value, (DictConfig, ListConfig)):
             if isinstance(value, DictConfig) and "_target_" in value:
-                value = {"_target_": value.get("_target_")}  # compared with its own constructor where it stands
+                value = {"_target_": value.get("_target_")}  # its arguments are checked by `_check_node`
             else:
                 value = OmegaConf.to_container(value, resolve=True)
     except (OmegaConfBaseException, ValueError):
-        return  # what only a run knows, such as ${sizes.vocabulary}
+        return  # known only in a run, such as ${sizes.vocabulary}
     if value is None and _is_interpolation(node._get_node(key)):
-        return  # a choice that was left out, such as an evaluation's model: what needs it will say so
+        return  # a missing choice, such as an evaluation's model, is reported where it is needed
     options = next((kind.options for kind in kinds if kind.options), "")
     if options and isinstance(value, Mapping):
         _check_options_of(options, cast("Mapping[str, Any]", value), _origin(node, key, place))
@@ -160,7 +160,7 @@ def _check_value(node: Any, key: Any, place: str, kinds: tuple[Kind, ...], targe
 
 
 def _check_options_of(target: str, options: Mapping[str, Any], place: str) -> None:
-    """The same for options that a constructor hands on to a class which it builds itself."""
+    """Checks options that a constructor passes to a class which it instantiates itself."""
     made = signature(target)
     if made is None:
         return
@@ -172,10 +172,10 @@ def _check_options_of(target: str, options: Mapping[str, Any], place: str) -> No
 
 
 def check_task_of_data(config: DictConfig) -> None:
-    """Refuses data of one task with another, both of those that come along, which know of no other's batches.
+    """Checks that the data and the task of this package belong together.
 
     Raises:
-        ConfigurationError: with the task to name.
+        ConfigurationError: names the task that the data need.
     """
     data, task = (OmegaConf.select(config, f"{group}._target_", throw_on_missing=False) for group in ("data", "task"))
     if not (isinstance(data, str) and isinstance(task, str)):
@@ -190,7 +190,7 @@ def check_task_of_data(config: DictConfig) -> None:
 
 
 def packages_of(target: str) -> set[str]:
-    """The packages within unrolled_tasks that a class and those that it extends come from."""
+    """Returns the packages within unrolled_tasks of a class and its base classes."""
     names = (ancestor.split(".") for ancestor in ancestors(target))
     return {words[1] for words in names if words[0] == "unrolled_tasks" and len(words) > 2}
 
@@ -203,7 +203,7 @@ def _trainer() -> Signature:
 
 
 def _origin(node: Any, key: Any, place: str) -> str:
-    """Where a value was written: behind `${seed}` stands seed."""
+    """Returns the key that a value comes from: seed for `${seed}`."""
     child = node._get_node(key)
     raw = OmegaConf.to_container(node, resolve=False)[key] if _is_interpolation(child) else None  # type: ignore[index]
     found = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None

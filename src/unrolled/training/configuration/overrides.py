@@ -1,9 +1,9 @@
 # pyright: reportPrivateUsage=false
-# OmegaConf tells missing values and interpolations apart from others by methods with an underscore alone.
-"""Mistakes on the command line, found from the YAML files alone, before torch or lightning is imported.
+# OmegaConf distinguishes missing values and interpolations from others only by private methods.
+"""Checks of overrides against the YAML files, before torch or lightning is imported.
 
-Hydra's own answer to a misspelt key is to propose `+key`, which then changes nothing. Here a key must exist in the
-composed configuration, or be an argument of what it is given to.
+For a misspelt key, Hydra proposes `+key`, which has no effect. Here a key must exist in the composed configuration, or
+be an argument of the constructor that it is passed to.
 """
 
 import difflib
@@ -38,7 +38,7 @@ MOST_SWEPT = 256  # combinations of a sweep that are looked at before the first 
 
 
 def config_folder() -> Path:
-    """Where the YAML files lie: in the package when installed, at the top level of a working copy."""
+    """Returns the folder of the YAML files: in the installed package, or at the top level of a working copy."""
     spec = find_spec(f"{unrolled.__name__}.conf")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent
@@ -48,7 +48,7 @@ def config_folder() -> Path:
 def check_overrides(
     config_name: str, overrides: Sequence[str], config_dir: str | None = None, *, sweep: bool = False
 ) -> list[str]:
-    """Refuses overrides that name what is not there, and values of another type than what they are given to.
+    """Checks that overrides name existing keys and choices, and that their values have the right types.
 
     Args:
         config_name: the primary configuration, `train` or `evaluate`.
@@ -60,7 +60,7 @@ def check_overrides(
         The options that `dropped_options` finds for the last of these runs.
 
     Raises:
-        ConfigurationError: with one line on what is wrong and one on what to write instead.
+        ConfigurationError: one line on the mistake and one on the remedy.
     """
     parser = OverridesParser.create()
     parsed = [_parsed(text, parser, sweep=sweep) for text in overrides]
@@ -76,10 +76,10 @@ def check_overrides(
 
 
 def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Keys of options that an experiment gives to a choice which was replaced by one that doesn't take them.
+    """Returns an experiment's options for choices that were replaced by ones which don't take them.
 
-    They go with their choice: `experiment=char_lm/tiny_shakespeare scheduler=none` leaves nothing to warm up. For use
-    within a run that Hydra has started.
+    They are dropped together with their choice, such as warmup in `experiment=char_lm/tiny_shakespeare scheduler=none`.
+    Call it within a run that Hydra has started.
     """
     parser = OverridesParser.create()
     loader = GlobalHydra.instance().config_loader()
@@ -88,7 +88,7 @@ def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def quoted(key: str, value: str) -> str:
-    """An override of a value with any characters, ready to be pasted into a shell."""
+    """Returns an override of a value with any characters, quoted for a shell."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
     escaped = re.sub(r'(\\+)(?="|$)', r"\1\1", escaped).replace('"', r"\"")
     return shlex.quote(f'{key}="{escaped}"')
@@ -114,7 +114,7 @@ def _parsed(text: str, parser: OverridesParser, *, sweep: bool) -> Override:
 
 
 def _expand_sweeps(parsed: Sequence[Override]) -> Iterator[list[Override]]:
-    """Every combination of a sweep, up to a limit; a single run is a sweep of one."""
+    """Yields every combination of a sweep, up to a limit; a single run is one combination."""
     parser = OverridesParser.create()
     choices: list[list[Override]] = []
     for override in parsed:
@@ -156,7 +156,7 @@ def _check_one(config_name: str, overrides: list[Override], searched: list[Overr
 
 
 def _dropped(config_name: str, groups: Sequence[Override], extra: Sequence[str]) -> list[str]:
-    """What goes with its choice, by composing the same choices once more without the files that lie over groups."""
+    """Returns the options to drop, by comparison with the same choices composed without overlays."""
     chosen = [o.key_or_group.replace("/", ".") for o in groups if o.key_or_group not in OVERLAYS]
     if not chosen or not any(o.key_or_group in OVERLAYS for o in groups):
         return []
@@ -175,7 +175,7 @@ def _lines(overrides: Iterable[Override]) -> list[str]:
 
 
 def forced(override: Override) -> str:
-    """The override in the form that sets a key whether or not it stood in a file; it has been checked."""
+    """Returns a checked override in the form that sets a key whether or not a file contains it."""
     line = override.input_line or ""
     return line if line.startswith("~") or line.startswith("++") else f"++{line.lstrip('+')}"
 
@@ -224,7 +224,7 @@ def _unknown(override: Override, where: str, key: str, allowed: Sequence[str], *
 
 
 def _explain_choice(message: str, groups: Sequence[Override], loader: Any) -> str:
-    """Hydra's message on a missing choice, shortened, with the nearest name."""
+    """Returns Hydra's message about a missing choice, shortened, with the nearest name."""
     found = re.search(r"Could not find '([^']+)'", message)
     if not found:
         return "\n".join(line for line in message.splitlines() if line.strip())[:600]
@@ -251,7 +251,7 @@ def _refuse_missing(config: DictConfig) -> None:
 
 
 def _missing(node: DictConfig, prefix: str) -> Iterator[str]:
-    """Keys whose value is ???, without following interpolations, some of which are only known in a run."""
+    """Yields keys with the value ???. Interpolations are not followed: some are known only in a run."""
     for key in node:
         child = node._get_node(key)
         if OmegaConf.is_missing(node, key):

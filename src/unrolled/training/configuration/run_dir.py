@@ -1,4 +1,4 @@
-"""Where a command writes: one folder for a run, and one for a sweep with a folder for each run in it."""
+"""Output folders of commands: one for a run, or one for a sweep with a subfolder for each run."""
 
 import os
 import re
@@ -9,19 +9,19 @@ from pathlib import Path
 from unrolled.training.configuration.options import ConfigurationError
 
 RUN, SWEEP, EACH = "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"
-OUTPUTS = "outputs"  # in which runs lie that were given no folder
+OUTPUTS = "outputs"  # parent of the default folders of runs
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command starts several runs."""
+    """Whether a command starts a sweep."""
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
 def check_one_folder(arguments: Sequence[str]) -> None:
-    """Processes that were started together, by srun or torchrun, need one folder: by the clock each has its own.
+    """Checks that processes started together, by srun or torchrun, have one folder; the default depends on the time.
 
     Raises:
-        ConfigurationError: none was given.
+        ConfigurationError: no folder was given.
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -32,14 +32,14 @@ def check_one_folder(arguments: Sequence[str]) -> None:
 
 
 def _runs(arguments: Sequence[str]) -> bool:
-    """Not with an option that shows something, or names another configuration."""
+    """Whether a command starts a run: it has no option that prints something or names another configuration."""
     return all(argument in ("-m", "--multirun") for argument in arguments if argument.startswith("-"))
 
 
 def in_run_dir(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments with `run_dir=X` as Hydra's own folder, so that nothing is written beside it.
+    """Replaces `run_dir=X` in a command's arguments by Hydra's own folder, so that all files are written to it.
 
-    In a sweep X is the folder of all; what differs between runs (`run_dir=runs/${seed}`) names those of each.
+    In a sweep, X is the parent folder; the part that differs between runs (`run_dir=runs/${seed}`) names subfolders.
 
     Raises:
         ConfigurationError: several folders for one sweep.
@@ -57,10 +57,10 @@ def in_run_dir(arguments: Sequence[str]) -> list[str]:
 
 
 def refuse_unwritable(arguments: Sequence[str]) -> None:
-    """Looks whether something can be written where a command is going to.
+    """Checks that the output folder of a command is writable.
 
     Raises:
-        ConfigurationError: with the folder and the reason.
+        ConfigurationError: names the folder and the reason.
     """
     key = SWEEP if is_sweep(arguments) else RUN
     if not _runs(arguments):
@@ -89,7 +89,7 @@ def _of_sweep(argument: str, value: str) -> list[str]:
 
 
 def _fixed(path: str) -> tuple[str, str]:
-    """A path up to its first part with an interpolation, and what comes from there on."""
+    """Divides a path before its first component with an interpolation."""
     parts = Path(path).parts
     cut = next((place for place, part in enumerate(parts) if "${" in part), len(parts))
     return str(Path(*parts[:cut])), "/".join(parts[cut:])

@@ -1,6 +1,6 @@
-"""What constructors take, read from their sources: to say that `ten` is no number, nobody waits for torch.
+"""Signatures of constructors, read from their source files, so that options are checked before torch is imported.
 
-The annotations of a constructor are the schema of its options. They are read as text (`ast`), never imported.
+The annotations of a constructor are the schema of its options. They are parsed with `ast` and never imported.
 """
 
 import ast
@@ -16,13 +16,13 @@ SCALARS = {**NUMBERS, "str": "text", "bool": "true or false", "none": "null"}
 LISTS = ("list", "List", "tuple", "Tuple", "Sequence", "Iterable", "Collection", "set", "frozenset")
 MAPPINGS = ("dict", "Dict", "Mapping", "MutableMapping")
 ANYTHING = ("Any", "object", "TypeVar", "NewType", "ParamSpec")
-PLAIN = {"TypedDict", "NamedTuple", "Enum", "StrEnum", "Protocol"}  # classes that plain values may stand for
-TEXT = ("Path", "PathLike", "_PATH")  # in a configuration file a path is text
+PLAIN = {"TypedDict", "NamedTuple", "Enum", "StrEnum", "Protocol"}  # classes whose values may be plain data
+TEXT = ("Path", "PathLike", "_PATH")  # types whose values are text in a configuration file
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One alternative of an annotation: `name` is a scalar's, "list", "mapping", "literal", "object" or "any"."""
+    """One alternative of an annotation: `name` is a scalar type, "list", "mapping", "literal", "object" or "any"."""
 
     name: str
     items: tuple["Kind", ...] = ()  # of a list, or the values of a mapping; empty for anything
@@ -30,7 +30,7 @@ class Kind:
     options: str = ""  # of a mapping: the class whose arguments it holds, from Annotated[Mapping[str, Any], Class]
 
     def fits(self, value: Any) -> bool:
-        """Whether a plain value can be given: a dict with `_target_` stands for an object."""
+        """Whether a plain value has this type. A dict with `_target_` describes an object."""
         if self.name == "literal":
             return value in self.values
         if isinstance(value, Mapping):
@@ -54,17 +54,17 @@ class Kind:
 
 
 def fits(kinds: tuple[Kind, ...], value: Any) -> bool:
-    """Whether a plain value is one of several kinds; no kinds at all stand for anything."""
+    """Whether a plain value has one of several types; an empty tuple accepts any value."""
     return not kinds or any(kind.name == "any" or kind.fits(value) for kind in kinds)
 
 
 def describe(kinds: tuple[Kind, ...]) -> str:
-    """What several kinds have in words: `a whole number or null`."""
+    """Describes several types in words: `a whole number or null`."""
     return " or ".join(dict.fromkeys(str(kind) for kind in _typed(kinds)))
 
 
 def _typed(kinds: tuple[Kind, ...]) -> list[Kind]:
-    """Those to name: no whole number beside any number, and no class, which nobody types, beside anything else."""
+    """Returns the types to describe, without int beside float, and without classes beside other types."""
     names = {kind.name for kind in kinds}
     shown = [kind for kind in kinds if not (kind.name == "int" and "float" in names)]
     return [kind for kind in shown if kind.name != "object"] or shown
@@ -72,7 +72,7 @@ def _typed(kinds: tuple[Kind, ...]) -> list[Kind]:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments of a constructor or function, by name; `anything` where it also takes others (`**options`)."""
+    """The arguments of a constructor or function, by name; `anything` if it also takes others (`**options`)."""
 
     target: str
     parameters: Mapping[str, tuple[Kind, ...]]
@@ -92,7 +92,7 @@ class _Module:
 
 @cache
 def signature(target: str) -> Signature | None:
-    """What the class or function of a dotted name takes; None where its source is not at hand."""
+    """Returns the signature of a class or function; None if its source is not available."""
     found = _locate(target)
     if found is None:
         return None
@@ -103,13 +103,13 @@ def signature(target: str) -> Signature | None:
 
 
 def fields(target: str) -> Mapping[str, tuple[Kind, ...]]:
-    """The annotated names of a class without a constructor."""
+    """Returns the annotated fields of a class without a constructor."""
     found = _class(target)
     return dict(_fields(*found)) if found else {}
 
 
 def ancestors(target: str) -> Iterator[str]:
-    """The dotted names under which a class and its bases are defined, itself first, as far as sources are at hand."""
+    """Yields the dotted names of a class and its bases, itself first, as far as sources are available."""
     found = _class(target)
     if found:
         module, node = found
@@ -164,7 +164,7 @@ def _fields(module: _Module, node: ast.ClassDef) -> Iterator[tuple[str, tuple[Ki
 
 
 def _kinds(annotation: ast.expr, module: _Module) -> tuple[Kind, ...]:
-    """The alternatives of an annotation; `any` for whatever cannot be read."""
+    """Returns the alternatives of an annotation; `any` if it cannot be parsed."""
     match annotation:
         case ast.Constant(value=None):
             return (Kind("none"),)
@@ -232,7 +232,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 def _dotted(node: ast.expr, module: _Module) -> Iterator[str]:
-    """The dotted names that an expression may stand for in a module: what it imported, and what it defines."""
+    """Yields the dotted names that an expression in a module may refer to."""
     if isinstance(node, ast.Subscript):  # Cell[LSTMState]
         node = node.value
     words = ast.unparse(node).split(".")
@@ -244,7 +244,7 @@ def _dotted(node: ast.expr, module: _Module) -> Iterator[str]:
 
 
 def _locate(dotted: str) -> tuple[_Module, ast.stmt | ast.expr] | None:
-    """Where a name is defined: a class, a function, or the value of an alias."""
+    """Finds the definition of a name: a class, a function, or the value of an alias."""
     words = dotted.split(".")
     for cut in range(len(words) - 1, 0, -1):
         module = _module(".".join(words[:cut]))
@@ -273,7 +273,7 @@ def _defined(name: str, module: _Module) -> tuple[_Module, ast.stmt | ast.expr] 
 
 @cache
 def _imports(module: _Module) -> tuple[tuple[str, str], ...]:
-    """Names that a module imports, each with the dotted name that it stands for."""
+    """Returns the names that a module imports, each with its dotted name."""
     found: list[tuple[str, str]] = []
     for statement in _statements(module.body):
         if isinstance(statement, ast.Import):
@@ -289,7 +289,7 @@ def _imports(module: _Module) -> tuple[tuple[str, str], ...]:
 
 
 def _statements(body: tuple[ast.stmt, ...] | list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those of a module, also within `if TYPE_CHECKING` and `try`."""
+    """Yields the statements of a module, also those within `if TYPE_CHECKING` and `try`."""
     for statement in body:
         yield statement
         if isinstance(statement, (ast.If, ast.Try)):
@@ -299,7 +299,7 @@ def _statements(body: tuple[ast.stmt, ...] | list[ast.stmt]) -> Iterator[ast.stm
 
 @cache
 def _module(name: str) -> _Module | None:
-    """A module's statements, found beside its top-level package, which `find_spec` doesn't import."""
+    """Parses a module. Its file is found from its top-level package, which `find_spec` does not import."""
     top, *rest = name.split(".")
     try:
         spec = find_spec(top)

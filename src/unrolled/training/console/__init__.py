@@ -1,1 +1,1 @@
-"""What a run prints and writes for people: terminals, tables, files that appear whole."""
+"""Output for people: the terminal, Markdown tables, and files that are replaced atomically."""

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: each file appears whole, in the place of the one before, or not at all."""
+"""Output files of a run. Each file is replaced atomically."""
 
 import csv
 import io
@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8.
+    """Writes a text file in UTF-8.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    _whole(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
+    _write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table of separated values.
+    """Writes a CSV file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     table = io.StringIO(newline="")
     csv.writer(table).writerows(rows)
@@ -30,22 +30,22 @@ def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def save_figure(path: Path, figure: Figure, dpi: int) -> None:
-    """Saves a picture as PNG.
+    """Saves a figure as PNG.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    _whole(path, lambda partial: figure.savefig(partial, format="png", dpi=dpi))
+    _write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=dpi))
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
         write(partial)
         partial.replace(path)
     except OSError as error:
-        # Python names the file where it cannot be opened, and not where the disk is full.
+        # Python's message names the file if it cannot be opened, but not if the disk is full.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)

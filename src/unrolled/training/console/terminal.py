@@ -1,4 +1,4 @@
-"""Where the text of a run goes: a terminal that can draw, or a log that keeps every byte."""
+"""Printing to a terminal or a log."""
 
 import logging
 import os
@@ -20,10 +20,10 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def draws() -> bool:
-    """Whether standard output is a terminal (or a notebook) that takes colors and moving bars.
+def is_interactive() -> bool:
+    """Whether standard output is a terminal (or a notebook) that supports colors and progress bars.
 
-    A file, a pipe, a cluster's log and TERM=dumb are not, even where FORCE_COLOR tells rich otherwise.
+    False for a file, a pipe, a cluster's log and TERM=dumb, even if FORCE_COLOR is set for rich.
     """
     if get_console().is_jupyter:
         return True
@@ -31,35 +31,35 @@ def draws() -> bool:
 
 
 def print_rows(*rows: tuple[str, str]) -> None:
-    """Names and values in two columns; long values are left to the terminal, so that a command can be copied whole."""
+    """Prints names and values in two columns. Long values are not wrapped, so that commands can be copied."""
     console = Console(highlight=False, soft_wrap=True)
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         console.print(Text.assemble((name.ljust(width), "bold"), value))
 
 
-def from_here(path: str | Path) -> str:
-    """A path relative to the working directory if it lies below, or else an absolute one."""
+def relative_path(path: str | Path) -> str:
+    """Returns a path relative to the working directory if it lies below it, otherwise an absolute path."""
     absolute, here = Path(path).resolve(), Path.cwd().resolve()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
-def shown(path: str | Path) -> str:
-    """A path as one would type it from here."""
-    return shlex.quote(from_here(path))
+def quoted_path(path: str | Path) -> str:
+    """Returns `relative_path`, quoted for a shell."""
+    return shlex.quote(relative_path(path))
 
 
-def piped(line: str) -> str:
-    """The beginning of a pipe that this line of text goes into."""
-    changed = "\\" in line or line.startswith("-")  # by some shells' echo
+def echo_command(line: str) -> str:
+    """Returns a shell command that prints a line, such as the first command of a pipe."""
+    changed = "\\" in line or line.startswith("-")  # the echo of some shells changes these
     return " ".join(["printf '%s\\n'" if changed else "echo", shlex.quote(line)])
 
 
-def leave_out(callback: Callback, why: str) -> None:
-    """Says that a callback does nothing in this run."""
-    rank_zero_only(_log.warning)("%s is left out: %s", type(callback).__name__, why)
+def warn_disabled(callback: Callback, reason: str) -> None:
+    """Warns that a callback does nothing in this run."""
+    rank_zero_only(_log.warning)("%s is disabled: %s", type(callback).__name__, reason)
 
 
-def waiting(items: Sequence[T], doing: str) -> Iterable[T]:
-    """The same items, with a bar of how many are done and how long the rest takes, where a bar can be drawn."""
-    return track(items, doing, transient=True, disable=not draws())
+def track_progress(items: Sequence[T], description: str) -> Iterable[T]:
+    """Iterates over items, with a progress bar if standard output is interactive."""
+    return track(items, description, transient=True, disable=not is_interactive())

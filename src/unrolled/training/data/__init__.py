@@ -1,1 +1,1 @@
-"""Examples from files to batches: sources, caches, stores, plans and loaders that go on where they stopped."""
+"""Data from files to batches: sources, caches, memory-mapped stores, batch plans and resumable loaders."""

@@ -1,7 +1,7 @@
-"""Many arrays, or many pictures, in one Arrow file: written one after another, read anywhere through a map."""
+"""Arrays and encoded images in an Arrow file: written one after another, read at random through a memory map."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,30 +13,25 @@ from torch import Tensor
 
 from unrolled.training.data.buckets import Ints
 
-_ROWS = 32  # of a record batch
+_ROWS = 32  # rows of a record batch
 
 
 def write_arrays(path: Path, arrays: Iterable[Tensor]) -> None:
-    """Writes arrays of one shape, as 16-bit floats, without ever holding them all."""
+    """Writes arrays of equal shape as 16-bit floats, without holding all of them in memory."""
     arrays = iter(arrays)
     first = next(arrays, None)
     shape = [0] if first is None else list(first.shape)
     kind = pa.list_(pa.float16(), int(np.prod(shape)))
     schema = pa.schema([pa.field("array", kind)], metadata={"shape": ",".join(map(str, shape))})
-    rest = arrays if first is None else _chained(first, arrays)
+    rest = arrays if first is None else chain([first], arrays)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         while block := list(islice(rest, _ROWS)):
             flat = torch.stack(block).half().flatten().numpy()
             writer.write_batch(pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, type=kind)], schema=schema))
 
 
-def _chained(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest
-
-
 class Arrays:
-    """What `write_arrays` wrote; nothing is read before it is asked for."""
+    """Reads a file of `write_arrays` through a memory map."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -44,7 +39,7 @@ class Arrays:
         self._blocks: dict[int, NDArray[Any]] = {}
 
     def read(self, rows: Ints) -> Tensor:
-        """(rows, …) float32."""
+        """Returns the arrays of these rows, (rows, …) float32."""
         found = [self._block(row // _ROWS)[row % _ROWS] for row in rows.tolist()]
         return torch.from_numpy(np.stack(found)).float() if found else torch.empty(0, *self.shape)
 
@@ -56,12 +51,12 @@ class Arrays:
 
 
 def write_sequences(path: Path, sequences: Iterable[Tensor]) -> None:
-    """Writes tensors of one kind of number and of any shapes, as they come, without ever holding them all."""
+    """Writes tensors of equal dtype and any shape, without holding all of them in memory."""
     sequences = iter(sequences)
     first = next(sequences, None)
     values = pa.large_list(pa.float32() if first is None else pa.from_numpy_dtype(first.numpy().dtype))
     schema = pa.schema([pa.field("values", values), pa.field("shape", pa.list_(pa.int64()))])
-    rest = sequences if first is None else _chained(first, sequences)
+    rest = sequences if first is None else chain([first], sequences)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         while block := list(islice(rest, _ROWS)):
             ends = np.cumsum([0, *(one.numel() for one in block)]).astype(np.int64)
@@ -72,7 +67,7 @@ def write_sequences(path: Path, sequences: Iterable[Tensor]) -> None:
 
 
 class Sequences(Sequence[Tensor]):
-    """What `write_sequences` wrote; nothing is read before it is asked for."""
+    """Reads a file of `write_sequences` through a memory map."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -90,27 +85,27 @@ class Sequences(Sequence[Tensor]):
             raise IndexError(f"sequence {index} of {self._length}")
         block: Any = self._reader.get_batch(index // _ROWS)
         values, shape = (block.column(number)[index % _ROWS] for number in (0, 1))
-        # A copy: what is read from the file is nobody's to change.
+        # A copy, since the memory map is read-only.
         return torch.from_numpy(values.values.to_numpy(zero_copy_only=True).copy()).view(shape.as_py())
 
 
-class Picture(NamedTuple):
-    """An encoded image: the bytes of its file, or where it lies."""
+class EncodedImage(NamedTuple):
+    """An encoded image: the bytes of its file, or the path."""
 
     content: bytes | None
     path: str
 
     @property
     def source(self) -> bytes | str:
-        """What `unrolled.processing.images.read_image` reads."""
+        """The argument of `unrolled.processing.images.read_image`."""
         return self.path if self.content is None else self.content
 
 
 _PICTURES = pa.schema([("content", pa.binary()), ("path", pa.string())])
 
 
-def write_pictures(path: Path, pictures: Iterable[Picture]) -> None:
-    """Writes pictures as they come, without ever holding them all."""
+def write_encoded_images(path: Path, pictures: Iterable[EncodedImage]) -> None:
+    """Writes encoded images, without holding all of them in memory."""
     pictures = iter(pictures)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _PICTURES) as writer:
         while block := list(islice(pictures, _ROWS)):
@@ -118,8 +113,8 @@ def write_pictures(path: Path, pictures: Iterable[Picture]) -> None:
             writer.write_batch(pa.record_batch(columns, schema=_PICTURES))
 
 
-class Pictures(Sequence[Picture]):
-    """What `write_pictures` wrote."""
+class EncodedImages(Sequence[EncodedImage]):
+    """Reads a file of `write_encoded_images` through a memory map."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -131,7 +126,7 @@ class Pictures(Sequence[Picture]):
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < self._length:
-            raise IndexError(f"picture {index} of {self._length}")
+            raise IndexError(f"image {index} of {self._length}")
         block = self._reader.get_batch(index // _ROWS)
         content, path = (block.column(number)[index % _ROWS].as_py() for number in (0, 1))
-        return Picture(content, path)
+        return EncodedImage(content, path)

@@ -1,4 +1,4 @@
-"""Data sets that are known before the networks that learn from them."""
+"""The base class of all data sets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,27 +15,28 @@ SPLITS = ("train", "validation", "test")
 
 
 class DataError(ValueError):
-    """Data that cannot be used as they are: says what was found, what is allowed and what helps."""
+    """Data that cannot be used. The message names the value, what is allowed, and a remedy."""
 
 
 class SequenceData(LightningDataModule, ABC):
-    """A data set: prepared first, then asked for its sizes, then read.
+    """A LightningDataModule that gives the sizes of its data before the network is built.
 
-    A subclass lists its options in its constructor and implements `prepare`, `sizes`, `codec`, `splits`, `describe` and
-    Lightning's loaders.
-    Loaders deal their batches to processes themselves (`use_distributed_sampler=False`).
+    A subclass takes its options in its constructor and implements `prepare`, `sizes`, `codec`, `splits`, `describe` and
+    Lightning's dataloader hooks. The loaders distribute their batches to processes themselves
+    (`use_distributed_sampler=False`).
     """
 
-    _asked_split = "test"
+    _requested_split = "test"
 
     network: nn.Module | None = None
-    """The network that will read these data, for data that keep a part's outputs; set by `SequenceTask.attach`."""
+    """The network that reads these data, for data that cache outputs of a part of it; set by `SequenceTask.attach`."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Fetches and encodes what is not there yet.
+        """Loads and encodes the data, unless this is already done.
 
-        Every process may call it, at once and again: work is done once, behind a lock, and half of it is never seen.
+        Every process may call it, concurrently and repeatedly. A lock ensures that the work is done once, and an
+        incomplete result is never visible.
 
         Raises:
             DataError: the data cannot be used.
@@ -43,62 +44,62 @@ class SequenceData(LightningDataModule, ABC):
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """What a network must be told about the data, such as {"vocabulary": 67}; after `prepare`."""
+        """Returns the sizes that a network depends on, such as {"vocabulary": 67}. Call `prepare` first."""
 
     @abstractmethod
     def codec(self) -> Codec:
-        """How the data are written as ids; after `prepare`."""
+        """Returns the codec between data and ids. Call `prepare` first."""
 
     @abstractmethod
     def describe(self) -> str:
-        """One line on what there is of it, and what a test scores; after `prepare`."""
+        """Returns one line with the size of each split and the split that a test scores. Call `prepare` first."""
 
     def example(self, folder: Path) -> str | None:
-        """A source of the scored split as one would give it to a command: a line of text, or the path of a file.
+        """Returns a source of the scored split as an argument of a command: a line of text, or the path of a file.
 
-        After `prepare`; None if there is none of that kind.
+        None if there is none of that kind. Call `prepare` first.
 
         Args:
-            folder: where a file may be written, if there is none.
+            folder: the folder for a new file, if the source is not a file.
         """
         return None
 
     def own_files(self) -> str:
-        """Options of an evaluation that reads FILE instead, as one types them; empty if it can't."""
+        """Returns the overrides of an evaluation on the user's FILE; empty if that is not supported."""
         return ""
 
     @abstractmethod
     def splits(self) -> Sequence[str]:
-        """Those of SPLITS that there are; after `prepare`."""
+        """Returns the existing splits, in the order of SPLITS. Call `prepare` first."""
 
     def fingerprint(self) -> str:
-        """Equal for equal training examples, wherever they lie; "" where it isn't known; after `prepare`."""
+        """Returns a hash of the training examples, independent of their paths; "" if unknown. Call `prepare` first."""
         return ""
 
     @property
     def evaluated_split(self) -> str:
-        """What the test loaders read: the split that was asked for, or the validation split where there is no test."""
-        return self._asked_split if self._asked_split in self.splits() else "validation"
+        """The split that test loaders read: the requested one, or validation if there is no test split."""
+        return self._requested_split if self._requested_split in self.splits() else "validation"
 
     def evaluate_split(self, split: str) -> None:
-        """Makes the test loaders read another split: "train", "validation" or "test"; after `prepare`.
+        """Sets the split that test loaders read: "train", "validation" or "test". Call `prepare` first.
 
         Raises:
             DataError: there is no such split.
         """
         if split not in self.splits():
             raise DataError(
-                f"there is no {split} split, only {', '.join(self.splits())}; give it data of its own, or a share of "
-                "these: 'data.split_fractions=[0,0,1]' makes all of them the test"
+                f"there is no {split} split, only {', '.join(self.splits())}; give it its own data, or a fraction of "
+                "these: 'data.split_fractions=[0,0,1]' uses all of them as the test split"
             )
-        self._asked_split = split
+        self._requested_split = split
 
     def prepare_data(self) -> None:
-        """Lightning's hook, for use without `unrolled.training.run.runner`."""
+        """Calls `prepare`, for use without `unrolled.training.run.runner`."""
         self.prepare()
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: the same on every process."""
+        """Calls `prepare` on every process."""
         self.prepare()
 
     @property
@@ -108,22 +109,22 @@ class SequenceData(LightningDataModule, ABC):
 
     @property
     def rank(self) -> int:
-        """This process; 0 without a trainer."""
+        """Rank of this process; 0 without a trainer."""
         return self._attached.global_rank if self._attached else 0
 
     @property
     def accumulate(self) -> int:
-        """Batches whose gradients are added up for one step of the optimizer; 1 without a trainer."""
+        """Number of batches whose gradients are accumulated for an optimizer step; 1 without a trainer."""
         return self._attached.accumulate_grad_batches if self._attached else 1
 
     @property
     def limit(self) -> int | float | None:
-        """Batches of a training epoch that the trainer takes (int), or their share (float)."""
+        """The trainer's limit_train_batches: a number of batches (int) or a fraction (float); None without one."""
         return self._attached.limit_train_batches if self._attached else None
 
     @property
     def repeated(self) -> bool:
-        """Whether every epoch reads the first batches of the first one again, as to learn them by heart."""
+        """Whether every epoch repeats the first batches of the first epoch (the trainer's overfit_batches)."""
         return bool(getattr(self._attached, "overfit_batches", 0))
 
     @property
@@ -132,7 +133,7 @@ class SequenceData(LightningDataModule, ABC):
 
 
 def plain(value: Any) -> Any:
-    """Configuration nodes as dicts and lists."""
+    """Converts configuration nodes to dicts and lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Prepared data on disk: made once, behind a lock, never seen half, and made again when they are damaged."""
+"""Cache of prepared data: created once under a lock, published atomically, and recreated if damaged."""
 
 import logging
 import os
@@ -14,26 +14,26 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder(given: str | None) -> Path:
-    """Where prepared data lie: the folder given, or else $UNROLLED_CACHE, or else ~/.cache/unrolled."""
+    """Returns the folder of prepared data: the given one, or $UNROLLED_CACHE, or ~/.cache/unrolled."""
     return Path(given or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, filled by `make` unless it is there and whole; every process may ask at once.
+def get_or_create(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Returns a folder, created by `make` unless it exists and is complete. Processes may call it concurrently.
 
-    It is made beside its place, synced, and moved there when it is whole: after an error or a crash there is none. A
-    folder whose files are not those that were written is made again.
+    The content is written to a temporary folder, synced, and moved into place when it is complete, so that an error or
+    a crash leaves no folder. A folder whose files have changed since then is created again.
 
     Args:
-        folder: its place. The name has to differ whenever the contents do.
-        make: fills the empty folder that it is given.
+        folder: its path. The name has to differ whenever the content does.
+        make: called with an empty folder, which it fills.
     """
     if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not _is_whole(folder):
-            # With the lock held, a leftover has no owner.
+            # No other process can be using a leftover while this one holds the lock.
             partial_folder = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial_folder, ignore_errors=True)
             partial_folder.mkdir()
@@ -45,7 +45,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
                 if isinstance(error, OSError) and error.filename is None:  # as of a full disk
                     raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
                 raise
-            shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is one
+            shutil.rmtree(folder, ignore_errors=True)  # damaged, if it exists
             durable.move_folder(partial_folder, folder)
     return folder
 
@@ -56,6 +56,6 @@ def _is_whole(folder: Path) -> bool:
     try:
         durable.check_folder(folder)
     except durable.DamagedFileError as error:
-        _log.warning("%s; it is made again", error)
+        _log.warning("%s; it is created again", error)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Files by path, folder or pattern, compressed or not, read in pieces: text is never held as a whole."""
+"""Finding files by path, folder or pattern, and reading text in chunks, also from compressed files."""
 
 import bz2
 import codecs
@@ -17,23 +17,23 @@ from typing import Any
 from unrolled.training.data.base import DataError
 
 _PIECE = 1 << 20  # bytes read at a time
-_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # `**` as a whole split of a path, or several
+_DEEP = re.compile(r"(?<![^/])\*\*(?:/+\*\*(?![^/]))*(?:/+|$)")  # one or several path components `**`
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # to read bytes
 
 
 def find_files(
     patterns: str | Path | Sequence[str | Path], what: str = "files", *, suffixes: Sequence[str] = (".txt",)
 ) -> list[Path]:
-    """Files in a fixed order, each once.
+    """Returns files in a fixed order, without duplicates.
 
     Args:
-        patterns: paths, folders (searched for these suffixes, also below, but not through links to other folders) or
-            glob patterns, one or several. `**` looks into each folder once, however many links lead to it.
-        what: how an empty list is named.
-        suffixes: what a folder is searched for, compressed or not.
+        patterns: paths, folders (searched recursively for these suffixes, without following links to folders) or glob
+            patterns, one or several. `**` visits each folder once, even if several links lead to it.
+        what: name of the files in messages.
+        suffixes: suffixes of the files in a folder, compressed or not.
 
     Raises:
-        DataError: a path that is not there or cannot be looked at, a pattern or folder without a match, or no pattern.
+        DataError: a path that does not exist or cannot be read, a pattern or folder without a match, or no pattern.
     """
     patterns = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     if not patterns:
@@ -42,18 +42,18 @@ def find_files(
     for pattern in patterns:
         try:
             found |= dict.fromkeys(path.resolve() for path in _matches(str(pattern), suffixes))
-        except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of a user that there is not
-            raise DataError(f"{pattern} cannot be looked at: {error}") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of an unknown user
+            raise DataError(f"{pattern} cannot be read: {error}") from error
     return list(found)
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Plain data that differ when one of the files does."""
+    """Returns the path, size and modification time of each file, which differ when a file changes."""
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def is_there(path: Path) -> bool:
-    """Whether it is a file that can be looked at; a name may also be one that no system takes."""
+def is_accessible_file(path: Path) -> bool:
+    """Whether a path is an accessible file; False for names that the system rejects."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -61,22 +61,22 @@ def is_there(path: Path) -> bool:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells what a file holds, in lower case: ".jsonl" of pairs.jsonl.gz."""
+    """Returns a file's suffix without that of compression, in lower case: ".jsonl" of pairs.jsonl.gz."""
     name = path.with_suffix("") if path.suffix.lower() in _OPENERS else path
     return name.suffix.lower()
 
 
 def read_text(path: Path) -> Iterator[str]:
-    """The pieces of a file in UTF-8, without a byte order mark and with all line ends as a line feed.
+    """Yields a UTF-8 file in chunks, without a byte order mark and with all line ends as a line feed.
 
     Raises:
-        DataError: bytes that are no UTF-8, with the first one's place, or a file that cannot be read or unpacked.
+        DataError: invalid UTF-8, with the position of the first byte, or a file that cannot be read or decompressed.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = io.IncrementalNewlineDecoder(decoder, translate=True)
     offset, feeds, begun = 0, 0, False
     for block in _blocks(path):
-        held = len(decoder.getstate()[0])  # the beginning of a character that the block before has cut
+        held = len(decoder.getstate()[0])  # the first bytes of a character divided between two blocks
         try:
             text = lines.decode(block, final=not block)
         except UnicodeDecodeError as error:
@@ -94,8 +94,8 @@ def read_text(path: Path) -> Iterator[str]:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a file in UTF-8 without their line ends, as `read_text` reads it."""
-    held: list[str] = []  # the pieces of a line, joined once: a long line is copied once, not with each piece
+    """Yields the lines of a UTF-8 file without line ends; see `read_text`."""
+    held: list[str] = []  # the chunks of a line, joined once, so that a long line is copied only once
     for piece in read_text(path):
         first, *rest = piece.split("\n")
         held.append(first)
@@ -108,14 +108,14 @@ def read_lines(path: Path) -> Iterator[str]:
         yield line
 
 
-def nearest(name: str, names: Iterable[Any]) -> str:
-    """A question after the nearest of the names, to be put behind a message; or nothing."""
+def did_you_mean(name: str, names: Iterable[Any]) -> str:
+    """Returns "; did you mean NAME?" with the most similar name, to append to a message, or ""."""
     near = get_close_matches(name, [str(other) for other in names], n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """A file's bytes, unpacked; the last block is empty."""
+    """Yields a file's decompressed bytes; the last block is empty."""
     try:
         opener = _OPENERS.get(path.suffix.lower())
         with opener(path) if opener else path.open("rb") as file:
@@ -133,7 +133,7 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[Path]:
         found = sorted(file for file in below if suffix_of(file) in suffixes and file.is_file())
         if not found:
             raise DataError(
-                f"folder {pattern} holds no {' or '.join(suffixes)} file; give a pattern such as "
+                f"folder {pattern} contains no {' or '.join(suffixes)} file; give a pattern such as "
                 f"{pattern.rstrip('/')}/*.md"
             )
         return found
@@ -142,13 +142,13 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[Path]:
     if glob.has_magic(pattern):
         found = sorted({below for below in map(Path, _expanded(str(path))) if below.is_file()})
         if not found:
-            raise DataError(f"no file matches {pattern} (looked from {Path.cwd()})")
+            raise DataError(f"no file matches {pattern} (working directory {Path.cwd()})")
         return found
-    raise DataError(f"no file or folder {pattern} (looked from {Path.cwd()}){_nearest_path(path)}")
+    raise DataError(f"no file or folder {pattern} (working directory {Path.cwd()}){_nearest_path(path)}")
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """What a glob pattern matches. `**` looks into each folder once: glob's own follows a link to itself 40 times."""
+    """Yields the matches of a glob pattern. `**` visits each folder once; glob follows a link to itself 40 times."""
     deep = _DEEP.search(pattern)
     if deep is None:
         yield from glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
@@ -171,4 +171,4 @@ def _refuse(error: OSError) -> None:
 
 def _nearest_path(path: Path) -> str:
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    return nearest(path.name, siblings)
+    return did_you_mean(path.name, siblings)

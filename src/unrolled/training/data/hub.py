@@ -1,24 +1,25 @@
-"""Data sets that the library `datasets` finds: on the Hugging Face hub, in a folder, or made by a builder."""
+"""Data sets of the library `datasets`: from the Hugging Face hub, a folder or a builder."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import nearest
+from unrolled.training.data.files import did_you_mean
 
 
 class HubSplits:
-    """The training, validation and test splits of a data set, loaded when they are first asked for.
+    """The training, validation and test splits of a data set, loaded on first access.
 
     Args:
-        dataset: name of the data set on the hub, its folder (also one that `save_to_disk` wrote), or a builder such as
-            "text", "json" or "parquet".
-        options: `splits`, the data set's names of the splits, by default their own names; all else goes to
-            `datasets.load_dataset`: `name`, `revision`, `data_files`, `streaming`, …
+        dataset: name of the data set on the hub, its folder (also one of `save_to_disk`), or a builder such as "text",
+            "json" or "parquet".
+        options: `splits`, a mapping from train, validation and test to the data set's names of the splits, by default
+            equal names; all other options are passed to `datasets.load_dataset`: `name`, `revision`, `data_files`,
+            `streaming`, …
 
     Raises:
-        DataError: splits for anything but train, validation and test.
+        DataError: `splits` has other keys than train, validation and test.
     """
 
     def __init__(self, dataset: str, options: Mapping[str, Any]) -> None:
@@ -34,10 +35,10 @@ class HubSplits:
         return f"data set {self.dataset}"
 
     def splits(self) -> dict[str, Any]:
-        """Part -> what `datasets` loaded for it.
+        """Returns the loaded data set of each split.
 
         Raises:
-            DataError: a data set that cannot be loaded, or that lacks a split.
+            DataError: the data set cannot be loaded, or lacks a split.
         """
         if self._loaded is None:
             splits = self._load()
@@ -45,7 +46,7 @@ class HubSplits:
         return self._loaded
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that differ when the rows do; of a streamed split, when its name or revision does."""
+        """Returns plain data that differ when the rows do; for a streamed split, when its name or revision does."""
         prints = {
             split: (rows._fingerprint, len(rows)) if hasattr(rows, "_fingerprint") else self._described()
             for split, rows in self.splits().items()
@@ -63,7 +64,7 @@ class HubSplits:
                 loaded: Any = datasets.load_from_disk(self.dataset, **self._options)
             else:
                 loaded = datasets.load_dataset(self.dataset, **self._options)
-        except Exception as error:  # a builder may raise anything, a bare StopIteration for an empty pattern
+        except Exception as error:  # a builder may raise anything, such as StopIteration for an empty pattern
             raise DataError(
                 f"cannot load data set {self.dataset!r} with {self._options or 'no options'}: "
                 f"{type(error).__name__}: {error}"
@@ -75,7 +76,7 @@ class HubSplits:
         for split, name in names.items():
             if name not in splits:
                 raise DataError(
-                    f"data set {self.dataset!r} has no split {name!r}{nearest(name, splits)}; "
+                    f"data set {self.dataset!r} has no split {name!r}{did_you_mean(name, splits)}; "
                     f"it has {', '.join(splits)}. Name it by dataset_options.splits.{split}"
                 )
         return names

@@ -1,4 +1,4 @@
-"""Which tokens every window of an epoch reads: pure arithmetic on lengths, the same on every process."""
+"""Plans of truncated backpropagation: the tokens of every window of an epoch, equal on every process."""
 
 import heapq
 import sys
@@ -11,16 +11,16 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-class Spans(NamedTuple):
-    """What one window reads, row by row of the whole plan.
+class WindowSpec(NamedTuple):
+    """The tokens that one window reads, for all rows of the plan.
 
     Attributes:
-        begins: (rows,) position in the text of the first target.
-        lengths: (rows,) targets; 0 where the row has ended.
-        skipped: (rows,) first targets that an earlier window has scored.
-        reset: (rows,) the row begins a new sequence.
-        opens: (rows,) the first target is the first of its document: no token comes before.
-        carry: steps after which the state goes on to the next window; unbounded for all of them.
+        begins: (rows,) position of the first target in the text.
+        lengths: (rows,) number of targets; 0 if the row has ended.
+        skipped: (rows,) number of first targets that an earlier window has predicted.
+        reset: (rows,) whether the row begins a new sequence.
+        opens: (rows,) whether the first target is the first token of its document, without a token before it.
+        carry: number of steps after which the state is carried to the next window; sys.maxsize for all steps.
     """
 
     begins: Ints
@@ -32,34 +32,35 @@ class Spans(NamedTuple):
 
     @property
     def predictions(self) -> int:
-        """Predictions that count, over all rows."""
+        """Number of predictions that count, over all rows."""
         return int((self.lengths - self.skipped).sum())
 
 
 class StreamPlan:
-    """A text dealt to rows that are read side by side, window after window.
+    """Divides a text into parallel rows, which are read window after window.
 
-    Joined, the whole text is one sequence, cut into rows of equal length (give or take a token). Otherwise each
-    document is a sequence of its own: documents are dealt whole, the longest first to the row with the least to read,
-    and read in the order of the text; a window never crosses the border of a document but is shorter there.
+    With `concatenate`, the whole text is one sequence, divided into rows of equal length (up to one token). Otherwise
+    each document is a sequence: whole documents are assigned to rows, the longest first, each to the row with the
+    fewest tokens, and read in the order of the text. A window never crosses the end of a document and is shorter there.
 
-    Epochs have equally many windows, since a Trainer asks once. Therefore randomly drawn lengths are stretched to fill
-    the sequence, and a random shift is drawn from those that lead to the commoner number of windows.
+    All epochs have the same number of windows, since a Trainer reads it once. Therefore randomly drawn lengths are
+    scaled to fill the sequence, and a random shift is drawn from those with the more frequent number of windows.
 
     Args:
-        lengths: (documents,) tokens in each document; empty documents are passed over.
-        rows: sequences read side by side: batch size × processes.
-        window: steps that a gradient reaches back (h), and the usual length of a window.
-        stride: new predictions in a window (h'); None for all of them. With a shorter stride than window, a window
-            begins `stride` after the one before and only what that one has not predicted counts.
-        concatenate: documents are one text.
-        random_length: lengths are drawn around `window`, one in twenty around its half (Merity et al. 2018,
-            "Regularizing and Optimizing LSTM Language Models", section 4.1).
-        shift: an epoch's first window brings a random number of new predictions, up to stride, so that borders move.
-        seed: decides, with the epoch, what is random.
+        lengths: (documents,) number of tokens of each document; empty documents are skipped.
+        rows: number of parallel sequences: batch size × processes.
+        window: number of steps of backpropagation (h), and the usual length of a window.
+        stride: number of new predictions in a window (h'); None for all of them. With a stride below `window`, a window
+            begins `stride` steps after the previous one, and only new predictions count.
+        concatenate: concatenate all documents to one text.
+        random_length: draw lengths around `window`, one in twenty around half of it (Merity et al. 2018, "Regularizing
+            and Optimizing LSTM Language Models", section 4.1).
+        shift: give an epoch's first window a random number of new predictions, up to stride, so that the boundaries of
+            windows differ between epochs.
+        seed: seed of all random numbers, together with the epoch.
 
     Raises:
-        ValueError: a number below one, a stride above the window, or a random length with a stride or a shift.
+        ValueError: a number below one, a stride above the window, or random_length with a stride or a shift.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class StreamPlan:
             raise ValueError(f"rows, window and stride must be at least 1, got {rows}, {window} and {stride}")
         if stride > window:
             raise ValueError(
-                f"a stride of {stride} leaves tokens out between windows of {window}: stride is at most window"
+                f"a stride of {stride} would skip tokens between windows of {window}: stride must be at most window"
             )
         if random_length and (shift or stride != window):
             raise ValueError(
-                "random_length moves the borders of windows by itself: leave out shift, and stride or set it to window"
+                "random_length already varies the boundaries of windows: remove shift, and remove stride or set it to "
+                "window"
             )
         self.rows, self.window, self.stride, self.concatenate = rows, window, stride, concatenate
         self.random_length, self.seed = random_length, seed
@@ -91,18 +93,24 @@ class StreamPlan:
         self.size = int(documents.sum())
         if concatenate:
             borders = np.arange(rows + 1) * self.size // rows
-            self._deal(np.arange(rows), borders[:-1], np.diff(borders), borders[:-1] == 0)
+            self._set_sequences(np.arange(rows), borders[:-1], np.diff(borders), borders[:-1] == 0)
         else:
             borders = np.cumsum(documents) - documents
-            self._deal(_shared_out(documents, rows), borders, documents, np.ones(len(documents), dtype=np.bool_))
+            self._set_sequences(
+                _assign_rows(documents, rows), borders, documents, np.ones(len(documents), dtype=np.bool_)
+            )
         self._before = self._windows_before(stride)
-        self._shifts = self._steady_shifts() if shift else (stride, stride)
+        self._shifts = self._shift_range() if shift else (stride, stride)
         self.num_windows = int(self._windows_of_rows(self._windows_before(self._shifts[0])).max())
-        self._shift = stride  # the one that _before was counted for
-        self._borders_of_row: dict[int, tuple[int, int, Ints]] = {}  # epoch and sequence, their random borders
+        self._shift = stride  # the shift of _before
+        self._borders_of_row: dict[int, tuple[int, int, Ints]] = {}  # epoch, sequence and its random boundaries
 
-    def spans(self, epoch: int, index: int) -> Spans:
-        """What the window with this index reads in this epoch.
+    def window_spec(self, epoch: int, index: int) -> WindowSpec:
+        """Returns the tokens of a window.
+
+        Args:
+            epoch: number of the epoch.
+            index: number of the window in the epoch.
 
         Raises:
             IndexError: an index outside 0 … num_windows − 1.
@@ -123,7 +131,7 @@ class StreamPlan:
         )
         ends = np.minimum(ends, self._lengths[sequence])
         first = turn == 0
-        return Spans(
+        return WindowSpec(
             begins=self._begins[sequence] + begins,
             lengths=np.where(running, np.maximum(ends - begins, 0), 0),
             skipped=np.where(running & ~first, self.window - self.stride, 0),
@@ -132,8 +140,8 @@ class StreamPlan:
             carry=sys.maxsize if self.stride == self.window else shift if index == 0 else self.stride,
         )
 
-    def _deal(self, row_of: Ints, begins: Ints, lengths: Ints, opens: Bools) -> None:
-        """Keeps sequences row by row, in the order of the text within a row, without the empty ones."""
+    def _set_sequences(self, row_of: Ints, begins: Ints, lengths: Ints, opens: Bools) -> None:
+        """Stores the nonempty sequences row by row, within a row in the order of the text."""
         order = np.argsort(row_of, kind="stable")
         order = order[lengths[order] > 0]
         self._begins, self._lengths, self._opens = begins[order], lengths[order], opens[order]
@@ -142,9 +150,9 @@ class StreamPlan:
         self._leads[self._row_starts[:-1][np.diff(self._row_starts) > 0]] = True
 
     def _windows_before(self, shift: int) -> Ints:
-        """(sequences + 1,): how many windows come before those of each sequence, row after row."""
+        """Returns (sequences + 1,) cumulative numbers of windows before each sequence, row after row."""
         if self.random_length:
-            # Joined rows share their borders, so the one with a token less has as many windows.
+            # Rows of a concatenated text share their boundaries, so that one with a token less has as many windows.
             lengths = np.full_like(self._lengths, self._lengths.max(initial=0)) if self.concatenate else self._lengths
             counts = _random_windows(lengths, self.window)
         else:
@@ -155,11 +163,11 @@ class StreamPlan:
     def _windows_of_rows(self, before: Ints) -> Ints:
         return np.diff(before[self._row_starts])
 
-    def _steady_shifts(self) -> tuple[int, int]:
-        """The longer range, first and last, of shifts that all lead to the same number of windows.
+    def _shift_range(self) -> tuple[int, int]:
+        """Returns the first and last of the longest range of shifts with equal numbers of windows.
 
-        A shift takes the tokens of a row's first sequence that a shift of `stride` leaves to its last window; a shift
-        too short for that costs one more window. The longest rows decide.
+        A shift below `stride` leaves more tokens to the last window of a row's first sequence. If it is too short for
+        them, one more window is needed. The longest rows decide.
         """
         windows = self._windows_of_rows(self._before)
         longest = self._row_starts[:-1][windows == windows.max()]
@@ -170,13 +178,13 @@ class StreamPlan:
         return (enough, self.stride) if self.stride - enough + 1 >= enough - 1 else (1, enough - 1)
 
     def _regular(self, shift: int, sequence: Ints, turn: Ints) -> tuple[Ints, Ints]:
-        """Where windows begin and end within their sequences, the ends as if these were endless."""
+        """Returns where windows begin and end within their sequences, without limiting the ends to their lengths."""
         ahead = np.where(self._leads[sequence], shift, self.stride)
         begins = np.where(turn == 0, 0, ahead + (turn - 1) * self.stride)
         return begins, ahead + turn * self.stride + self.window - self.stride
 
     def _random(self, epoch: int, sequence: Ints, turn: Ints) -> tuple[Ints, Ints]:
-        """As `_regular`, by random borders: one draw for all rows of a concatenated text, one for each document."""
+        """Like `_regular`, with random boundaries: shared by all rows of a concatenated text."""
         if self.concatenate:
             borders = self._borders(epoch, row=0, sequence=0, length=int(self._lengths.max()))
             return borders[turn], borders[turn + 1]
@@ -195,8 +203,8 @@ class StreamPlan:
         return known[2]
 
 
-def _shared_out(lengths: Ints, rows: int) -> Ints:
-    """(documents,) the row of each: the longest first, to the row with the least to read."""
+def _assign_rows(lengths: Ints, rows: int) -> Ints:
+    """Returns (documents,) the row of each document: the longest first, each to the row with the fewest tokens."""
     row_of = np.zeros(len(lengths), dtype=np.int64)
     loads = [(0, row) for row in range(rows)]
     for document in np.argsort(-lengths, kind="stable").tolist():
@@ -212,17 +220,17 @@ _HALVED, _SPREAD, _SHORTEST = 0.05, 5.0, 5
 
 
 def _random_windows(lengths: Ints, window: int) -> Ints:
-    """How many windows of the mean drawn length a sequence takes: the same for every draw."""
+    """Returns the number of windows of each sequence, from the mean of the drawn lengths: equal for every draw."""
     mean = max(1.0, window * (1 - _HALVED / 2))
     return np.ceil(lengths / mean).astype(np.int64)
 
 
 def _random_borders(length: int, window: int, generator: np.random.Generator) -> Ints:
-    """(windows + 1,) from 0 to length: drawn lengths, stretched to fill the sequence, none below one token."""
+    """Returns (windows + 1,) boundaries from 0 to length: drawn lengths, scaled to the sequence, at least one token."""
     count = int(_random_windows(np.asarray(length), window))
     base = np.where(generator.random(count) < _HALVED, window / 2, window)
     drawn = np.maximum(generator.normal(base, _SPREAD), min(_SHORTEST, window))
     share = np.concatenate([[0.0], np.cumsum(drawn)]) / drawn.sum()
     borders = np.arange(count + 1) + np.floor(share * (length - count)).astype(np.int64)
-    borders[-1] = length  # the sum of shares may miss one by rounding
+    borders[-1] = length  # the sum of shares may differ from one by rounding
     return borders

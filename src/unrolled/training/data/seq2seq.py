@@ -1,4 +1,4 @@
-"""Data for tasks that write: texts about sources, encoded once, in batches of similar length."""
+"""Data of sequence-to-sequence tasks: encoded texts in batches of similar length."""
 
 import hashlib
 from abc import abstractmethod
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class Examples(NamedTuple):
-    """What a plan of batches has to know of a split."""
+    """Lengths and numbers of predictions of a split's examples, for a `BucketPlan`."""
 
-    lengths: Sequence[Sequence[int]] | Ints  # (examples, sides), the written side last
-    counts: Sequence[int] | Ints  # (examples,) predictions of each
+    lengths: Sequence[Sequence[int]] | Ints  # (examples, sides), the target last
+    counts: Sequence[int] | Ints  # (examples,) number of predictions of each
 
 
 class TeacherForcingBatch(NamedTuple):
-    """Texts as a decoder reads and predicts them under teacher forcing."""
+    """Inputs and targets of a decoder with teacher forcing."""
 
     inputs: Tensor  # (batch, time) int64: the start symbol, then the text
     targets: Tensor  # (batch, time) int64: the text, then the stop symbol
@@ -37,9 +37,9 @@ class TeacherForcingBatch(NamedTuple):
 
 
 class Seq2SeqData(SequenceData, Generic[B]):
-    """Examples of texts in batches of similar length: shuffled for training, in a fixed order to be scored.
+    """Loads texts in batches of similar length: shuffled for training, in a fixed order for scoring.
 
-    A subclass sets `batch_tokens` and `seed` and says what the examples of a split are, and what a batch of them holds.
+    A subclass sets `batch_tokens` and `seed` and implements `examples` and `batch`.
     """
 
     batch_tokens: int
@@ -47,24 +47,31 @@ class Seq2SeqData(SequenceData, Generic[B]):
 
     @abstractmethod
     def examples(self, split: str, *, scored: bool) -> Examples:
-        """The examples of a split, those that it is trained on or those that are scored."""
+        """Returns the lengths of a split's examples, for training or for scoring."""
 
     @abstractmethod
     def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> B:
-        """These examples."""
+        """Builds a batch of these examples.
+
+        Args:
+            split: name of the split.
+            rows: indices of the examples.
+            scale: factor of the summed loss.
+            scored: whether the batch is for scoring instead of training.
+        """
 
     def train_dataloader(self) -> BucketLoader[B]:
-        """One process's batches of the training split."""
+        """Returns the loader of one process's training batches."""
         if "train" not in self.splits():
             raise DataError("there are no training examples")
         return self._loader("train", scored=False, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> BucketLoader[B] | list[Any]:
-        """The validation split, from long to short; nothing if there is none."""
+        """Returns the loader of the validation split, in order of decreasing length; an empty list without one."""
         return self._loader("validation", scored=True, restart=True) if "validation" in self.splits() else []
 
     def test_dataloader(self) -> BucketLoader[B] | list[Any]:
-        """The split to be scored."""
+        """Returns the loader of the evaluated split; an empty list without one."""
         return (
             self._loader(self.evaluated_split, scored=True, restart=True)
             if self.evaluated_split in self.splits()
@@ -89,7 +96,12 @@ class Seq2SeqData(SequenceData, Generic[B]):
 
 
 def teacher_forcing_batch(texts: Sequence[Tensor], start: int) -> TeacherForcingBatch:
-    """Texts, the ids of each, as inputs and targets around the symbol that begins and ends a text."""
+    """Builds inputs and targets from the ids of texts.
+
+    Args:
+        texts: the ids of each text.
+        start: id of the symbol that begins and ends a text.
+    """
     border = torch.tensor([start])
     return TeacherForcingBatch(
         inputs=pad_sequence([torch.cat([border, row]) for row in texts], batch_first=True),
@@ -99,22 +111,22 @@ def teacher_forcing_batch(texts: Sequence[Tensor], start: int) -> TeacherForcing
 
 
 def documents(tokens: Tokens, rows: Ints) -> list[Tensor]:
-    """The ids of these documents."""
+    """Returns the ids of these documents."""
     return [tokens.read(int(tokens.documents[row]), int(tokens.documents[row + 1])) for row in rows.tolist()]
 
 
-def trained_codec(texts: Iterable[str], unit: str, *, size: int, subwords: str = "bpe", min_count: int = 1) -> Codec:
-    """A codec of the training texts' own alphabet.
+def train_codec(texts: Iterable[str], unit: str, *, size: int, subwords: str = "bpe", min_count: int = 1) -> Codec:
+    """Fits a codec on the training texts.
 
     Args:
-        texts: of the training split alone; they may be read twice.
-        unit: "subword", "character", "word", or "spaced" for words between blanks.
-        size: of subwords and words, at most.
-        subwords: how they are found: "bpe" or "unigram".
-        min_count: rarer spaced words are left out.
+        texts: the texts of the training split alone; they may be iterated twice.
+        unit: "subword", "character", "word", or "spaced" for words between spaces.
+        size: maximum number of subwords or words.
+        subwords: the subword model, "bpe" or "unigram".
+        min_count: spaced words with a smaller count are unknown.
 
     Raises:
-        ValueError: a unit that there is not, or texts without any.
+        ValueError: an unknown unit, or empty texts.
     """
     if unit == "subword":
         return train_subwords(texts, size, kind=subwords)
@@ -123,48 +135,49 @@ def trained_codec(texts: Iterable[str], unit: str, *, size: int, subwords: str =
     return CharacterTokenizer.train(texts) if unit == "character" else WordTokenizer.train(texts, max_size=size)
 
 
-def only_one(what: str, given: Mapping[str, Any]) -> str:
-    """The name of the one option that is given.
+def check_exactly_one(what: str, given: Mapping[str, Any]) -> str:
+    """Returns the name of the one option that is not None.
 
     Raises:
-        DataError: none or several are.
+        DataError: none or several are given.
     """
     chosen = [name for name, value in given.items() if value is not None]
     if len(chosen) != 1:
-        raise DataError(f"{what} come from one of {', '.join(given)}; {' and '.join(chosen) or 'none'} was given")
+        raise DataError(f"give exactly one of {', '.join(given)} for {what}; got {' and '.join(chosen) or 'none'}")
     return chosen[0]
 
 
 def check_fractions(split_fractions: Sequence[float]) -> None:
-    """Looks whether these are shares of training, validation and test.
+    """Checks fractions for training, validation and test.
 
     Raises:
-        DataError: they are not.
+        DataError: they are not three numbers of at least 0 that sum to 1.
     """
     if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
         raise DataError(
-            f"split_fractions={list(split_fractions)}: fractions for training, validation and test that add up to 1"
+            f"split_fractions={list(split_fractions)}: must be three fractions, for training, validation and test, "
+            "that sum to 1"
         )
 
 
 def split_examples(splits: Mapping[str, Sequence[T]], split_fractions: Sequence[float]) -> dict[str, list[T]]:
-    """Parts without examples of their own are taken from the end of the training examples."""
-    cut_up = {split: list(examples) for split, examples in splits.items()}
-    whole = len(cut_up["train"])
+    """Splits off missing splits from the end of the training examples."""
+    result = {split: list(examples) for split, examples in splits.items()}
+    total = len(result["train"])
     for split, share in zip(SPLITS[:0:-1], list(split_fractions)[:0:-1], strict=True):
-        if split not in cut_up:
-            left = max(0, len(cut_up["train"]) - round(whole * share))
-            cut_up["train"], cut_up[split] = cut_up["train"][:left], cut_up["train"][left:]
-    return {split: cut_up[split] for split in SPLITS if cut_up.get(split)}
+        if split not in result:
+            remaining = max(0, len(result["train"]) - round(total * share))
+            result["train"], result[split] = result["train"][:remaining], result["train"][remaining:]
+    return {split: result[split] for split in SPLITS if result.get(split)}
 
 
-def left_out(dropped: Mapping[str, int]) -> str:
-    """What a description says of examples that were left out; nothing where there are none."""
-    said = ", ".join(f"{count:,} {why}" for why, count in dropped.items() if count)
-    return f"; left out: {said}" if said else ""
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """Returns the part of a description about dropped examples; empty if there are none."""
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+    return f"; dropped: {counts}" if counts else ""
 
 
-def share_of(name: str, shares: Sequence[float]) -> str:
-    """The split that a name falls into, always the same: "train", "validation" or "test" in these shares."""
+def split_of_name(name: str, shares: Sequence[float]) -> str:
+    """Assigns a name to "train", "validation" or "test" by its hash, in these proportions."""
     place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
     return "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"

@@ -1,8 +1,8 @@
-"""Truncated backpropagation as data: a batch is the next window of many streams of text read side by side.
+"""Loaders for truncated backpropagation: a batch is the next window of parallel streams of text.
 
-The task carries each stream's state from window to window; which tokens a window reads, which of its predictions count,
-where a stream begins anew and how much a window's loss weighs is decided here, by a plan that every process computes
-alike. So optimization stays Lightning's own, and accumulation, clipping, schedules and checkpoints keep their meaning.
+The task carries each stream's state from window to window. A plan, computed identically by every process, decides which
+tokens a window reads, which of its predictions count, where a new sequence begins, and the scale of a window's loss. So
+Lightning's automatic optimization is used, with its accumulation, clipping, schedules and checkpoints.
 
 Every token of the text is predicted exactly once in an epoch: N tokens are N predictions.
 
@@ -11,13 +11,14 @@ BPTT(h; h') with h = window and h' = stride.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unrolled.training.data.buckets import LoaderState
 from unrolled.training.data.plans import StreamPlan
 from unrolled.training.data.tokens import Tokens
 from unrolled.wording import counted
@@ -27,16 +28,15 @@ class Window(NamedTuple):
     """A batch of truncated backpropagation.
 
     Attributes:
-        inputs: (batch, time) int64, what the network reads; 0 in the padding.
-        targets: (batch, time) int64, what it shall predict; 0 in the padding.
-        lengths: (batch,) int64 valid steps; 0 where a stream has nothing left.
-        loss_mask: (batch, time) bool, predictions that count; all of them valid, none counted by another window.
-        reset: (batch,) bool, the row begins a new sequence: its carried state is dropped.
-        carry: steps after which the state goes on to the next window. All of them, but for a stride shorter than the
-            window; a row with fewer valid steps carries its last valid state.
-        scale: what the summed loss (nats) is multiplied with before backward, so that after Lightning's division by
-            accumulated batches and the mean over ranks the gradient is that of the mean over all predictions of the
-            step.
+        inputs: (batch, time) int64, inputs of the network; 0 in the padding.
+        targets: (batch, time) int64; 0 in the padding.
+        lengths: (batch,) int64, number of valid steps; 0 if a stream has ended.
+        loss_mask: (batch, time) bool, predictions that count: all are valid, and none is counted by another window.
+        reset: (batch,) bool, whether the row begins a new sequence, which resets its carried state.
+        carry: number of steps after which the state is carried to the next window: all of them, unless the stride is
+            shorter than the window. A row with fewer valid steps carries its last valid state.
+        scale: factor of the summed loss (nats) before the backward pass. After Lightning's division by accumulated
+            batches and the mean over ranks, the gradient is that of the mean over all predictions of the step.
     """
 
     inputs: Tensor
@@ -48,34 +48,27 @@ class Window(NamedTuple):
     scale: float
 
 
-class Position(TypedDict):
-    """Where a loader stands: windows given out in this epoch, plain numbers for a checkpoint."""
-
-    epoch: int
-    position: int
-
-
 class StreamLoader:
-    """One process's windows of a plan, epoch after epoch; sized, resumable, of constant memory.
+    """Iterates over one process's windows of a plan, epoch after epoch, in constant memory.
 
-    It counts its epochs itself: a new iteration goes on where the one before stopped. Lightning saves and restores its
-    position with every checkpoint; resuming at an epoch's end, it may take a batch of the next epoch into the old one,
-    and no window is lost or read twice by that.
+    The loader counts epochs itself: a new iteration continues where the previous one stopped. Lightning saves and
+    restores its position with every checkpoint. When it resumes at the end of an epoch, it may read a batch of the next
+    epoch in the old one, but no window is lost or read twice.
 
     Args:
         tokens: the text.
-        plan: which window reads what; the same on every rank.
-        start: id that is read before a document's first token.
-        rank: this process.
-        ranks: number of processes, among which the plan's rows are dealt in order; ranks that get none read empty
+        plan: the tokens of each window; equal on every rank.
+        start: id of the input before a document's first token.
+        rank: rank of this process.
+        ranks: number of processes; the plan's rows are distributed to them in order, and ranks without rows read empty
             windows.
-        accumulate: batches whose gradients are added up for one step of the optimizer.
-        restart: every iteration reads the first epoch from its beginning: for validation, which is left early at times.
-        limit: the Trainer's `limit_train_batches`: windows of an epoch (int) or their share (float) that are taken,
-            since the epoch's last step may then be shorter.
+        accumulate: number of batches whose gradients are accumulated for an optimizer step.
+        restart: begin with the first epoch at each iteration, as for validation, which may end early.
+        limit: the Trainer's `limit_train_batches`: number of windows of an epoch that are used (int), or their fraction
+            (float). The epoch's last step may then accumulate fewer batches.
 
     Raises:
-        ValueError: a plan for another text, a rank outside 0 … ranks − 1, or nothing to accumulate.
+        ValueError: a plan for another text, a rank outside 0 … ranks − 1, or accumulate below 1.
     """
 
     def __init__(
@@ -91,7 +84,7 @@ class StreamLoader:
         limit: int | float | None = None,
     ) -> None:
         if plan.size != len(tokens):
-            raise ValueError(f"the plan is made for {plan.size} tokens, the text has {len(tokens)}")
+            raise ValueError(f"the plan is for {plan.size} tokens, the text has {len(tokens)}")
         _check_rank(rank, ranks)
         if accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {accumulate}")
@@ -101,54 +94,54 @@ class StreamLoader:
         self.epoch = 0
         self._position = 0
         self._restart = restart
-        self._group: tuple[int, int, int] = (-1, -1, 0)  # epoch and index of the last step looked at, its predictions
-        # As Lightning counts: an int is a number of batches, a float a share of them.
+        self._group: tuple[int, int, int] = (-1, -1, 0)  # epoch, first index and predictions of the current step
+        # As in Lightning: an int is a number of batches, a float a fraction of them.
         taken = limit if isinstance(limit, int) else len(self) if limit is None else int(len(self) * limit)
         self._taken = min(taken, len(self))
 
     def __len__(self) -> int:
-        """Windows of an epoch: the same on every rank and in every epoch."""
+        """Number of windows of an epoch, equal on every rank and in every epoch."""
         return self.plan.num_windows
 
     def __iter__(self) -> Iterator[Window]:
-        # Looked up when the first window is asked for: a place that is restored until then counts.
+        # Evaluated with the first window, so that a position restored before then is used.
         if self._restart:
             self.epoch, self._position = 0, 0
         yield from self._windows(self.epoch, self._position)
 
-    def state_dict(self) -> Position:
+    def state_dict(self) -> LoaderState:
         return {"epoch": self.epoch, "position": self._position}
 
-    def load_state_dict(self, state: Position) -> None:
-        """The next iteration goes on with the window after the last one given out.
+    def load_state_dict(self, state: LoaderState) -> None:
+        """Restores a position: the next iteration continues after the last returned window.
 
         Raises:
-            ValueError: a position that this plan does not have.
+            ValueError: the position is outside this plan.
         """
         if not 0 <= state["position"] <= len(self):
             raise ValueError(
-                f"cannot go on after window {state['position']} of an epoch of {len(self)}: the text, the batch size, "
+                f"cannot resume after window {state['position']} of an epoch of {len(self)}: the text, the batch size, "
                 "the window or the number of processes has changed; resume with the old ones, or start from the weights"
             )
         self.epoch, self._position = state["epoch"], state["position"]
 
     def _windows(self, epoch: int, position: int) -> Iterator[Window]:
         for index in range(position, self._taken):
-            # The position is moved before the window is given out: whoever saves while working on it has seen it, and a
-            # sized loader is never asked for the window after the last.
+            # Updated before the window is returned: a checkpoint saved during its step counts it as read, and Lightning
+            # never requests a window after the last of a sized loader.
             last = index + 1 == self._taken
             self.epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
             yield self.window(epoch, index)
 
     def window(self, epoch: int, index: int) -> Window:
-        """The window with this index in this epoch."""
-        spans = self.plan.spans(epoch, index)
-        time = int(spans.lengths.max())  # over all ranks: then every rank's batch has the same shape
+        """Returns the window with this index in this epoch."""
+        spec = self.plan.window_spec(epoch, index)
+        time = int(spec.lengths.max())  # over all ranks, so that every rank's batch has the same shape
         mine = range(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         rows = np.fromiter((row for row in mine if row < self.plan.rows), dtype=np.int64)
         missing = self.batch_size - len(rows)
-        begins, lengths, skipped = (np.pad(field[rows], (0, missing)) for field in spans[:3])
-        reset, opens = (np.pad(field[rows], (0, missing)) for field in spans[3:5])
+        begins, lengths, skipped = (np.pad(field[rows], (0, missing)) for field in spec[:3])
+        reset, opens = (np.pad(field[rows], (0, missing)) for field in spec[3:5])
 
         steps = np.arange(time)
         valid = steps < lengths[:, None]
@@ -162,12 +155,12 @@ class StreamLoader:
             lengths=torch.as_tensor(lengths),
             loss_mask=torch.as_tensor(loss_mask),
             reset=torch.as_tensor(reset),
-            carry=min(spans.carry, time),
+            carry=min(spec.carry, time),
             scale=self._scale(epoch, index),
         )
 
     def _read(self, begins: NDArray[np.int64], time: int) -> Tensor:
-        """(batch, time + 1): from the token before each row's first target on; the caller masks what no row has."""
+        """Returns (batch, time + 1) ids from the token before each row's first target; they are masked later."""
         positions = begins[:, None] + np.arange(-1, time)
         return self.tokens.gather(positions.clip(0, len(self.tokens) - 1))
 
@@ -175,25 +168,25 @@ class StreamLoader:
         first = index - index % self.accumulate
         if self._group[:2] != (epoch, first):
             stop = max(index + 1, min(first + self.accumulate, self._taken))
-            predictions = sum(self.plan.spans(epoch, k).predictions for k in range(first, stop))
+            predictions = sum(self.plan.window_spec(epoch, k).predictions for k in range(first, stop))
             self._group = (epoch, first, predictions)
         return self.accumulate * self.ranks / self._group[2]
 
 
 class RandomWindows:
-    """Windows at random places, each read from a zero state, all predictions counted: how others often report.
+    """Iterates over windows at random positions, each with a zero initial state, a common evaluation protocol.
 
-    The context of a prediction is length / 2 tokens on average, so the loss is higher than that of a text read
-    continuously. The places are the same in every iteration, and for any batch size and number of processes.
+    All predictions count. A prediction's context is length / 2 tokens on average, so the loss is higher than that of a
+    text read continuously. The positions are equal in every iteration, and for any batch size and number of processes.
 
     Args:
-        tokens: the text; windows take no notice of its documents.
-        length: predictions in a window.
+        tokens: the text; windows may cross its documents.
+        length: number of predictions in a window.
         count: number of windows.
-        batch_size: windows that a process reads at a time.
-        seed: decides the places.
-        rank: this process.
-        ranks: number of processes, among which the windows are dealt.
+        batch_size: number of windows in a process's batch.
+        seed: seed of the positions.
+        rank: rank of this process.
+        ranks: number of processes, to which the windows are distributed.
 
     Raises:
         ValueError: a text of at most `length` tokens, a number below one, or a rank outside 0 … ranks − 1.
@@ -214,7 +207,7 @@ class RandomWindows:
         self._begins = np.random.default_rng(seed).integers(0, len(tokens) - length, size=count)
 
     def __len__(self) -> int:
-        """Batches: the same on every rank."""
+        """Number of batches, equal on every rank."""
         return -(-len(self._begins) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[Window]:
@@ -241,4 +234,4 @@ class RandomWindows:
 
 def _check_rank(rank: int, ranks: int) -> None:
     if not 0 <= rank < ranks:
-        raise ValueError(f"rank must lie in 0 … ranks − 1, got rank {rank} of {ranks}")
+        raise ValueError(f"rank must be in 0 … ranks − 1, got rank {rank} of {ranks}")

@@ -1,4 +1,4 @@
-"""Subwords learned from a text, by the library that most people use for it."""
+"""Training of subword tokenizers, with the library `tokenizers`."""
 
 import json
 import logging
@@ -10,24 +10,24 @@ from unrolled.wording import article
 
 _log = logging.getLogger(__name__)
 _SPECIAL = ["<start>", "<unknown>"]
-_BORDER = "\n"  # between words; no word contains it
+_SEPARATOR = "\n"  # between words; no word contains it
 
 
 def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SubwordTokenizer:
-    """Finds the pieces of words that spell these texts best.
+    """Trains a subword tokenizer on texts.
 
-    Byte-pair merges are the same each time; a unigram model's scores may differ in the fourth digit, since the library
-    sums them in no fixed order.
+    Byte-pair merges are reproducible. A unigram model's scores may differ in the fourth digit, since the library sums
+    them in no fixed order.
 
     Args:
-        texts: of the training split alone. They are read twice and not kept.
-        size: ids of the codec, <start> and <unknown> included; fewer if the texts don't have as many pieces, which is
-            said once.
+        texts: the texts of the training split alone. They are iterated twice and not kept.
+        size: vocabulary size, including <start> and <unknown>; smaller, with a warning, if the texts don't have as many
+            subwords.
         kind: "bpe" or "unigram".
 
     Raises:
-        ValueError: an unknown kind, texts that can be read only once, empty texts, a size below the number of
-            characters, or no `tokenizers` here.
+        ValueError: an unknown kind, texts that can be iterated only once, empty texts, a size below the number of
+            characters, or a missing `tokenizers` package.
     """
     if kind not in ("bpe", "unigram"):
         raise ValueError(f"subwords={kind!r}: bpe or unigram")
@@ -37,14 +37,14 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
         raise ValueError("training subwords needs tokenizers: pip install 'unrolled[text]'") from None
     if isinstance(texts, Iterator):
         raise ValueError(
-            f"texts are read twice, and {article(type(texts).__name__)} can be read only once; give a list"
+            f"texts are iterated twice, and {article(type(texts).__name__)} can be iterated only once; give a list"
         )
     alphabet = {character for text in texts for word in words(text) for character in word}
     if not alphabet:
-        raise ValueError("cannot find subwords in an empty text")
+        raise ValueError("cannot train subwords on an empty text")
     if size < len(alphabet) + len(_SPECIAL):
         raise ValueError(
-            f"vocabulary_size={size} is too small: the text has {len(alphabet)} different characters, so it takes "
+            f"vocabulary_size={size} is too small: the text has {len(alphabet)} different characters, which need "
             f"{len(alphabet) + len(_SPECIAL)} or more"
         )
     if kind == "bpe":
@@ -59,11 +59,11 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
             initial_alphabet=sorted(alphabet),
             show_progress=False,
         )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_BORDER), behavior="removed")
-    tokenizer.train_from_iterator((_BORDER.join(words(text)) for text in texts), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_SEPARATOR), behavior="removed")
+    tokenizer.train_from_iterator((_SEPARATOR.join(words(text)) for text in texts), trainer)
     codec = _codec(json.loads(tokenizer.to_str())["model"])
     if codec.size < size:
-        _log.warning("the text has pieces for a vocabulary of %d, not of %d", codec.size, size)
+        _log.warning("the text has subwords for a vocabulary of %d, not of %d", codec.size, size)
     return codec
 
 

@@ -1,4 +1,4 @@
-"""Tables in files: JSON lines, separated values, Parquet; read row by row, as text, nothing guessed."""
+"""Reading tables row by row: JSON lines, CSV, TSV and Parquet. No types are inferred."""
 
 import csv
 import json
@@ -18,19 +18,19 @@ TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 
 
 def is_table(name: str) -> bool:
-    """Whether a path is that of a table, or of a folder that may hold some."""
+    """Whether a path is a table, or a folder that may contain tables."""
     return suffix_of(Path(name)) in TABLES or Path(name).expanduser().is_dir()
 
 
 def read_table(path: Path, *, named: bool = True) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """(place, row) of a .jsonl (.json, .ndjson), .tsv, .csv or .parquet file; all but the last may be packed.
+    """Yields (place, row) of a .jsonl (.json, .ndjson), .tsv, .csv or .parquet file; also compressed, except .parquet.
 
     Args:
         path: the file.
-        named: whether the first line of .tsv and .csv names the columns; otherwise they are numbers from 0.
+        named: whether the first line of .tsv and .csv names the columns; otherwise their names are numbers from 0.
 
     Raises:
-        DataError: a file that cannot be read, that is no table, names a column twice, or has rows of unequal columns.
+        DataError: a file that cannot be read, is no table, names a column twice, or has rows with different columns.
     """
     kind = suffix_of(path)
     if kind == ".parquet":
@@ -48,47 +48,49 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        row = parsed_json(line, f"{path}, line {number}", "; each line has to be an object")
+        row = parse_json(line, f"{path}, line {number}", "; each line must be an object")
         if not isinstance(row, Mapping):
-            raise DataError(f"{path}, line {number} is no object, but {line:.80}; each line has to be one")
+            raise DataError(f"{path}, line {number} is not an object, but {line:.80}; each line must be one")
         yield number, row
 
 
-def parsed_json(text: str, place: str, hint: str = "") -> Any:
-    """What a JSON text holds.
+def parse_json(text: str, place: str, hint: str = "") -> Any:
+    """Parses a JSON text.
 
     Args:
         text: the JSON.
-        place: where it stands, for messages.
-        hint: put behind them.
+        place: file and line, for messages.
+        hint: appended to messages.
 
     Raises:
-        DataError: a text that is no JSON, is nested too deeply, or names a key of an object twice.
+        DataError: invalid JSON, too many nested levels, or a duplicate key of an object.
     """
     try:
-        found = json.loads(text, object_pairs_hook=partial(_only_once, place))
-        if _SURROGATE.search(text):  # half a character, which no file can be written with
+        found = json.loads(text, object_pairs_hook=partial(_unique_keys, place))
+        if _SURROGATE.search(text):  # a lone surrogate, which cannot be encoded in UTF-8
             json.dumps(found, ensure_ascii=False).encode()
         return found
     except DataError:
         raise
-    except (ValueError, RecursionError) as error:  # also of a number with more digits than Python reads
-        said = "its objects and lists are nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{place} is no JSON: {said}{hint}") from None
+    except (ValueError, RecursionError) as error:  # also a number with more digits than Python reads
+        reason = "its objects and lists are nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{place} is not valid JSON: {reason}{hint}") from None
 
 
-def _only_once(place: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The pairs as a dict, of which one would otherwise hide the other in silence.
+def _unique_keys(place: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Returns the pairs as a dict. A duplicate name would otherwise replace an earlier value silently.
 
     Raises:
-        DataError: a name given twice.
+        DataError: a duplicate name.
     """
     row = dict(pairs)
     if len(row) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        named = f"{twice!r} is given" if twice != "" else "a column without a name is there"
-        raise DataError(f"{place}: {named} {counts[twice]} times; name each column once, or take the others out")
+        named = f"{twice!r}" if twice != "" else "a column without a name"
+        raise DataError(
+            f"{place}: {named} occurs {counts[twice]} times; give each column a different name, or remove it"
+        )
     return row
 
 
@@ -103,18 +105,18 @@ def _separated_rows(path: Path, kind: str, named: bool) -> Iterator[tuple[int, M
     try:
         for number, fields in rows:
             if named and header is None:
-                header = list(_only_once(f"{path}, line {number}", [(name, None) for name in fields]))
+                header = list(_unique_keys(f"{path}, line {number}", [(name, None) for name in fields]))
             elif header is not None and len(header) != len(fields):
                 raise DataError(
                     f"{path}, line {number} has {counted(len(fields), 'column')}, the first line {len(header)}: "
-                    f"{', '.join(header):.80}; the first line has to name the columns, or give them as numbers"
+                    f"{', '.join(header):.80}; the first line must name the columns, or give columns as numbers"
                 )
             else:
                 yield number, dict(zip(header, fields, strict=True)) if header else dict(enumerate(fields))
     except csv.Error as error:
         raise DataError(
-            f"{path} is no CSV: {error} behind line {number}; a quotation mark may lack its end, and texts of more "
-            f"than {csv.field_size_limit()} characters belong into a .jsonl file"
+            f"{path} is not valid CSV: {error} after line {number}; a closing quotation mark may be missing, and texts "
+            f"of more than {csv.field_size_limit()} characters need a .jsonl file"
         ) from error
 
 
@@ -124,7 +126,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as table:
-            _only_once(str(path), [(name, None) for name in table.schema_arrow.names])
+            _unique_keys(str(path), [(name, None) for name in table.schema_arrow.names])
             number = 0
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
@@ -132,12 +134,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     yield number, row
     except DataError:
         raise
-    # Of damage, Arrow tells by exceptions of its own, by the system's, and by Python's where it makes Python's values.
+    # For damaged files, Arrow raises its own exceptions, OSErrors, and Python's when it converts values.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is no Parquet file that can be read: {said:.300}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a readable Parquet file: {reason:.300}") from error
 
 
-def single_spaced(text: str) -> str:
-    """The text without blanks at its ends, and with a plain space for every run of blanks of whatever width."""
+def normalize_whitespace(text: str) -> str:
+    """Removes whitespace at both ends and replaces every other run of whitespace by one space."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Encoded text on disk: written once, in pieces, and read in ranges through a memory map, however long it is."""
+"""Encoded text on disk: written in chunks, and read through a memory map."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ class Tokens:
     """The ids of a text of one or more documents, on disk.
 
     Args:
-        path: what `write_tokens` wrote.
+        path: a file of `write_tokens`.
 
     Attributes:
-        documents: (documents + 1) int64, where each document begins, and the end of the last.
-        unknown: how many ids stand for something the codec lacks.
+        documents: (documents + 1) int64, the beginning of each document, and the end of the last.
+        unknown: number of ids that are the codec's unknown id.
 
     Raises:
-        FileNotFoundError: nothing was written there, or not to the end.
+        FileNotFoundError: the file does not exist or is incomplete.
         ValueError: the files do not belong together.
     """
 
@@ -55,32 +55,32 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(documents,) ids in each document."""
+        """(documents,) number of ids of each document."""
         return np.diff(self.documents)
 
     def digest(self) -> str:
-        """Equal for equal ids in equal documents."""
+        """Returns a hash of the ids and the documents' boundaries."""
         return "".join(digest_in_folder(path) for path in (self.path, _sidecar(self.path, "documents.npy")))
 
     def read(self, start: int, stop: int) -> Tensor:
-        """(stop − start) int64: the ids of a range, copied from the disk."""
+        """Returns (stop − start) int64, a copy of the ids of a range."""
         return torch.as_tensor(self._ids[start:stop].astype(np.int64))
 
     def gather(self, positions: NDArray[np.int64]) -> Tensor:
-        """Int64 ids at these positions, in their shape."""
+        """Returns the int64 ids at these positions, in their shape."""
         return torch.as_tensor(self._ids[positions].astype(np.int64))
 
 
 def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str | Iterable[str]]) -> Tokens:
-    """Encodes documents to disk, a piece at a time.
+    """Encodes documents to disk, in chunks.
 
-    The files are written in a hidden folder beside their place and moved there when all are whole, the description
-    last: a text without one was never finished.
+    The files are written to a hidden temporary folder and moved into place when all are complete, the description last:
+    a text without a description is incomplete.
 
     Args:
-        path: the file of ids; its offsets and description are put beside it.
-        codec: turns text into ids.
-        texts: one item per document: its text, or the pieces of its text.
+        path: the file of ids; its offsets and description are written beside it.
+        codec: converts text to ids.
+        texts: one item per document: its text, or the chunks of its text.
     """
     path = Path(path)
     dtype = np.dtype(next(name for name in _TYPES if codec.size <= np.iinfo(name).max + 1))
@@ -108,7 +108,7 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
             "codec": codec_hash(codec),
         }
         _sidecar(partial, "json").write_text(json.dumps(about))
-        _sidecar(path, "json").unlink(missing_ok=True)  # of an older text, which is none from here on
+        _sidecar(path, "json").unlink(missing_ok=True)  # of an older text, which is incomplete from now on
         partial.replace(path)
         for name in ("documents.npy", "json"):
             _sidecar(partial, name).replace(_sidecar(path, name))
@@ -116,7 +116,7 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
 
 
 def codec_hash(codec: Codec) -> str:
-    """Equal for codecs that encode every text alike."""
+    """Returns a hash of the codec's description."""
     return hashlib.sha256(json.dumps(codec.to_dict(), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""A run from its configuration to its summary, and the commands that start one.
+"""Runs: from a configuration to a summary, and the commands `train` and `evaluate`.
 
-Names load on first use, so that a mistake in a configuration is answered before torch is imported.
+Names load on first use, so that a mistake in a configuration is reported before torch is imported.
 """
 
 from unrolled.lazy import attach

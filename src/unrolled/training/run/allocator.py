@@ -1,4 +1,4 @@
-"""Memory that a training step frees is what the next one asks for: on glibc, ask the allocator to keep it."""
+"""Setting of glibc's allocator: freed memory is kept, since the next training step allocates the same sizes."""
 
 import ctypes
 import sys
@@ -8,13 +8,13 @@ LARGEST = 2**31 - 1  # mallopt takes an int
 
 
 def keep_freed_memory() -> bool:
-    """Stops malloc from handing large blocks back to the system after each use.
+    """Stops malloc from returning large freed blocks to the system.
 
-    By default glibc maps every block above 32 MiB afresh and returns the heap's end, so that each training step on the
-    CPU pays page faults for the same memory again. The price is that the process keeps its peak.
+    By default glibc maps every block above 32 MiB anew and returns the end of the heap, so that each training step on
+    the CPU causes page faults for the same memory. With this setting the process keeps its peak memory.
 
     Returns:
-        whether it was done: only glibc has these knobs.
+        whether the setting was applied; only glibc has it.
     """
     if not sys.platform.startswith("linux"):
         return False

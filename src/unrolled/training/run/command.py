@@ -1,4 +1,4 @@
-"""The commands train.py and evaluate.py: overrides are checked, then Hydra composes and runs."""
+"""The commands train.py and evaluate.py. They check the overrides, then Hydra composes and runs."""
 
 import logging
 import os
@@ -31,19 +31,19 @@ from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
-CHOICES = ("task", "data")  # what a checkpoint says about its run, so that it need not be typed to score it
+CHOICES = ("task", "data")  # groups whose choices a checkpoint stores, so that evaluate.py needs no arguments for them
 WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
 WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
 OPTIONS = (*WITH_VALUE, *WITHOUT, "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
-    """Python train.py …, or python -m unrolled train …; by default with the arguments that were typed."""
+    """Runs `python train.py …` or `python -m unrolled train …`; by default with the arguments of the command line."""
     _command("train", _train, arguments)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """Python evaluate.py …, or python -m unrolled evaluate …"""
+    """Runs `python evaluate.py …` or `python -m unrolled evaluate …`."""
     _command("evaluate", _evaluate, arguments)
 
 
@@ -109,7 +109,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
 
 
 def _answer(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error, and the exit status; None where nothing less than its traceback tells what happened."""
+    """Returns the message and the exit status for an error; None for an error that needs its traceback."""
     if os.environ.get("HYDRA_FULL_ERROR"):
         return None
     if isinstance(error, NonFiniteError):
@@ -122,12 +122,12 @@ def _answer(error: Exception) -> tuple[str, int] | None:
 
 
 def _choices_of_checkpoint(arguments: Sequence[str]) -> list[str]:
-    """The task and the kind of data that a network was trained on, where the command line names no other."""
+    """Returns the task and data choices that a network was trained on, unless the command line gives others."""
     found = [a for a in arguments if a.lstrip("+").startswith(("checkpoint=", "task=", "data="))]
     try:
         given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(found)}
     except HydraException:
-        return []  # it is answered where all are checked
+        return []  # reported by `check_overrides`
     path = given.get("checkpoint")
     if "task" in given or not isinstance(path, str) or "${" in path:
         return []
@@ -143,7 +143,7 @@ def _begun(error: Exception) -> bool:
 
 
 def _system(error: BaseException | None) -> OSError | None:
-    """What the system refused, also where another error was made of it, as by torch's writer of checkpoints."""
+    """Returns the OSError behind an error, for example behind one of torch's checkpoint writer."""
     if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
         return None
     while error is not None and not isinstance(error, OSError):
@@ -152,7 +152,7 @@ def _system(error: BaseException | None) -> OSError | None:
 
 
 def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides among a command's arguments, once they have been checked, and with --cfg what a run leaves out."""
+    """Checks a command's overrides. Returns them and, with --cfg, those that remove the options a run drops."""
     overrides = [a for a in arguments if not a.startswith("-")]
     config_dir: str | None = None
     for position, argument in enumerate(arguments):
@@ -162,7 +162,7 @@ def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
         if option in ("--config-dir", "-cd"):
             config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
         if option in ("--config-name", "-cn", "--config-path", "-cp"):
-            return [], []  # another configuration altogether: Hydra's own messages have to do
+            return [], []  # another configuration, which only Hydra checks
         if option in WITH_VALUE and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
@@ -177,7 +177,7 @@ def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _dashed(argument: str) -> str:
-    """The answer to `--model=gru`, which other programs take."""
+    """Returns the message for `--model=gru`, which other programs accept."""
     said = argument.lstrip("-")
     if "=" in said:
         return f"{argument}: choices and settings are written without dashes: {said}"
@@ -185,19 +185,19 @@ def _dashed(argument: str) -> str:
 
 
 def _drop_options(config: DictConfig) -> None:
-    """An experiment's options go with the choices that the command line replaces, and the run says so."""
+    """Removes an experiment's options for choices that the command line replaces, and logs them."""
     hydra_config = HydraConfig.get()
     dropped = dropped_options(str(hydra_config.job.config_name), list(hydra_config.overrides.task))
     drop(config, dropped)
     if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
-        _log.info("left out with the choices that took them: %s", ", ".join(dropped))
+        _log.info("dropped together with the choices that took them: %s", ", ".join(dropped))
 
 
 def freed(argument: str) -> str:
-    """The override in the form that sets a key whether or not a file mentions it (`++`): it has been checked.
+    """Returns a checked override in the form that sets a key whether or not a file contains it (`++`).
 
-    Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus, and a plus before a key that is
-    there does no harm.
+    Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus. A plus before an existing key is
+    accepted.
     """
     key = argument.lstrip("+")
     path = key.partition("=")[0]
@@ -206,7 +206,7 @@ def freed(argument: str) -> str:
 
 
 def _remove_unbegun_run() -> None:
-    """Takes away the folder of a run that never began, unless it holds anything older than this process."""
+    """Removes the folder of a run that did not start, unless it contains a file older than this process."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if any(path.stat().st_mtime < _STARTED for path in folder.rglob("*") if path.is_file()):
         return

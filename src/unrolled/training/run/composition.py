@@ -1,4 +1,4 @@
-"""Configurations made in Python, as the command line makes them."""
+"""Composing configurations in Python as the command line does."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,16 +14,16 @@ from unrolled.training.run.command import CHOICES, freed
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, command: str = "train") -> DictConfig:
-    """The configuration that a command line gives, for `run` or, with `command="evaluate"`, for `score`.
+    """Composes the configuration of a command line, for `run` or, with `command="evaluate"`, for `score`.
 
     Args:
-        overrides: as typed, such as "model=gru" or "trainer.max_epochs=3". Without run_dir=…, the run gets a folder of
-            its own below `outputs/`.
-        config_dir: a folder of configuration files of your own (--config-dir).
+        overrides: as on the command line, such as "model=gru" or "trainer.max_epochs=3". Without run_dir=…, the run
+            gets a new folder below `outputs/`.
+        config_dir: an additional folder of configuration files (--config-dir).
         command: "train" or "evaluate".
 
     Raises:
-        ConfigurationError: an override that names what is not there.
+        ConfigurationError: an override of an unknown key or choice.
     """
     dropped = check_overrides(command, overrides, None if config_dir is None else str(config_dir))
     searched = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).resolve()}']"]

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, and no run over another."""
+"""The folder of a run: locked while the run is active, and never overwritten by another run."""
 
 import logging
 import shutil
@@ -15,42 +15,42 @@ _log = logging.getLogger(__name__)
 
 
 class FolderError(ConfigurationError):
-    """A folder that is another run's, and stays as it is."""
+    """A folder that belongs to another run and is left unchanged."""
 
 
 @contextmanager
-def owned(folder: Path, *, resume: Path | None) -> Generator[None]:
-    """Holds a run's folder for as long as it runs; the process that started the others does so for them.
+def lock_folder(folder: Path, *, resume: Path | None) -> Generator[None]:
+    """Locks a run's folder inside the context. Rank 0 does so for all processes.
 
     Args:
-        folder: of the run; made if needed.
-        resume: the checkpoint that the run goes on from; a run that lies in its folder may be added to.
+        folder: of the run; created if needed.
+        resume: the checkpoint that the run resumes from; a run may add to the folder that contains it.
 
     Raises:
-        FolderError: another run is writing there, or has written there.
-        OSError: it can't be made or written to.
+        FolderError: another run is writing to the folder, or the folder contains another run.
+        OSError: the folder cannot be created or written to.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise FolderError(
-            f"run_dir={folder}: another run is writing there now; give this one a folder of its own"
+            f"run_dir={folder}: another run is writing to this folder; give this run another one"
         ) from None
     except NotImplementedError:  # a file system without locks
-        _log.warning("%s: this file system has no locks; make sure that no other run writes there", folder)
+        _log.warning("%s: this file system has no locks; make sure that no other run writes to this folder", folder)
     try:
-        going_on = resume is not None and resume.resolve().is_relative_to(folder.resolve())
-        left = [*folder.glob("summary.json"), *sorted(folder.glob("checkpoints/*.ckpt"))]
-        if left and not going_on:
+        resumed = resume is not None and resume.resolve().is_relative_to(folder.resolve())
+        existing = [*folder.glob("summary.json"), *sorted(folder.glob("checkpoints/*.ckpt"))]
+        if existing and not resumed:
             raise FolderError(
-                f"run_dir={folder}: a run is there ({left[0].relative_to(folder)}), which this would overwrite; give "
-                f"it another folder, remove that one, or go on with it: resume={folder}"
+                f"run_dir={folder}: this folder contains another run ({existing[0].relative_to(folder)}), which would "
+                f"be overwritten; give another folder, remove the old run, or resume it: resume={folder}"
             )
         yield
     finally:
         lock.release()
-        if made and all(path.name == _LOCK for path in folder.iterdir()):  # the run never began
+        if created and all(path.name == _LOCK for path in folder.iterdir()):  # the run did not start
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What --help shows: the choices of each group, data and experiments by the task that they are for."""
+"""The page of --help: the choices of each group, with data and experiments listed by task."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from unrolled.training.configuration.schema import signature
 
 
 def help_text(config_name: str, config_dir: str | None = None) -> str:
-    """The page for one of the commands.
+    """Returns the help page of a command.
 
     Args:
         config_name: `train` or `evaluate`.
@@ -34,7 +34,7 @@ def help_text(config_name: str, config_dir: str | None = None) -> str:
 
 
 class _Files:
-    """The configuration files of all groups, as they are written."""
+    """The configuration files of all groups, without composition."""
 
     def __init__(self, config_dir: str | None) -> None:
         self._loader: Any = GlobalHydra.instance().config_loader()
@@ -45,7 +45,7 @@ class _Files:
         self._tasks = {name: packages_of(self._target("task", name)) for name in self._names("task")}
 
     def groups_of_tasks(self) -> set[str]:
-        """Groups that tasks choose from, such as attention."""
+        """Returns the groups in the defaults lists of tasks, such as attention."""
         found = (self._loader.repository.load_config(f"task/{name}") for name in self._names("task"))
         entries = [
             entry for one in found if one for entry in one.defaults_list or () if isinstance(entry, GroupDefault)
@@ -53,7 +53,7 @@ class _Files:
         return {str(entry.group).removeprefix("/") for entry in entries}
 
     def lines(self, group: str) -> Iterator[str]:
-        """A group's choices on a line, or on one for each task."""
+        """Yields a line with a group's choices, or one line for each task."""
         if group == "data":
             yield "data, by task:"
             yield from self._by_task({name: self._readers(name) for name in self._names("data")})
@@ -82,7 +82,7 @@ class _Files:
         return packages_of(self._target("data", name))
 
     def _whole(self, name: str) -> bool:
-        """Not what others build on, and which lacks an argument by itself."""
+        """Whether a file gives all required arguments; base files of other files may not."""
         made = signature(self._target("data", name))
         return made is None or made.required <= self._keys("data", name)
 
@@ -101,7 +101,7 @@ class _Files:
         return {str(key) for key in self._content(group, name)}.union(*below)
 
     def _bases(self, name: str, group: str = "data") -> list[str]:
-        """The files of the same group that one builds on."""
+        """Returns the files of the same group in a file's defaults list."""
         found = self._loader.repository.load_config(f"{group}/{name}")
         listed = (entry.get_name() for entry in found.defaults_list or () if not entry.is_self()) if found else ()
         return [base for base in listed if base in self._names(group)]

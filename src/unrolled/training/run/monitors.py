@@ -1,4 +1,4 @@
-"""Metrics that callbacks and schedules watch: one that is never measured is refused."""
+"""Checks that metrics monitored by callbacks and schedules are logged."""
 
 import difflib
 
@@ -10,26 +10,26 @@ from unrolled.training.tasks.schedules import Plateau, Schedule
 
 
 def check_monitors(trainer: Trainer, schedule: Schedule | None) -> None:
-    """Refuses a run without validation in which the training waits for what validations measure.
+    """Checks that a validation metric is monitored only in a run with validations.
 
     Raises:
-        ConfigurationError: names what watches which number.
+        ConfigurationError: names the monitor and its metric.
     """
     watched = _watched(trainer, schedule)
     for place, monitor in watched.items():
         validates = trainer.limit_val_batches != 0
         if place != "callbacks.checkpoint" and monitor.startswith("validation/") and not validates:
             raise ConfigurationError(
-                f"{place} watches {monitor}, and nothing measures it: trainer.limit_val_batches="
-                f"{trainer.limit_val_batches}; validate, or leave {place} out"
+                f"{place} monitors {monitor}, which is never logged: trainer.limit_val_batches="
+                f"{trainer.limit_val_batches}; enable validation, or remove {place}"
             )
 
 
 class MonitorCheck(Callback):
-    """Compares what is watched with what the validation before training logged, so that a typo shows there.
+    """Checks after the sanity validation that monitored metrics were logged, so that a misspelt name is found early.
 
     Args:
-        schedule: of the learning rate.
+        schedule: schedule of the learning rate.
     """
 
     def __init__(self, schedule: Schedule | None) -> None:
@@ -42,12 +42,12 @@ class MonitorCheck(Callback):
                 near = difflib.get_close_matches(monitor, logged, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(
-                    f"{place} watches {monitor}, which is not measured{hint}\nMeasured: {', '.join(sorted(logged))}"
+                    f"{place} monitors {monitor}, which is not logged{hint}\nLogged: {', '.join(sorted(logged))}"
                 )
 
 
 def _watched(trainer: Trainer, schedule: Schedule | None) -> dict[str, str]:
-    """What watches a number, and which."""
+    """Returns the monitored metric of the schedule and of each callback, by place in the configuration."""
     watched = {"scheduler": schedule.monitor} if isinstance(schedule, Plateau) else {}
     callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
     for callback in callbacks:

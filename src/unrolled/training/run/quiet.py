@@ -1,14 +1,14 @@
-"""What a run keeps off the terminal while it lasts: Lightning's tips, and what its own report prints already."""
+"""Hiding of Lightning's messages that repeat the output of a run."""
 
 import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
-# What Lightning warns of and a run of ours needn't: patterns of messages.
+# Patterns of hidden warnings.
 _REPEATED = (
-    "Checkpoint directory .* exists and is not empty",  # no other run's: see `owned`
-    "Experiment logs directory .* exists and is not empty",  # it is the run's folder, with Hydra's notes in it
+    "Checkpoint directory .* exists and is not empty",  # `lock_folder` checks that it is not another run's
+    "Experiment logs directory .* exists and is not empty",  # the run's folder, with Hydra's files in it
     ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
     "Starting from v1.9.0, `tensorboardX` has been removed",
 )
@@ -16,7 +16,7 @@ _REPEATED = (
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Leaves out Lightning's tips and what our own report prints already, while a run lasts; other warnings stay."""
+    """Hides Lightning's tips, and warnings without use in a run, inside the context. Other warnings are shown."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a run says at its beginning and at its end, on the screen and in its folder."""
+"""Output at the start and the end of a run: printed rows, config.yaml and summary.json."""
 
 import json
 import shlex
@@ -15,30 +15,33 @@ from unrolled.training.callbacks.last import LastCheckpoint
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.callbacks.throughput import Throughput
 from unrolled.training.console.outputs import write_text
-from unrolled.training.console.terminal import print_rows, shown
+from unrolled.training.console.terminal import print_rows, quoted_path
 from unrolled.training.data.base import SequenceData
-from unrolled.training.run.following import following
+from unrolled.training.run.next_commands import next_commands
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.wording import counted
 
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
-    """config.yaml: every choice of the run, resolved, sizes included."""
+    """Writes config.yaml: the resolved configuration, including the sizes of the data."""
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
-def announce(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
-    """What is about to be trained, on what, by what means."""
+def print_overview(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
+    """Prints data, network, backends, device and folder of a run."""
     print_rows(
         ("data", data.describe()),
         ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
-        *(("backend", said) for said in _backends(task)),
-        ("device", f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).head(trainer)}"),
-        ("folder", shown(config.run_dir)),
+        *(("backend", line) for line in _backends(task)),
+        (
+            "device",
+            f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).startup_note(trainer)}",
+        ),
+        ("folder", quoted_path(config.run_dir)),
     )
 
 
-def conclude(
+def write_summary(
     config: DictConfig,
     folder: Path,
     data: SequenceData,
@@ -47,28 +50,28 @@ def conclude(
     numbers: Mapping[str, float],
     seconds: float,
 ) -> None:
-    """summary.json, then the numbers, the files and what to type next."""
+    """Writes summary.json and prints the metrics, the files and the next commands."""
     summary = _summary(config, trainer, task, numbers, seconds)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
-    names = {"config.yaml": "every choice", "metrics.csv": "numbers over time", "curves.png": "the same as a picture"}
-    names |= {"samples.md": "samples", **task.files, "summary.json": "what is said here"}
+    names = {"config.yaml": "the configuration", "metrics.csv": "logged metrics", "curves.png": "learning curves"}
+    names |= {"samples.md": "samples", **task.files, "summary.json": "this summary"}
     rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
     rows += list(task.notes.items())
     trained = f"{counted(round(seconds), 'second')}, {counted(trainer.global_step, 'optimizer step')}"
     rows.append(("trained", trained))
-    rows.append(("folder", shown(folder)))
+    rows.append(("folder", quoted_path(folder)))
     rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
     best = summary["checkpoint"]
     if best:
-        rows.append(("  checkpoint", shown(best)))
-        commands = following(config, data, task, best, folder)
+        rows.append(("  checkpoint", quoted_path(best)))
+        commands = next_commands(config, data, task, best, folder)
         rows += [("" if number else "next", command) for number, command in enumerate(commands)]
     print_rows(*rows)
 
 
 def print_scores(config: DictConfig, data: SequenceData, task: SequenceTask, numbers: Mapping[str, float]) -> None:
-    """The numbers of an evaluation."""
+    """Prints the metrics of an evaluation."""
     scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
     scores += list(task.notes.items())
     print_rows(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
@@ -97,11 +100,11 @@ def _summary(
         "seed": int(config.seed),
         "data": task.info.get("data"),
         "versions": task.info.get("versions"),
-        "command": _typed(),
+        "command": _command_line(),
     }
 
 
-def _typed() -> str:
+def _command_line() -> str:
     script = Path(sys.argv[0]).name
     return " ".join(["python -m unrolled" if script == "__main__.py" else script, *map(shlex.quote, sys.argv[1:])])
 
@@ -115,18 +118,20 @@ def _parameters(task: SequenceTask) -> int:
 
 
 def _backends(task: SequenceTask) -> list[str]:
-    """What runs the network's layers and why, layers with the same answer in one line."""
+    """Returns the backends of the network's layers and the reasons, with equal layers of a core in one line."""
     cores = {name: module for name, module in task.network.named_modules() if isinstance(module, Recurrent)}
-    said: list[str] = []
+    lines: list[str] = []
     for name, core in cores.items():
         owner = name.rpartition(".")[0]
-        answers = _choices(core, fed=bool(getattr(task.network.get_submodule(owner), "input_feeding", False)))
-        place = f"{owner}: " if len(cores) > 1 else ""
-        said += [f"{place}{answers.count(answer)} × {answer}" for answer in dict.fromkeys(answers)]
-    return said
+        choices = _backends_of_layers(
+            core, fed=bool(getattr(task.network.get_submodule(owner), "input_feeding", False))
+        )
+        prefix = f"{owner}: " if len(cores) > 1 else ""
+        lines += [f"{prefix}{choices.count(choice)} × {choice}" for choice in dict.fromkeys(choices)]
+    return lines
 
 
-def _choices(core: Recurrent, *, fed: bool) -> list[str]:
+def _backends_of_layers(core: Recurrent, *, fed: bool) -> list[str]:
     if fed:
         return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
     like = next(core.parameters())

@@ -1,4 +1,4 @@
-"""Going on with a run: which checkpoint, on the same data, with the best one that it had."""
+"""Resuming a run: finding its checkpoint, and checking that the data are the same."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,29 +10,30 @@ from unrolled.checkpoint import CheckpointError
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.data.base import SequenceData
 
-# Of the data's options these don't change what training reads. Where files lie doesn't either: their content counts.
-_UNRELATED = ("validation", "random_windows", "test", "cache", "kept")
+# Data options without effect on training. Paths of files have none either: their content is compared.
+_UNRELATED = ("validation", "random_windows", "test", "cache", "storage")
 
 _LAST = Path("checkpoints/last.ckpt")
 
 
 def find_checkpoint(resume: str, run_dir: Path) -> Path:
-    """The checkpoint that `resume` names.
+    """Returns the path of the checkpoint to resume from.
 
     Args:
-        resume: a checkpoint, the folder of a run, or "last": this run's folder if it has one, or else the latest of
-            the runs that were given a folder in the same place, `outputs/TASK`.
+        resume: a checkpoint, the folder of a run, or "last": the checkpoint in this run's folder if there is one,
+            otherwise that of the latest run below the same `outputs/TASK`.
         run_dir: this run's folder.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no checkpoint.
     """
     if resume == "last":
         here = run_dir / _LAST
         found = [here] if here.is_file() else list(run_dir.parent.parent.glob(f"*/*/{_LAST}"))
         if not found:
             raise CheckpointError(
-                f"resume=last: there is no {here}, nor one in folders beside it; name a checkpoint or a run's folder"
+                f"resume=last: neither {here} nor a checkpoint in a folder beside it exists; name a checkpoint or a "
+                "run's folder"
             )
         return max(found, key=lambda path: path.stat().st_mtime)
     path = Path(resume)
@@ -45,13 +46,13 @@ def find_checkpoint(resume: str, run_dir: Path) -> Path:
     return found[0]
 
 
-def reading(options: Mapping[str, Any], data: SequenceData, trainer: Trainer) -> dict[str, Any]:
-    """What decides which examples training reads when, as plain data for a checkpoint.
+def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Trainer) -> dict[str, Any]:
+    """Returns all settings that determine the order of the training examples, as plain data for a checkpoint.
 
     Args:
-        options: of the data, as configured.
-        data: prepared.
-        trainer: of the run.
+        options: the configuration of the data.
+        data: the prepared data.
+        trainer: the run's Trainer.
     """
     numbers = {f"data.{key}": value for key, value in _numbers(options) if not key.startswith(_UNRELATED)}
     return {
@@ -63,26 +64,26 @@ def reading(options: Mapping[str, Any], data: SequenceData, trainer: Trainer) ->
     }
 
 
-def check_same_reading(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to go on with other data.
+def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Checks that a resumed run reads the same training data.
 
     Raises:
-        ConfigurationError: names what differs from the run that is resumed.
+        ConfigurationError: lists the differences from the resumed run.
     """
     differing = [
-        "the training examples are others" if key == "content" else f"{key} was {before.get(key)}, now {now.get(key)}"
+        "the training examples differ" if key == "content" else f"{key} was {before.get(key)}, now {now.get(key)}"
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     ]
     if differing:
         raise ConfigurationError(
-            f"resume: this is not what the run was reading: {'; '.join(differing[:5])}\n"
-            "Go on with the same, or start a new run from the weights alone: init_from=PATH"
+            f"resume: the data differ from those of the resumed run: {'; '.join(differing[:5])}\n"
+            "Resume with the same data, or start a new run from the weights alone: init_from=PATH"
         )
 
 
 def _numbers(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Numbers and switches in nested options, by dotted name."""
+    """Yields numbers and booleans in nested options, by dotted name."""
     for key, value in options.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A run from its configuration: a list that a person can read aloud."""
+"""Training and scoring from a configuration."""
 
 import inspect
 import logging
@@ -26,17 +26,23 @@ import unrolled
 from unrolled.checkpoint import KEY, TRUSTED, build, described, load_weights, locate, read_checkpoint
 from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.interruption import Interruption
-from unrolled.training.callbacks.loggers import MetricsFile, open_loggers
+from unrolled.training.callbacks.loggers import MetricsFile, start_loggers
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.configuration.options import ConfigurationError, check_options
 from unrolled.training.data.base import SequenceData
 from unrolled.training.run import report
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.environment import check_processes, check_requeue, cluster_environment, requeueing, restarted
-from unrolled.training.run.folder import owned
+from unrolled.training.run.environment import (
+    check_processes,
+    check_requeue,
+    cluster_environment,
+    folder_of_requeued_run,
+    requeue_on_signal,
+)
+from unrolled.training.run.folder import lock_folder
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
 from unrolled.training.run.quiet import quiet
-from unrolled.training.run.resuming import check_same_reading, find_checkpoint, reading
+from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.updates import Updates
 from unrolled.training.tasks.base import SequenceTask
@@ -46,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunParts(NamedTuple):
-    """All of a run that can be built before its data have been looked at."""
+    """The parts of a run that can be built before the data are read."""
 
     data: SequenceData
     trainer: Trainer
@@ -55,10 +61,10 @@ class RunParts(NamedTuple):
 
 
 def run(config: DictConfig) -> dict[str, float]:
-    """Trains, tests, and leaves everything in the run's folder; returns the test's numbers.
+    """Trains and tests a network and writes all results to the run's folder. Returns the test metrics.
 
     Raises:
-        ValueError: whatever is wrong with the configuration or the data, before training begins.
+        ValueError: a mistake in the configuration or the data, before training begins.
     """
     with quiet():
         return _run(config)
@@ -68,35 +74,35 @@ def _run(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     if config.get("requeue"):
         check_requeue()
-        config.resume = config.resume or restarted(Path(config.run_dir))
+        config.resume = config.resume or folder_of_requeued_run(Path(config.run_dir))
     if config.resume:
         config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
-    start = _starting_point(config)
+    start = _load_checkpoint(config)
     parts = assemble(config, codec=start[KEY]["codec"] if start else None)
-    check_builds(config)
-    _refuse_repeated_sweep(parts.trainer)
+    check_network(config)
+    _check_sweep_processes(parts.trainer)
 
-    first = parts.trainer.is_global_zero  # it also stands for those that it starts
+    first = parts.trainer.is_global_zero
     resumed = Path(config.resume) if config.resume else None
-    requeue = requeueing(wanted=first and bool(config.get("requeue")))
-    with requeue, owned(Path(config.run_dir), resume=resumed) if first else nullcontext():
+    requeue = requeue_on_signal(wanted=first and bool(config.get("requeue")))
+    with requeue, lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext():
         return _train(config, parts, start)
 
 
 def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) -> dict[str, float]:
-    open_loggers(parts.trainer)
+    start_loggers(parts.trainer)
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
     if start is not None:
-        _expect_codec(config, parts.data, start[KEY]["codec"])
+        _check_codec(config, parts.data, start[KEY]["codec"])
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
-    task.reading = reading(_arguments(config.data), parts.data, parts.trainer)
+    task.data_settings = data_settings(_arguments(config.data), parts.data, parts.trainer)
     if start is not None and config.resume:
-        check_same_reading(start[KEY]["resume"].get("reading", {}), task.reading)
+        check_same_data(start[KEY]["resume"].get("data_settings", {}), task.data_settings)
         for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
             if isinstance(logger, MetricsFile):
-                logger.go_on(start["global_step"], Path(config.resume).parents[1])
+                logger.continue_from(start["global_step"], Path(config.resume).parents[1])
     initialize(task.network, config.initialization)
     if start is None:
         task.load_pretrained()
@@ -107,23 +113,23 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     folder = Path(config.run_dir)
     if parts.trainer.is_global_zero:
         report.write_configuration(config, folder)
-        report.announce(config, parts.data, task, parts.trainer)
+        report.print_overview(config, parts.data, task, parts.trainer)
     began = time.perf_counter()
     try:
         parts.trainer.fit(task, datamodule=parts.data, ckpt_path=config.resume, weights_only=True)
         seconds = time.perf_counter() - began
         numbers = _test(parts, task) if config.test else {}
         if parts.trainer.is_global_zero:
-            report.conclude(config, folder, parts.data, parts.trainer, task, numbers, seconds)
+            report.write_summary(config, folder, parts.data, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
-        # A run that has begun keeps its folder and shows its traceback.
-        error.begun = task.begun and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
+        # A run that has started keeps its folder and shows its traceback.
+        error.begun = task.fit_started and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
         raise
     return numbers
 
 
 def score(config: DictConfig) -> dict[str, float]:
-    """Scores a trained network on any data, without training; returns the numbers."""
+    """Scores a trained network on any data, without training. Returns the metrics."""
     with quiet():
         return _score(config)
 
@@ -142,8 +148,8 @@ def _score(config: DictConfig) -> dict[str, float]:
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
-    _expect_codec(config, parts.data, content[KEY]["codec"])
-    task = _made_task(config, network=description, codec=parts.data.codec(), optimizer=None)
+    _check_codec(config, parts.data, content[KEY]["codec"])
+    task = _create_task(config, network=description, codec=parts.data.codec(), optimizer=None)
     task.network = network
     task.attach(parts.data)
     parts.data.evaluate_split(config.split)
@@ -154,19 +160,19 @@ def _score(config: DictConfig) -> dict[str, float]:
 
 
 def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> RunParts:
-    """Builds data, trainer, optimizer and schedule, each mistake named by its place in the configuration."""
+    """Builds data, Trainer, optimizer and schedule. Errors name the place in the configuration."""
     check_options(config)
-    callbacks = [_built(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
-    loggers = [_built(config, f"logger.{name}") for name in config.get("logger") or {}]
-    optimizer = _built(config, "optimizer")
+    callbacks = [_instantiate(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
+    loggers = [_instantiate(config, f"logger.{name}") for name in config.get("logger") or {}]
+    optimizer = _instantiate(config, "optimizer")
     if optimizer is not None:
         _check_optimizer(optimizer, config.optimizer)
-    data = _built(config, "data", **({} if codec is None or not _takes_codec(config) else {"codec_from": codec}))
+    data = _instantiate(config, "data", **({} if codec is None or not _takes_codec(config) else {"codec_from": codec}))
     try:
         threads = Threads(config.get("threads"))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    schedule = _built(config, "scheduler")
+    schedule = _instantiate(config, "scheduler")
     fresh = not (config.get("resume") or config.get("init_from"))
     wanted: list[Callback] = [
         threads,
@@ -179,13 +185,13 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> R
     return RunParts(data, trainer, optimizer, schedule)
 
 
-def check_builds(config: DictConfig) -> None:
-    """Builds the network without memory, on made-up sizes, so that a wrong value shows before data are read."""
+def check_network(config: DictConfig) -> None:
+    """Builds the network on the meta device with placeholder sizes, so that wrong values are found early."""
     sizes = set(re.findall(r"\$\{sizes\.(\w+)\}", OmegaConf.to_yaml(config)))
-    rehearsal = config.copy()
-    rehearsal.sizes = dict.fromkeys(sizes, 8)
+    trial = config.copy()
+    trial.sizes = dict.fromkeys(sizes, 8)
     with torch.device("meta"):
-        _built(rehearsal, "network")
+        _instantiate(trial, "network")
     signature = inspect.signature(_task_class(config))
     wrong = [name for name in _arguments(config.task) if name not in signature.parameters]
     if wrong:
@@ -195,10 +201,10 @@ def check_builds(config: DictConfig) -> None:
 
 
 def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
-    """The task around a network whose sizes the data have told."""
+    """Builds the task and its network, with the sizes of the data."""
     network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
     codec = parts.data.codec()
-    task = _made_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
+    task = _create_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
     task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
     task.info["choices"] = dict(config.get("choices") or {})
     task.attach(parts.data)
@@ -206,7 +212,7 @@ def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
 
 
 def versions() -> dict[str, str]:
-    """What the run was made with."""
+    """Returns the versions of Python, unrolled, torch and Lightning."""
     made_with = {"unrolled": unrolled, "torch": torch, "lightning": lightning}
     return {"python": platform.python_version(), **{name: str(p.__version__) for name, p in made_with.items()}}
 
@@ -220,20 +226,20 @@ def _takes_codec(config: DictConfig) -> bool:
     return "codec_from" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
 
 
-def _expect_codec(config: DictConfig, data: SequenceData, wanted: Mapping[str, Any]) -> None:
-    """Refuses data whose own codec is another than the network's, if they cannot be given that one."""
+def _check_codec(config: DictConfig, data: SequenceData, wanted: Mapping[str, Any]) -> None:
+    """Checks that data which don't accept a codec have the same codec as the network."""
     if not _takes_codec(config) and data.codec().to_dict() != wanted:
         raise ConfigurationError(
-            f"data: these are written otherwise than what the network read; let {config.data._target_} take "
-            "codec_from, the codec of a trained network as its to_dict() wrote it"
+            f"data: their codec differs from the network's; let {config.data._target_} take codec_from, the to_dict() "
+            "of a trained network's codec"
         )
 
 
-def _made_task(config: DictConfig, **given: Any) -> SequenceTask:
+def _create_task(config: DictConfig, **given: Any) -> SequenceTask:
     options = _arguments(config.task)
     try:
         return _task_class(config)(**options, **given)
-    except TypeError as error:  # of a comparison, which doesn't say whose value it was
+    except TypeError as error:  # of a comparison, whose message doesn't name the argument
         words = ", ".join(f"{name}={value!r}" for name, value in options.items() if isinstance(value, str))
         raise ConfigurationError(f"task: {error}; given as text: {words or 'nothing'}") from error
 
@@ -243,7 +249,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if name != "_target_"}
 
 
-def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
+def _instantiate(config: DictConfig, path: str, **arguments: Any) -> Any:
     node = OmegaConf.select(config, path)
     if not node:  # null, or a choice such as none whose file is empty
         return None
@@ -251,11 +257,11 @@ def _built(config: DictConfig, path: str, **arguments: Any) -> Any:
         plain = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
         if not arguments:
             return build(plain)
-        # What comes from a checkpoint is handed over as it is: built with the rest, it could name any code.
+        # Values from a checkpoint are passed unchanged: if they were built with the rest, they could name any code.
         return build({**plain, "_partial_": True})(**arguments)
-    except InterpolationKeyError as error:  # of one task's choice with another task
-        said = str(error).splitlines()[0]
-        raise ConfigurationError(f"{path}: {said}; is it the choice of another task? Name that, task=…") from error
+    except InterpolationKeyError as error:  # a choice for one task used with another task
+        message = str(error).splitlines()[0]
+        raise ConfigurationError(f"{path}: {message}; is it a choice for another task? Name that, task=…") from error
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
@@ -274,7 +280,7 @@ def _is_negative(value: Any) -> bool:
 
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     arguments = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
-    # Lightning's own switches, which it would say no to where callbacks of the kind are given.
+    # Lightning refuses these switches together with callbacks of the kind, so such callbacks are removed.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
     plugins: list[Any] = [*(arguments.pop("plugins", None) or []), DurableCheckpointIO()]
@@ -306,7 +312,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
 
 
 def _warn_of_slow_bfloat16(precision: str) -> None:
-    """On a processor that multiplies bfloat16 in software, a product takes many times as long as in float32."""
+    """Warns on a processor without bfloat16 instructions, where products are many times slower than in float32."""
     able = torch.cpu.get_capabilities()
     if able.get("architecture") == "x86_64" and not (able.get("avx512_bf16") or able.get("amx_bf16")):
         _log.warning(
@@ -317,25 +323,25 @@ def _warn_of_slow_bfloat16(precision: str) -> None:
         )
 
 
-def _refuse_repeated_sweep(trainer: Trainer) -> None:
-    """Lightning starts further processes with this one's command line: each would go through the whole sweep anew."""
+def _check_sweep_processes(trainer: Trainer) -> None:
+    """Refuses a sweep of multi-process runs: Lightning starts processes with the same command line, the whole sweep."""
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if sweeping and trainer.world_size > 1 and not getattr(environment, "creates_processes_externally", True):
         raise ConfigurationError(
-            f"trainer: a sweep (-m) whose runs have {trainer.world_size} processes each; start the runs one by one, "
+            f"trainer: a sweep (-m) of runs with {trainer.world_size} processes each; start the runs one by one, "
             "for example: for model in elman gru lstm; do python train.py model=$model trainer=ddp; done"
         )
 
 
-def _starting_point(config: DictConfig) -> dict[str, Any] | None:
+def _load_checkpoint(config: DictConfig) -> dict[str, Any] | None:
     if config.resume and config.init_from:
-        raise ConfigurationError("resume and init_from exclude one another: go on with a run, or start one")
+        raise ConfigurationError("resume and init_from exclude each other: resume a run, or start a new one")
     path = config.resume or config.init_from
     if path is None:
         return None
     content = read_checkpoint(path)
-    described(content, "codec", path, TRUSTED)  # refuses what is no codec; the network is the configuration's
+    described(content, "codec", path, TRUSTED)  # checks the codec; the network comes from the configuration
     return content
 
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep (-m): one that fails doesn't end the others, and a table tells what came of each."""
+"""The runs of a sweep (-m): a failed run doesn't end the sweep, and a table lists all results."""
 
 import csv
 import json
@@ -18,20 +18,20 @@ FAILED, WRONG_INPUT = 1, 2  # exit statuses
 
 
 class RunResult(NamedTuple):
-    """What came of one run."""
+    """Result of one run."""
 
     swept: Mapping[str, str]  # what differs between the runs
     folder: Path
     numbers: Mapping[str, float]
     error: str = ""  # its first line; empty for a run that ended well
-    wrong_input: bool = False  # whatever was wrong was found before it began
+    wrong_input: bool = False  # the error was found before the run started
 
 
 class Sweep:
-    """Collects what comes of the runs, and writes it down after each.
+    """Collects the results of the runs and writes a table after each.
 
     Args:
-        overrides: as typed; those with several values are what is swept.
+        overrides: overrides of the command line; those with several values define the sweep.
     """
 
     def __init__(self, overrides: Sequence[str]) -> None:
@@ -42,38 +42,38 @@ class Sweep:
 
     @staticmethod
     def is_running() -> bool:
-        """Whether the run that Hydra has started is one of a sweep."""
+        """Whether the current run is part of a sweep."""
         return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
     def succeeded(self, numbers: Mapping[str, float] | None) -> None:
-        """Called within a run that has ended well, with its numbers."""
+        """Records a successful run and its metrics. Call it within the run."""
         folder = Path(HydraConfig.get().runtime.output_dir)
         self._add(RunResult(self._swept(), folder, {**_validation(folder), **(numbers or {})}))
 
     def failed(self, error: Exception, answer: tuple[str, int] | None) -> None:
-        """Called within a run that has failed; the error is shown, and the next run may start.
+        """Records a failed run and prints its error. Call it within the run.
 
         Args:
-            error: what ended it.
-            answer: what to say of it and the exit status that it would have alone; None shows the traceback.
+            error: the exception that ended the run.
+            answer: message and exit status of the run alone; None to print the traceback.
         """
         if answer is None:
             traceback.print_exception(error)
-            said, status = f"{type(error).__name__}: {error}", FAILED
+            message, status = f"{type(error).__name__}: {error}", FAILED
         else:
-            said, status = answer
-            print("\n".join(said.strip().splitlines()[:6]), file=sys.stderr)
-        first = said.strip().splitlines()[0]
+            message, status = answer
+            print("\n".join(message.strip().splitlines()[:6]), file=sys.stderr)
+        first = message.strip().splitlines()[0]
         folder = Path(HydraConfig.get().runtime.output_dir)
         self._add(RunResult(self._swept(), folder, {}, first, wrong_input=status == WRONG_INPUT))
 
     def status(self) -> int:
-        """The exit status: 0, or 1 if a run failed, or 2 if all that failed were asked for wrongly."""
+        """Returns the exit status: 0; 1 if a run failed; 2 if all failures are wrong input."""
         failed = [result for result in self.results if result.error]
         return 0 if not failed else WRONG_INPUT if all(result.wrong_input for result in failed) else FAILED
 
     def show(self) -> None:
-        """The table on standard output, failures on standard error; of a sweep that never began nothing stays."""
+        """Prints the table to stdout and failures to stderr. Removes the folder of unstarted sweeps."""
         rows = self._rows()
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         print()
@@ -106,7 +106,7 @@ class Sweep:
         return {key: values.get(key, "") for key in self.keys}
 
     def _rows(self, *, whole: bool = False) -> list[list[str]]:
-        """A row for each run under one of names; whole: every digit, and the errors."""
+        """Returns the header and a row for each run; with `whole`, all digits and the errors."""
         names = list(dict.fromkeys(name for result in self.results for name in result.numbers))
         rows = [[*self.keys, *names, "folder", *(["error"] if whole else [])]]
         for result in self.results:
@@ -119,7 +119,7 @@ class Sweep:
 
 
 def _remove_unbegun(folder: Path) -> None:
-    """Takes away a sweep's folder that holds nothing but Hydra's note, and those around it that are empty then."""
+    """Removes a sweep's folder that contains only Hydra's multirun.yaml, and its parents if they are empty."""
     for note in folder.glob("multirun.yaml"):
         note.unlink()
     for place in (folder, *list(folder.parents)[:3]):
@@ -129,7 +129,7 @@ def _remove_unbegun(folder: Path) -> None:
 
 
 def _validation(folder: Path) -> dict[str, float]:
-    """The best validation that a run's summary tells of."""
+    """Returns the best validation score in a run's summary."""
     path = folder / "summary.json"
     found = json.loads(path.read_text(encoding="utf-8")).get("best_validation") if path.is_file() else None
     return {} if found is None else {"best_validation": float(found)}

@@ -1,1 +1,1 @@
-"""Training problems around a network: what every task shares, and what tasks that write text share."""
+"""Base classes of tasks (LightningModules) and their parts: schedules, carried states, dynamic evaluation."""

@@ -1,4 +1,4 @@
-"""A training problem around a network: what every task shares."""
+"""The base class of all tasks."""
 
 import math
 import time
@@ -24,29 +24,30 @@ from unrolled.checkpoint import (
 )
 from unrolled.losses import Loss
 from unrolled.processing.text.base import Codec
-from unrolled.training.callbacks.best import take_over_best
+from unrolled.training.callbacks.best import copy_best_checkpoints
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.data.base import SequenceData
-from unrolled.training.tasks.randomness import random_states, restore_random_states
-from unrolled.training.tasks.schedules import MeasuredSteps, Schedule
+from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
+from unrolled.training.tasks.schedules import PlateauStepper, Schedule
 from unrolled.training.tasks.state_store import StateStore
 from unrolled.wording import article, counted
 
-_SHOWN = 0.2  # seconds after which a bar is drawn anew
+_REFRESH_SECONDS = 0.2  # seconds between two updates of the progress bar
 
 
 class SequenceTask(LightningModule, ABC):
-    """Loss, metrics and optimizer around a network, which alone has parameters.
+    """A LightningModule with the loss, metrics and optimizer of a network. Only the network has parameters.
 
-    Checkpoints hold plain data only: Lightning's own entries, the description of the network, the codec, and what a run
-    needs to go on at its exact step (carried states, random generators). `load_bundle` reads them with torch alone.
+    Checkpoints contain plain data only: Lightning's own entries, the description of the network, the codec, and the
+    state needed to resume a run at its exact step (carried states, random generators). `load_bundle` reads them with
+    torch alone.
 
     Args:
-        network: its plain description, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
-        codec: between text and ids.
-        optimizer: a partial that takes parameter groups; None for a task that only scores.
-        schedule: how the learning rate moves; None keeps it.
-        l1: weight of Σ|w| in what is minimized, over weight matrices (biases are left alone).
+        network: description of the network, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
+        codec: converts between text and ids.
+        optimizer: a partial that is called with parameter groups; None for a task that only scores.
+        schedule: learning rate schedule; None for a constant rate.
+        l1: weight of Σ|w| over the weight matrices (not biases), added to the loss.
         l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
 
     Raises:
@@ -54,7 +55,7 @@ class SequenceTask(LightningModule, ABC):
     """
 
     network: nn.Module
-    files: ClassVar[Mapping[str, str]] = {}  # what a run leaves beyond every run's files: name and content
+    files: ClassVar[Mapping[str, str]] = {}  # additional files of a run's folder: name and content
 
     def __init__(
         self,
@@ -67,69 +68,74 @@ class SequenceTask(LightningModule, ABC):
         l2: float = 0.0,
     ) -> None:
         super().__init__()
-        _refuse_unloadable(network)
+        _check_loadable(network)
         if not (0 <= l1 < float("inf") and 0 <= l2 < float("inf")):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
         self.codec = codec
         self.data: SequenceData | None = None
-        self.carrier = StateStore()
+        self.state_store = StateStore()
         self.info: dict[str, Any] = {}
-        self.reading: dict[str, Any] = {}  # what training reads, so that a resumed run reads the same
-        self.notes: dict[str, str] = {}  # what must stand beside the numbers, such as how they were made
-        self.listened = True  # whether what the running step logs is heard by anyone
-        self._listened_at = -_SHOWN
-        self.begun = False  # what goes wrong before is the configuration's fault
+        self.data_settings: dict[str, Any] = {}  # settings of the training data, which a resumed run must share
+        self.notes: dict[str, str] = {}  # printed with the metrics, such as how they were computed
+        self.logs_step = True  # whether the current step's values go to a logger or the progress bar
+        self._last_logged = -_REFRESH_SECONDS
+        self.fit_started = False  # errors before are mistakes in the configuration
         self._description = network
         self._optimizer = optimizer
         self._schedule = schedule
         self._l1, self._l2 = l1, l2
         self._accumulated = False  # gradients that no optimizer step has used yet
-        self._resumed: dict[str, Any] | None = None  # what a checkpoint holds, until training begins
+        self._resumed: dict[str, Any] | None = None  # the checkpoint's state, until training begins
 
     def attach(self, data: SequenceData) -> None:
-        """Connects the task with the data that it will be fitted to or scored on.
+        """Connects the task with the data for training or scoring.
 
-        `run` calls it before the Trainer starts, so that neither has to look for the other through the Trainer. Call
-        it yourself before `Trainer.fit` when you train without `run`.
+        `run` calls it before the Trainer starts, so that task and data don't access each other through the Trainer.
+        Without `run`, call it before `Trainer.fit`.
 
         Raises:
-            ValueError: options of the task and of the data that exclude each other.
+            ValueError: conflicting options of the task and the data.
         """
         self.data = data
         data.network = self.network
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: attaches the Trainer's data where `attach` was not called."""
+        """Attaches the Trainer's data if `attach` was not called."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.data is None and isinstance(data, SequenceData):
             self.attach(data)
 
     @abstractmethod
     def loss(self, batch: Any, loader: str) -> Loss:
-        """The summed loss of a batch and the number of its predictions; `loader` names whose state is carried."""
-
-    def commands(self, checkpoint: str) -> Sequence[str]:
-        """What to type next with a trained network.
-
-        They are printed, and work as they stand where the run was started. One that begins with # is a sentence.
+        """Returns the summed loss of a batch and its number of predictions.
 
         Args:
-            checkpoint: its path as `python -m unrolled` takes it, and the packages to be trusted with it.
+            batch: a batch of the task's data.
+            loader: name of the loader, whose carried state is used.
+        """
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """Returns example commands for a trained network, printed at the end of a run.
+
+        They work as printed in the directory where the run was started. A line that begins with # is a comment.
+
+        Args:
+            checkpoint: the path of the checkpoint as an argument of `python -m unrolled`, with --trust options.
         """
         return ()
 
     def example(self) -> str | None:
-        """See `SequenceData.example`: of the run's data, written into its folder where need be."""
+        """Returns `SequenceData.example` of the run's data; a file is written to the run's folder if needed."""
         return None if self.data is None else self.data.example(Path(self.trainer.default_root_dir))
 
     def foreign_packages(self) -> list[str]:
-        """Packages of classes that the checkpoint names and nobody trusts unasked."""
+        """Returns the packages of the classes in the checkpoint that are not trusted by default."""
         named = [*_targets(self._description), *_targets(self.codec.to_dict())]
         return sorted({name.partition(".")[0] for name in named if not name.startswith(TRUSTED)})
 
     def penalty(self) -> Tensor | float:
-        """What L1 and L2 regularization add to the mean loss."""
+        """Returns the L1 and L2 regularization terms, which are added to the mean loss."""
         if self._l1 == 0 and self._l2 == 0:
             return 0.0
         weights = [p for p in self.network.parameters() if p.dim() > 1]
@@ -138,42 +144,42 @@ class SequenceTask(LightningModule, ABC):
         return self._l1 * absolute + 0.5 * self._l2 * square
 
     def drop_carried_state(self) -> None:
-        """Forgets what the training loader's last window left behind."""
-        self.carrier.drop("train")
+        """Drops the carried state of the training loader."""
+        self.state_store.drop("train")
 
     def load_pretrained(self) -> None:
-        """Gives parts of the network the weights that they bring along; called unless a checkpoint has them all."""
+        """Loads pretrained weights into parts of the network. Not called if a checkpoint gives all weights."""
 
     def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
-        """Parameters with options of the optimizer of their own, such as {"lr": 1e-5}; the first group has none."""
+        """Returns parameter groups with their own optimizer options, such as {"lr": 1e-5}; none for the first group."""
         return [((p for p in self.network.parameters() if p.requires_grad), {})]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, each group of parameters in two, since weight decay is for matrices; and the schedule."""
+        """Builds the optimizer and the schedule. Weight decay applies to matrices only, so each group is divided."""
         groups: list[dict[str, Any]] = []
         for parameters, options in self.learning_rates():
             listed = list(parameters)
             groups.append({"params": [p for p in listed if p.dim() > 1], **options})
             groups.append({"params": [p for p in listed if p.dim() <= 1], **options, "weight_decay": 0.0})
         if self._optimizer is None:
-            raise ValueError("this task was made to score, without an optimizer; give it one to train")
+            raise ValueError("this task was built for scoring only, with optimizer=None; give an optimizer to train")
         optimizer = self._optimizer([group for group in groups if group["params"]])
         if self._schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, self._num_steps())}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What a schedule needs to be stepped."""
-        return [MeasuredSteps()]
+        """Returns the callback that steps schedules with a monitored metric."""
+        return [PlateauStepper()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what makes the file a bundle, and this rank's share of what makes a resumed run exact.
+        """Adds the description of the network, the codec, and this rank's state for resuming.
 
         Raises:
-            NonFiniteWeights: a weight is NaN or infinite; a good checkpoint must not give way to that.
+            NonFiniteWeights: a weight is NaN or infinite, and must not overwrite a good checkpoint.
         """
-        self._refuse_nonfinite()
-        resume = self._standing()
+        self._check_finite()
+        resume = self._resume_state()
         checkpoint[KEY] = {
             "format": FORMAT,
             "network": self._description,
@@ -181,13 +187,13 @@ class SequenceTask(LightningModule, ABC):
             "info": self.info,
             "resume": resume,
         }
-        if self.global_rank > 0:  # Lightning writes rank 0's content only; no collectives here, one rank may save alone
+        if self.global_rank > 0:  # Lightning saves rank 0's content only. No collectives: one rank may save alone.
             checkpoints = self.trainer.checkpoint_callback
             folder = Path(getattr(checkpoints, "dirpath", None) or self.trainer.default_root_dir)
             save_tensors(resume, _rank_file(folder, resume["batches"], self.global_rank))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up carried states, and keeps the rest for when training begins, when a run is resumed."""
+        """Restores carried states of a resumed run, and keeps the rest until training begins."""
         if KEY not in checkpoint or "resume" not in checkpoint[KEY]:
             return
         resume = checkpoint[KEY]["resume"]
@@ -202,37 +208,36 @@ class SequenceTask(LightningModule, ABC):
         if self.global_rank > 0:
             folder = Path(str(self.trainer.ckpt_path)).parent
             resume = _read_rank_file(_rank_file(folder, resume["batches"], self.global_rank))
-        take_over_best(self.trainer, checkpoint)
-        self.carrier.load_state_dict(resume["carried"])
+        copy_best_checkpoints(self.trainer, checkpoint)
+        self.state_store.load_state_dict(resume["carried"])
         self._resumed = resume
 
-    def _standing(self) -> dict[str, Any]:
-        """What this process needs to go on from here, beyond what Lightning saves."""
+    def _resume_state(self) -> dict[str, Any]:
+        """Returns the state of this process for resuming, beyond what Lightning saves."""
         gradients = {n: p.grad.cpu() for n, p in self.network.named_parameters() if p.grad is not None}
         loader: Any = self.trainer.train_dataloader
         return {
             "ranks": self.trainer.world_size,
-            "reading": self.reading,
+            "data_settings": self.data_settings,
             "batches": self.trainer.fit_loop.total_batch_idx + 1,
-            "carried": self.carrier.state_dict(),
-            "random": random_states(),
+            "carried": self.state_store.state_dict(),
+            "random": get_rng_states(),
             "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
             "gradients": gradients if self._accumulated else {},
         }
 
-    def _refuse_nonfinite(self) -> None:
+    def _check_finite(self) -> None:
         bad = first_nonfinite(self.network)
         if bad is not None:
             raise NonFiniteWeights(
-                f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}): {bad}. Nothing was saved over "
-                "the last good checkpoint. Lower the learning rate, clip (callbacks/gradient_clip=norm), or look at "
-                "the data"
+                f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}): {bad}. The last good "
+                "checkpoint was kept. Lower the learning rate, clip (callbacks/gradient_clip=norm), or check the data"
             )
 
     def on_validation_start(self) -> None:
-        """Stops a run whose weights are no longer finite before anything is computed with them."""
+        """Ends a run with non-finite weights before they are validated."""
         if self.trainer.state.fn == "fit":
-            self._refuse_nonfinite()
+            self._check_finite()
 
     def on_after_backward(self) -> None:
         self._accumulated = True
@@ -241,32 +246,32 @@ class SequenceTask(LightningModule, ABC):
         self._accumulated = False
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Logs the learning rate that the batch's step will take."""
+        """Logs the learning rate of the batch's step."""
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
         due = every > 0 and (self.global_step + 1) % every == 0
-        self.listened = due or time.monotonic() - self._listened_at >= _SHOWN
-        if self.listened:
-            self._listened_at = time.monotonic()
+        self.logs_step = due or time.monotonic() - self._last_logged >= _REFRESH_SECONDS
+        if self.logs_step:
+            self._last_logged = time.monotonic()
         self.log_step("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def log_step(self, name: str, value: Tensor | float, **options: Any) -> None:
-        """`log` for what a training step says of itself, in the steps that somebody listens to.
+        """Logs a value of a training step, in the steps where a logger or the progress bar uses it.
 
-        Loggers listen every `log_every_n_steps`, a bar as often as it is drawn. Lightning takes up to a millisecond
-        for each value that is logged, whether or not it goes anywhere: with a small network a fifth of the step.
+        Loggers use every `log_every_n_steps`-th step, the progress bar a step after each refresh. Lightning needs up to
+        a millisecond for each logged value, used or not: with a small network a fifth of the step.
         """
-        if self.listened:
+        if self.logs_step:
             self.log(name, value, **options)
 
     def on_fit_start(self) -> None:
-        self.begun = True
+        self.fit_started = True
 
     def on_train_start(self) -> None:
-        """Restores the place in the data, half-done gradients, and last, after all that drew from them, generators."""
+        """Restores the position in the data, accumulated gradients and, last, the random generators."""
         resumed, self._resumed = self._resumed, None
         if resumed is None:
             return
-        # Lightning restores a loader in the midst of an epoch only (2.6).
+        # Lightning restores a loader only within an epoch (2.6).
         if resumed["loader"] is not None:
             loader: Any = self.trainer.train_dataloader
             loader.load_state_dict(resumed["loader"])
@@ -274,19 +279,19 @@ class SequenceTask(LightningModule, ABC):
             parameter = self.network.get_parameter(name)
             parameter.grad = gradient.to(parameter)
         self._accumulated = bool(resumed["gradients"])
-        restore_random_states(resumed["random"])
+        set_rng_states(resumed["random"])
 
     def _num_steps(self) -> int | float:
-        """Optimizer steps of the whole run; infinite without an end.
+        """Returns the optimizer steps of the whole run; infinite without an end.
 
-        Not Trainer.estimated_stepping_batches: it sets the loaders up before their places are restored, and a resumed
-        run would read its epoch from the beginning again (Lightning 2.6).
+        Trainer.estimated_stepping_batches sets up the loaders before their positions are restored, so that a resumed
+        run would read its epoch from the beginning (Lightning 2.6).
         """
         return self.trainer.estimated_stepping_batches if self.data is None else num_steps(self.trainer, self.data)
 
 
 def num_steps(trainer: Trainer, data: Any) -> int | float:
-    """Optimizer steps of the whole run on a data module that is attached to its trainer; infinite without an end."""
+    """Returns the optimizer steps of the whole run on a data module of the trainer; infinite without an end."""
     most = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if trainer.max_epochs is None or trainer.max_epochs == -1:
         return most
@@ -294,41 +299,41 @@ def num_steps(trainer: Trainer, data: Any) -> int | float:
 
 
 def steps_per_epoch(trainer: Trainer, data: Any) -> int:
-    """Optimizer steps of an epoch."""
+    """Returns the optimizer steps of an epoch."""
     batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
     taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return math.ceil(taken / trainer.accumulate_grad_batches)
 
 
-def _refuse_unloadable(network: Mapping[str, Any]) -> None:
+def _check_loadable(network: Mapping[str, Any]) -> None:
     if isinstance(network, nn.Module):
-        raise ValueError("network: give its plain description, not the module; the checkpoint is written from it")
-    _refuse_objects(network, "network")
+        raise ValueError("network: give its description (a dict), not a module; checkpoints store the description")
+    _check_plain(network, "network")
     for target in _targets(network):
         if target.startswith("unrolled_tasks."):
             raise ValueError(
-                f"network: {target} lives in a task's package, so a project that has only `unrolled` could not load "
-                "it; put what has parameters into a module of its own package, outside unrolled_tasks"
+                f"network: {target} is defined in a task's package, so a project that has only `unrolled` could not "
+                "load it; move modules with parameters to a package outside unrolled_tasks"
             )
 
 
-def _refuse_objects(value: Any, path: str) -> None:
+def _check_plain(value: Any, path: str) -> None:
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[str, Any]", value).items():
-            _refuse_objects(item, f"{path}.{key}")
+            _check_plain(item, f"{path}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(cast("Sequence[Any]", value)):
-            _refuse_objects(item, f"{path}[{index}]")
+            _check_plain(item, f"{path}[{index}]")
     elif value is not None and not isinstance(value, (str, int, float, bool)):
-        raise ValueError(f"{path}: a checkpoint holds plain data only, not {article(type(value).__name__)}")
+        raise ValueError(f"{path}: a checkpoint contains plain data only, not {article(type(value).__name__)}")
 
 
 def _targets(value: Any) -> Iterable[str]:
     if isinstance(value, Mapping):
-        splits = cast("Mapping[str, Any]", value)
-        if "_target_" in splits:
-            yield splits["_target_"]
-        value = list(splits.values())
+        entries = cast("Mapping[str, Any]", value)
+        if "_target_" in entries:
+            yield entries["_target_"]
+        value = list(entries.values())
     if isinstance(value, (list, tuple)):
         for item in cast("Sequence[Any]", value):
             yield from _targets(item)
@@ -341,6 +346,6 @@ def _rank_file(folder: Path, batches: int, rank: int) -> Path:
 def _read_rank_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: what this process carried at that step is missing; start from the weights alone: init_from=PATH"
+            f"{path}: the state of this process at that step is missing; start from the weights alone: init_from=PATH"
         )
     return load_tensors(path)

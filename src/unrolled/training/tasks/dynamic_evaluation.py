@@ -1,4 +1,4 @@
-"""Dynamic evaluation: a network that goes on learning from the text on which it is scored."""
+"""Dynamic evaluation: a network that continues to learn from the text on which it is scored."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -12,22 +12,22 @@ from unrolled.state import detach, map_state
 
 
 class DynamicEvaluation:
-    """Segment by segment: predict it, count the loss, and only then take one step of gradient descent on it.
+    """Scores a text segment by segment, with one step of gradient descent on each segment after it is scored.
 
         θ ← θ − rate × g + decay × (θ_trained − θ)
 
-    Every symbol is predicted before anything was learned from it, so the score is an honest one, of a network that may
-    adapt to names and style as it reads. Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models", section 3,
-    with the plain gradient; here its norm is bounded as well. What learns is a copy: the network stays as it is.
+    Every symbol is predicted before the network learns from it. Krause et al. 2018, "Dynamic Evaluation of Neural
+    Sequence Models", section 3, with the plain gradient; in addition, its norm is clipped. A copy of the network
+    learns; the network itself does not change.
 
     Args:
-        rate: of the gradient descent.
-        segment: steps that are predicted, and learned from, at a time; a window's end ends one, too.
-        decay: share of the way back to the trained weights at each step.
-        norm: the gradient's at most.
+        rate: learning rate.
+        segment: number of steps of a segment; the end of a window also ends a segment.
+        decay: factor of the step back to the trained weights.
+        norm: maximum norm of the gradient.
 
     Raises:
-        ValueError: a rate, segment or norm that is not above zero, a decay outside [0, 1).
+        ValueError: a rate, segment or norm that is not above zero, or a decay outside [0, 1).
     """
 
     def __init__(self, rate: float = 0.1, *, segment: int = 64, decay: float = 0.0, norm: float = 1.0) -> None:
@@ -42,10 +42,10 @@ class DynamicEvaluation:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None) -> "DynamicEvaluation | None":
-        """From a mapping of the arguments; None for none.
+        """Builds an instance from a mapping of the arguments; returns None for None.
 
         Raises:
-            ValueError: an argument that there is not, or no mapping.
+            ValueError: an unknown argument, or not a mapping.
         """
         if options is None:
             return None
@@ -58,39 +58,39 @@ class DynamicEvaluation:
         return cls(**options)
 
     def begin(self, network: nn.Module) -> None:
-        """Copies the network as it was trained."""
+        """Copies the trained network."""
         with torch.inference_mode(False):
             self._network = copy.deepcopy(network)
             self._trained = [parameter.detach().clone() for parameter in self._network.parameters()]
 
     def end(self) -> None:
-        """Lets go of the copy."""
+        """Deletes the copy."""
         self._network, self._trained = None, []
 
     def score(
         self, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any, loss: Callable[..., tuple[Loss, Any]]
     ) -> tuple[Loss, Any]:
-        """The summed loss over a window, learned from on the way, and the state behind it.
+        """Returns the summed loss of a window and the state after it. The copy learns from each segment.
 
         Args:
-            inputs: (batch, time); rows are learned from together.
+            inputs: (batch, time); each step uses the gradient of all rows.
             targets: (batch, time).
             loss_mask: (batch, time) bool, the predictions that count.
-            state: before the window.
-            loss: (network, inputs, targets, loss_mask, state) of a segment -> its loss and the state behind it.
+            state: the state before the window.
+            loss: (network, inputs, targets, loss_mask, state) of a segment -> its loss and the state after it.
         """
         network = cast(nn.Module, self._network)
         total, count = torch.zeros((), dtype=torch.float64), 0
-        # A test runs in inference mode, whose tensors can't be split of a graph: these are copies that can.
+        # A test runs in inference mode, whose tensors cannot be part of a graph: these copies can.
         with torch.inference_mode(False), torch.enable_grad():
             state = map_state(Tensor.clone, state)
-            splits = (each.clone().split(self.segment, dim=1) for each in (inputs, targets, loss_mask))
-            for some_inputs, some_targets, some_scored in zip(*splits, strict=True):
-                split, state = loss(network, some_inputs, some_targets, some_scored, detach(state))
+            segments = (each.clone().split(self.segment, dim=1) for each in (inputs, targets, loss_mask))
+            for segment_inputs, segment_targets, segment_mask in zip(*segments, strict=True):
+                segment, state = loss(network, segment_inputs, segment_targets, segment_mask, detach(state))
                 state = detach(state)
-                total, count = total + split.total.detach().double().cpu(), count + int(split.count)
-                if split.count > 0:
-                    self._learn(network, split.mean)
+                total, count = total + segment.total.detach().double().cpu(), count + int(segment.count)
+                if segment.count > 0:
+                    self._learn(network, segment.mean)
         return Loss(total, torch.tensor(count)), state
 
     def _learn(self, network: nn.Module, loss: Tensor) -> None:

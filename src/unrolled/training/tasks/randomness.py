@@ -1,4 +1,4 @@
-"""States of all random generators as plain types, so that a resumed run draws what the whole one would have drawn."""
+"""States of all random generators as plain types, so that a resumed run draws the same numbers."""
 
 import random
 from typing import Any
@@ -7,8 +7,8 @@ import numpy
 import torch
 
 
-def random_states() -> dict[str, Any]:
-    """Python's, NumPy's, torch's and each CUDA device's state, as lists, numbers and tensors."""
+def get_rng_states() -> dict[str, Any]:
+    """Returns the states of Python, NumPy, torch and each CUDA device, as lists, numbers and tensors."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = numpy.random.get_state()
     return {
@@ -19,8 +19,8 @@ def random_states() -> dict[str, Any]:
     }
 
 
-def restore_random_states(saved: dict[str, Any]) -> None:
-    """Sets what `random_states` read. Devices that the saving machine did not have keep their own state."""
+def set_rng_states(saved: dict[str, Any]) -> None:
+    """Restores the result of `get_rng_states`. CUDA states are ignored if the number of devices differs."""
     version, numbers, gauss = saved["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = saved["numpy"]

@@ -1,4 +1,4 @@
-"""How the learning rate moves: each schedule builds torch's own scheduler once the length of the run is known."""
+"""Learning rate schedules. Each one builds a torch scheduler once the length of the run is known."""
 
 import math
 import sys
@@ -11,36 +11,36 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 
 class Schedule(ABC):
-    """Turns an optimizer and the number of its steps into what Lightning calls a scheduler configuration."""
+    """Builds Lightning's scheduler configuration from an optimizer and its number of steps."""
 
     @abstractmethod
     def build(self, optimizer: Optimizer, num_steps: int | float) -> dict[str, Any]:
-        """The scheduler, when it is stepped, and what it watches.
+        """Returns the scheduler, its interval and its monitored metric.
 
         Args:
-            optimizer: whose learning rates move.
-            num_steps: optimizer steps in the whole run; infinite when the trainer has no end.
+            optimizer: the optimizer whose learning rates are scheduled.
+            num_steps: optimizer steps of the whole run; infinite if the run has no end.
 
         Raises:
-            ValueError: a schedule that needs an end, in a run without one.
+            ValueError: the schedule needs an end, and the run has none.
         """
 
 
 class Cosine(Schedule):
-    """Linear warm-up, then half a cosine down to the floor (Loshchilov & Hutter 2017, without restarts).
+    """Linear warmup, then cosine annealing to the floor (Loshchilov & Hutter 2017, without restarts).
 
     Args:
-        warmup: share of the steps that climb from 0.
-        floor: last learning rate as a share of the optimizer's.
+        warmup: fraction of the steps with a linear increase from 0.
+        floor: final learning rate as a fraction of the optimizer's.
 
     Raises:
-        ValueError: shares outside [0, 1).
+        ValueError: a fraction outside [0, 1).
     """
 
     def __init__(self, warmup: float = 0.05, floor: float = 0.0) -> None:
         for name, share in {"warmup": warmup, "floor": floor}.items():
             if not 0.0 <= share < 1.0:
-                raise ValueError(f"{name}={share}: a share of 0 or more, and below 1")
+                raise ValueError(f"{name}={share}: must be a fraction of at least 0 and below 1")
         self.warmup = warmup
         self.floor = floor
 
@@ -48,24 +48,24 @@ class Cosine(Schedule):
         """Stepped after every optimizer step."""
         if not math.isfinite(num_steps):
             raise ValueError("scheduler=cosine needs an end: set trainer.max_epochs or trainer.max_steps")
-        climb = max(1, round(self.warmup * num_steps))
+        warmup = max(1, round(self.warmup * num_steps))
 
         def factor(step: int) -> float:
-            if step < climb and self.warmup > 0:
-                return (step + 1) / climb
-            done = min(1.0, (step - climb) / max(1.0, num_steps - climb))
+            if step < warmup and self.warmup > 0:
+                return (step + 1) / warmup
+            done = min(1.0, (step - warmup) / max(1.0, num_steps - warmup))
             return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * max(0.0, done)))
 
         return {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "learning_rate"}
 
 
 class Plateau(Schedule):
-    """Multiplies the learning rate by `factor` when validation stops getting better.
+    """Multiplies the learning rate by `factor` when a validation metric stops improving.
 
     Args:
-        monitor: the logged number to watch; smaller is better.
-        factor: what the learning rate is multiplied with.
-        patience: validations without a gain that are put up with.
+        monitor: name of the logged metric; lower is better.
+        factor: factor of the learning rate.
+        patience: number of validations without improvement before the learning rate is reduced.
 
     Raises:
         ValueError: a factor outside (0, 1) or a patience below 0.
@@ -73,22 +73,24 @@ class Plateau(Schedule):
 
     def __init__(self, monitor: str = "validation/loss", factor: float = 0.5, patience: int = 3) -> None:
         if not 0.0 < factor < 1.0 or patience < 0:
-            raise ValueError(f"factor={factor}, patience={patience}: above 0 and below 1, and 0 or more validations")
+            raise ValueError(
+                f"factor={factor} must be above 0 and below 1, and patience={patience} must be 0 or more validations"
+            )
         self.monitor = monitor
         self.factor = factor
         self.patience = patience
 
     def build(self, optimizer: Optimizer, num_steps: int | float) -> dict[str, Any]:
-        """Stepped by `MeasuredSteps` after each validation."""
+        """Stepped by `PlateauStepper` after each validation."""
         scheduler = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
-        # Lightning saves it and never comes to step it: it would lose the step of an epoch that is resumed at its end,
-        # and fail in an epoch without a validation (2.6).
+        # Lightning saves this scheduler but never steps it: it would lose the step of an epoch that is resumed at its
+        # end, and fail in an epoch without a validation (2.6).
         never = {"interval": "epoch", "frequency": sys.maxsize}
         return {"scheduler": scheduler, **never, "monitor": self.monitor, "name": "learning_rate"}
 
 
-class MeasuredSteps(Callback):
-    """Steps schedules that watch a number whenever a validation has measured it, before a checkpoint is written."""
+class PlateauStepper(Callback):
+    """Steps schedulers with a monitored metric after each validation that logged it, before a checkpoint is saved."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -103,7 +105,7 @@ class Steps(Schedule):
 
     def __init__(self, epochs: int = 1, factor: float = 0.95) -> None:
         if epochs < 1 or not 0.0 < factor <= 1.0:
-            raise ValueError(f"epochs={epochs}, factor={factor}: 1 or more, and a factor above 0, at most 1")
+            raise ValueError(f"epochs={epochs} must be 1 or more, and factor={factor} above 0 and at most 1")
         self.epochs = epochs
         self.factor = factor
 

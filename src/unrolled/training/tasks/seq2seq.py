@@ -1,4 +1,4 @@
-"""Tasks whose network writes a text about a source: translation, captioning."""
+"""The base class of tasks with a decoder that generates text: translation and captioning."""
 
 import math
 from abc import abstractmethod
@@ -20,22 +20,22 @@ from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
 from unrolled.processing.text.base import Codec
 from unrolled.sequences import mask_from_lengths
-from unrolled.training.callbacks.alignments import Alignment, Drawn
-from unrolled.training.callbacks.gathering import of_all_processes
+from unrolled.training.callbacks.alignments import Alignment, Drawable
+from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.outputs import write_text
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.reinforcement import Reinforcement
 from unrolled.training.tasks.schedules import Schedule
 
-_ALIGNED = 16  # examples, the first of the split, whose alignments are kept of a validation
+_MAX_ALIGNMENTS = 16  # the number of first examples of a split whose alignments are kept
 
-# Options by name, which a configuration gives; the class says what they are and of what type.
+# Mappings of options in a configuration. The annotated class defines their names and types.
 SearchOptions = Annotated[Mapping[str, Any], Search]
 HardOptions = Annotated[Mapping[str, float], Reinforcement]
 
 
 class TeacherForcing(Protocol):
-    """What a batch of a writing task has in any case."""
+    """The fields that batches of all sequence-to-sequence tasks have."""
 
     @property
     def inputs(self) -> Tensor: ...  # (batch, target) int64: the start symbol, then the text
@@ -49,44 +49,44 @@ class TeacherForcing(Protocol):
     def scale(self) -> float: ...  # turns the summed loss into this batch's share of the step's mean
 
 
-class Written(NamedTuple):
-    """One text beside what it should have been."""
+class GeneratedText(NamedTuple):
+    """A generated text and its references."""
 
     example: int
     source: str
     text: str
     references: tuple[str, ...]
-    kind: str  # a class of examples that is scored apart; empty for none
+    kind: str  # a class of examples with separate scores; empty for none
 
 
 class Seq2SeqTask(SequenceTask):
-    """A decoder that is told a source, trained on the texts that people wrote.
+    """Trains a decoder conditioned on a source to predict reference texts.
 
-    Training feeds the references (teacher forcing), or with probability `scheduled_sampling` what the network itself
-    would have written (Bengio et al. 2015). Validation measures loss, perplexity and token accuracy on the
-    references, and scores what a search writes.
+    Training inputs are the references (teacher forcing) or, with probability `scheduled_sampling`, the network's own
+    predictions (Bengio et al. 2015). Validation computes loss, perplexity and token accuracy on the references, and
+    scores the texts found by a search.
 
     Args:
         network: description of a network with a `decoder`; see `SequenceTask` for this and the next five.
-        codec: reads sources, writes texts.
-        optimizer: a partial that takes parameter groups.
-        schedule: how the learning rate moves.
-        l1: weight of the absolute penalty.
-        l2: weight of the square penalty.
+        codec: encodes sources, decodes texts.
+        optimizer: a partial that is called with parameter groups.
+        schedule: learning rate schedule.
+        l1: weight of the L1 penalty.
+        l2: weight of the L2 penalty.
         label_smoothing: share of each target that is spread over the vocabulary.
-        coverage: weight of the coverage loss (See et al. 2017, eq. 13), per written token.
+        coverage: weight of the coverage loss (See et al. 2017, eq. 13), per target token.
         scheduled_sampling: probability at the end of training that an input is the network's own prediction; it rises
             linearly from 0.
-        hard: options of `Reinforcement`, which teaches a `HardAttention` where to look.
-        search: options of the test's search; see `Search`.
-        validation_num_beams: beams of the validations' search; 1 is greedy, and several times faster.
-        num_samples: examples whose texts are shown after every validation.
+        hard: options of `Reinforcement`, for a `HardAttention`.
+        search: options of the search in the test; see `Search`.
+        validation_num_beams: beams of the search in validations; 1 is greedy, and several times faster.
+        num_samples: number of examples whose generated texts are shown after every validation.
 
     Raises:
-        ValueError: a probability outside [0, 1), an unknown or impossible search option, coverage without attention.
+        ValueError: a probability outside [0, 1), an unknown or invalid search option, coverage without attention.
     """
 
-    files: ClassVar[Mapping[str, str]] = {"written.txt": "what it wrote for each test example"}
+    files: ClassVar[Mapping[str, str]] = {"written.txt": "the generated text for each test example"}
 
     def __init__(
         self,
@@ -108,10 +108,10 @@ class Seq2SeqTask(SequenceTask):
         super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
         for name, value in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
             if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} is {value}, expected a share in [0, 1)")
+                raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
         if not 0 <= coverage < float("inf") or validation_num_beams < 1 or num_samples < 0:
             raise ValueError(
-                f"coverage={coverage} and num_samples={num_samples} are 0 or more, "
+                f"coverage={coverage} and num_samples={num_samples} must be 0 or more, "
                 f"validation_num_beams={validation_num_beams} 1 or more"
             )
         self.label_smoothing, self.coverage, self.scheduled_sampling = label_smoothing, coverage, scheduled_sampling
@@ -120,60 +120,60 @@ class Seq2SeqTask(SequenceTask):
         self.search = _search(search or {})
         if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
             raise ValueError(
-                f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} weigh what was "
-                "attended to, and this network has no attention; leave them at 0, or choose attention=additive"
+                f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} need attention, and "
+                "this network has none; leave them at 0, or choose attention=additive"
             )
         self.validation_search = self.search._replace(
             num_beams=validation_num_beams, n_best=1, num_beam_groups=1, coverage_penalty=0.0, temperature=None
         )
         self.num_samples = num_samples
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
-        self.written: list[Written] = []
-        self._alignments: dict[int, Drawn] = {}  # by example
+        self.generated: list[GeneratedText] = []
+        self._alignments: dict[int, Drawable] = {}  # by example
 
     @abstractmethod
     def start(self, batch: Any) -> tuple[DecoderState, Any]:
-        """The decoder's state and memory for the sources of a batch."""
+        """Encodes the sources of a batch. Returns the decoder's initial state and memory."""
 
     def for_texts(self, batch: Any, state: DecoderState, memory: Any) -> tuple[DecoderState, Any]:
-        """State and memory for each text, given those for each source; several texts may be about one source."""
+        """Returns state and memory for each text, given those for each source, which may have several texts."""
         return state, memory
 
     @abstractmethod
     def source_lengths(self, batch: Any) -> Tensor:
-        """(sources,) what the lengths of texts are bounded by."""
+        """Returns (sources,) lengths, on which the maximum lengths of generated texts depend."""
 
     @abstractmethod
     def describe(self, batch: Any, row: int) -> tuple[str, tuple[str, ...], str]:
-        """A source as a reader sees it, its references, and its kind."""
+        """Returns a printable source, its references, and its kind."""
 
     @abstractmethod
-    def scores(self, written: Sequence[Written]) -> dict[str, float]:
-        """What the field measures these texts by: names and numbers, higher is better."""
+    def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
+        """Computes corpus metrics of the generated texts, by name; higher is better."""
 
     @property
     def decoder(self) -> Decoder:
-        """The split of the network that writes."""
+        """The network's decoder."""
         decoder: Any = self.network.decoder
         return decoder
 
     @property
     def target_codec(self) -> Codec:
-        """The codec of what is written."""
+        """The codec of the generated texts."""
         return getattr(self.codec, "target", self.codec)
 
     def loss(self, batch: TeacherForcing, loader: str) -> Loss:
-        """Summed nats of the references' tokens, without smoothing or coverage."""
+        """Returns the summed cross-entropy (nats) of the references' tokens, without smoothing or coverage."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        return self._loss(batch, self._teacher_forced(batch, batch.inputs, state, memory), smoothing=0.0)
+        return self._loss(batch, self._decode(batch, batch.inputs, state, memory), smoothing=0.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The batch's share of the optimizer step's mean loss."""
+        """Returns the batch's share of the optimizer step's mean loss."""
         state, memory = self.for_texts(batch, *self.start(batch))
         inputs, probability = batch.inputs, self.scheduled_sampling * self._progress()
         if probability > 0:
             inputs = scheduled_sampling(self.decoder, inputs, state, memory, probability=probability)
-        decoded = self._teacher_forced(batch, inputs, state, memory)
+        decoded = self._decode(batch, inputs, state, memory)
         loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
         total = loss.total
         if decoded.weights is not None:
@@ -185,38 +185,43 @@ class Seq2SeqTask(SequenceTask):
         return total * batch.scale + self.penalty()
 
     def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
-        """What is added to the summed loss for where the decoder looked: weights (batch, time, source)."""
+        """Returns the attention regularization added to the summed loss.
+
+        Args:
+            weights: (batch, time, source) attention weights.
+            mask: (batch, time) bool, True for valid steps.
+        """
         return self.coverage * coverage_loss(weights, mask).total if self.coverage > 0 else 0.0
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._score(batch, self.validation_search)
 
     def on_validation_epoch_end(self) -> None:
-        self._conclude("validation")
+        self._log_scores("validation")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._score(batch, self.search)
 
     def on_test_epoch_end(self) -> None:
-        written = self._conclude("test")
-        if self.trainer.is_global_zero and written:
-            self.report(written, Path(self.trainer.default_root_dir))
+        generated = self._log_scores("test")
+        if self.trainer.is_global_zero and generated:
+            self.report(generated, Path(self.trainer.default_root_dir))
 
-    def report(self, written: Sequence[Written], folder: Path) -> None:
-        """Leaves what was written in the run's folder: a line for each example, in their order."""
-        lines = (" ".join(item.text.splitlines()) for item in written)
+    def report(self, generated: Sequence[GeneratedText], folder: Path) -> None:
+        """Writes the generated texts to written.txt, one line for each example, in order."""
+        lines = (" ".join(item.text.splitlines()) for item in generated)
         write_text(folder / "written.txt", "".join(f"{line}\n" for line in lines))
 
     def sample(self, generator: torch.Generator) -> str:
-        """What the validation's search wrote for the first examples."""
-        first = sorted(self.written)[: self.num_samples]
-        return "\n\n".join("\n".join(_beside(item)) for item in first)
+        """Returns the texts that the validation's search generated for the first examples."""
+        first = sorted(self.generated)[: self.num_samples]
+        return "\n\n".join("\n".join(_sample_lines(item)) for item in first)
 
-    def alignments(self, count: int) -> list[Drawn]:
-        """What the network attended to while it wrote about the first examples; none without attention."""
+    def alignments(self, count: int) -> list[Drawable]:
+        """Returns the attention weights over the sources of the first examples; empty without attention."""
         return [self._alignments[example] for example in sorted(self._alignments)[:count]]
 
-    def _teacher_forced(self, batch: TeacherForcing, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
+    def _decode(self, batch: TeacherForcing, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
         return self.decoder(inputs, state, memory, batch.lengths)
 
     def _loss(self, batch: TeacherForcing, decoded: Decoded, *, smoothing: float) -> Loss:
@@ -224,13 +229,13 @@ class Seq2SeqTask(SequenceTask):
         return cross_entropy(decoded.logits, batch.targets, mask, label_smoothing=smoothing)
 
     def _progress(self) -> float:
-        """Share of the run that is done; 1 where nobody knows its end."""
+        """Returns the completed fraction of the run; 1 if the run has no end."""
         steps = self._num_steps()
         return 1.0 if math.isinf(steps) else min(self.trainer.global_step / max(steps, 1), 1.0)
 
     def _score(self, batch: Any, options: Search) -> None:
         state, memory = self.start(batch)
-        decoded = self._teacher_forced(batch, batch.inputs, *self.for_texts(batch, state, memory))
+        decoded = self._decode(batch, batch.inputs, *self.for_texts(batch, state, memory))
         loss = self._loss(batch, decoded, smoothing=0.0)
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
         right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
@@ -241,22 +246,29 @@ class Seq2SeqTask(SequenceTask):
         for row, texts in enumerate(candidates(found, self.codec)):
             source, references, kind = self.describe(batch, row)
             text = texts[0].text if texts else ""
-            self.written.append(Written(int(batch.examples[row]), source, text, references, kind))
+            self.generated.append(GeneratedText(int(batch.examples[row]), source, text, references, kind))
 
-    def alignment(self, batch: Any, row: int, text: list[str], weights: Tensor) -> Drawn | None:
-        """What a written text looked at, to be drawn: its symbols, and weights (text, source); None for no picture."""
+    def alignment(self, batch: Any, row: int, text: list[str], weights: Tensor) -> Drawable | None:
+        """Returns the figure of a generated text's attention weights, or None.
+
+        Args:
+            batch: the batch.
+            row: the source's row of the batch.
+            text: the generated symbols.
+            weights: (text, source) attention weights.
+        """
         symbols = self.source_symbols(batch, row)
         return None if symbols is None else Alignment(symbols, text, weights[:, : len(symbols)].clone())
 
     def source_symbols(self, batch: Any, row: int) -> list[str] | None:
-        """What stands on the source's axis of an alignment; None where there is nothing to name."""
+        """Returns the labels of the source axis of an alignment, or None for no alignment."""
         return None
 
     def _keep_alignments(self, batch: Any, found: Hypotheses) -> None:
         if found.weights is None:
             return
         for row, example in enumerate(batch.examples.tolist()):
-            if example >= _ALIGNED:
+            if example >= _MAX_ALIGNMENTS:
                 continue
             length = int(found.lengths[row, 0])
             text = [*self.target_codec.symbols(found.tokens[row, 0, :length].tolist()), "■"]
@@ -265,25 +277,25 @@ class Seq2SeqTask(SequenceTask):
             if drawn is not None:
                 self._alignments[example] = drawn
 
-    def _conclude(self, split: str) -> list[Written]:
-        """Logs a split's numbers; gives back its texts, those of all processes, in the order of the examples."""
+    def _log_scores(self, split: str) -> list[GeneratedText]:
+        """Logs a split's metrics. Returns the texts of all processes, in the order of the examples."""
         loss = self.mean_loss.compute()
         self.log(f"{split}/loss", loss)
         self.log(f"{split}/perplexity", loss.exp(), prog_bar=split == "validation")
         self.log(f"{split}/accuracy", self.accuracy.compute())
         self.mean_loss.reset()
         self.accuracy.reset()
-        written, self.written = sorted(of_all_processes(self.written)), []
+        generated, self.generated = sorted(gather_from_all_ranks(self.generated)), []
         self._alignments = {}
-        # Every process scores all texts: numbers that are equal everywhere need no broadcast.
-        for name, value in self.scores(written).items():
+        # Every process scores all texts, so that the metrics are equal and need no synchronization.
+        for name, value in self.scores(generated).items():
             shown = split == "validation" and name in self.trainer_monitor
             self.log(f"{split}/{name}", value, prog_bar=shown, rank_zero_only=False)
-        return written
+        return generated
 
     @property
     def trainer_monitor(self) -> str:
-        """The metric by which the best checkpoint is chosen; empty without one."""
+        """Name of the metric that selects the best checkpoint; empty without one."""
         return str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
 
 
@@ -294,6 +306,6 @@ def _search(options: Mapping[str, Any]) -> Search:
     return Search(**options).checked()
 
 
-def _beside(item: Written) -> list[str]:
-    references = [f"  should be  {text}" for text in item.references]
-    return [f"  source     {item.source}", *references, f"  written    {item.text}"]
+def _sample_lines(item: GeneratedText) -> list[str]:
+    references = [f"  reference  {text}" for text in item.references]
+    return [f"  source     {item.source}", *references, f"  generated  {item.text}"]

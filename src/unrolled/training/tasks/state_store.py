@@ -1,4 +1,4 @@
-"""States that outlive a batch: what truncated backpropagation carries from one window to the next."""
+"""States that truncated backpropagation carries from one window to the next."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from unrolled import state as states
 
 
 class StateStore:
-    """One detached state for each loader, dropped row by row where a new sequence begins.
+    """Stores a detached state for each loader. Rows that begin a new sequence are reset.
 
-    Saved as lists of tensors, which a checkpoint may hold, and rebuilt on the first use from the network's own initial
-    state.
+    Checkpoints contain the states as lists of tensors, which are rebuilt on first use from the structure of the
+    network's initial state.
     """
 
     def __init__(self) -> None:
@@ -19,15 +19,15 @@ class StateStore:
         self._saved: dict[str, list[Tensor]] = {}
 
     def take(self, loader: str, initial: Any, reset: Tensor) -> Any:
-        """The state that a loader's next window starts from.
+        """Returns the state before a loader's next window.
 
         Args:
-            loader: whose window it is.
+            loader: name of the loader.
             initial: the network's initial state for the whole batch.
-            reset: (batch,) bool, rows that begin a new sequence.
+            reset: (batch,) bool, True for rows that begin a new sequence.
 
         Raises:
-            ValueError: a saved state of another batch size or network.
+            ValueError: the saved state belongs to another batch size or network.
         """
         if loader in self._saved:
             self._states[loader] = self._rebuild(loader, initial)
@@ -36,21 +36,21 @@ class StateStore:
         return states.where(reset, initial, self._states[loader])
 
     def put(self, loader: str, state: Any) -> None:
-        """Keeps a state for the loader's next window, cut off from the graph that made it."""
+        """Stores a state for the loader's next window, detached from the graph."""
         self._states[loader] = states.detach(state)
 
     def drop(self, loader: str) -> None:
-        """Forgets a loader's state; its next window starts afresh."""
+        """Drops a loader's state, so that its next window starts from the initial state."""
         self._states.pop(loader, None)
         self._saved.pop(loader, None)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """Leaves by loader, on the CPU."""
+        """Returns the states' leaves by loader, on the CPU."""
         live = {loader: [leaf.cpu() for leaf in states.leaves(state)] for loader, state in self._states.items()}
         return {**self._saved, **live}
 
     def load_state_dict(self, saved: dict[str, list[Tensor]]) -> None:
-        """Takes up where `state_dict` was read."""
+        """Restores the result of `state_dict`."""
         self._states.clear()
         self._saved = dict(saved)
 
@@ -61,6 +61,6 @@ class StateStore:
             return states.rebuild(initial, [s.to(leaf) for s, leaf in zip(saved, like, strict=True)])
         except ValueError as error:
             raise ValueError(
-                f"the checkpoint carries a {loader} state that does not fit ({error}); resume with the batch size and "
-                "number of processes it was written with, or start from its weights alone: init_from=PATH"
+                f"the checkpoint's {loader} state does not match the network or the batch ({error}); resume with the "
+                "same batch size and number of processes, or start from its weights alone: init_from=PATH"
             ) from None

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from unrolled import load_bundle
 from unrolled.training.run.runner import run
 from unrolled_tasks.classification import task
-from unrolled_tasks.classification.mixing import mixed
+from unrolled_tasks.classification.mixup import mixup
 
 Configure = Callable[..., DictConfig]
 
@@ -25,7 +25,7 @@ def test_each_sequence_is_mixed_with_another_by_a_share_of_a_half_or_more() -> N
     shares: list[float] = []
 
     for _ in range(400):
-        values, longest, share, others = mixed(source, lengths, 0.3)
+        values, longest, share, others = mixup(source, lengths, 0.3)
         shares.append(share)
         torch.testing.assert_close(values, share * source + (1 - share) * source[others])
         assert longest.tolist() == [max(int(lengths[n]), int(lengths[others[n]])) for n in range(4)]
@@ -46,7 +46,7 @@ def test_the_loss_is_that_of_both_answers_by_their_shares(
     monkeypatch.setattr(
         task.Classification, "training_step", lambda *given: (seen.update(batch=given[1]), step(*given))[1]
     )
-    monkeypatch.setattr(task, "mixed", lambda *given: seen.setdefault("mixed", mixed(*given)))
+    monkeypatch.setattr(task, "mixup", lambda *given: seen.setdefault("mixed", mixup(*given)))
     options = ["model.num_layers=1", "model.dropout=0", "network.output_dropout=0", "task.mixup=0.5", "test=false"]
     options += ["trainer.max_steps=1", "trainer.log_every_n_steps=1", "optimizer.lr=1e-12", "trainer=cpu"]
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from unrolled.training import compose
-from unrolled.training.configuration.quoting import written
-from unrolled.training.run.following import differences
+from unrolled.training.configuration.quoting import quote_value
+from unrolled.training.run.next_commands import changed_options
 from unrolled.training.run.runner import run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 FOLDER = "out/a run's"
 QUICK = ["trainer=cpu", "trainer.max_steps=2", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
-QUICK += ["callbacks.samples=null", "callbacks.curves=null", f"run_dir={written(FOLDER)}"]
+QUICK += ["callbacks.samples=null", "callbacks.curves=null", f"run_dir={quote_value(FOLDER)}"]
 
 WINDOWS = "data.random_windows={length:16,count:8,batch_size:4}"
 TASKS = {
@@ -139,9 +139,9 @@ def test_every_printed_line_runs_as_it_is_printed(name: str, material: Path, cap
     (evaluation,) = [line for line in lines if line.startswith("python -m unrolled evaluate")]
     for key, value in numbers.items():
         assert float(re.search(rf"^{key} +(\S+)$", said[evaluation], re.MULTILINE)[1]) == pytest.approx(value, abs=2e-4)  # pyright: ignore
-    (sentence,) = [line for line in lines if "data of yours: " in line]
+    (sentence,) = [line for line in lines if "your own data: " in line]
     assert "FILE" in sentence
-    asked = sentence.partition("data of yours: ")[2]
+    asked = sentence.partition("your own data: ")[2]
     files = {"translation": "pairs.jsonl", "sentences": "labelled.jsonl", "speech": "tones", "series": "series.csv"}
     if name in ("char_lm", *files):
         asked += " data.modality.series=which" if name == "series" else ""
@@ -199,7 +199,7 @@ def test_a_task_that_is_not_found_is_the_checkpoints(folder: Path) -> None:
     config.choices.task = "mine"
     run(config)
 
-    done = in_a_shell(f"python -m unrolled evaluate {shlex.quote(f'checkpoint={written(FOLDER)}')}", folder)
+    done = in_a_shell(f"python -m unrolled evaluate {shlex.quote(f'checkpoint={quote_value(FOLDER)}')}", folder)
 
     assert done.returncode == 2
     assert "there is no such task" in done.stderr
@@ -242,7 +242,7 @@ def test_an_evaluation_reads_and_scores_as_the_experiment_did(experiment: str) -
     needed = ["data.files=FILE"] if experiment.startswith(("captioning", "char_lm/tiny")) else []
     ours = compose(f"experiment={experiment}", *needed)
 
-    options = differences(ours)
+    options = changed_options(ours)
     assert options is not None
     choices = [f"{group}={choice}" for group, choice in ours.choices.items()]
     theirs = compose("checkpoint=PATH", *choices, *options, command="evaluate")
@@ -279,7 +279,7 @@ TRICKY = [
 
 @pytest.mark.parametrize("value", [*TRICKY, math.inf, -math.inf, 1e-30])
 def test_a_value_that_looks_like_another_comes_back(value: Any) -> None:
-    override = OverridesParser.create().parse_override(f"key={written(value)}")
+    override = OverridesParser.create().parse_override(f"key={quote_value(value)}")
 
     assert OmegaConf.to_container(OmegaConf.create({"key": override.value()}), resolve=True) == {"key": value}
 
@@ -287,6 +287,6 @@ def test_a_value_that_looks_like_another_comes_back(value: Any) -> None:
 @settings(deadline=None)
 @given(value=st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)))
 def test_a_value_comes_back_as_it_was_written(value: Any) -> None:
-    override = OverridesParser.create().parse_override(f"key={written(value)}")
+    override = OverridesParser.create().parse_override(f"key={quote_value(value)}")
 
     assert OmegaConf.to_container(OmegaConf.create({"key": override.value()}), resolve=True) == {"key": value}
