@@ -13,6 +13,8 @@ from unrolled.training.configuration.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/README.md")])
+CELLS = ROOT / "docs" / "cells.md"
+LINKING = [*PAGES, ROOT / "benchmarks" / "README.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,50 +53,38 @@ def test_every_command_on_a_page_exists(script: str, given: list[str]) -> None:
     check_overrides(script, typed, sweep="-m" in given)
 
 
-def test_the_first_snippet_runs_with_torch_alone(python: Process) -> None:
-    (snippet,) = [code for code in blocks(ROOT / "README.md", "python") if "bidirectional=True" in code]
-
-    done = python("-c", snippet)
-
-    assert done.returncode == 0, done.stderr
-    assert "torch.Size([3, 20, 128])" in done.stdout
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_snippets_train_and_fine_tune(folder: Path, python: Process) -> None:
-    train, tune = (code for code in blocks(ROOT / "README.md", "python") if "compose(" in code or "AdamW(" in code)
-    (folder / "book.txt").write_text("".join(f"{n} little birds sat in row {n * 7 % 13}\n" for n in range(700)))
-    (folder / "more.txt").write_text("birds sat in a row and then they sat in rows again\n" * 50)
-    compared = """
-with torch.no_grad():
-    for one in (load_bundle("runs/book").network, network.eval()):
-        print(cross_entropy(one(text[:, :-1]).logits, text[:, 1:]).mean.item())
-"""
+@pytest.mark.parametrize("page", LINKING, ids=[str(page.relative_to(ROOT)) for page in LINKING])
+def test_every_link_and_picture_of_a_page_exists(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<img src=\"([^\"]+)\"", text)
 
-    trained = python("-c", train)
-    tuned = python("-c", tune + compared)
-
-    assert all(
-        len([line for line in code.splitlines() if line and "import " not in line]) <= 10 for code in (train, tune)
-    )
-    assert trained.returncode == 0, trained.stderr
-    assert (folder / "runs" / "book" / "checkpoints" / "best.ckpt").is_file()
-    assert float(trained.stdout.split()[-1]) < 4.7  # bits for each of 26 characters
-    assert tuned.returncode == 0, tuned.stderr
-    before, after = map(float, tuned.stdout.split())
-    assert after < 0.8 * before
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+        assert target.suffix not in (".png", ".svg") or target.stat().st_size < 100_000, link
 
 
 PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
 PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 
 
-def test_the_cell_of_the_readme_joins_every_task(folder: Path, python: Process, small: list[str]) -> None:
-    shown = [code for code in blocks(ROOT / "README.md", "python", "yaml") if code.startswith("# mylab/")]
+def test_the_cell_of_a_page_joins_every_task(folder: Path, python: Process, small: list[str]) -> None:
+    shown = [code for code in blocks(CELLS, "python", "yaml") if code.startswith("# mylab/")]
     for code in shown:
         path = folder / code.partition("\n")[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    (asked,) = [given for page, _, given in COMMANDS if page == ROOT / "README.md" and "model=leaky" in given]
+    (asked,) = [given for page, _, given in COMMANDS if page == CELLS and "model=leaky" in given]
 
     assert len(shown) == 2
     pairs = [{"en": f"{number} birds", "de": f"{number} Vögel"} for number in range(60)]
