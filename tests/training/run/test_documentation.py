@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from unrolled.deployment.command import _parsed
 from unrolled.training.configuration.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +52,28 @@ def test_every_command_on_a_page_exists(script: str, given: list[str]) -> None:
     foreign = [word for word in given if "mylab" in word or "=leaky" in word or "=minimal" in word]
     typed = [word.replace("…", "") for word in given if word != "-m" and word not in foreign]
     check_overrides(script, typed, sweep="-m" in given)
+
+
+def predictions(page: Path) -> Iterator[list[str]]:
+    """What follows `python -m unrolled` in each command of a page that predicts; redirections are the shell's."""
+    for block in blocks(page, "", "bash", "console", "text"):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"\bpython -m unrolled (?!train|evaluate)(.*)", line)
+            if found:
+                words = shlex.split(found[1], comments=True)
+                ends = [number for number, word in enumerate(words) if word in ("<", ">", "|")]
+                yield words[: min(ends, default=None)]
+
+
+PREDICTIONS = [(page, given) for page in LINKING for given in predictions(page)]
+
+
+@pytest.mark.parametrize(
+    "given", [given for _, given in PREDICTIONS], ids=[f"{p.parent.name}-{' '.join(given)}" for p, given in PREDICTIONS]
+)
+def test_every_prediction_command_on_a_page_is_understood(given: list[str]) -> None:
+    """The command's own parser ends the process where it doesn't know an option."""
+    assert _parsed(given).command == given[0]
 
 
 def anchors(page: Path) -> set[str]:
