@@ -108,7 +108,7 @@ def main() -> None:
 
     def look() -> Tensor:
         with torch.no_grad():
-            return encoder.look(images)
+            return encoder.extract_features(images)
 
     def write() -> None:
         with torch.no_grad():

@@ -135,8 +135,10 @@ def texts() -> Iterator[Kind]:
 
 
 def labelled() -> Iterator[Kind]:
-    def read(path: Path, reader: Any = None, **options: Any) -> Any:
-        data = ClassificationData(reader=reader or Series(series="run"), files=str(path), cut=[1, 0, 0], **options)
+    def read(path: Path, modality: Any = None, **options: Any) -> Any:
+        data = ClassificationData(
+            modality=modality or Series(series="run"), files=str(path), split_fractions=[1, 0, 0], **options
+        )
         data.prepare()
         return list(data.test_dataloader())
 

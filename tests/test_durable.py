@@ -120,7 +120,7 @@ def test_a_write_that_the_system_refuses_leaves_the_file_before(tmp_path: Path) 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes of a file
     try:
-        with pytest.raises(CheckpointError, match="untouched"):
+        with pytest.raises(CheckpointError, match="an existing file is unchanged"):
             save_tensors({"big": torch.zeros(100_000)}, tmp_path / "a.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

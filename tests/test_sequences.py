@@ -117,7 +117,9 @@ def test_networks_take_unsigned_lengths(backend: str, dtype: torch.dtype) -> Non
     for pooling in (LastPooling, MeanPooling, MaxPooling, AttentionPooling):
         network = SequenceClassifier(encoder, 2, pooling).eval()
         assert torch.equal(network(values, lengths.to(dtype)), network(values, lengths))
-        assert torch.equal(network.early(values, lengths.to(dtype), [0.5]), network.early(values, lengths, [0.5]))
+        assert torch.equal(
+            network.predict_prefixes(values, lengths.to(dtype), [0.5]), network.predict_prefixes(values, lengths, [0.5])
+        )
     attention = AdditiveAttention(8, 3)
     memories = [attention.prepare(encoder(values, ends)) for ends in (lengths.to(dtype), lengths)]
     assert torch.equal(memories[0].mask, memories[1].mask)

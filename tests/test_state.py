@@ -47,7 +47,7 @@ def test_states_of_different_structure_are_refused(other: Any) -> None:
 def test_an_lstm_state_is_not_a_plain_pair() -> None:
     pair = (torch.zeros(1), torch.zeros(1))
 
-    with pytest.raises(ValueError, match="LSTMState of 2 beside tuple of 2"):
+    with pytest.raises(ValueError, match="LSTMState of 2 and tuple of 2"):
         map_state(torch.add, LSTMState(*pair), pair)  # pyright: ignore[reportArgumentType]
 
 

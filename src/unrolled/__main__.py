@@ -1,4 +1,4 @@
-"""python -m unrolled COMMAND …: train and evaluate for those who train, the rest with torch alone."""
+"""python -m unrolled COMMAND …: `train` and `evaluate` need the training dependencies, the others torch alone."""
 
 import sys
 
@@ -6,7 +6,7 @@ TRAINING = ("train", "evaluate")
 
 
 def main() -> int:
-    """Runs the command that is named first, and gives its exit status."""
+    """Runs the command given as the first argument, and returns its exit status."""
     if sys.argv[1:2] not in ([name] for name in TRAINING):
         from unrolled.deployment.command import main as use
 

@@ -1,10 +1,10 @@
-"""A trained network in one file, and back again with torch alone.
+"""Checkpoints of trained networks, which are read with torch alone.
 
-A checkpoint is an ordinary Lightning one with one more key,
+A checkpoint is a Lightning checkpoint with one additional key,
 
     {"unrolled": {"format": 1, "network": {"_target_": …}, "codec": {"_target_": …}, "info": {…}}}
 
-whose descriptions are plain dicts. Reading never unpickles an object and imports nothing outside an allow-list.
+whose descriptions are plain dicts. Reading a file never unpickles objects and imports only modules in an allow-list.
 """
 
 import difflib
@@ -29,11 +29,11 @@ TRUSTED = ("unrolled.", "torch.nn.")
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of ours, or one that may not be loaded as it is."""
+    """A file that isn't a checkpoint of this package, or that can't be loaded."""
 
 
 class Bundle(NamedTuple):
-    """A trained network, its codec, and what is known of its training."""
+    """A trained network, its codec, and information about its training."""
 
     network: nn.Module
     codec: Codec
@@ -41,19 +41,19 @@ class Bundle(NamedTuple):
 
 
 def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
-    """Builds what a plain description names: `{"_target_": "package.Class", **arguments}`, nested as needed.
+    """Build an object from a plain description, `{"_target_": "package.Class", **arguments}`, which may be nested.
 
-    `"_partial_": True` gives a partial call, to be completed by whoever receives it. Lists and dicts without `_target_`
-    are built item by item, all else stays as it is.
+    With `"_partial_": True` the result is a `functools.partial`. Lists and dicts without `_target_` are built item by
+    item. Other values are returned unchanged.
 
     Args:
         description: plain dicts, lists, strings, numbers.
-        trusted: prefixes of the modules whose nn.Module and Codec subclasses may be named, each ending in a dot; None
-            trusts every name, which is for descriptions that you wrote yourself.
+        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Codec subclasses are allowed as targets.
+            None allows every target, which is meant for descriptions that you wrote yourself.
 
     Raises:
         CheckpointError: an untrusted or unknown target.
-        ValueError: arguments that the target does not take; what the target itself refuses.
+        ValueError: invalid arguments of the target.
     """
     if isinstance(description, Mapping):
         parts = cast("Mapping[str, Any]", description)
@@ -71,7 +71,7 @@ def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
 def _check_arguments(name: str, target: Any, given: Mapping[str, Any], *, partial: bool) -> None:
     try:
         signature = inspect.signature(target)
-    except ValueError:  # some callables written in C don't tell; calling them will
+    except ValueError:  # some callables written in C have no signature; calling them raises the error
         return
     takes = signature.parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
@@ -87,18 +87,18 @@ def _check_arguments(name: str, target: Any, given: Mapping[str, Any], *, partia
 
 
 def locate(name: str, *, trusted: Sequence[str] | None = None) -> Any:
-    """The class or function with a dotted name; see `build` for `trusted`."""
+    """Import the class or function with a dotted name; see `build` for `trusted`."""
     if trusted is not None and not name.startswith(tuple(trusted)):
         raise CheckpointError(
-            f"it names {name}, code outside what is trusted ({', '.join(trusted)}); if you know where the file comes "
-            f"from, add the package: trusted={(*trusted, name.split('.')[0] + '.')!r}"
+            f"it names {name}, which is outside the trusted modules ({', '.join(trusted)}); if you trust the file, add "
+            f"the package: trusted={(*trusted, name.split('.')[0] + '.')!r}"
         )
     found = _import(name)
     if trusted is not None:
         home = f"{getattr(found, '__module__', '')}."
         allowed = inspect.isclass(found) and issubclass(found, (nn.Module, Codec))
         if not allowed or not home.startswith(tuple(trusted)):
-            raise CheckpointError(f"it names {name}, which is no network or codec class of a trusted module")
+            raise CheckpointError(f"it names {name}, which is not a network or codec class of a trusted module")
     return found
 
 
@@ -110,7 +110,7 @@ def _import(name: str) -> Any:
             found: Any = import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-                continue  # this much of the name is no module; a shorter piece may be
+                continue  # this prefix isn't a module; a shorter one may be
             raise CheckpointError(
                 f"{name}: importing it needs {error.name}, which is not installed ({error})"
             ) from None
@@ -122,13 +122,13 @@ def _import(name: str) -> Any:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The raw content of a checkpoint with our key in it, on the CPU.
+    """Read the content of a checkpoint of this package, on the CPU.
 
     Args:
-        path: the file, or the folder of a run, whose best checkpoint is taken, or else its last.
+        path: the file, or the folder of a run, whose best or else last checkpoint is read.
 
     Raises:
-        CheckpointError: missing, unreadable, unsafe, foreign, or of a later format.
+        CheckpointError: a file that is missing, unreadable, unsafe, from another program, or of another format.
     """
     path = _in_folder(Path(path)) if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -143,7 +143,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _check_shape(content: Mapping[str, Any], path: Path) -> None:
-    """Refuses a file whose entries are not what training writes, whatever they are."""
+    """Check the structure of a checkpoint."""
     ours: Any = content[KEY]
     found = ours.get("format") if isinstance(ours, Mapping) else None
     if found != FORMAT:
@@ -164,26 +164,26 @@ def _kind(value: Any) -> str:
 
 
 def save_tensors(content: Any, path: str | Path) -> None:
-    """Writes a torch file in the place of the one before, which stays until the new one is whole; see `durable.write`.
+    """Replace a torch file atomically; see `durable.write`.
 
     Args:
         content: dicts, lists, strings, numbers and tensors.
         path: the file.
 
     Raises:
-        CheckpointError: it can't be written; the file before is untouched.
+        CheckpointError: the file can't be written; an existing file is unchanged.
     """
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors(content)}
     try:
         durable.write(Path(path), lambda file: torch.save(content, file), size=sum(storages.values()))
     except (OSError, RuntimeError, durable.DamagedFileError) as error:
-        # Where the system refuses to write, torch raises a RuntimeError about its archive.
+        # If writing fails, torch raises a RuntimeError about its archive.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(f"{path} could not be written; what was there before is untouched: {reason}") from error
+        raise CheckpointError(f"{path} could not be written; an existing file is unchanged: {reason}") from error
 
 
 def tensors(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples."""
+    """Yield all tensors in nested dicts, lists and tuples."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, Mapping):
@@ -199,16 +199,16 @@ def _in_folder(folder: Path) -> Path:
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         near = [str(path) for pattern in ("*.ckpt", "*/*.ckpt") for path in sorted(folder.glob(pattern))][:5]
-        hint = f"; name one of {', '.join(near)}" if near else ""
+        hint = f"; pass one of {', '.join(near)}" if near else ""
         raise CheckpointError(f"{folder} is a folder without best.ckpt or last.ckpt{hint}")
     return found
 
 
 def load_tensors(path: str | Path) -> Any:
-    """What is in a torch file, on the CPU, without executing anything; its digest is checked where it has one.
+    """Load a torch file on the CPU without executing code, and verify its digest if it has one.
 
     Raises:
-        CheckpointError: it is none, is damaged, or holds Python objects.
+        CheckpointError: the file isn't a torch file, is damaged, or contains Python objects.
     """
     try:
         durable.check(Path(path))
@@ -218,23 +218,23 @@ def load_tensors(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: it holds Python objects or is no checkpoint, and was not executed ({_reason(error)})"
+            f"{path}: it contains Python objects or is not a checkpoint; it was not executed ({_reason(error)})"
         ) from None
-    except Exception as error:  # torch's unpickler stumbles over a text as over any program, by IndexError and others
+    except Exception as error:  # torch's unpickler raises IndexError and others for other files
         raise CheckpointError(f"{path}: not readable as a checkpoint ({_reason(error)})") from None
 
 
 def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: str | torch.device = "cpu") -> Bundle:
-    """Loads a trained network, ready to be used (eval mode), with nothing but torch.
+    """Load a trained network in evaluation mode, with torch alone.
 
     Args:
-        path: a `.ckpt` written by training.
-        trusted: prefixes of modules whose classes the file may name; add your own package to load your own cells.
-        device: where the network goes.
+        path: a `.ckpt` file from training, or the folder of a run.
+        trusted: prefixes of modules whose classes the file may contain; add your own package to load your own cells.
+        device: the device of the network.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; a description of no network or codec; or weights that don't fit the
-            network that the file describes.
+        CheckpointError: see `read_checkpoint`; an invalid description of the network or codec; or weights that don't
+            match the described network.
     """
     content = read_checkpoint(path)
     codec, network = (described(content, name, path, trusted) for name in ("codec", "network"))
@@ -243,18 +243,18 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
 
 
 def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: Sequence[str]) -> Any:
-    """The "network", without its weights, or the "codec" that a checkpoint describes.
+    """Build the "network", without its weights, or the "codec" that a checkpoint describes.
 
     Raises:
-        CheckpointError: a description that names untrusted code, or that no network or codec can be built from.
+        CheckpointError: a description with untrusted code, or an invalid one.
     """
     try:
         found = build(content[KEY][name], trusted=trusted)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except Exception as error:  # the file may give a constructor anything at all
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path}: its {name} cannot be built: {said:.300}") from None
+    except Exception as error:  # the file may pass any value to a constructor
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: its {name} cannot be built: {reason:.300}") from None
     kind = {"network": nn.Module, "codec": Codec}[name]
     if not isinstance(found, kind):
         raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected {article(kind.__name__)}")
@@ -262,10 +262,10 @@ def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: 
 
 
 def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
-    """Puts a checkpoint's weights into a network of the same make.
+    """Load a checkpoint's weights into a network.
 
     Raises:
-        CheckpointError: names or shapes differ; the first few are named.
+        CheckpointError: the names or shapes of weights differ.
     """
     prefix = "network."
     weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
@@ -282,21 +282,21 @@ def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Pat
         raise CheckpointError(f"{path}: the weights are another network's: {'; '.join(wrong[:3])}{more}")
     bad = first_nonfinite(network, weights)
     if bad is not None:
-        raise CheckpointError(f"{path}: these weights are of no use: {bad}; take an earlier checkpoint")
+        raise CheckpointError(f"{path}: the weights are not finite: {bad}; use an earlier checkpoint")
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:  # of numbers that cannot be turned into the network's own
+    except RuntimeError as error:  # dtypes that can't be converted
         raise CheckpointError(f"{path}: {str(error).strip().splitlines()[-1].strip():.300}") from None
 
 
 def first_nonfinite(network: nn.Module, weights: Mapping[str, Tensor] | None = None) -> str | None:
-    """Names the first weight that is NaN or infinite, such as "core.bias holds nan"; None if all are finite.
+    """Return a message about the first weight that is NaN or infinite; None if all are finite.
 
     Buffers may be infinite, as masks are, but not NaN.
 
     Args:
-        network: whose weights are looked at.
-        weights: those that it is about to load, if not its own.
+        network: the network whose weights are checked.
+        weights: the weights to check instead of the network's own.
     """
     buffers = dict(network.named_buffers())
     sums: dict[str, Tensor] = {}
@@ -312,6 +312,6 @@ def first_nonfinite(network: nn.Module, weights: Mapping[str, Tensor] | None = N
 
 
 def _reason(error: Exception) -> str:
-    """What torch found, without its advice to execute it all the same."""
-    said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    return said.splitlines()[0][:200] if said else type(error).__name__
+    """Return torch's message without its advice to execute the file anyway."""
+    message = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    return message.splitlines()[0][:200] if message else type(error).__name__

@@ -1,7 +1,7 @@
-"""Files that a run must not lose: written whole or not at all, synced, and checked by a digest when they are read.
+"""Atomic and durable writes: a file is written completely or not at all, synced, and verified by a digest when read.
 
-A digest (SHA-256 of the content) ends a file as its last bytes. In a zip file, which is what torch writes, they are the
-archive's comment, and after a shared library's last byte no loader looks; so other programs read such files as ever.
+The digest (SHA-256 of the content) is appended to the file. In a zip file, which is what torch writes, it becomes the
+archive's comment, and loaders of shared libraries ignore trailing bytes, so other programs can still read these files.
 """
 
 import hashlib
@@ -22,28 +22,29 @@ _SPARE = 1 << 20  # bytes that must remain free
 
 
 class DamagedFileError(ValueError):
-    """What is on the disk is not what was written there."""
+    """The content of a file differs from what was written."""
 
 
 class NoSpaceError(OSError):
-    """The disk has no room for a file; nothing was written."""
+    """The disk has too little free space for a file. Nothing was written."""
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object], *, size: int = 0) -> None:
-    """Writes a file in the place of the one before, which stays until the new one is on the disk and verified.
+    """Replaces a file atomically: the old file remains until the new one is on the disk and verified.
 
-    The file is written beside its place, ended by its digest, synced, read back, and moved into place. Whenever the
-    process is killed, the path holds either file whole. Two processes must not write the same path at once.
+    The content is written to a temporary file in the same folder, followed by its digest. The file is synced, read
+    back, and renamed. If the process is killed at any moment, the path holds either the old file or the new one. Two
+    processes must not write the same path at the same time.
 
     Args:
-        path: the file's place; its folder is made if needed.
-        fill: writes the content.
-        size: bytes that are about to be written, as far as known; they must be free.
+        path: the file to write; its folder is created if needed.
+        fill: writes the content to a binary file.
+        size: expected size in bytes, as far as known; this much space must be free.
 
     Raises:
-        NoSpaceError: the disk is too full.
-        OSError: it can't be written.
-        DamagedFileError: the disk gives back something else than was written.
+        NoSpaceError: too little free space.
+        OSError: the file can't be written.
+        DamagedFileError: reading back gives other content than was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _check_space(path.parent, size)
@@ -64,15 +65,16 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, size: int = 0) -> N
 
 
 def check(path: Path, *, required: bool = False) -> None:
-    """Compares a file with its digest.
+    """Verifies the digest of a file.
 
     Args:
-        path: the file.
-        required: refuse a file that has no digest; otherwise it is another program's and passes.
+        path: the file to verify.
+        required: whether a file without a digest is an error. By default such a file, written by another program,
+            passes.
 
     Raises:
-        DamagedFileError: the content is not what was written, or has no digest.
-        OSError: it can't be read.
+        DamagedFileError: the content doesn't match the digest, or a required digest is missing.
+        OSError: the file can't be read.
     """
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END) - _TRAILER
@@ -87,10 +89,10 @@ def check(path: Path, *, required: bool = False) -> None:
 
 
 def finish_folder(folder: Path) -> None:
-    """Writes the digests of a folder's files beside them, and syncs all; call it before the folder is moved into place.
+    """Writes the digests of all files of a folder into it and syncs them. Call it before `move_folder`.
 
     Raises:
-        OSError: it can't be written.
+        OSError: a file can't be written.
     """
     digests = {str(path.relative_to(folder)): _sync_and_digest(path) for path in _files(folder)}
     with (folder / _FOLDER_DIGESTS).open("w", encoding="utf-8") as file:
@@ -103,17 +105,17 @@ def finish_folder(folder: Path) -> None:
 
 
 def move_folder(partial: Path, folder: Path) -> None:
-    """Moves a finished folder to its place, so that it is there after a power cut, too."""
+    """Renames a finished folder and syncs its parent, so that the new name survives a power failure."""
     partial.replace(folder)
     _sync_folder(folder.parent)
 
 
 def check_folder(folder: Path) -> str:
-    """Compares the files of a folder with their digests; returns a digest of the whole content.
+    """Verifies the files of a folder and returns a digest of the whole content.
 
     Raises:
         DamagedFileError: a file is missing, damaged, or has no digest.
-        OSError: one can't be read.
+        OSError: a file can't be read.
     """
     try:
         digests = json.loads((folder / _FOLDER_DIGESTS).read_text(encoding="utf-8"))
@@ -131,10 +133,10 @@ def check_folder(folder: Path) -> str:
 
 
 def digest_in_folder(path: Path) -> str:
-    """The digest of a file's content: as `finish_folder` wrote it, or computed where it did not.
+    """Returns the digest of a file: the one that `finish_folder` stored, or else computed from the content.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     digests = path.parent / _FOLDER_DIGESTS
     if digests.is_file():
@@ -158,7 +160,7 @@ def _append_digest(file: BinaryIO) -> None:
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:
-    """The hexadecimal digest of a file's first bytes."""
+    """Returns the hexadecimal digest of the first `length` bytes of a file."""
     digest = hashlib.sha256()
     file.seek(0)
     while length > 0:
@@ -184,7 +186,7 @@ def _megabytes(size: int) -> str:
 
 
 def _forget_cached(file: BinaryIO) -> None:
-    """Lets the next reader read from the disk, not from memory, where the system can."""
+    """Drops the file from the page cache, where the system supports it, so that the next read comes from the disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -200,7 +202,7 @@ def _sync_and_digest(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes names in a folder durable, on systems that can open one."""
+    """Syncs the entries of a folder, on systems that can open a folder."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Names of a package that load on first use, listed once: in the stub file beside its `__init__.py`."""
+"""Lazy imports: a package's names are imported on first use. They are listed in the stub file beside `__init__.py`."""
 
 import ast
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from typing import Any
 
 
 def modules_of_names(init: str) -> dict[str, str]:
-    """Each public name and the module that defines it, as the stub beside an `__init__.py` imports them."""
+    """Return each public name with the module that defines it, from the stub beside an `__init__.py`."""
     stub = ast.parse(Path(init).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def attach(package: str, init: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """What makes a package lazy: its `__getattr__`, `__dir__` and `__all__`.
+    """Return the `__getattr__`, `__dir__` and `__all__` of a package whose names are imported on first use.
 
     Args:
-        package: its name.
-        init: its `__file__`.
+        package: the package's name.
+        init: the package's `__file__`.
     """
     modules = modules_of_names(init)
     public = sorted(modules)

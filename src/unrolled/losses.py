@@ -1,4 +1,4 @@
-"""Masked losses as sums beside counts, so that a mean is one per prediction over ragged batches and over ranks."""
+"""Masked losses as sums and counts, so that means over ragged batches and over ranks weigh each prediction equally."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrolled.shapes import expect
 
-# No class has this index, so cross_entropy skips nothing: a negative target is an error, not a silent gap in the sum.
+# No class has this index, so cross_entropy ignores no target: a negative target is an error and is not skipped.
 NO_TARGET = torch.iinfo(torch.int64).min
 
 
@@ -19,11 +19,11 @@ class Loss(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """The loss per prediction; 0 where there was none to make."""
+        """The loss per prediction; 0 if there is no prediction."""
         return self.total / self.count.clamp(min=1)
 
     def merge(self, other: "Loss") -> "Loss":
-        """The loss over the predictions of both."""
+        """Return the loss over the predictions of both."""
         return Loss(self.total + other.total, self.count + other.count)
 
 
@@ -34,19 +34,19 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Loss:
-    """Cross-entropy in nats, summed over the predictions that count.
+    """Compute the cross-entropy in nats, summed over the predictions where the mask is true.
 
-    What stands where the mask is false never matters, neither to the sum nor to the gradient: any target, any logits.
+    Logits and targets where the mask is false affect neither the sum nor the gradient, whatever their values.
 
     Args:
         logits: (batch, time, classes), not normalized.
         targets: (batch, time) int64.
         mask: (batch, time) bool, true where a prediction counts; all of them by default.
-        label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
-        weights: (classes,) what a prediction of each class weighs in the sum; it counts as one all the same.
+        label_smoothing: fraction of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
+        weights: (classes,) weight of each class in the sum. The count is not weighted.
 
     Raises:
-        ShapeError: axes that don't belong together.
+        ShapeError: tensors whose shapes don't match.
     """
     expect(logits, "batch time classes", name="logits")
     batch, time, classes = logits.shape
@@ -58,7 +58,7 @@ def cross_entropy(
     else:
         expect(mask, "batch time", batch=batch, time=time, name="mask")
         count = mask.sum()
-        # Not only the losses: a NaN logit under a zero gradient would still give a NaN gradient.
+        # Masking the losses is not enough: a NaN logit with a zero gradient would still give a NaN gradient.
         logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
         targets = targets.masked_fill(~mask, 0)
     losses = torch.nn.functional.cross_entropy(
@@ -75,17 +75,17 @@ def cross_entropy(
 
 
 def coverage_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
-    """Σ_i min(a_ti, c_ti), c_t the sum of the weights before t: how much is looked at again.
+    """Compute the coverage loss Σ_i min(a_ti, c_ti), where c_t is the sum of the attention weights before step t.
 
-    See et al. 2017, "Get To The Point", eq. 12, summed over the steps that count.
+    It penalizes repeated attention to the same position. See et al. 2017, "Get To The Point", eq. 12, summed over the
+    steps where the mask is true.
 
     Args:
-        weights: (batch, time, source), of attention at each step.
-        mask: (batch, time) bool, true where a step counts; all of them by default. Steps that don't count cover
-            nothing either.
+        weights: (batch, time, source), the attention weights of each step.
+        mask: (batch, time) bool, true where a step counts; all of them by default. Other steps don't add to c_t.
 
     Raises:
-        ShapeError: axes that don't belong together.
+        ShapeError: tensors whose shapes don't match.
     """
     expect(weights, "batch time source", name="weights")
     batch, time, _ = weights.shape
@@ -100,16 +100,17 @@ def coverage_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
 
 
 def doubly_stochastic_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
-    """Σ_i (1 − Σ_t a_ti)²: over a whole text, every place of the source is to be looked at about as much.
+    """Compute the doubly stochastic attention penalty Σ_i (1 − Σ_t a_ti)².
 
-    Xu et al. 2015, "Show, Attend and Tell", eq. 14, summed over the texts; the count is that of the texts.
+    It makes the decoder attend to every source position equally over a whole sequence. Xu et al. 2015, "Show, Attend
+    and Tell", eq. 14, summed over the sequences; the count is the number of sequences.
 
     Args:
-        weights: (batch, time, source), of attention at each step.
+        weights: (batch, time, source), the attention weights of each step.
         mask: (batch, time) bool, true where a step counts; all of them by default.
 
     Raises:
-        ShapeError: axes that don't belong together.
+        ShapeError: tensors whose shapes don't match.
     """
     expect(weights, "batch time source", name="weights")
     batch, time, _ = weights.shape
@@ -120,15 +121,15 @@ def doubly_stochastic_loss(weights: Tensor, mask: Tensor | None = None) -> Loss:
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Loss:
-    """Cross-entropy of independent yes-or-no answers in nats, summed over answers and counted by rows.
+    """Compute the binary cross-entropy in nats of independent labels, summed over labels. The count is that of rows.
 
     Args:
-        logits: (batch, answers), not normalized.
-        targets: (batch, answers), the probability of a yes, from 0 to 1.
-        weights: (answers,) what each answer weighs.
+        logits: (batch, labels), not normalized.
+        targets: (batch, labels), probabilities from 0 to 1.
+        weights: (labels,) weight of each label.
 
     Raises:
-        ShapeError: axes that don't belong together.
+        ShapeError: tensors whose shapes don't match.
     """
     _expect_alike(logits, targets)
     losses = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -138,14 +139,14 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Loss:
-    """Half the squared distance, summed over rows and counted by them.
+    """Compute half the squared distance, summed over rows. The count is the number of rows.
 
     Args:
         outputs: (batch, numbers).
         targets: (batch, numbers).
 
     Raises:
-        ShapeError: axes that don't belong together.
+        ShapeError: tensors whose shapes don't match.
     """
     _expect_alike(outputs, targets)
     return Loss(0.5 * (outputs - targets.to(outputs)).square().sum(), torch.tensor(len(outputs), device=outputs.device))

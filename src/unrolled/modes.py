@@ -1,4 +1,4 @@
-"""What torch is doing with the code that runs: reading it for torch.compile, recording it, transforming it."""
+"""Detection of torch's execution modes: torch.compile, torch.jit.trace, and the transforms of torch.func."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -11,10 +11,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def constant(function: _Function) -> _Function:
-    """torch.compiler.assume_constant_result, whose import of torch._dynamo takes a second, without that import.
+    """Mark a function as torch.compiler.assume_constant_result does, without importing torch._dynamo.
 
-    Whether a mark still has its effect can't be told before torch._dynamo is there, and then it is reading this code
-    already. Without it torch.compile would look into the function, and say what it cannot take there.
+    That import takes a second. The mark is an attribute that torch._dynamo reads. Should a later version ignore it,
+    torch.compile traces into the function and reports what it doesn't support there.
     """
     if "torch._dynamo" in sys.modules:
         return torch.compiler.assume_constant_result(function)
@@ -22,7 +22,8 @@ def constant(function: _Function) -> _Function:
     return function
 
 
-# torch tells nowhere else which of its transforms are at work. Without this torch itself refuses, in its words.
+# torch has no public interface that lists the active transforms. Where these names are missing, no transform is
+# detected, and torch itself raises an error.
 _functorch = getattr(torch._C, "_functorch", None)  # pyright: ignore[reportPrivateUsage]
 _innermost: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 _all: Callable[[], Any] = getattr(_functorch, "get_interpreter_stack", lambda: None)
@@ -32,29 +33,29 @@ _forward_mode: Any = torch.autograd.forward_ad
 
 @constant
 def transforms() -> tuple[str, ...]:
-    """The transforms at work: "vmap", "grad" and "jvp", which is forward-mode differentiation by whatever name."""
+    """Return the active transforms: "vmap", "grad" and "jvp". Any forward-mode differentiation counts as "jvp"."""
     forward_mode = getattr(_forward_mode, "_current_level", -1) >= 0
-    if not forward_mode and _innermost() is None:  # at once, since every pass asks
+    if not forward_mode and _innermost() is None:  # the fast path, since every pass calls this function
         return ()
     names = (str(interpreter.key()).rpartition(".")[2].lower() for interpreter in _all() or ())
     return (*names, "jvp") if forward_mode else tuple(names)
 
 
 def batched_gradients(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether these are many gradients in one, which `torch.autograd.grad` gives with is_grads_batched=True.
+    """Return whether any tensor holds batched gradients, as `torch.autograd.grad` makes with is_grads_batched=True.
 
-    That is another vmap than torch.func's, which operators from outside of torch cannot be told of.
+    They use an older vmap than torch.func's, for which custom operators can't register a rule.
     """
     return any(tensor is not None and _is_batched(tensor) for tensor in tensors)
 
 
 def recording() -> bool:
-    """Whether torch.jit.trace is writing down what runs."""
+    """Return whether torch.jit.trace is recording."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the values of a tensor may be looked at here, at no cost and without fixing what runs afterwards."""
+    """Return whether Python can read a tensor's values without synchronization and without specializing a graph."""
     if tensor.device.type != "cpu" or torch.compiler.is_compiling() or recording():
         return False
     return "vmap" not in transforms()

@@ -1,6 +1,7 @@
-"""Sequences of unequal length in one tensor: padding, solved once.
+"""Padded batches: masks, lengths, reversal and last steps of sequences of unequal length.
 
-Sequences lie in (batch, time, ...), each from step 0 on; behind its end comes padding, whose values never matter.
+A batch of sequences is a tensor (batch, time, ...). Each sequence starts at step 0, and padding follows its last step.
+The values of the padding never affect a result.
 """
 
 import torch
@@ -11,32 +12,34 @@ from unrolled.shapes import expect
 
 
 def all_full(lengths: Tensor, batch: int, time: int) -> bool:
-    """Check lengths (batch,), and say whether they leave no padding where that costs nothing to see, on the CPU.
+    """Check lengths (batch,), and return whether they are known to leave no padding.
+
+    The values are read only on the CPU, where reading is free, and not in a compiled or traced program or under vmap.
+    Elsewhere their range is not checked and the result is False.
 
     Raises:
         ShapeError: lengths of another shape.
-        ValueError: lengths that are not integers from 0 to time; the range is not checked where lengths cannot be read
-            at no cost: on another device, in a compiled or traced program, under vmap.
+        ValueError: lengths that are not integers from 0 to time.
     """
     expect(lengths, "batch", batch=batch, name="lengths")
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise ValueError(f"lengths are {lengths.dtype}, expected integers")
     if batch == 0 or not readable(lengths):
         return False
-    shortest, longest = (int(extreme) for extreme in lengths.long().aminmax())  # some unsigned ones know no extremes
+    shortest, longest = (int(extreme) for extreme in lengths.long().aminmax())  # aminmax lacks some unsigned types
     if shortest < 0 or longest > time:
         raise ValueError(f"lengths go from {shortest} to {longest}, expected 0 to {time}, the time of the inputs")
     return shortest == time
 
 
 def mask_from_lengths(lengths: Tensor, time: int) -> Tensor:
-    """(batch,) -> (batch, time): true where a step is valid."""
+    """Return a mask (batch, time), true where a step is valid, from lengths (batch,)."""
     expect(lengths, "batch", name="lengths")
     return torch.arange(time, device=lengths.device) < lengths.long().unsqueeze(1)
 
 
 def lengths_from_mask(mask: Tensor) -> Tensor:
-    """(batch, time) -> (batch,): the inverse of `mask_from_lengths`. It reads the mask, so on CUDA it waits for it.
+    """Return lengths (batch,) from a mask (batch, time): the inverse of `mask_from_lengths`. It synchronizes with CUDA.
 
     Raises:
         ValueError: a row whose valid steps are not its first ones.
@@ -47,14 +50,14 @@ def lengths_from_mask(mask: Tensor) -> Tensor:
     broken = (mask != mask_from_lengths(lengths, mask.shape[1])).any(dim=1)
     if broken.any():
         row = int(broken.int().argmax())
-        raise ValueError(f"row {row} of the mask has a gap: valid steps must come first, padding behind them")
+        raise ValueError(f"row {row} of the mask has a gap: valid steps must come first, padding after them")
     return lengths
 
 
 def reverse_valid(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """Turn the valid steps of each row of (batch, time, ...) around and leave the padding where it is.
+    """Reverse the valid steps of each row of (batch, time, ...) and leave the padding in place.
 
-    Its own inverse. Without lengths the whole time axis is turned.
+    The function is its own inverse. Without lengths the whole time axis is reversed.
     """
     if lengths is None:
         return values.flip(1)
@@ -67,7 +70,7 @@ def reverse_valid(values: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def last_valid(values: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
-    """The last valid step of each row of (batch, time, features); the row of `initial` where the length is 0.
+    """Return the last valid step of each row of (batch, time, features), or the row of `initial` if its length is 0.
 
     Args:
         values: (batch, time, features).

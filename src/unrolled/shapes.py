@@ -1,4 +1,4 @@
-"""The one shape check, and the one text of its error."""
+"""The shape check of all public functions."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from unrolled.wording import article
 
 
 class ShapeError(ValueError):
-    """A tensor whose axes are not the ones that were promised."""
+    """A tensor with an unexpected shape."""
 
 
 def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> None:
-    """Check the axes of a tensor, where a comment would only claim them.
+    """Check the number and the sizes of a tensor's axes.
 
         expect(inputs, "batch time input", input=3, name="inputs")
 
     Args:
-        tensor: what is checked.
-        axes: one word per axis. A leading "..." stands for any number of axes, none included.
-        name: what the error calls the tensor.
-        sizes: the size that an axis must have; axes that are left out may have any.
+        tensor: the tensor to check.
+        axes: one word per axis. A leading "..." stands for any number of axes, including none.
+        name: the tensor's name in the error message.
+        sizes: required sizes of axes; axes that are not listed may have any size.
 
     Raises:
-        ShapeError: no tensor at all, another number of axes, or an axis of another size.
+        ShapeError: not a tensor, another number of axes, or an axis of another size.
         ValueError: a size for an axis that `axes` doesn't name.
     """
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
@@ -45,7 +45,7 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
 
 
 def _no_tensor(given: Any, axes: str, name: str) -> str:
-    """What somebody used to torch.nn or numpy has to write instead."""
+    """Return a message with the conversion that makes a tensor of a packed sequence, an array or a list."""
     expected = f"{name} must be a tensor ({', '.join(axes.split())}), not {article(type(given).__name__)}"
     if isinstance(given, PackedSequence):
         return f"{expected}: values, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"

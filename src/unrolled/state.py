@@ -1,9 +1,10 @@
-"""States as values: what a recurrent network carries from one step to the next.
+"""Recurrent states as values, and the functions that work on any of them.
 
-A state is a tensor, or any nesting of tuples and named tuples of states; None stands for nothing to carry. Every tensor
-has batch on axis 0. From that one rule follow the reordering of hypotheses (`select`), padding and new sequences
-(`where`), the border of truncated backpropagation (`detach`), and saving (`leaves`, `rebuild`). What a network takes as
-its state has the structure, shapes and dtypes of its initial one (`outline`, `check`).
+A state is a tensor, None, or a nested structure of tuples and named tuples of states. None stands for an empty state.
+Axis 0 of every tensor is the batch. This makes it possible to reorder hypotheses (`select`), to handle padding and new
+sequences (`where`), to truncate backpropagation (`detach`), and to save a state (`leaves`, `rebuild`) without knowing
+the network. A state given to a network must have the structure, shapes and dtypes of its initial state (`outline`,
+`check`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,20 +20,20 @@ S = TypeVar("S")
 
 
 class HiddenState(NamedTuple):
-    """What Elman networks and gated recurrent units carry: h (batch, hidden)."""
+    """The state of Elman networks and gated recurrent units: h (batch, hidden)."""
 
     h: Tensor
 
 
 class LSTMState(NamedTuple):
-    """What a long short-term memory carries: h and c, (batch, hidden) each, in torch's order."""
+    """The state of a long short-term memory: h and c, (batch, hidden) each, in torch's order."""
 
     h: Tensor
     c: Tensor
 
 
 def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
-    """Apply a function to each tensor of a state, beside those at the same places of other states.
+    """Apply a function to each tensor of a state, together with the corresponding tensors of other states.
 
     Raises:
         TypeError: a node that is neither a tensor nor a tuple nor None.
@@ -44,16 +45,16 @@ def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
 def _map(function: Callable[..., Tensor], node: Any, others: tuple[Any, ...]) -> Any:
     if isinstance(node, Tensor):
         if not all(isinstance(other, Tensor) for other in others):
-            raise ValueError("the states differ in structure: a tensor stands where another state has none")
+            raise ValueError("the states differ in structure: one has a tensor where another has none")
         return function(node, *others)
     if node is None:
         if any(other is not None for other in others):
-            raise ValueError("the states differ in structure: one has nothing where another has something")
+            raise ValueError("the states differ in structure: one has None where another has a value")
         return None
     children = _children(node)
     for other in others:
         if type(other) is not type(node) or len(other) != len(children):
-            raise ValueError(f"the states differ in structure: {_describe(node)} beside {_describe(other)}")
+            raise ValueError(f"the states differ in structure: {_describe(node)} and {_describe(other)}")
     columns = zip(*(children, *others), strict=True)
     return _like(node, (_map(function, column[0], column[1:]) for column in columns))
 
@@ -74,7 +75,7 @@ def _describe(node: Any) -> str:
 
 
 def leaves(state: Any) -> list[Tensor]:
-    """The tensors of a state in a fixed order, which is the form in which checkpoints keep it."""
+    """Return the tensors of a state in a fixed order, the form in which checkpoints store it."""
     if isinstance(state, Tensor):
         return [state]
     if state is None:
@@ -83,7 +84,7 @@ def leaves(state: Any) -> list[Tensor]:
 
 
 def rebuild(like: S, tensors: Iterable[Tensor]) -> S:
-    """A state of the structure of `like` from its tensors: the inverse of `leaves`.
+    """Return a state with the structure of `like` and the given tensors: the inverse of `leaves`.
 
     Raises:
         ValueError: too few tensors, too many, or one of another shape.
@@ -105,18 +106,18 @@ def rebuild(like: S, tensors: Iterable[Tensor]) -> S:
 
 
 class Leaf(NamedTuple):
-    """What every state of a network has in the place of one tensor."""
+    """The expected shape and dtype of one tensor of a state."""
 
     features: tuple[int, ...]  # the axes after the batch
-    dtype: torch.dtype | None  # None: the inputs' own
+    dtype: torch.dtype | None  # None for the dtype of the inputs
 
 
 def outline(state: Any, *, like: Tensor) -> Any:
-    """A state's structure with a `Leaf` in the place of each tensor: what `check` compares other states with.
+    """Return a state's structure with a `Leaf` in place of each tensor, for `check`.
 
     Args:
-        state: an initial state, of any batch.
-        like: what that state was made like.
+        state: an initial state of any batch size.
+        like: the tensor whose dtype and device the state was made with.
     """
 
     def known(leaf: Tensor) -> Any:
@@ -129,19 +130,19 @@ _SINGLE_OR_HALF = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check(state: Any, expected: Any, *, like: Tensor, name: str = "state") -> None:
-    """Check a state before anything computes with it: a kernel would read past the end of a state that is too wide.
+    """Check the structure, shapes, dtypes and devices of a state, since native kernels read its memory unchecked.
 
-    Where the inputs are in half precision, or autocast is on, a state may be in single or half precision: some layers
-    keep theirs unrounded.
+    If the inputs have half precision, or autocast is enabled, a state may have single or half precision: some layers
+    keep their states in single precision.
 
     Args:
-        state: what was given.
-        expected: the `outline` of the network's own.
-        like: the inputs, (batch, ...), on the device and in the dtype that the state must have.
-        name: what the error calls the state.
+        state: the state to check.
+        expected: the `outline` of the network's initial state.
+        like: the inputs, (batch, ...), with the device and the dtype that the state must have.
+        name: the state's name in the error message.
 
     Raises:
-        ShapeError: a tensor of another shape than the inputs' batch and the network's sizes.
+        ShapeError: a tensor whose shape doesn't match the inputs' batch and the network's sizes.
         ValueError: another structure, dtype or device.
     """
     dtype, device = like.dtype, like.device
@@ -154,7 +155,7 @@ def check(state: Any, expected: Any, *, like: Tensor, name: str = "state") -> No
 
 
 def _fits(node: Any, expected: Any, batch: int, dtypes: tuple[torch.dtype, ...], device: torch.device) -> bool:
-    """Apart from `_refuse`, since it runs at every step of a search."""
+    """Return whether a state is as expected. It is separate from `_refuse`, since it runs at every decoding step."""
     if type(expected) is Leaf:
         features, dtype = expected
         if not isinstance(node, Tensor) or node.shape != (batch, *features) or node.device != device:
@@ -174,7 +175,7 @@ def _fits(node: Any, expected: Any, batch: int, dtypes: tuple[torch.dtype, ...],
 def _refuse(
     node: Any, expected: Any, batch: int, dtypes: tuple[torch.dtype, ...], device: torch.device, name: str
 ) -> None:
-    """Raise an error for the first place that doesn't fit."""
+    """Raise an error for the first tensor or tuple that is not as expected."""
     if type(expected) is Leaf:
         shape, right = (batch, *expected.features), expected.dtype or dtypes[0]
         if not isinstance(node, Tensor):
@@ -214,12 +215,12 @@ def _remedy(node: Any, expected: Any) -> str:
 
 
 def detach(state: S) -> S:
-    """The same values, cut off from the graph that made them: the border of truncated backpropagation."""
+    """Detach each tensor of a state from its graph, as truncated backpropagation through time does between chunks."""
     return map_state(Tensor.detach, state)
 
 
 def select(state: S, indices: Tensor) -> S:
-    """The rows `indices` (rows,) of a state, in their order; a row may come twice or not at all."""
+    """Return the rows `indices` (rows,) of a state in that order. A row may be repeated or left out."""
 
     def reorder(leaf: Tensor) -> Tensor:
         return leaf.index_select(0, indices)
@@ -228,7 +229,7 @@ def select(state: S, indices: Tensor) -> S:
 
 
 def where(mask: Tensor, then: S, otherwise: S) -> S:
-    """Row by row the state `then` where `mask` (batch,) is true, and `otherwise` where it is false.
+    """Return the rows of the state `then` where `mask` (batch,) is true, and those of `otherwise` elsewhere.
 
     Raises:
         ShapeError: a mask that is not (batch,), or of another batch.
@@ -247,7 +248,7 @@ def where(mask: Tensor, then: S, otherwise: S) -> S:
 
 
 def state_at(states: Sequence[S], lengths: Tensor | None) -> S:
-    """The state behind each row's last valid step, from the states before the first step and behind each one.
+    """Return the state after each row's last valid step, given the initial state and the state after each step.
 
     Args:
         states: time + 1 states, the initial one first.

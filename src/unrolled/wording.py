@@ -1,4 +1,4 @@
-"""Numbers, names and what the system refused, in the sentences that people read."""
+"""Plurals, articles and operating system errors in messages."""
 
 import errno
 import re
@@ -9,13 +9,13 @@ _SPELT = "AEFHILMNORSX"  # letters whose names begin with a vowel
 
 
 def counted(number: int, thing: str, things: str | None = None) -> str:
-    """A number and its thing: "1 thread", "2 threads"; `things` is the plural where an s doesn't make it."""
+    """Return a number and its noun: "1 thread", "2 threads". `things` is an irregular plural."""
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def article(name: str) -> str:
-    """A name after its indefinite article, by its sound: "an EncoderDecoder", "an LSTMCell", "a UnigramTokenizer"."""
-    if re.match(r"[A-Z]{2}", name):  # said letter by letter
+    """Return a name with its indefinite article: "an EncoderDecoder", "an LSTMCell", "a UnigramTokenizer"."""
+    if re.match(r"[A-Z]{2}", name):  # pronounced letter by letter
         vowel = name[0] in _SPELT
     else:
         vowel = re.match(r"(?!uni|use|usu|eu|one)[aeiou]", name.lower()) is not None
@@ -23,15 +23,15 @@ def article(name: str) -> str:
 
 
 def refused(error: OSError, where: str = "") -> str:
-    """What the system refused, of which file, and what helps.
+    """Return the message of an operating system error: the files, the reason, and a remedy where one is known.
 
     Args:
-        error: what it said.
-        where: options that name other places, such as "run_dir=…".
+        error: the error.
+        where: options that set another location, such as "run_dir=…".
     """
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    said = ": ".join([" → ".join(names), error.strerror or str(error)] if names else [error.strerror or str(error)])
+    reason = ": ".join([" → ".join(names), error.strerror or str(error)] if names else [error.strerror or str(error)])
     other = f" (by {where})" if where else ""
     if error.errno in _FULL:
-        return f"{said}; make room, or write to another disk{other}"
-    return f"{said}; change its permissions, or choose another place{other}" if error.errno in _LOCKED else said
+        return f"{reason}; make room, or write to another disk{other}"
+    return f"{reason}; change its permissions, or choose another place{other}" if error.errno in _LOCKED else reason

@@ -71,7 +71,7 @@ def test_auto_takes_the_fused_kernel_where_it_is_the_fastest_and_says_so(make: A
     choice = choose("auto", make(3, 5), inputs)
 
     assert choice.backend == "fused"
-    assert "one kernel for all steps of LSTMCell" in choice.reason
+    assert "one kernel runs all steps of LSTMCell" in choice.reason
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ class DoubledLSTMCell(LSTMCell):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (DoubledLSTMCell(3, 5), "exactly LSTMCell, GRUCell and ElmanCell, not DoubledLSTMCell"),
-        (ElmanCell(3, 5, activation="sigmoid"), "the activations tanh and relu, not logistic"),
+        (DoubledLSTMCell(3, 5), "only LSTMCell, GRUCell and ElmanCell, not DoubledLSTMCell"),
+        (ElmanCell(3, 5, activation="sigmoid"), "the activations tanh and relu, not sigmoid"),
         (ElmanCell(3, 5, activation="softsign"), "the activations tanh and relu, not softsign"),
         (LSTMCell(3, 5, recurrent_dropout=0.25), "recurrent_dropout=0.25"),
         (GRUCell(3, 5, recurrent_dropout=0.25, weight_drop=0.5), "recurrent_dropout=0.25"),
@@ -134,7 +134,7 @@ def test_the_fused_kernel_refuses_what_it_lacks_and_says_why(cell: Cell, reason:
 
     assert refusal is not None
     assert reason in refusal
-    message = f"the backend 'fused' cannot run this cell: {refusal}; take 'auto' or 'loop'"
+    message = f"the backend 'fused' cannot run this cell: {refusal}; use 'auto' or 'loop'"
     with pytest.raises(ValueError, match=re.escape(message)):
         unroll(cell.double(), inputs, backend="fused")
 

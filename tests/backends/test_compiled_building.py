@@ -31,7 +31,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         building.find_compiler.cache_clear()
 
     monkeypatch.setattr(compiled, "_known", {})
-    monkeypatch.setattr(compiled, "_said", set())
+    monkeypatch.setattr(compiled, "_logged", set())
     monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
     forget()
     yield tmp_path
@@ -228,7 +228,7 @@ with torch.no_grad():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
-    expected = "not enough memory for the compiled layer's own work (batch 1, time 16, input 3, hidden 2048)"
+    expected = "not enough memory for the compiled layer's buffers (batch 1, time 16, input 3, hidden 2048)"
     assert done.stdout.strip() == expected, done.stderr
 
 

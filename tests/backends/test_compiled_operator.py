@@ -16,7 +16,7 @@ from unrolled import (
     ResetFirstGRUCell,
     unroll,
 )
-from unrolled.backends.compiled.kernel import Run
+from unrolled.backends.compiled.kernel import LayerInputs
 from unrolled.backends.compiled.operator import KERNELS, packed, recurrence
 from unrolled.state import leaves
 
@@ -27,11 +27,11 @@ def double(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def run_of(inputs: Tensor, weights: dict[str, Tensor]) -> Run:
+def run_of(inputs: Tensor, weights: dict[str, Tensor]) -> LayerInputs:
     """A GRU's layer of five units."""
     initial = [inputs.new_zeros(inputs.shape[0], 5)]
     others: dict[str, Any] = {"further": [], "own": None, "noise": [], "state_mask": None, "lengths": None}
-    return Run(inputs=inputs, initial=initial, reverse=False, **weights, **others)
+    return LayerInputs(inputs=inputs, initial=initial, reverse=False, **weights, **others)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_exported_program_has_nothing_of_this_machine_in_it() -> None:
 
     assert "unrolled" not in str(program.graph)
     torch.testing.assert_close(program.module()(inputs), module(inputs))
-    with pytest.raises(Exception, match="an exported program must not depend on this machine's compiler"):
+    with pytest.raises(Exception, match="an exported program can't depend on this machine's compiler"):
         torch.export.export(_Outputs("compiled").eval(), (inputs,))
 
 

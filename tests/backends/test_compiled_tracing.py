@@ -153,21 +153,21 @@ class _Plain(Cell[HiddenState]):
     [
         (_OwnStep(3, 5), "_OwnStep has a step of its own"),
         (_OwnProduct(3, 5), "_OwnProduct has a recur of its own"),
-        (JordanCell(3, 5, output_units=10), "JordanCell has 10 outputs of 5 units, and a compiled cell equally many"),
+        (JordanCell(3, 5, output_units=10), "JordanCell has 10 outputs and 5 units; a compiled cell needs equal sizes"),
         (_Lost(3, 5), "its step uses sum, of the shape (6,), which mixes rows or units"),
         (_Overall(3, 5), "its step uses mean, of the shape (1, 5), which mixes rows or units"),
         (_Part(3, 5), "its step uses slice, of the shape (6, 2), which mixes rows or units"),
-        (_OutOfTurn(3, 5), "it asks for product 2 out of turn"),
-        (_Unasked(3, 5), "it asks for 0 of 1 further products"),
-        (_Narrow(3, 5), "a product of it has weights (2, 5), not blocks of 5 units"),
-        (_Cumulative(3, 5), "its step uses cumsum, which is no elementwise maths known here"),
-        (_Flipped(3, 5), "its step uses flip, which is no elementwise maths known here"),
-        (_Random(3, 5), "its step uses rand_like, which is no elementwise maths known here"),
+        (_OutOfTurn(3, 5), "it calls product 2 out of order"),
+        (_Unasked(3, 5), "it calls 0 of 1 further products"),
+        (_Narrow(3, 5), "a product has weights (2, 5), not blocks of 5 units"),
+        (_Cumulative(3, 5), "its step uses cumsum, which is not a supported elementwise operation"),
+        (_Flipped(3, 5), "its step uses flip, which is not a supported elementwise operation"),
+        (_Random(3, 5), "its step uses rand_like, which is not a supported elementwise operation"),
         (_Branching(3, 5), "its step cannot be traced"),
-        (_Switching(3, 5), "its step computes in torch.float64 on inputs in torch.float32"),
+        (_Switching(3, 5), "its step computes in torch.float64 with inputs in torch.float32"),
         (_Holding(3, 5), "its module 'prelu' has parameters or buffers of its own"),
-        (_Computed(3, 5), "what enters its recurrent product is computed from the state"),
-        (_Plain(3, 3, output_size=3), "only pointwise cells can be compiled, which _Plain is not"),
+        (_Computed(3, 5), "its recurrent product takes a tensor that is computed from the state"),
+        (_Plain(3, 3, output_size=3), "only pointwise cells can be compiled, and _Plain is not one"),
         (nn.utils.parametrizations.weight_norm(GRUCell(3, 5), "bias_ih", dim=None).half(), "not torch.float16"),
         (GRUCell(3, 5).double(), "not torch.float32, torch.float64"),
         (GRUCell(3, 5).to("meta"), "run on a CPU, not on meta"),
@@ -233,7 +233,7 @@ def test_activations_that_torch_hides_are_refused_and_no_others(forgetful: pytes
     ]
 
     assert refusals == [
-        "_Activated cannot be compiled: its step uses gelu, which is no elementwise maths known here",
+        "_Activated cannot be compiled: its step uses gelu, which is not a supported elementwise operation",
         None,
     ]
 

@@ -73,7 +73,7 @@ def test_clocks_are_neither_learned_nor_set_from_a_summary() -> None:
 
 @pytest.mark.parametrize("periods", [[], [0, 1], [2, 2], [4, 2, 1]])
 def test_periods_rise(periods: list[int]) -> None:
-    with pytest.raises(ValueError, match="expected whole numbers that rise from 1 or more"):
+    with pytest.raises(ValueError, match="expected integers that ascend from 1 or more"):
         ClockworkCell(3, 8, periods=periods)
 
 

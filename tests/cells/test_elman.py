@@ -48,5 +48,5 @@ def test_gradients_are_exact(generator: torch.Generator, activation: str) -> Non
 
 
 def test_an_unknown_activation_is_refused() -> None:
-    with pytest.raises(ValueError, match="activation is 'sine', expected one of tanh, logistic, relu, softsign, "):
+    with pytest.raises(ValueError, match="activation is 'sine', expected one of tanh, sigmoid, relu, softsign, "):
         ElmanCell(3, 4, activation="sine")

@@ -140,7 +140,7 @@ def decoder(kind: str) -> Any:
     if kind == "language":
         return RecurrentDecoder(7, 4, core)
     orders: dict[str, Any] = {"before": BahdanauWiring, "between": TopDownWiring}
-    options: dict[str, Any] = {"order": orders[kind]} if kind in orders else {"input_feeding": kind == "feeding"}
+    options: dict[str, Any] = {"wiring": orders[kind]} if kind in orders else {"input_feeding": kind == "feeding"}
     return AttentiveDecoder(7, 4, core, AdditiveAttention, 6, **options)
 
 
@@ -148,7 +148,7 @@ def decoder(kind: str) -> Any:
 def test_decoders_look_at_the_weights_of_now(kind: str) -> None:
     torch.manual_seed(0)
     network = decoder(kind).double().eval()
-    stacks = [network.core, *([network.order.language] if kind == "between" else [])]
+    stacks = [network.core, *([network.wiring.language] if kind == "between" else [])]
     cells = [cell for stack in stacks for cell in stack.cells]
     for cell in cells:
         for name in ("weight_ih", "weight_hh"):
@@ -254,13 +254,13 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
         network.step(inputs, network.initial_state(2, like=inputs))
     network.eval()
     noise = network.noise(2, like=inputs)
-    with pytest.raises(ValueError, match="LSTMCell has hooks: let it project the inputs here"):
+    with pytest.raises(ValueError, match="LSTMCell has hooks: pass inputs and projected=None"):
         network.advance(network.cells[0].project(inputs), network.initial_state(2, like=inputs), noise)
-    with pytest.raises(ValueError, match="hooks of no cell"):
+    with pytest.raises(ValueError, match="no hooks on cells"):
         to_torch(network)
 
     layer = nn.utils.weight_norm(nn.LSTM(3, 4), "weight_hh_l0")
-    with pytest.raises(ValueError, match="a hook computes weight_hh_l0 of this layer; remove it before"):
+    with pytest.raises(ValueError, match="a hook computes weight_hh_l0 of this layer; remove it first"):
         from_torch(layer)
 
 

@@ -41,5 +41,5 @@ def test_recurrent_weights_begin_between_nought_and_one() -> None:
 
 
 def test_an_unknown_activation_is_refused() -> None:
-    with pytest.raises(ValueError, match="activation is 'sine', expected one of tanh, logistic"):
+    with pytest.raises(ValueError, match="activation is 'sine', expected one of tanh, sigmoid"):
         IndRNNCell(3, 4, activation="sine")

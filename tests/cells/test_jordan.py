@@ -30,5 +30,5 @@ def test_with_outputs_that_are_the_hidden_units_it_is_elmans(generator: torch.Ge
 
 
 def test_a_memory_is_a_share() -> None:
-    with pytest.raises(ValueError, match=r"memory is 1\.0, expected a share in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"memory is 1\.0, expected a fraction in \[0, 1\)"):
         JordanCell(3, 4, memory=1.0)

@@ -124,7 +124,7 @@ def test_the_forget_bias_counts_once(options: dict[str, Any], gate: str, bias: f
     [
         ({"missing_gate": "reset"}, "missing_gate is 'reset', expected one of input, forget, output, or None"),
         ({"missing_gate": "input", "coupled": True}, "coupled=True couples two gates, of which missing_gate='input'"),
-        ({"gate_activation": "tahn"}, "gate_activation is 'tahn', expected one of tanh, logistic"),
+        ({"gate_activation": "tahn"}, "gate_activation is 'tahn', expected one of tanh, sigmoid"),
         ({"input_activation": "tahn"}, "input_activation is 'tahn'"),
         ({"output_activation": "tahn"}, "output_activation is 'tahn'"),
     ],

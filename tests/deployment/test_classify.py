@@ -55,12 +55,12 @@ def test_samples_may_be_an_array_or_a_tensor() -> None:
     ("source", "message"),
     [
         ((torch.full((2000,), torch.nan), 8000), "source 1: sample 0 of 2000 is not finite"),
-        ((torch.full((2000,), 1e30), 8000), "source 1 holds numbers that are not finite, or too large"),
-        ((torch.zeros(2000, dtype=torch.int16), 8000), r"source 1: samples \(2000,\) of torch.int16"),
-        ((torch.zeros(2, 2000), 8000), r"source 1: samples \(2, 2000\)"),
+        ((torch.full((2000,), 1e30), 8000), "source 1 has numbers that are not finite, or too large"),
+        ((torch.zeros(2000, dtype=torch.int16), 8000), r"source 1: samples are \(2000,\) of torch.int16"),
+        ((torch.zeros(2, 2000), 8000), r"source 1: samples are \(2, 2000\)"),
         ((torch.zeros(2000), "8000"), "source 1 is neither a path nor a pair"),
         ((torch.zeros(2000), 0), "source 1 is neither a path nor a pair"),
-        (([0.1, 0.2], 8000), "source 1: it is a list; samples are a tensor or an array"),
+        (([0.1, 0.2], 8000), "source 1: it is a list; samples must be a tensor or an array"),
         (torch.zeros(2), "source 1 is neither a path nor a pair"),
         (torch.zeros(2000), "source 1 is neither a path nor a pair"),
     ],
@@ -100,7 +100,7 @@ def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, len
         for some in samples.split(piece):
             listener.feed(some)
         assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
-    with pytest.raises(ValueError, match="no sample was fed"):
+    with pytest.raises(ValueError, match="no samples were fed"):
         listener.finish()
 
 
@@ -145,8 +145,8 @@ def test_pictures_of_every_depth_are_the_same_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (torch.full((1, 8, 8), 200.0), "source 1: a picture's values are bytes, or go from 0 to 1"),
-        (torch.full((1, 8, 8), torch.nan), "source 1: a picture's values"),
+        (torch.full((1, 8, 8), 200.0), "source 1: an image's values must be bytes, or from 0 to 1"),
+        (torch.full((1, 8, 8), torch.nan), "source 1: an image's values"),
         ("nowhere.png", "nowhere.png: no such file"),
     ],
 )
@@ -158,8 +158,8 @@ def test_pictures_that_are_none_are_refused(source: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (torch.zeros(0, 2), "source 1 has no step"),
-        ([[1.0, 2.0]], "source 1: it is a list; a SeriesScaler takes tensors and arrays"),
+        (torch.zeros(0, 2), "source 1 has no steps"),
+        ([[1.0, 2.0]], "source 1: it is a list; a SeriesScaler needs a tensor or an array"),
         (np.array([[0.0, 1.0], [np.nan, 1.0]]), r"source 1: step 1 \(the first is 0\), channel 'x' is nan"),
         (torch.zeros(3, 4), "source 1: .*series"),
     ],
@@ -181,7 +181,7 @@ def test_texts_are_cut_where_training_cut_them() -> None:
 
 
 def test_one_source_is_no_list_of_letters() -> None:
-    with pytest.raises(ValueError, match=r"sources='a\.wav' is one; give a list"):
+    with pytest.raises(ValueError, match=r"sources is 'a\.wav', expected a list"):
         classify(bundle(AudioFeatures(8000, num_mels=8)), "a.wav")
 
 
@@ -192,8 +192,8 @@ def test_a_text_beyond_the_limit_is_cut_and_named() -> None:
     cut, short = classify(made, ["good bad " * 50, "bad"], max_length=3, notice=told.append)
 
     assert [cut.values, short.values] == [pytest.approx(one) for one in said(made, "good bad good", "bad")]
-    assert told == ["source 1 has 100 words, more than max_length=3: it is cut after them"]
-    with pytest.raises(ValueError, match=r"steps=0.* are 1 or more"):
+    assert told == ["source 1 has 100 words, more than max_length=3: it is truncated"]
+    with pytest.raises(ValueError, match=r"steps=0.*: expected 1 or more"):
         classify(made, ["good"], max_length=0)
 
 

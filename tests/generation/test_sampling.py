@@ -225,6 +225,6 @@ def test_a_row_that_may_write_nothing_is_an_error_with_a_remedy(table: Table) ->
     start = torch.tensor([0, 2])  # from 2 only 3 can follow
 
     with pytest.raises(
-        ValueError, match="row 1: no token is allowed any more; lower min_length or no_repeat_ngram_size"
+        ValueError, match="row 1: no token is allowed; lower min_length, or set no_repeat_ngram_size to 0"
     ):
         sample(table, *table.start(2), start=start, stop=3, max_length=4, min_length=2)

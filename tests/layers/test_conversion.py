@@ -76,15 +76,15 @@ def test_a_layer_without_biases_has_zeros(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     ("cell", "options", "message"),
     [
-        (PeepholeLSTMCell, {}, "it has none of PeepholeLSTMCells"),
-        (partial(ElmanCell, activation="softsign"), {}, "knows tanh and relu, not activation=softsign"),
+        (PeepholeLSTMCell, {}, "it has no PeepholeLSTMCell"),
+        (partial(ElmanCell, activation="softsign"), {}, "supports tanh and relu, not activation=softsign"),
         (partial(LSTMCell, recurrent_dropout=0.5), {}, r"no noise inside a layer \(recurrent_dropout=0\.5\)"),
         (partial(LSTMCell, zoneout_c=0.5), {}, r"no noise inside a layer \(zoneout=\(0\.0, 0\.5\)\)"),
         (partial(GRUCell, candidate_dropout=0.5), {}, r"candidate_dropout=0\.5"),
         (partial(ProjectedLSTMCell, weight_drop=0.5), {}, r"weight_drop=0\.5"),
         (LSTMCell, {"residual": True}, "no residual connections"),
-        (LSTMCell, {"learned_initial_state": True}, "learns no initial state"),
-        (LSTMCell, {"dropout": 0.5, "variational_dropout": True}, "new at each step"),
+        (LSTMCell, {"learned_initial_state": True}, "no learned initial state"),
+        (LSTMCell, {"dropout": 0.5, "variational_dropout": True}, "masks differ at each step"),
     ],
 )
 def test_what_torch_lacks_is_refused(cell: Any, options: dict[str, Any], message: str) -> None:
@@ -93,5 +93,5 @@ def test_what_torch_lacks_is_refused(cell: Any, options: dict[str, Any], message
 
 
 def test_another_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"from nn\.LSTM, nn\.GRU and nn\.RNN, not from Linear"):
+    with pytest.raises(ValueError, match=r"only nn\.LSTM, nn\.GRU and nn\.RNN can be converted, not Linear"):
         from_torch(nn.Linear(3, 5))  # pyright: ignore

@@ -92,20 +92,22 @@ def test_early_answers_are_those_to_the_beginnings(
     network, source = classifier(CORES[1], pooling, bidirectional=bidirectional), frames(generator)
     shares = [0.1, 0.5, 1.0]
 
-    early = network.early(source, LENGTHS, shares)
+    early = network.predict_prefixes(source, LENGTHS, shares)
 
     assert early.shape == (4, 3, 4)
     for place, heard in enumerate(([1, 0, 1, 1], [4, 0, 1, 2], [7, 0, 1, 4])):
         torch.testing.assert_close(early[:, place], network(source, torch.tensor(heard)), rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match=r"shares=\[0\.0\]"):
-        network.early(source, LENGTHS, [0.0])
+    with pytest.raises(ValueError, match=r"shares are \[0\.0\]"):
+        network.predict_prefixes(source, LENGTHS, [0.0])
 
 
 def test_a_share_that_is_a_whole_number_of_steps_is_not_rounded_up(generator: torch.Generator) -> None:
     network = classifier(CORES[0], LastPooling)
     source = torch.randn(1, 30, 3, generator=generator, dtype=torch.float64)
 
-    early = network.early(source, torch.tensor([30]), [0.1, 0.7])  # 0.1 × 30 and 0.7 × 30 are not whole in floats
+    early = network.predict_prefixes(
+        source, torch.tensor([30]), [0.1, 0.7]
+    )  # 0.1 × 30 and 0.7 × 30 are not whole in floats
 
     torch.testing.assert_close(early[0, 0], network(source[:, :3])[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(early[0, 1], network(source[:, :21])[0], rtol=0, atol=1e-12)
@@ -148,7 +150,11 @@ def test_what_reads_backwards_cannot_step() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_outputs": 0}, "num_outputs=0"), ({"hidden_size": 0}, "hidden_size=0"), ({"output_dropout": 1.0}, "is 1.0")],
+    [
+        ({"num_outputs": 0}, "num_outputs is 0"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"output_dropout": 1.0}, "is 1.0"),
+    ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     encoder = FeatureEncoder(3, CORES[0])
@@ -180,5 +186,5 @@ def test_a_feed_forward_net_sees_one_step_and_has_no_state(generator: torch.Gene
     assert state == () == network.initial_state(2, like=inputs)
     torch.testing.assert_close(outputs[:, [0, 2, 3]], network(other)[0][:, [0, 2, 3]], rtol=0, atol=0)
     torch.testing.assert_close(network.step(inputs[:, 2], ())[0], outputs[:, 2])
-    with pytest.raises(ValueError, match="activation='sine'"):
+    with pytest.raises(ValueError, match="activation is 'sine'"):
         FeedForward(3, 5, activation="sine")

@@ -113,7 +113,7 @@ def test_embeddings_of_unequal_shape_cannot_be_shared() -> None:
 
 
 def test_ids_that_the_decoder_lacks_cannot_be_copied() -> None:
-    with pytest.raises(ValueError, match="has 9 of them, and the decoder knows 8"):
+    with pytest.raises(ValueError, match="which has 9, and the decoder has 8"):
         network(decoder={"vocabulary_size": 8, "copy": True})
 
 

@@ -103,11 +103,13 @@ def test_band_filters_are_normalized_over_the_valid_frames_alone() -> None:
     encoder = FeatureEncoder(6, partial(Recurrent, GRUCell, hidden_size=3), **options).double()
     long, short = torch.randn(1, 9, 6, dtype=torch.float64), torch.randn(1, 4, 6, dtype=torch.float64)
     padded = torch.cat([long, torch.cat([short, torch.full((1, 5, 6), torch.nan)], dim=1)])
-    norm = encoder.bands.norms[0]
+    norm = encoder.convolution.norms[0]
 
     encoder(padded, torch.tensor([9, 4]))
 
-    found = torch.cat([encoder.bands.first(nn.functional.pad(x.unsqueeze(1), (0, 0, 1, 0))) for x in (long, short)], 2)
+    found = torch.cat(
+        [encoder.convolution.first(nn.functional.pad(x.unsqueeze(1), (0, 0, 1, 0))) for x in (long, short)], 2
+    )
     torch.testing.assert_close(norm.running_mean, 0.1 * found.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * found.transpose(0, 1).flatten(1).var(1))
     assert bool(encoder(padded, torch.tensor([0, 0])).values.isfinite().all())
@@ -121,5 +123,5 @@ def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("options", [{"conv_frames": 3}, {"conv_norm": True}])
 def test_options_of_band_filters_without_them_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="are of conv_channels, which is None"):
+    with pytest.raises(ValueError, match="need conv_channels, which is None"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)

@@ -89,8 +89,8 @@ def test_arrays_of_every_layout_are_the_same_picture(array: Any) -> None:
         (np.full((2, 2), np.nan), "expected 0 to 1"),
         (np.zeros((2, 2), dtype=np.int64), "an array of torch.int64"),
         (np.zeros((0, 2), dtype=np.uint8), "an array of shape"),
-        (object(), "an object is no path, bytes, PIL image, array or tensor"),
-        (b"no picture at all", "not readable as a picture"),
+        (object(), "an object is not a path, bytes, PIL image, array or tensor"),
+        (b"no picture at all", "not readable as an image"),
         ("not/there.png", "not/there.png: no such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a backend is: a way to run a cell through time."""
+"""The base class of backends."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -9,19 +9,20 @@ from unrolled.cells.base import Cell
 
 
 class Backend(ABC):
-    """A way to run a cell through time. It is not mathematics: same parameters, same results as `LoopBackend`.
+    """An implementation that runs a cell over time, with the same parameters and results as `LoopBackend`.
 
-    It sees inputs whose padding is already zero. Unless it says that it can, it reads only forwards, `unroll` turns its
-    inputs and outputs round, and what it leaves in the padding of the outputs never matters, since `unroll` clears it.
+    The inputs of a backend are zero in the padding. A backend without `reverses` is always run forwards; `unroll`
+    reverses its inputs and outputs. A backend without `clears_padding` may return any values in the padding; `unroll`
+    sets them to zero.
     """
 
     name: str
-    reverses: bool = False  # reads backwards by itself
-    clears_padding: bool = False  # gives back zeros there
+    reverses: bool = False  # supports the backward direction
+    clears_padding: bool = False  # returns zeros in the padding
 
     @abstractmethod
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
-        """Why it cannot run this cell, with its options and in its mode, on these inputs; None where it can."""
+        """Return why the backend can't run this cell, in its present mode, on these inputs; None if it can."""
 
     @abstractmethod
     def run(
@@ -30,13 +31,13 @@ class Backend(ABC):
         """Run a cell over at least one step.
 
         Args:
-            cell: a cell that `refuses` found nothing against.
+            cell: a cell for which `refuses` returns None.
             inputs: (batch, time, input), zero in the padding.
-            state: before the first step.
-            lengths: (batch,) int64 on the device of the inputs, 0 to time; None where nothing is padded.
-            reverse: read from each row's last valid step to its first; never asked of a backend without `reverses`.
-            noise: what `cell.noise` drew for these steps.
+            state: the state before the first step.
+            lengths: (batch,) int64 on the device of the inputs, 0 to time; None without padding.
+            reverse: run from each row's last valid step to its first; False for a backend without `reverses`.
+            noise: the noise that `cell.noise` returned for this unroll.
 
         Returns:
-            The outputs (batch, time, output) and the state behind each row's last valid step.
+            The outputs (batch, time, output) and the state after each row's last valid step.
         """

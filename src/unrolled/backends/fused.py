@@ -1,9 +1,9 @@
-"""torch's own recurrent kernels, fed with the cells' parameters: one call for all steps of a layer.
+"""torch's own recurrent kernels, called with the cells' parameters: one call for all steps of a layer.
 
-They know no padding but packed sequences, which cost a sort, lengths on the CPU and, on the CPU, the fast kernel
-itself. None of it is needed. A hidden state that is also the output is read off at each row's last valid step. The
-LSTM's c is not an output, so it must survive the padding: one more input feature, 1 in the padding and 0 elsewhere,
-closes the input gate and opens the forget gate there, and c stays exactly what it was.
+These kernels support padding only as packed sequences, which need a sort and lengths on the CPU, and which on the CPU
+exclude the fast kernel. They are not used here. A hidden state that is also the output is gathered at each row's last
+valid step. The LSTM's c is not an output, so padding must not change it: an additional input feature, 1 in the padding
+and 0 elsewhere, sets the input gate to 0 and the forget gate to 1 there, so c keeps its exact value.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from unrolled.modes import transforms
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.state import HiddenState, LSTMState
 
-# The logistic function is exactly 0 and 1 at ∓10⁴ in every dtype, and float16 still holds the number.
+# The sigmoid is exactly 0 and 1 at ∓10⁴ in every dtype, and float16 can represent the number.
 _SHUT = -1e4
 _OPEN = 1e4
 
@@ -33,22 +33,22 @@ _ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tan
 class FusedBackend(Backend):
     """torch.lstm, torch.gru, torch.rnn_tanh and torch.rnn_relu.
 
-    A cell is recognized by its exact type: a subclass may compute anything, so it is refused.
+    A cell must have exactly one of the supported types: a subclass may compute anything and is refused.
     """
 
     name = "fused"
 
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
         if type(cell) not in (LSTMCell, GRUCell, ElmanCell):
-            return f"the fused kernels know exactly LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
+            return f"the fused kernels support only LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
         known = cast("_Known", cell)
         if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
-            return f"the fused kernels know the activations {' and '.join(_ELMAN)}, not {known.activation}"
+            return f"the fused kernels support the activations {' and '.join(_ELMAN)}, not {known.activation}"
         for name in ("recurrent_dropout", "candidate_dropout"):
             if known.training and getattr(known, name) > 0.0:
-                return f"the fused kernels cannot drop units between steps ({name}={getattr(known, name)})"
+                return f"the fused kernels do not support dropout within a step ({name}={getattr(known, name)})"
         if known.has_zoneout:
-            return f"the fused kernels know no zoneout (zoneout={known.zoneout})"
+            return f"the fused kernels do not support zoneout (zoneout={known.zoneout})"
         if transformed := transforms():
             for mode, name in (("vmap", "vmap"), ("jvp", "forward-mode derivative")):
                 if mode in transformed:
@@ -85,7 +85,7 @@ def _refuses_lstm_on_cpu() -> str | None:
 
 @cache
 def _lstm_takes(dtype: torch.dtype) -> bool:
-    """Whether torch.lstm runs under autocast on the CPU: oneDNN has no bfloat16 LSTM for x86 without AVX-512."""
+    """Return whether torch.lstm runs under autocast on the CPU: oneDNN's bfloat16 LSTM needs AVX-512 on x86."""
     weights = [torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1), torch.zeros(4), torch.zeros(4)]
     state = (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     try:
@@ -99,12 +99,12 @@ def _lstm_takes(dtype: torch.dtype) -> bool:
 def run_both(
     cells: tuple[LSTMCell, LSTMCell], inputs: Tensor, states: tuple[LSTMState, LSTMState], noises: tuple[Any, Any]
 ) -> tuple[Tensor, tuple[LSTMState, LSTMState]]:
-    """Two LSTMs that read the same inputs (batch, time, input), one forwards, one backwards, in one call of the kernel.
+    """Run two LSTMs on the same inputs (batch, time, input), one forwards, one backwards, in one call of the kernel.
 
-    It reads backwards by itself, where two calls would turn round the inputs and outputs of the second.
+    The kernel runs backwards itself. Two calls would have to reverse the inputs and outputs of the second.
 
     Returns:
-        The outputs side by side (batch, time, 2 × hidden), and the state behind each direction's last step.
+        The concatenated outputs (batch, time, 2 × hidden), and the state after each direction's last step.
     """
     weights: list[Tensor] = []
     for cell, noise in zip(cells, noises, strict=True):
@@ -132,26 +132,26 @@ def _run_lstm(
 
 
 def _layered(leaf: Tensor) -> Tensor:
-    """(batch, hidden) -> (1 layer, batch, hidden), contiguous as cuDNN wants it."""
+    """Add the layer axis: (batch, hidden) -> (1, batch, hidden), contiguous as cuDNN requires."""
     return leaf.unsqueeze(0).contiguous()
 
 
 def _options(
     weights: list[Tensor], *, bidirectional: bool = False
 ) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
-    """What torch's kernels take last: weights, biases, layers, dropout, train, bidirectional, batch first.
+    """Return torch's last kernel arguments: weights, biases, layers, dropout, train, bidirectional, batch first.
 
-    `train` makes a kernel keep what its backward pass needs. cuDNN refuses a backward pass without it, so it follows
-    the gradient mode rather than the module's.
+    With `train` a kernel saves values for its backward pass, which cuDNN requires. It therefore follows the gradient
+    mode and not the module's mode.
     """
     return _in_one_block(weights), True, 1, 0.0, torch.is_grad_enabled(), bidirectional, True
 
 
 def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
-    """The same weights as views of one block, which is what cuDNN takes without a copy of its own and a warning.
+    """Copy the weights to one block of memory, which cuDNN uses without a further copy and a warning.
 
-    The copy made here is small beside a layer over many steps, and unlike flattening in place it leaves the parameters
-    alone and serves computed weights too. Not tested: no CUDA device has run it yet.
+    The cost is small compared with many steps of a layer. Unlike flattening in place, a copy doesn't change the
+    parameters, and it works for computed weights. It has not been tested on a CUDA device.
     """
     if not weights[0].is_cuda:
         return weights

@@ -1,4 +1,4 @@
-"""Step by step in Python: slow, right for every cell, and what the other backends are measured against."""
+"""The reference backend: a loop over the steps in Python, which supports every cell."""
 
 from itertools import repeat
 from typing import Any
@@ -13,7 +13,7 @@ from unrolled.state import where
 
 
 class LoopBackend(Backend):
-    """One call of `cell.step` per step. Inputs are projected before, in one product for all steps."""
+    """One call of `cell.step` per step, after one projection of the inputs of all steps."""
 
     name = "loop"
 

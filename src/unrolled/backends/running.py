@@ -1,4 +1,4 @@
-"""A layer through time, in one direction or in both, by the backend that is chosen for it."""
+"""Runs a layer over time, in one direction or both, with the chosen backend."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -11,7 +11,7 @@ from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
 from unrolled.backends.recomputation import checkpoint_segments
 from unrolled.cells.base import Cell
-from unrolled.cells.hooks import computed_once, hooked, plain, settled
+from unrolled.cells.hooks import cached_weights, freeze_computed_weights, has_hooks, is_plain
 from unrolled.cells.lstm import LSTMCell
 from unrolled.modes import transforms
 from unrolled.sequences import mask_from_lengths, reverse_valid
@@ -29,25 +29,25 @@ def run(
     Args:
         cell: any cell.
         inputs: (batch, time, input), zero in the padding.
-        state: before the first step.
-        lengths: (batch,) int64 from 0 to time; None where nothing is padded.
-        reverse: read from the last valid step to the first.
+        state: the state before the first step.
+        lengths: (batch,) int64 from 0 to time; None without padding.
+        reverse: run from the last valid step to the first.
         backend: a backend's name, or "auto".
-        recompute: keep the states between √time stretches, and run each stretch again on the way back.
+        recompute: whether to store only the states between √time segments, and run each again in the backward pass.
 
     Returns:
-        The outputs (batch, time, output), zero in the padding, and the state behind each row's last step.
+        The outputs (batch, time, output), zero in the padding, and the state after each row's last step.
     """
-    if plain(cell):
+    if is_plain(cell):
         return _run(cell, inputs, state, lengths, reverse, backend, recompute)
 
     def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
         expect(inputs, "batch time input", input=cell.input_size, name="inputs, after a hook,")
         check(state, outline(cell.initial_state(1, like=inputs), like=inputs), like=inputs)
-        with computed_once(cell):
-            return _run(settled(cell), inputs, state, lengths, reverse, backend, recompute)
+        with cached_weights(cell):
+            return _run(freeze_computed_weights(cell), inputs, state, lengths, reverse, backend, recompute)
 
-    return cell(inputs, state, through=through) if hooked(cell) else through(inputs, state)
+    return cell(inputs, state, through=through) if has_hooks(cell) else through(inputs, state)
 
 
 def _run(
@@ -63,7 +63,7 @@ def _run(
 
     if recompute and torch.is_grad_enabled():
         if transforms():
-            raise ValueError("recompute=True needs hooks that torch.func and forward mode don't have; set it to False")
+            raise ValueError("recompute=True needs hooks, which torch.func and forward mode lack; set it to False")
         return checkpoint_segments(pass_through, inputs, state, lengths, reverse=reverse)
     return pass_through(inputs, state, lengths)
 
@@ -76,9 +76,9 @@ def run_both(
     backend: str,
     recompute: bool,
 ) -> tuple[Tensor, tuple[Any, Any]]:
-    """`run` of a cell forwards and of another backwards: their outputs side by side, and both states."""
-    called = hooked(cells[0]) or hooked(cells[1])
-    forward, backward = cells if called else map(settled, cells)
+    """Run one cell forwards and another backwards; return their concatenated outputs and both states."""
+    called = has_hooks(cells[0]) or has_hooks(cells[1])
+    forward, backward = cells if called else map(freeze_computed_weights, cells)
     alike = isinstance(forward, LSTMCell) and isinstance(backward, LSTMCell) and not called
     if alike and lengths is None and not recompute:
         fused = all(choose(backend, cell, inputs).backend == "fused" for cell in (forward, backward))
@@ -94,7 +94,7 @@ def run_both(
 def _directed(
     backend: Backend, cell: Cell[S], inputs: Tensor, state: S, lengths: Tensor | None, reverse: bool, noise: Any
 ) -> tuple[Tensor, S]:
-    """Run a backend in a direction, with zeros in the padding of the outputs, whatever it does of that by itself."""
+    """Run a backend in a direction, and reverse and clear the padding where the backend doesn't."""
     turned = reverse and not backend.reverses
     if turned:
         inputs = reverse_valid(inputs, lengths)

@@ -1,1 +1,1 @@
-"""Recurrent cells: one step of a network, which knows no time, padding, layers or direction."""
+"""Recurrent cells: one step of a network. Time, padding, layers and direction are handled outside of them."""

@@ -1,4 +1,4 @@
-"""Activations by name: functions of single elements, for every cell that takes one."""
+"""Elementwise activation functions by name, for cells with a choice of activation."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def identity(x: Tensor) -> Tensor:
-    """X itself: no activation."""
+    """Return the argument: no activation."""
     return x
 
 
@@ -19,18 +19,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": nn.functional.softplus,
     "hard_sigmoid": nn.functional.hardsigmoid,  # max(0, min(1, x/6 + 1/2))
     "identity": identity,
-    # as the papers call them
+    # synonyms that papers use
     "logistic": torch.sigmoid,
     "hard_logistic": nn.functional.hardsigmoid,
 }
 
 
 def activation(name: str, argument: str = "activation") -> Callable[[Tensor], Tensor]:
-    """The function of a name.
+    """Return the activation function with a given name.
 
     Args:
         name: one of `ACTIVATIONS`.
-        argument: what the message calls it.
+        argument: name of the caller's argument, for the error message.
 
     Raises:
         ValueError: an unknown name.

@@ -1,4 +1,4 @@
-"""What a recurrent cell is, and what the cells with torch's parameter layout share."""
+"""Base classes: `Cell`, one step of a recurrent network, and `AffineCell`, with the parameter layout of torch.nn."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,11 +14,11 @@ S = TypeVar("S")
 
 
 class RecurrentNoise(NamedTuple):
-    """Noise of one unroll, the same at each of its steps.
+    """Noise that is drawn once per unroll and stays the same for all steps.
 
-    state_mask: (batch, blocks × hidden), multiplies what enters the recurrent product, h_{t-1}; None for none.
-    weight_hh: the recurrent weights with some of them dropped; None for the cell's own.
-    masks: (batch, hidden) each: what a cell wants besides, such as a mask on its candidate.
+    state_mask: (batch, blocks × hidden), multiplied with h_{t-1} before the recurrent product; None for no mask.
+    weight_hh: the recurrent weights after weight drop; None for the cell's own weights.
+    masks: (batch, hidden) each, further masks of a cell, such as one for its candidate.
     """
 
     state_mask: Tensor | None
@@ -29,16 +29,17 @@ class RecurrentNoise(NamedTuple):
 class Cell(nn.Module, ABC, Generic[S]):
     """One step of a recurrent network.
 
-    A new cell needs `initial_state`, `project` and `step`; `unroll` and `Recurrent` then run it over sequences, in
-    either direction, in any depth, padded or not.
+    A subclass implements `initial_state`, `project` and `step`. `unroll` and `Recurrent` then run it over sequences, in
+    either direction, with any number of layers, padded or not.
 
     Class attributes:
-        counters: places among `leaves(state)` of what only counts steps: it is never learned, nor set from a summary.
+        counters: indices, in `leaves(state)`, of tensors that only count steps. They are neither learned as part of an
+            initial state nor set from a summary of a source.
 
     Args:
-        input_size: features of an input.
-        hidden_size: units of the state.
-        output_size: features of an output.
+        input_size: number of input features.
+        hidden_size: number of hidden units.
+        output_size: number of output features.
 
     Raises:
         ValueError: a size below one.
@@ -57,18 +58,18 @@ class Cell(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def initial_state(self, batch: int, *, like: Tensor) -> S:
-        """The state before the first step, on the device and in the dtype of `like`."""
+        """Return the state before the first step, with the device and the dtype of `like`."""
 
     @abstractmethod
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., anything): the share of a step that needs no state, for all steps at once."""
+        """Compute the part of a step that needs no state, for all steps at once: (..., input) -> (..., any size)."""
 
     @abstractmethod
     def step(self, projected: Tensor, state: S, noise: Any = None) -> tuple[Tensor, S]:
-        """One step from a projected input (batch, ...): the output (batch, output) and the next state."""
+        """Compute the output (batch, output) and the next state from a projected input (batch, ...) and a state."""
 
     def noise(self, batch: int, *, like: Tensor) -> Any:
-        """What `step` gets as noise, drawn once per unroll; None for none, as always in evaluation mode."""
+        """Draw the noise of one unroll, which is passed to `step`; None for no noise, as in evaluation mode."""
         return None
 
     def forward(
@@ -78,13 +79,13 @@ class Cell(nn.Module, ABC, Generic[S]):
         *,
         through: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None,
     ) -> tuple[Tensor, S]:
-        """One step from raw inputs (batch, input), with fresh noise in training mode.
+        """Compute one step from inputs (batch, input), with new noise in training mode.
 
         Args:
             inputs: (batch, input).
-            state: before the step; `initial_state` by default.
-            through: what runs instead, on inputs of any shape and a state. A pass through many steps calls a cell that
-                has hooks with it, so that they run once, around all steps.
+            state: the state before the step; `initial_state` by default.
+            through: a function that replaces the step, called with the inputs, of any shape, and the state. An unroll
+                passes itself here if the cell has hooks, so that they run once, around all steps.
 
         Raises:
             ShapeError: inputs that are not (batch, input), or a state of other sizes.
@@ -105,27 +106,27 @@ class Cell(nn.Module, ABC, Generic[S]):
 
 
 class AffineCell(Cell[S]):
-    """A cell whose gates are affine in the input and in h_{t-1}: one product of each per step.
+    """A cell whose gates are affine in the input and in h_{t-1}, with one matrix product for each per step.
 
-    Parameters are named, shaped and ordered as in torch.nn's cells, so weights move both ways: weight_ih (gates ×
-    hidden, input), weight_hh (gates × hidden, hidden), bias_ih and bias_hh (gates × hidden). All are drawn from
-    U(−1/√hidden, 1/√hidden), as there. Where nothing of the state enters a product, weight_hh and bias_hh are None.
+    Parameters have the names, shapes and order of torch.nn's cells, so weights can be copied both ways: weight_ih
+    (gates × hidden, input), weight_hh (gates × hidden, hidden), bias_ih and bias_hh (gates × hidden). All are drawn
+    from U(−1/√hidden, 1/√hidden), as in torch.nn. Without a recurrent product, weight_hh and bias_hh are None.
 
-    Two kinds of noise, in training mode only and drawn once per unroll: recurrent dropout puts one mask, the same at
-    all steps, on h_{t-1} where it enters the product, while the carried state stays whole (Gal & Ghahramani 2016, "A
-    Theoretically Grounded Application of Dropout in Recurrent Neural Networks", eq. 7); weight drop is dropout on
+    There are two kinds of noise, in training mode only and drawn once per unroll. Recurrent dropout multiplies h_{t-1}
+    in the recurrent product by one mask for all steps and leaves the carried state unchanged (Gal & Ghahramani 2016, "A
+    Theoretically Grounded Application of Dropout in Recurrent Neural Networks", eq. 7). Weight drop is dropout on
     weight_hh (Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 2).
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of a gate.
-        gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
-        recurrent_gates: the same of weight_hh and bias_hh; as many as gates by default.
-        recurrent_blocks: tensors of the state that enter the recurrent product, side by side.
-        output_size: features of the output, and of each tensor that enters the recurrent product; hidden_size by
-            default.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of a gate.
+        gates: number of blocks of `hidden_size` rows in weight_ih and bias_ih.
+        recurrent_gates: number of such blocks in weight_hh and bias_hh; `gates` by default.
+        recurrent_blocks: number of tensors of the state that enter the recurrent product, concatenated.
+        output_size: number of features of the output, and of each tensor that enters the recurrent product;
+            `hidden_size` by default.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1), recurrent noise without a recurrent product.
@@ -166,7 +167,7 @@ class AffineCell(Cell[S]):
         for name, shape in shapes.items():
             exists = self.has_recurrent_product or not name.endswith("_hh")
             self.register_parameter(name, nn.Parameter(torch.empty(shape)) if exists else None)
-        AffineCell.reset_parameters(self)  # not a subclass's, whose own parameters don't exist yet
+        AffineCell.reset_parameters(self)  # not the subclass's method: its parameters don't exist yet
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(−1/√hidden, 1/√hidden), as torch.nn does."""
@@ -175,27 +176,27 @@ class AffineCell(Cell[S]):
             nn.init.uniform_(parameter, -bound, bound)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., gates × hidden): what the gates take from the input, for all steps at once."""
+        """Compute the input's contribution to the gates for all steps: (..., input) -> (..., gates × hidden)."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
 
     def recurrent_weight(self) -> Tensor:
-        """What the recurrent product takes: weight_hh, unless a cell makes it of more than that."""
+        """Return the matrix of the recurrent product: weight_hh, unless a subclass computes it."""
         return self.weight_hh
 
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
-        """(batch, blocks × hidden) -> (batch, gates × hidden): what the gates take from the state."""
+        """Compute the state's contribution to the gates: (batch, blocks × hidden) -> (batch, gates × hidden)."""
         return nn.functional.linear(*self.recurrent_factors(h, noise), self.bias_hh)
 
     def recurrent_factors(self, h: Tensor, noise: RecurrentNoise | None) -> tuple[Tensor, Tensor]:
-        """What enters the recurrent product, h_{t-1} and the weights, with noise on both."""
+        """Return the factors of the recurrent product, h_{t-1} and the weights, after their noise."""
         weight = None if noise is None else noise.weight_hh
         if noise is not None and noise.state_mask is not None:
             h = h * noise.state_mask
         return h, self.recurrent_weight() if weight is None else weight
 
     def noise(self, batch: int, *, like: Tensor) -> RecurrentNoise | None:
-        """The masks of one unroll, scaled so that expectations stay; None without noise or in evaluation mode."""
+        """Draw the masks of one unroll, scaled to keep expectations; None without noise or in evaluation mode."""
         if not self.training or (self.recurrent_dropout == 0.0 and self.weight_drop == 0.0):
             return None
         dropout = nn.functional.dropout

@@ -1,10 +1,10 @@
-r"""Clockwork RNN: units in modules, each of which moves at the beat of its own clock.
+r"""Clockwork RNN: units in modules, each of which is updated with its own period T.
 
     h_t = tanh(W x_t + b + U h_{t-1} + d)    in modules with t mod T = 0
     h_t = h_{t-1}                            in the others
 
-where U leads from a module to those that are as fast or faster only. Koutník, Greff, Gomez & Schmidhuber 2014, "A
-Clockwork RNN", eq. 1-2 and section 3.
+where U connects a module only to modules with the same or a shorter period. Koutník, Greff, Gomez & Schmidhuber 2014,
+"A Clockwork RNN", eq. 1-2 and section 3.
 """
 
 from collections.abc import Sequence
@@ -19,27 +19,27 @@ from unrolled.wording import counted
 
 
 class ClockworkState(NamedTuple):
-    """h, and for each unit how many steps it still waits, (batch, hidden) each."""
+    """h, and for each unit the number of steps until its next update, (batch, hidden) each."""
 
     h: Tensor
-    waits: Tensor
+    countdown: Tensor
 
 
 class ClockworkCell(PointwiseCell[ClockworkState]):
-    """One step of a clockwork RNN. All modules move at the first step of a sequence.
+    """One step of a clockwork RNN. All modules are updated at the first step of a sequence.
 
-    Parameters are named and shaped as torch.nn.RNNCell's, and are drawn as there; what weight_hh holds from faster to
-    slower modules never counts. It saves no work here: what a sleeping module would do is computed and not taken.
+    Parameters have the names, shapes and initialization of torch.nn.RNNCell's. The blocks of weight_hh from shorter to
+    longer periods are not used. All modules are computed at every step, so longer periods don't reduce the cost.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output; shared out evenly among the modules.
-        periods: T of each module, rising.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output, divided evenly among the modules.
+        periods: T of each module, in ascending order.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
-        ValueError: a size below one, periods that don't rise from 1 or more, more of them than units, a probability
+        ValueError: a size below one, periods that don't ascend from 1 or more, more periods than units, a probability
             outside [0, 1).
     """
 
@@ -60,11 +60,11 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
         super().__init__(input_size, hidden_size, recurrent_dropout=recurrent_dropout, weight_drop=weight_drop)
         rising = all(one < other for one, other in pairwise(periods))
         if len(periods) == 0 or periods[0] < 1 or not rising:
-            raise ValueError(f"periods are {list(periods)}, expected whole numbers that rise from 1 or more")
+            raise ValueError(f"periods are {list(periods)}, expected integers that ascend from 1 or more")
         if len(periods) > hidden_size:
             raise ValueError(
                 f"periods={list(periods)} has {counted(len(periods), 'period')} for "
-                f"{counted(hidden_size, 'unit')}; give each module one or more"
+                f"{counted(hidden_size, 'unit')}; each module needs one or more"
             )
         self.periods = tuple(int(period) for period in periods)
         modules = torch.arange(hidden_size) * len(periods) // hidden_size
@@ -72,17 +72,17 @@ class ClockworkCell(PointwiseCell[ClockworkState]):
         self.register_buffer("period", period, persistent=False)
 
     def recurrent_weight(self) -> Tensor:
-        """(hidden, hidden): weight_hh, zero from faster to slower modules."""
+        """Return weight_hh (hidden, hidden) with zeros from shorter to longer periods."""
         return torch.where(self.period >= self.period.unsqueeze(1), self.weight_hh, 0.0)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: ClockworkState
     ) -> tuple[Tensor, ClockworkState]:
-        """What the units take from the input and from h_{t-1} -> h_t as output, h_t and the counters as state."""
-        moves = state.waits < 0.5
-        h = torch.where(moves, torch.tanh(projected[0] + recurrent[0]), state.h)
-        waits = torch.where(moves, self.period, state.waits) - 1.0
-        return h, ClockworkState(h, waits)
+        """Compute h_t, which is also the output, and the next countdown."""
+        updated = state.countdown < 0.5
+        h = torch.where(updated, torch.tanh(projected[0] + recurrent[0]), state.h)
+        countdown = torch.where(updated, self.period, state.countdown) - 1.0
+        return h, ClockworkState(h, countdown)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, periods={self.periods}"

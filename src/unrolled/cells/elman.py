@@ -2,7 +2,7 @@ r"""Elman's recurrent network.
 
     h_t = f(W x_t + b + U h_{t-1} + c)
 
-Elman 1990, "Finding Structure in Time", Cognitive Science 14; there with the logistic function as f.
+Elman 1990, "Finding Structure in Time", Cognitive Science 14, where f is the logistic function.
 """
 
 from torch import Tensor
@@ -15,17 +15,17 @@ from unrolled.state import HiddenState
 class ElmanCell(NoisyCell[HiddenState]):
     """One step of Elman's network.
 
-    Parameters are named and shaped as torch.nn.RNNCell's, so weights move both ways, and are drawn as there, from
-    U(−1/√hidden, 1/√hidden).
+    Parameters have the names and shapes of torch.nn.RNNCell's, so weights can be copied both ways, and the same
+    initialization, U(−1/√hidden, 1/√hidden).
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
         activation: f, by name: "tanh", "sigmoid", "relu", "softsign", … (`unrolled.cells.activations`).
-        candidate_dropout: probability of an element of f's value to be dropped at a step.
-        zoneout: probability of an element of h to keep its value at a step.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        candidate_dropout: probability that an element of f's value is dropped at a step.
+        zoneout: probability that an element of h keeps its value at a step.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1), an unknown activation.
@@ -58,8 +58,8 @@ class ElmanCell(NoisyCell[HiddenState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
-        """What the units take from the input and from h_{t-1} -> h_t as output and as state."""
-        h = self.dropped(self._activate(projected[0] + recurrent[0]), projected)
+        """Compute h_t, which is the output and the next state."""
+        h = self.apply_candidate_dropout(self._activate(projected[0] + recurrent[0]), projected)
         new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new
 

@@ -1,11 +1,11 @@
-r"""Long short-term memory whose gates see one another's last values.
+r"""Long short-term memory whose gates depend on the gates of the previous step.
 
     i_t = σ(… + R_ii i_{t-1} + R_fi f_{t-1} + R_oi o_{t-1})
     f_t = σ(… + R_if i_{t-1} + R_ff f_{t-1} + R_of o_{t-1})
     o_t = σ(… + R_io i_{t-1} + R_fo f_{t-1} + R_oo o_{t-1})
 
-where the dots, g_t, c_t and h_t are those of `PeepholeLSTMCell`. Full gate recurrence (FGR) of Greff et al. 2017,
-"LSTM: A Search Space Odyssey", section 3; the form of Hochreiter & Schmidhuber 1997.
+where the dots stand for the terms of `PeepholeLSTMCell`, which also defines g_t, c_t and h_t. Full gate recurrence
+(FGR) of Greff et al. 2017, "LSTM: A Search Space Odyssey", section 3; the form of Hochreiter & Schmidhuber 1997.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from unrolled.cells.pointwise import PointwiseCell
 
 
 class FullGateState(NamedTuple):
-    """h, c and the gates i, f, o of the last step, (batch, hidden) each."""
+    """h, c and the gates i, f, o of the previous step, (batch, hidden) each."""
 
     h: Tensor
     c: Tensor
@@ -30,16 +30,16 @@ class FullGateState(NamedTuple):
 class FullGateLSTMCell(PointwiseCell[FullGateState]):
     """One step of a long short-term memory with peepholes and full gate recurrence.
 
-    Parameters are those of `PeepholeLSTMCell`, with weight_gates (3 × hidden, 3 × hidden) besides: nine blocks, a row
-    of them for each of i, f, o, a column for each of i_{t-1}, f_{t-1}, o_{t-1}.
+    Parameters are those of `PeepholeLSTMCell` and weight_gates (3 × hidden, 3 × hidden): nine blocks, with a row of
+    blocks for each of i, f, o and a column for each of i_{t-1}, f_{t-1}, o_{t-1}.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of each tensor of the state, and of the output.
-        forget_bias: the forget gate's bias at the start.
-        recurrent_dropout: probability of a unit of h_{t-1}, i_{t-1}, f_{t-1} or o_{t-1} to be dropped for a whole
-            unroll where it enters the product.
-        weight_drop: probability of a recurrent weight to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of each tensor of the state and of the output.
+        forget_bias: initial bias of the forget gate.
+        recurrent_dropout: probability that a unit of h_{t-1}, i_{t-1}, f_{t-1} or o_{t-1} is dropped in the recurrent
+            product for a whole unroll.
+        weight_drop: probability that a recurrent weight is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -75,11 +75,11 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
         init_forget_bias(self, self.forget_bias)
 
     def recurrent_inputs(self, state: FullGateState) -> tuple[Tensor, ...]:
-        """h_{t-1}, i_{t-1}, f_{t-1}, o_{t-1}."""
+        """Return h_{t-1}, i_{t-1}, f_{t-1}, o_{t-1}."""
         return state.h, state.i, state.f, state.o
 
     def recurrent_weight(self) -> Tensor:
-        """(4 × hidden, 4 × hidden): weight_hh beside weight_gates; the candidate g doesn't see the gates."""
+        """Return weight_hh and weight_gates as one (4 × hidden, 4 × hidden); the gates don't enter the candidate g."""
         before, behind = self.weight_gates.split([2 * self.hidden_size, self.hidden_size])
         gates = torch.cat([before, torch.zeros_like(behind), behind])
         return torch.cat([self.weight_hh, gates], dim=1)
@@ -87,7 +87,7 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: FullGateState
     ) -> tuple[Tensor, FullGateState]:
-        """What i, f, g, o take from the input and from the last step -> h_t as output, and all five as state."""
+        """Compute h_t, which is the output, and the next state: h_t, c_t and the gates."""
         i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
         i = torch.sigmoid(i + self.peephole_i * state.c)
         f = torch.sigmoid(f + self.peephole_f * state.c)

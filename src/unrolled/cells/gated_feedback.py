@@ -1,9 +1,9 @@
-r"""Gated feedback: layers whose candidates see what every layer remembers, through a gate for each pair of layers.
+r"""Gated feedback: each layer's candidate depends on the last state of every layer, with a gate per pair of layers.
 
     g^{i→j} = σ(w^{i→j} · h_t^{j-1} + u^{i→j} · h*_{t-1})               one number per pair of layers
     h̃_t^j  = tanh(W^j h_t^{j-1} + b^j + Σ_i g^{i→j} U^{i→j} h_{t-1}^i)    the candidate of layer j
 
-where h* is all layers' h side by side, h^0 = x, and the other gates of a layer are those of its LSTM or GRU; a GRU's
+where h* concatenates the h of all layers, h^0 = x, and the other gates of a layer are those of its LSTM or GRU; a GRU's
 reset gate multiplies the sum over i. Chung, Gulcehre, Cho & Bengio 2015, "Gated Feedback Recurrent Neural Networks",
 eq. 6-8 and section 3.
 """
@@ -22,20 +22,20 @@ _GATES = {"tanh": 0, "gru": 2, "lstm": 3}  # besides the candidate: none; r, z; 
 
 
 class GatedFeedbackCell(Cell[tuple[Any, ...]]):
-    """One step of a whole stack with gated feedback: a cell, so that `Recurrent` runs it as one layer of its own.
+    """One step of a stack of layers with gated feedback. `Recurrent` runs the whole stack as one layer.
 
-    A state has one entry for each layer, as `Recurrent`'s has; the output is the last layer's. For layer n there are
-    weight_ih_ln (gates × hidden, input), its candidate's rows last; weight_hh_ln, the gates' without the candidate;
-    bias_ln (gates × hidden,); weight_hh_feedback_ln (hidden, layers × hidden); weight_reset_ih_ln (layers, input) and
-    weight_reset_hh_ln (layers, layers × hidden). All are drawn from U(−1/√hidden, 1/√hidden), but for the forget gate's
+    The state has one entry per layer. The output is that of the last layer. The parameters of layer n are weight_ih_ln
+    (gates × hidden, input), with the candidate's rows last; weight_hh_ln, for the gates without the candidate; bias_ln
+    (gates × hidden,); weight_hh_feedback_ln (hidden, layers × hidden); weight_reset_ih_ln (layers, input); and
+    weight_reset_hh_ln (layers, layers × hidden). All are drawn from U(−1/√hidden, 1/√hidden), except the forget gate's
     bias.
 
     Args:
-        input_size: features of an input.
-        hidden_size: units of each layer, and features of the output.
-        feedback_layers: layers within the cell.
+        input_size: number of input features.
+        hidden_size: number of units of each layer, and of features of the output.
+        feedback_layers: number of layers within the cell.
         unit: "lstm", "gru" or "tanh".
-        forget_bias: the bias of the LSTMs' forget gates at the start.
+        forget_bias: initial bias of the LSTMs' forget gates.
 
     Raises:
         ValueError: a size or number below one, an unknown unit.
@@ -77,54 +77,54 @@ class GatedFeedbackCell(Cell[tuple[Any, ...]]):
         if self.unit == "lstm":
             for layer in range(self.feedback_layers):
                 with torch.no_grad():
-                    self._of("bias", layer)[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
+                    self._parameter("bias", layer)[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
-        """Zeros (batch, hidden) for each layer, on the device and in the dtype of `like`."""
+        """Return zeros (batch, hidden) for each layer, with the device and the dtype of `like`."""
         kind = LSTMState if self.unit == "lstm" else HiddenState
         return tuple(
             kind(*(like.new_zeros(batch, self.hidden_size) for _ in kind._fields)) for _ in range(self.feedback_layers)
         )
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., gates × hidden + layers): what the first layer takes from the input."""
+        """Compute the input's contribution to the first layer: (..., input) -> (..., gates × hidden + layers)."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
-        return self._read(inputs, 0)
+        return self._project(inputs, 0)
 
     def step(self, projected: Tensor, state: tuple[Any, ...], noise: None = None) -> tuple[Tensor, tuple[Any, ...]]:
-        """What the first layer takes from the input, and a state -> the last layer's h (batch, hidden), the next."""
-        remembered = torch.cat([of_layer.h for of_layer in state], dim=-1)
-        following: list[Any] = []
+        """Compute the last layer's h (batch, hidden), which is the output, and the next state of all layers."""
+        last = torch.cat([of_layer.h for of_layer in state], dim=-1)
+        new: list[Any] = []
         for layer, old in enumerate(state):
-            taken = projected if layer == 0 else self._read(following[-1].h, layer)
-            rows, of_resets = taken.split([taken.shape[-1] - self.feedback_layers, self.feedback_layers], dim=-1)
-            resets = torch.sigmoid(of_resets + linear(remembered, self._of("weight_reset_hh", layer)))
-            seen = remembered.unflatten(-1, (self.feedback_layers, self.hidden_size)) * resets.unsqueeze(-1)
-            feedback = linear(seen.flatten(-2), self._of("weight_hh_feedback", layer))
-            following.append(self._advance(layer, rows, feedback, old))
-        return following[-1].h, tuple(following)
+            of_input = projected if layer == 0 else self._project(new[-1].h, layer)
+            rows, of_resets = of_input.split([of_input.shape[-1] - self.feedback_layers, self.feedback_layers], dim=-1)
+            resets = torch.sigmoid(of_resets + linear(last, self._parameter("weight_reset_hh", layer)))
+            gated = last.unflatten(-1, (self.feedback_layers, self.hidden_size)) * resets.unsqueeze(-1)
+            feedback = linear(gated.flatten(-2), self._parameter("weight_hh_feedback", layer))
+            new.append(self._step_layer(layer, rows, feedback, old))
+        return new[-1].h, tuple(new)
 
-    def _read(self, values: Tensor, layer: int) -> Tensor:
-        """(..., below) -> (..., gates × hidden + layers)."""
-        rows = linear(values, self._of("weight_ih", layer), self._of("bias", layer))
-        return torch.cat([rows, linear(values, self._of("weight_reset_ih", layer))], dim=-1)
+    def _project(self, inputs: Tensor, layer: int) -> Tensor:
+        """Compute the contribution of a layer's input: (..., layer input) -> (..., gates × hidden + layers)."""
+        rows = linear(inputs, self._parameter("weight_ih", layer), self._parameter("bias", layer))
+        return torch.cat([rows, linear(inputs, self._parameter("weight_reset_ih", layer))], dim=-1)
 
-    def _advance(self, layer: int, rows: Tensor, feedback: Tensor, old: Any) -> Any:
-        """A layer's next state, from what its gates take from below, and what comes back from all layers."""
+    def _step_layer(self, layer: int, rows: Tensor, feedback: Tensor, old: Any) -> Any:
+        """Compute a layer's next state from the projected input and the feedback of all layers."""
         *gates, candidate = rows.split(self.hidden_size, dim=-1)
         if self.unit == "tanh":
             return HiddenState(torch.tanh(candidate + feedback))
-        own = linear(old.h, self._of("weight_hh", layer)).split(self.hidden_size, dim=-1)
-        opened = [torch.sigmoid(one + other) for one, other in zip(gates, own, strict=True)]
+        own = linear(old.h, self._parameter("weight_hh", layer)).split(self.hidden_size, dim=-1)
+        gates = [torch.sigmoid(one + other) for one, other in zip(gates, own, strict=True)]
         if self.unit == "gru":
-            r, z = opened
+            r, z = gates
             n = torch.tanh(candidate + r * feedback)
             return HiddenState(n + z * (old.h - n))
-        i, f, o = opened
+        i, f, o = gates
         c = f * old.c + i * torch.tanh(candidate + feedback)
         return LSTMState(o * torch.tanh(c), c)
 
-    def _of(self, name: str, layer: int) -> nn.Parameter:
+    def _parameter(self, name: str, layer: int) -> nn.Parameter:
         return getattr(self, f"{name}_l{layer}")
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""What LSTMs share whose gates are fed in other ways."""
+"""Functions that several LSTM cells share: the forget gate's bias and the update of h and c."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from unrolled.state import LSTMState
 
 
 def init_forget_bias(cell: AffineCell[Any], bias: float) -> None:
-    """Set the bias of the forget gate, the second of (i, f, g, o): once, as bias_ih, beside a zero in bias_hh."""
+    """Set the bias of the forget gate, the second of (i, f, g, o), in bias_ih, and set it to zero in bias_hh."""
     forget = slice(cell.hidden_size, 2 * cell.hidden_size)
     with torch.no_grad():
         cell.bias_ih[forget] = bias
         cell.bias_hh[forget] = 0.0
 
 
-def remember(gates: Sequence[Tensor], c: Tensor) -> LSTMState:
-    """The LSTM's next state from i, f, g, o before their activations, and c_{t-1}."""
+def update_cell(gates: Sequence[Tensor], c: Tensor) -> LSTMState:
+    """Compute the next state of an LSTM from i, f, g, o before their activations, and c_{t-1}."""
     i, f, g, o = gates
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return LSTMState(torch.sigmoid(o) * torch.tanh(c), c)

@@ -19,17 +19,17 @@ from unrolled.state import HiddenState
 class GRUCell(NoisyCell[HiddenState]):
     """One step of a gated recurrent unit.
 
-    Parameters are named, ordered (r, z, n) and shaped as torch.nn.GRUCell's, so weights move both ways, and are drawn
-    as there, from U(−1/√hidden, 1/√hidden).
+    Parameters have the names, order (r, z, n) and shapes of torch.nn.GRUCell's, so weights can be copied both ways, and
+    the same initialization, U(−1/√hidden, 1/√hidden).
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        candidate_dropout: probability of an element of n_t to be dropped at a step.
-        zoneout: probability of an element of h to keep its value at a step.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll. The carried state, which
-            z_t lets through, stays whole.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        candidate_dropout: probability that an element of n_t is dropped at a step.
+        zoneout: probability that an element of h keeps its value at a step.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped in the recurrent product for a whole unroll.
+            The term z_t ⊙ h_{t-1} is not affected.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -59,10 +59,10 @@ class GRUCell(NoisyCell[HiddenState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
-        """What the gates r, z, n take from the input and from h_{t-1} -> h_t as output and as state."""
+        """Compute h_t, which is the output and the next state."""
         r = torch.sigmoid(projected[0] + recurrent[0])
         z = torch.sigmoid(projected[1] + recurrent[1])
-        n = self.dropped(torch.tanh(projected[2] + r * recurrent[2]), projected)
-        h = n + z * (state.h - n)  # (1 − z) n + z h with one product less
+        n = self.apply_candidate_dropout(torch.tanh(projected[2] + r * recurrent[2]), projected)
+        h = n + z * (state.h - n)  # (1 − z) n + z h with one multiplication less
         new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new

@@ -1,7 +1,7 @@
-"""Hooks and parametrizations of a cell: what pruning, spectral and weight normalization put on a module.
+"""Hooks and parametrizations of a cell, as pruning, spectral normalization and weight normalization register them.
 
-A pass through a cell doesn't call it once per step, so its hooks run once per pass, around all steps. Weights that a
-hook or a parametrization computes are computed once per pass, too.
+An unroll doesn't call the cell at each step, so its hooks run once per unroll, around all steps. Weights that a hook or
+a parametrization computes are also computed once per unroll.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,45 +14,44 @@ from torch.nn.utils import parametrize
 C = TypeVar("C", bound=nn.Module)
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether hooks wait for a call of this module, forwards or backwards."""
-    kept: dict[str, Any] = vars(module)
-    return bool(
-        kept["_forward_pre_hooks"] or kept["_forward_hooks"] or kept["_backward_hooks"] or kept["_backward_pre_hooks"]
-    )
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module has forward or backward hooks."""
+    attributes: dict[str, Any] = vars(module)
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(attributes[kind] for kind in kinds)
 
 
-def plain(cell: nn.Module) -> bool:
-    """Whether a cell has neither hooks nor parametrizations."""
-    return "parametrizations" not in vars(cell)["_modules"] and not hooked(cell)
+def is_plain(cell: nn.Module) -> bool:
+    """Return whether a cell has neither hooks nor parametrizations."""
+    return "parametrizations" not in vars(cell)["_modules"] and not has_hooks(cell)
 
 
-def settled(cell: C) -> C:
-    """The cell with each computed weight as it is now; the cell itself where all weights are its parameters.
+def freeze_computed_weights(cell: C) -> C:
+    """Return a copy of a cell with the current values of its computed weights; the cell itself if it has none.
 
-    A parametrization computes at every look, and the normalization of a spectrum moves on with each. What is computed
-    again on the way back must find the weights of the way there.
+    A parametrization recomputes its weight at each access, and spectral normalization changes its own state each time.
+    Recomputation in the backward pass must use the weights of the forward pass.
     """
-    kept: dict[str, Any] = vars(cell)
-    parametrizations = kept["_modules"].get("parametrizations")
-    if parametrizations is None and not kept["_forward_pre_hooks"]:
+    attributes: dict[str, Any] = vars(cell)
+    parametrizations = attributes["_modules"].get("parametrizations")
+    if parametrizations is None and not attributes["_forward_pre_hooks"]:
         return cell
     names = [] if parametrizations is None else [name for name, _ in parametrizations.named_children()]
     computed = {name: getattr(cell, name) for name in names}
-    computed |= {name: value for name, value in kept.items() if isinstance(value, Tensor)}
-    if not computed or torch.compiler.is_compiling():  # which makes no modules; see `computed_once`
+    computed |= {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
+    if not computed or torch.compiler.is_compiling():  # it can't create modules; see `cached_weights`
         return cell
-    # torch derives a class for the parametrized module alone.
+    # torch creates a subclass for each parametrized module.
     kind = type(cell) if parametrizations is None else type(cell).__mro__[1]
-    twin = object.__new__(kind)
-    vars(twin).update((name, value) for name, value in kept.items() if name not in computed)
-    vars(twin)["_modules"] = {name: child for name, child in kept["_modules"].items() if name != "parametrizations"}
-    vars(twin)["_parameters"] = kept["_parameters"] | computed
-    return twin
+    copy = object.__new__(kind)
+    vars(copy).update((name, value) for name, value in attributes.items() if name not in computed)
+    vars(copy)["_modules"] = {n: child for n, child in attributes["_modules"].items() if n != "parametrizations"}
+    vars(copy)["_parameters"] = attributes["_parameters"] | computed
+    return copy
 
 
-def computed_once(cell: nn.Module) -> AbstractContextManager[None]:
-    """Where torch.compile reads along, a parametrization computes once within this context, and any look gets that."""
+def cached_weights(cell: nn.Module) -> AbstractContextManager[None]:
+    """Return a context within which, under torch.compile, a parametrization computes its weight only once."""
     if torch.compiler.is_compiling() and "parametrizations" in vars(cell)["_modules"]:
         return cast("AbstractContextManager[None]", parametrize.cached())
     return nullcontext()

@@ -1,4 +1,4 @@
-r"""Independently recurrent network: a unit sees of the last step itself alone.
+r"""Independently recurrent network: each unit is connected only to itself at the previous step.
 
     h_t = f(W x_t + b + u ⊙ h_{t-1})
 
@@ -16,15 +16,15 @@ from unrolled.state import HiddenState
 class IndRNNCell(NoisyCell[HiddenState]):
     """One step of an independently recurrent network.
 
-    There is no recurrent product, so units of one layer meet in the next; stack two or more. weight_ih and bias_ih are
-    drawn from U(−1/√hidden, 1/√hidden), weight_u from U(0, 1).
+    There is no recurrent product, so the units of a layer interact only in the next layer; use two layers or more.
+    weight_ih and bias_ih are drawn from U(−1/√hidden, 1/√hidden), weight_u from U(0, 1).
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        activation: f, by name; the paper takes "relu".
-        candidate_dropout: probability of an element of f's value to be dropped at a step.
-        zoneout: probability of an element of h to keep its value at a step.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        activation: f, by name; the paper uses "relu".
+        candidate_dropout: probability that an element of f's value is dropped at a step.
+        zoneout: probability that an element of h keeps its value at a step.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1), an unknown activation.
@@ -48,19 +48,19 @@ class IndRNNCell(NoisyCell[HiddenState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the input's share from U(−1/√hidden, 1/√hidden), u from U(0, 1)."""
+        """Draw weight_ih and bias_ih from U(−1/√hidden, 1/√hidden), weight_u from U(0, 1)."""
         super().reset_parameters()
         nn.init.uniform_(self.weight_u, 0.0, 1.0)
 
     def recurrent_inputs(self, state: HiddenState) -> tuple[Tensor, ...]:
-        """Nothing: there is no recurrent product."""
+        """Return an empty tuple: there is no recurrent product."""
         return ()
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
-        """What the units take from the input -> h_t as output and as state."""
-        h = self.dropped(self._activate(projected[0] + self.weight_u * state.h), projected)
+        """Compute h_t, which is the output and the next state."""
+        h = self.apply_candidate_dropout(self._activate(projected[0] + self.weight_u * state.h), projected)
         new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new
 

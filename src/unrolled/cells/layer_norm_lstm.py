@@ -7,7 +7,7 @@ r"""Long short-term memory with layer normalization.
     LN(z; α, β) = α ⊙ (z − mean(z)) / √(var(z) + ε) + β
 
 Ba, Kiros & Hinton 2016, "Layer Normalization", supplementary material on the LSTM: one mean and one variance for
-all four gates together. Its b is a third bias beside β₁ and β₂, and left out.
+all four gates together. Its b is left out: it adds to the biases β₁ and β₂.
 """
 
 import torch
@@ -21,17 +21,17 @@ from unrolled.state import LSTMState
 class LayerNormLSTMCell(PointwiseCell[LSTMState]):
     """One step of a layer-normalized long short-term memory.
 
-    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's; bias_ih and bias_hh are β₁ and β₂.
-    Besides, gain_ih and gain_hh (4 × hidden,) are α₁ and α₂, gain_c and bias_c (hidden,) are α₃ and β₃. Weights are
-    drawn from U(−1/√hidden, 1/√hidden), gains begin at 1 and biases at 0, but for the forget gate's.
+    Parameters have the names, order (i, f, g, o) and shapes of torch.nn.LSTMCell's; bias_ih and bias_hh are β₁ and β₂.
+    In addition, gain_ih and gain_hh (4 × hidden,) are α₁ and α₂, gain_c and bias_c (hidden,) are α₃ and β₃. Weights are
+    drawn from U(−1/√hidden, 1/√hidden). Gains are initialized to 1, biases to 0, except the forget gate's.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        forget_bias: the forget gate's bias at the start.
-        epsilon: ε, which keeps a division by a variance of zero away.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        forget_bias: initial bias of the forget gate.
+        epsilon: ε, which avoids a division by a variance of zero.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -60,7 +60,7 @@ class LayerNormLSTMCell(PointwiseCell[LSTMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights from U(−1/√hidden, 1/√hidden); gains 1, biases 0, the forget gate's as asked for."""
+        """Draw the weights from U(−1/√hidden, 1/√hidden); set gains to 1, biases to 0, and the forget gate's bias."""
         super().reset_parameters()
         for name, parameter in self.named_parameters(recurse=False):
             if not name.startswith("weight"):
@@ -69,18 +69,18 @@ class LayerNormLSTMCell(PointwiseCell[LSTMState]):
             self.bias_ih[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., 4 × hidden): LN(W x), for all steps at once."""
+        """Compute LN(W x) for all steps at once: (..., input) -> (..., 4 × hidden)."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return self._normalized(nn.functional.linear(inputs, self.weight_ih), self.gain_ih, self.bias_ih)
 
     def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """U on h_{t-1}; its bias stands behind the normalization."""
+        """Return U, for h_{t-1}, without a bias, which is added after the normalization."""
         return ((weight_hh, None),)
 
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """LN(W x), and U h_{t-1}, in blocks for i, f, g, o -> h_t as output, h_t and c_t as state."""
+        """Compute h_t, which is the output, and the next state from LN(W x) and U h_{t-1}, in blocks for i, f, g, o."""
         of_state = self._normalized(torch.cat(recurrent, dim=-1), self.gain_hh, self.bias_hh)
         i, f, g, o = (one + other for one, other in zip(projected, of_state.chunk(4, dim=-1), strict=True))
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)

@@ -8,7 +8,7 @@ r"""Long short-term memory.
     h_t = o_t ⊙ tanh(c_t)
 
 Hochreiter & Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers et al. 2000, "Learning to Forget",
-and no peepholes, as torch.nn.LSTM has it.
+and without peepholes, as in torch.nn.LSTM.
 """
 
 import torch
@@ -22,20 +22,20 @@ from unrolled.state import LSTMState
 class LSTMCell(NoisyCell[LSTMState]):
     """One step of a long short-term memory.
 
-    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, so weights move both ways. They are
-    drawn as there, from U(−1/√hidden, 1/√hidden), but for the bias of the forget gate: torch adds two biases, and the
-    one that is asked for counts once, as bias_ih, beside a zero in bias_hh.
+    Parameters have the names, order (i, f, g, o) and shapes of torch.nn.LSTMCell's, so weights can be copied both ways.
+    They have the same initialization, U(−1/√hidden, 1/√hidden), except the bias of the forget gate: bias_ih is set to
+    `forget_bias` and bias_hh to zero, since the two are added.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        forget_bias: the forget gate's bias at the start. 1 lets the cell remember from the first step on (Jozefowicz et
-            al. 2015, "An Empirical Exploration of Recurrent Network Architectures", section 2.2).
-        candidate_dropout: probability of an element of g_t to be dropped at a step.
-        zoneout: probability of an element of h to keep its value at a step.
-        zoneout_c: the same of c.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        forget_bias: initial bias of the forget gate. With 1 the cell keeps information from the beginning of training
+            (Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures", section 2.2).
+        candidate_dropout: probability that an element of g_t is dropped at a step.
+        zoneout: probability that an element of h keeps its value at a step.
+        zoneout_c: the same for c.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -75,9 +75,9 @@ class LSTMCell(NoisyCell[LSTMState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """What the gates i, f, g, o take from the input and from h_{t-1} -> h_t as output, h_t and c_t as state."""
-        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=False))  # masks may stand behind
-        g = self.dropped(torch.tanh(g), projected)
+        """Compute h_t, which is the output, and the next state."""
+        i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=False))  # masks may follow
+        g = self.apply_candidate_dropout(torch.tanh(g), projected)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * g
         h = torch.sigmoid(o) * torch.tanh(c)
         new = self.apply_zoneout(LSTMState(h, c), state, projected)

@@ -1,9 +1,9 @@
-r"""Mogrifier LSTM: input and state shape each other before they meet in the gates.
+r"""Mogrifier LSTM: the input and the state gate each other for some rounds before the LSTM's step.
 
     x ← 2σ(Q_k h) ⊙ x    in round k = 1, 3, 5, …
     h ← 2σ(R_k x) ⊙ h    in round k = 2, 4, 6, …
 
-and then the LSTM's step on x, h and c_{t-1}. Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM", eq. 1-2 and section 2.2.
+followed by the LSTM's step on x, h and c_{t-1}. Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM", eq. 1-2, section 2.2.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
-from unrolled.cells.gates import init_forget_bias, remember
+from unrolled.cells.gates import init_forget_bias, update_cell
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
 
@@ -19,22 +19,22 @@ from unrolled.state import LSTMState
 class MogrifierLSTMCell(AffineCell[LSTMState]):
     """One step of a mogrifier LSTM.
 
-    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's. Besides, for each round k there is
-    weight_round_k, (input, hidden) in odd rounds and (hidden, input) in even ones, or with a rank its two factors
-    weight_left_k (·, rank) and weight_right_k (rank, ·). All are drawn from U(−1/√hidden, 1/√hidden), but for the
-    forget gate's bias. Nothing can be projected for all steps at once, since the state shapes the input.
+    Parameters have the names, order (i, f, g, o) and shapes of torch.nn.LSTMCell's. In addition, each round k has
+    weight_round_k, (input, hidden) in odd rounds and (hidden, input) in even ones, or, with a rank, its two factors
+    weight_left_k (·, rank) and weight_right_k (rank, ·). All are drawn from U(−1/√hidden, 1/√hidden), except the forget
+    gate's bias. The input can't be projected for all steps at once, since the state changes it.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        rounds: how often one of the two shapes the other; without any it is the LSTM. The paper takes 5.
-        rank: of the matrices of the rounds; None for full rank.
-        forget_bias: the forget gate's bias at the start.
-        recurrent_dropout: probability of a unit of h to be dropped for a whole unroll, behind the rounds.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        rounds: number of rounds; with 0 the cell is an LSTM. The paper uses 5.
+        rank: rank of the matrices of the rounds; None for full rank.
+        forget_bias: initial bias of the forget gate.
+        recurrent_dropout: probability that a unit of h is dropped, after the rounds, for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
-        ValueError: a size or rank below one, fewer rounds than none, a probability outside [0, 1).
+        ValueError: a size or rank below one, a negative number of rounds, a probability outside [0, 1).
     """
 
     def __init__(
@@ -71,30 +71,30 @@ class MogrifierLSTMCell(AffineCell[LSTMState]):
         init_forget_bias(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
+        """Return zeros (batch, hidden) with the device and the dtype of `like`."""
         return LSTMState(*(like.new_zeros(batch, self.hidden_size) for _ in range(2)))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> the same: each step needs the input itself."""
+        """Return the inputs (..., input) unchanged: each step needs the input itself."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return inputs
 
     def step(
         self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
     ) -> tuple[Tensor, LSTMState]:
-        """(batch, input) and a state -> h_t (batch, hidden) as output, h_t and c_t as state."""
+        """Compute h_t (batch, hidden), which is the output, and the next state from an input (batch, input)."""
         x, h = projected, state.h
         for number in range(1, self.rounds + 1):
             if number % 2:
-                x = 2.0 * torch.sigmoid(self._shape(number, h)) * x
+                x = 2.0 * torch.sigmoid(self._round(number, h)) * x
             else:
-                h = 2.0 * torch.sigmoid(self._shape(number, x)) * h
+                h = 2.0 * torch.sigmoid(self._round(number, x)) * h
         gates = linear(x, self.weight_ih, self.bias_ih) + self.recur(h, noise)
-        new = remember(gates.chunk(4, dim=-1), state.c)
+        new = update_cell(gates.chunk(4, dim=-1), state.c)
         return new.h, new
 
-    def _shape(self, number: int, values: Tensor) -> Tensor:
-        """Q_k h or R_k x."""
+    def _round(self, number: int, values: Tensor) -> Tensor:
+        """Compute Q_k h or R_k x."""
         if self.rank is None:
             return linear(values, getattr(self, f"weight_round_{number}"))
         return linear(linear(values, getattr(self, f"weight_right_{number}")), getattr(self, f"weight_left_{number}"))

@@ -1,11 +1,11 @@
-r"""Multiplicative LSTM: an input chooses by which matrix the state goes on.
+r"""Multiplicative LSTM: the recurrent transition matrix depends on the input.
 
     m_t = (W_m x_t) ⊙ (U_m h_{t-1})
     (i, f, g, o) = W x_t + b + U m_t + d
     c_t = σ(f) ⊙ c_{t-1} + σ(i) ⊙ tanh(g)
     h_t = σ(o) ⊙ tanh(c_t)
 
-Krause, Murray, Renals & Lu 2016, "Multiplicative LSTM for Sequence Modelling", section 3, with the output gate behind
+Krause, Murray, Renals & Lu 2016, "Multiplicative LSTM for Sequence Modelling", section 3, with the output gate after
 the tanh, as in Radford, Jozefowicz & Sutskever 2017, "Learning to Generate Reviews and Discovering Sentiment".
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unrolled.cells.gates import init_forget_bias, remember
+from unrolled.cells.gates import init_forget_bias, update_cell
 from unrolled.cells.pointwise import ChainedCell, Product
 from unrolled.shapes import expect
 from unrolled.state import LSTMState
@@ -22,16 +22,16 @@ from unrolled.state import LSTMState
 class MultiplicativeLSTMCell(ChainedCell[LSTMState]):
     """One step of a multiplicative LSTM.
 
-    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTMCell's, but weight_hh multiplies m; besides,
-    weight_mx (hidden, input) and weight_mh (hidden, hidden) make m. All are drawn from U(−1/√hidden, 1/√hidden), but
-    for the forget gate's bias.
+    Parameters have the names, order (i, f, g, o) and shapes of torch.nn.LSTMCell's, but weight_hh multiplies m. In
+    addition, weight_mx (hidden, input) and weight_mh (hidden, hidden) compute m. All are drawn from U(−1/√hidden,
+    1/√hidden), except the forget gate's bias.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        forget_bias: the forget gate's bias at the start.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll where it enters m.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        forget_bias: initial bias of the forget gate.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped in the product for m for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -61,19 +61,19 @@ class MultiplicativeLSTMCell(ChainedCell[LSTMState]):
         init_forget_bias(self, self.forget_bias)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., 5 × hidden): what the gates take from the input, and W_m x."""
+        """Compute the input's contribution to the gates, and W_m x: (..., input) -> (..., 5 × hidden)."""
         expect(inputs, "... input", input=self.input_size, name="inputs")
         return torch.cat([linear(inputs, self.weight_ih, self.bias_ih), linear(inputs, self.weight_mx)], dim=-1)
 
     def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """U_m on h_{t-1}, and U on m_t."""
+        """Return U_m, for h_{t-1}, and U, for m_t, with their biases."""
         return (self.weight_mh, None), (weight_hh, self.bias_hh)
 
     def chain(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState, product: Product
     ) -> tuple[Tensor, LSTMState]:
-        """What i, f, g, o and m take from the input, and U_m h_{t-1} -> h_t as output, h_t and c_t as state."""
+        """Compute h_t, which is the output, and the next state."""
         *of_gates, of_m = projected
         of_state = product(1, of_m * recurrent[0])
-        new = remember([one + other for one, other in zip(of_gates, of_state, strict=True)], state.c)
+        new = update_cell([one + other for one, other in zip(of_gates, of_state, strict=True)], state.c)
         return new.h, new

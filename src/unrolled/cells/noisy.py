@@ -1,4 +1,4 @@
-r"""Noise that pointwise maths can carry: dropout on the candidate, and zoneout.
+r"""Elementwise noise in a cell's step: dropout on the candidate, and zoneout.
 
     g_t ← m_t ⊙ g_t                          candidate dropout: m_t new at each step, 0 or 1 / (1 − p)
     s_t ← k_t ⊙ s_{t-1} + (1 − k_t) ⊙ s_t    zoneout: k_t new at each step, 1 with the probability p
@@ -17,17 +17,18 @@ from unrolled.state import map_state
 
 
 class NoisyCell(PointwiseCell[S]):
-    """A pointwise cell whose candidate may be dropped, and whose state may stay where it was.
+    """A pointwise cell with dropout on the candidate, and zoneout.
 
-    A subclass passes its candidate through `dropped`, and its next state through `apply_zoneout`, in `pointwise`.
+    In `pointwise`, a subclass passes its candidate through `apply_candidate_dropout`, and its next state through
+    `apply_zoneout`.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of each tensor of the state, and of the output.
-        candidate_dropout: probability of an element of the candidate to be dropped at a step.
-        zoneout: for each tensor of the state, the probability of an element to keep its value at a step.
-        recurrent_dropout: probability of a unit to be dropped for a whole unroll where it enters the recurrent product.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of each tensor of the state and of the output.
+        candidate_dropout: probability that an element of the candidate is dropped at a step.
+        zoneout: for each tensor of the state, the probability that an element keeps its value at a step.
+        recurrent_dropout: probability that a unit is dropped in the recurrent product for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1), recurrent noise without a recurrent product.
@@ -52,11 +53,11 @@ class NoisyCell(PointwiseCell[S]):
 
     @property
     def has_zoneout(self) -> bool:
-        """Whether anything is zoned out; in evaluation mode too, where it is an average."""
+        """Whether zoneout is active for any tensor of the state."""
         return any(probability > 0.0 for probability in self.zoneout)
 
     def step_masks(self, shape: tuple[int, ...], *, like: Tensor) -> tuple[Tensor, ...]:
-        """The candidate's mask, then those of zoneout, (*shape, hidden) each; none in evaluation mode."""
+        """Draw the candidate's mask, then those of zoneout, (*shape, hidden) each; none in evaluation mode."""
         if not self.training:
             return ()
         like = like.new_empty(1).expand(*shape, self.hidden_size)
@@ -66,12 +67,12 @@ class NoisyCell(PointwiseCell[S]):
         masks.extend(torch.full_like(like, p).bernoulli() for p in self.zoneout if p > 0.0)
         return tuple(masks)
 
-    def dropped(self, candidate: Tensor, projected: tuple[Tensor, ...]) -> Tensor:
-        """The candidate, dropped while training."""
+    def apply_candidate_dropout(self, candidate: Tensor, projected: tuple[Tensor, ...]) -> Tensor:
+        """Apply dropout to the candidate in training mode."""
         return candidate * projected[self.gates] if self.training and self.candidate_dropout > 0.0 else candidate
 
     def apply_zoneout(self, new: S, old: S, projected: tuple[Tensor, ...]) -> S:
-        """The next state after zoneout: element by element the old one while training, and on average otherwise."""
+        """Apply zoneout to the next state: zoned out units keep their value; in evaluation mode it is averaged."""
         if not self.has_zoneout:
             return new
         masks = iter(projected[self.gates + (self.candidate_dropout > 0.0) :])

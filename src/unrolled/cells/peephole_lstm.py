@@ -9,8 +9,8 @@ r"""Long short-term memory with peepholes, and seven of its eight variants.
 
 Gers & Schmidhuber 2000, "Recurrent Nets that Time and Count"; Graves & Schmidhuber 2005, "Framewise Phoneme
 Classification with Bidirectional LSTM"; as in Graves 2013, "Generating Sequences With Recurrent Neural Networks", eq.
-7-11. The variants are those of Greff et al. 2017, "LSTM: A Search Space Odyssey", section 3, whose picture of the block
-this is: no input, forget or output gate (NIG, NFG, NOG: the gate is always 1), no input or output activation (NIAF,
+7-11. The variants are those of Greff et al. 2017, "LSTM: A Search Space Odyssey", section 3, with the block of its
+figure 1: no input, forget or output gate (NIG, NFG, NOG: the gate is always 1), no input or output activation (NIAF,
 NOAF: γ or η is the identity), coupled gates (CIFG: f_t = 1 − i_t), no peepholes (NP). The eighth, full gate recurrence,
 is `FullGateLSTMCell`.
 """
@@ -26,31 +26,31 @@ GATES = {"input": "i", "forget": "f", "output": "o"}
 
 
 class PeepholeLSTMCell(NoisyCell[LSTMState]):
-    """One step of a long short-term memory whose gates see the cell.
+    """One step of a long short-term memory with peephole connections from the cell to the gates.
 
-    Parameters are named, ordered (i, f, g, o, without the gates that it lacks) and shaped as torch.nn.LSTMCell's, with
-    peephole_i, peephole_f and peephole_o (hidden,) besides. All are drawn from U(−1/√hidden, 1/√hidden), but for the
+    Parameters have the names, order (i, f, g, o, without missing gates) and shapes of torch.nn.LSTMCell's. In addition
+    there are peephole_i, peephole_f and peephole_o (hidden,). All are drawn from U(−1/√hidden, 1/√hidden), except the
     forget gate's bias.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        peepholes: the gates see the cell.
-        missing_gate: "input", "forget" or "output", which is then always open; None for all three gates.
-        coupled: what the input gate lets in is what is forgotten; there is no forget gate of its own.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        peepholes: whether the gates have peephole connections.
+        missing_gate: "input", "forget" or "output", the gate that is always 1; None for all three gates.
+        coupled: whether the forget gate is 1 − i_t, without parameters of its own.
         gate_activation: σ, by name.
         input_activation: γ, by name: "tanh", "softsign", "identity", … (`unrolled.cells.activations`).
         output_activation: η, by name.
-        forget_bias: the forget gate's bias at the start; coupled, the input gate's is its negative, which is the same.
-        candidate_dropout: probability of an element of g_t to be dropped at a step.
-        zoneout: probability of an element of h to keep its value at a step.
-        zoneout_c: the same of c.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        forget_bias: initial bias of the forget gate. With coupled gates, the input gate's bias is its negative.
+        candidate_dropout: probability that an element of g_t is dropped at a step.
+        zoneout: probability that an element of h keeps its value at a step.
+        zoneout_c: the same for c.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
-        ValueError: a size below one, a probability outside [0, 1), an unknown gate or activation, gates to be coupled
-            of which one is missing.
+        ValueError: a size below one, a probability outside [0, 1), an unknown gate or activation, coupled gates one of
+            which is missing.
     """
 
     state_type = LSTMState
@@ -86,13 +86,13 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         self.peepholes = peepholes
         self.coupled = coupled
         self.forget_bias = forget_bias
-        self._squash = activation(gate_activation, "gate_activation")
-        self._read = activation(input_activation, "input_activation")
-        self._write = activation(output_activation, "output_activation")
-        self._described = f"{gate_activation}, {input_activation}, {output_activation}"
+        self._gate_activation = activation(gate_activation, "gate_activation")
+        self._input_activation = activation(input_activation, "input_activation")
+        self._output_activation = activation(output_activation, "output_activation")
+        self._activations = f"{gate_activation}, {input_activation}, {output_activation}"
         for gate in GATES.values():
-            seen = peepholes and gate in self.blocks
-            self.register_parameter(f"peephole_{gate}", nn.Parameter(torch.empty(hidden_size)) if seen else None)
+            exists = peepholes and gate in self.blocks
+            self.register_parameter(f"peephole_{gate}", nn.Parameter(torch.empty(hidden_size)) if exists else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,33 +108,34 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
     def pointwise(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """What the gates take from the input and from h_{t-1} -> h_t as output, h_t and c_t as state."""
-        taken = {name: one + other for name, one, other in zip(self.blocks, projected, recurrent, strict=False)}
-        i = self._open("i", taken, state.c)
-        f = 1.0 - i if self.coupled else self._open("f", taken, state.c)
-        g = self.dropped(self._read(taken["g"]), projected)
+        """Compute h_t, which is the output, and the next state."""
+        affine = {name: one + other for name, one, other in zip(self.blocks, projected, recurrent, strict=False)}
+        i = self._gate("i", affine, state.c)
+        f = 1.0 - i if self.coupled else self._gate("f", affine, state.c)
+        g = self.apply_candidate_dropout(self._input_activation(affine["g"]), projected)
         c = f * state.c + i * g
-        h = self._open("o", taken, c) * self._write(c)
+        h = self._gate("o", affine, c) * self._output_activation(c)
         new = self.apply_zoneout(LSTMState(h, c), state, projected)
         return new.h, new
 
-    def _open(self, gate: str, taken: dict[str, Tensor], c: Tensor) -> Tensor | float:
-        """How far a gate is open; fully where it is missing."""
-        if gate not in taken:
+    def _gate(self, name: str, affine: dict[str, Tensor], c: Tensor) -> Tensor | float:
+        """Compute a gate; a missing gate is 1."""
+        if name not in affine:
             return 1.0
-        return self._squash(taken[gate] + getattr(self, f"peephole_{gate}") * c if self.peepholes else taken[gate])
+        peephole = getattr(self, f"peephole_{name}") if self.peepholes else None
+        return self._gate_activation(affine[name] if peephole is None else affine[name] + peephole * c)
 
     def extra_repr(self) -> str:
-        own = f"gates={self.blocks}, coupled={self.coupled}, peepholes={self.peepholes}, activations={self._described}"
-        return f"{super().extra_repr()}, {own}"
+        gates = f"gates={self.blocks}, coupled={self.coupled}, peepholes={self.peepholes}"
+        return f"{super().extra_repr()}, {gates}, activations={self._activations}"
 
 
 def _blocks(missing_gate: str | None, coupled: bool) -> str:
-    """The gates that a cell has, in torch's order."""
+    """Return the names of a cell's gates, in torch's order."""
     if missing_gate is not None and missing_gate not in GATES:
         raise ValueError(f"missing_gate is {missing_gate!r}, expected one of {', '.join(GATES)}, or None")
     if coupled and missing_gate in ("input", "forget"):
-        raise ValueError(f"coupled=True couples two gates, of which missing_gate={missing_gate!r} takes one away")
+        raise ValueError(f"coupled=True couples two gates, of which missing_gate={missing_gate!r} removes one")
     missing = {GATES[missing_gate]} if missing_gate is not None else set[str]()
     if coupled:
         missing.add("f")

@@ -1,11 +1,12 @@
-r"""Cells that need no more than pointwise maths around the two products: what most gated cells are.
+r"""Cells whose step consists of matrix products and elementwise operations, as in most gated cells.
 
     p_t = W x_t + b                   all steps in one product, one block of rows per gate
     q_t = U s_{t-1} + d               one product per step
     y_t, s_t = f(p_t, q_t, s_{t-1})   element by element
 
-Whoever writes f as `PointwiseCell.pointwise` has a cell for every backend that takes such cells. A cell after Ravanelli
-et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, without its batch normalization:
+A subclass implements f as `PointwiseCell.pointwise`, and runs on every backend that supports such cells. For example,
+the cell of Ravanelli et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, without its batch
+normalization:
 
     class LightGRUCell(PointwiseCell[HiddenState]):
         gates = 2
@@ -15,7 +16,7 @@ et al. 2018, "Light Gated Recurrent Units for Speech Recognition", eq. 5, withou
             h = z * state.h + (1 - z) * torch.relu(projected[1] + recurrent[1])
             return h, HiddenState(h)
 
-What multiplies again on the way, as a gate in front of a product does, is a `ChainedCell`.
+A cell with a further matrix product within the step, such as one of a gated state, is a `ChainedCell`.
 """
 
 from abc import abstractmethod
@@ -30,24 +31,24 @@ from unrolled.state import HiddenState
 
 
 class PointwiseCell(AffineCell[S]):
-    """A cell whose step is one recurrent product and pointwise maths.
+    """A cell whose step is one recurrent product followed by elementwise operations.
 
-    A new one sets `gates`, sets `state_type` unless it carries h alone, and writes `pointwise`. Parameters of its own
-    are (hidden,) or (blocks × hidden,) each, used in `pointwise` as `self.name`, and so are constants, which are
-    buffers; a cell that has some creates them behind `super().__init__(...)`, with their first values.
+    A subclass sets `gates`, sets `state_type` unless its state is h alone, and implements `pointwise`. It may have
+    further parameters, and constants as buffers, of shape (hidden,) or (blocks × hidden,), which `pointwise` uses as
+    `self.name`. It creates them, with their initial values, after `super().__init__(...)`.
 
     Attributes, of the class or set before `super().__init__(...)`:
-        gates: blocks of `hidden_size` rows in weight_ih and bias_ih.
-        recurrent_gates: the same of weight_hh and bias_hh; None for as many as gates.
+        gates: number of blocks of `hidden_size` rows in weight_ih and bias_ih.
+        recurrent_gates: number of such blocks in weight_hh and bias_hh; None for `gates`.
         state_type: a named tuple of tensors (batch, hidden).
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of each tensor of the state, and of the output.
-        output_size: features of the output, and of what enters the recurrent product, where they are others; such a
-            cell makes its own initial state, and is not compiled.
-        recurrent_dropout: probability of a unit to be dropped for a whole unroll where it enters the recurrent product.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of each tensor of the state and of the output.
+        output_size: number of features of the output and of the tensors in the recurrent product; `hidden_size` by
+            default. A cell with another size overrides `initial_state`, and the compiled backend doesn't support it.
+        recurrent_dropout: probability that a unit is dropped in the recurrent product for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1), recurrent noise without a recurrent product.
@@ -80,92 +81,94 @@ class PointwiseCell(AffineCell[S]):
 
     @abstractmethod
     def pointwise(self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S) -> tuple[Tensor, S]:
-        """One step behind the products: the output (batch, hidden) and the next state.
+        """Compute the output (batch, hidden) and the next state from the results of the products.
 
-        Operations on single elements, and sums, means and layer_norm over a row's units (dim=-1, keepdim=True): no
-        products of matrices, no look at other rows or single other units, and no random numbers but those handed in.
-        Every tensor is (batch, hidden), or several of them joined along the last axis.
+        Allowed are elementwise operations, and sums, means and layer_norm over the units of a row (dim=-1,
+        keepdim=True). Matrix products, access to other rows or to single other units, and random numbers are not
+        allowed. Every tensor is (batch, hidden), or a concatenation of such tensors along the last axis.
 
         Args:
-            projected: what each gate takes from the input, biases included; behind it what `step_masks` drew.
-            recurrent: what each gate takes from the state, biases included; behind it the masks of `noise`.
-            state: before the step.
+            projected: the input's contribution to each gate, with biases, followed by the masks of `step_masks`.
+            recurrent: the state's contribution to each gate, with biases, followed by the masks of `noise`.
+            state: the state before the step.
         """
 
     def recurrent_inputs(self, state: S) -> tuple[Tensor, ...]:
-        """The tensors of the state that enter the recurrent product, side by side; with none there is no product."""
+        """Return the tensors of the state that enter the recurrent product; an empty tuple for no product."""
         return (cast(HiddenState, state).h,)
 
     def step_masks(self, shape: tuple[int, ...], *, like: Tensor) -> tuple[Tensor, ...]:
-        """Noise that is new at each step, (*shape, hidden) each; `project` draws it for all the steps that it gets.
+        """Draw the masks that change at each step, (*shape, hidden) each. `project` calls it once for all its steps.
 
-        None by default. As with `noise`, there must be none in evaluation mode. What lasts for a whole unroll goes
-        into `RecurrentNoise.masks` instead.
+        The default is no masks. As with `noise`, there must be none in evaluation mode. Masks that stay the same for a
+        whole unroll belong in `RecurrentNoise.masks`.
         """
         return ()
 
     def initial_state(self, batch: int, *, like: Tensor) -> S:
-        """Zeros (batch, hidden) on the device and in the dtype of `like`."""
+        """Return zeros (batch, hidden) with the device and the dtype of `like`."""
         return self.state_type(*(like.new_zeros(batch, self.hidden_size) for _ in self.state_type._fields))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """(..., input) -> (..., gates × hidden), with masks × hidden behind it where the steps have noise."""
+        """Compute the input's contribution to the gates, (..., gates × hidden), followed by the masks of the steps."""
         projected = super().project(inputs)
         masks = self.step_masks(tuple(inputs.shape[:-1]), like=projected)
         return torch.cat([projected, *masks], dim=-1) if masks else projected
 
     def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """A step's products, each a weight and a bias or None: of `recurrent_inputs`, then those of a `ChainedCell`.
+        """Return the products of a step, each a weight and a bias or None: first that of `recurrent_inputs`.
+
+        Those of a `ChainedCell` follow.
 
         Args:
-            weight_hh: `recurrent_weight()`, with some of it dropped where the unroll's noise says so.
+            weight_hh: `recurrent_weight()` after weight drop.
         """
         return ((weight_hh, self.bias_hh),)
 
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
-        """(batch, blocks × hidden) -> (batch, gates × hidden): the first of the products."""
-        seen, weight = self.recurrent_factors(h, noise)
-        return nn.functional.linear(seen, *self.products(weight)[0])
+        """Compute the first of the products: (batch, blocks × hidden) -> (batch, gates × hidden)."""
+        masked, weight = self.recurrent_factors(h, noise)
+        return nn.functional.linear(masked, *self.products(weight)[0])
 
     def step(self, projected: Tensor, state: S, noise: RecurrentNoise | None = None) -> tuple[Tensor, S]:
-        """(batch, gates × hidden), with masks behind it, and a state -> the output (batch, hidden), the next state."""
+        """Compute the output (batch, hidden) and the next state from (batch, gates × hidden), followed by masks."""
         return self.pointwise(*self._blocks(projected, state, noise), state)
 
     def _blocks(
         self, projected: Tensor, state: S, noise: RecurrentNoise | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What `pointwise` gets beside the state."""
+        """Return the arguments `projected` and `recurrent` of `pointwise`."""
         recurrent: tuple[Tensor, ...] = () if noise is None else noise.masks
-        fed = self.recurrent_inputs(state)
+        inputs = self.recurrent_inputs(state)
         if self.has_recurrent_product:
-            product = self.recur(fed[0] if len(fed) == 1 else torch.cat(fed, dim=-1), noise)
+            product = self.recur(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1), noise)
             recurrent = (*product.split(self.hidden_size, dim=-1), *recurrent)
         return projected.split(self.hidden_size, dim=-1), recurrent
 
 
-# The number of a product in `products`, from 1 on, and the blocks (batch, hidden) that it takes -> those that it gives.
+# (index of a product in `products`, from 1, and its input blocks (batch, hidden)) -> its output blocks.
 Product = Callable[..., tuple[Tensor, ...]]
 
 
 class ChainedCell(PointwiseCell[S]):
-    """A pointwise cell with further products within a step, of what it has computed by then.
+    """A pointwise cell with further matrix products of intermediate results within a step.
 
-    It gives their weights in `products`, each (blocks × hidden, blocks × hidden), and writes `chain` instead of
-    `pointwise`.
+    A subclass returns their weights from `products`, each (blocks × hidden, blocks × hidden), and implements `chain`
+    instead of `pointwise`.
     """
 
     @abstractmethod
     def chain(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S, product: Product
     ) -> tuple[Tensor, S]:
-        """`pointwise`, with `product(number, *blocks)` for each further product, each called once and in turn."""
+        """Compute a step as `pointwise`, with one call `product(number, *blocks)` per further product, in order."""
 
     def pointwise(self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: S) -> tuple[Tensor, S]:
-        """`chain` without noise."""
+        """Compute `chain` without noise."""
         return self.chain(projected, recurrent, state, self._product(self.recurrent_weight()))
 
     def step(self, projected: Tensor, state: S, noise: RecurrentNoise | None = None) -> tuple[Tensor, S]:
-        """(batch, gates × hidden), with masks behind it, and a state -> the output (batch, hidden), the next state."""
+        """Compute the output (batch, hidden) and the next state from (batch, gates × hidden), followed by masks."""
         dropped = None if noise is None else noise.weight_hh
         product = self._product(self.recurrent_weight() if dropped is None else dropped)
         return self.chain(*self._blocks(projected, state, noise), state, product)

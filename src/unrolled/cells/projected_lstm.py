@@ -5,8 +5,7 @@ r"""Long short-term memory with a recurrent projection.
     r_t = P (σ(o) ⊙ tanh(c_t))
 
 Sak, Senior & Beaufays 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic
-Modeling", eq. 7-14, without the peepholes and the projection that is not fed back, as torch.nn.LSTM has it under
-proj_size.
+Modeling", eq. 7-14, without the peepholes and the non-recurrent projection, as in torch.nn.LSTM with proj_size.
 """
 
 import torch
@@ -18,18 +17,18 @@ from unrolled.state import LSTMState
 
 
 class ProjectedLSTMCell(AffineCell[LSTMState]):
-    """One step of a long short-term memory whose output, and what it feeds back, is a projection of its units.
+    """One step of a long short-term memory whose output and recurrent input are a projection of its units.
 
-    Parameters are named, ordered (i, f, g, o) and shaped as torch.nn.LSTM's with proj_size: weight_hh is (4 × hidden,
-    projection), weight_hr (projection, hidden).
+    Parameters have the names, order (i, f, g, o) and shapes of torch.nn.LSTM's with proj_size: weight_hh is (4 ×
+    hidden, projection), weight_hr (projection, hidden).
 
     Args:
-        input_size: features of an input.
-        hidden_size: units of the cell, features of c.
-        projection_size: features of the output, and of h in the state; half of hidden_size by default.
-        forget_bias: the forget gate's bias at the start.
-        recurrent_dropout: probability of a feature of r_{t-1} to be dropped for a whole unroll.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of units of the cell, the features of c.
+        projection_size: number of features of the output and of h; half of hidden_size by default.
+        forget_bias: initial bias of the forget gate.
+        recurrent_dropout: probability that a feature of r_{t-1} is dropped for a whole unroll.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, a projection that is not smaller than hidden_size, a probability outside [0, 1).
@@ -67,13 +66,13 @@ class ProjectedLSTMCell(AffineCell[LSTMState]):
         init_forget_bias(self, self.forget_bias)
 
     def initial_state(self, batch: int, *, like: Tensor) -> LSTMState:
-        """Zeros: h (batch, projection) and c (batch, hidden), on the device and in the dtype of `like`."""
+        """Return zeros: h (batch, projection) and c (batch, hidden), with the device and the dtype of `like`."""
         return LSTMState(like.new_zeros(batch, self.projection_size), like.new_zeros(batch, self.hidden_size))
 
     def step(
         self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
     ) -> tuple[Tensor, LSTMState]:
-        """(batch, 4 × hidden) and a state -> r_t (batch, projection) as output, r_t and c_t as state."""
+        """Compute r_t (batch, projection), which is the output, and the next state from (batch, 4 × hidden)."""
         i, f, g, o = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
         r = nn.functional.linear(torch.sigmoid(o) * torch.tanh(c), self.weight_hr)

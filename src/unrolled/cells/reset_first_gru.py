@@ -1,4 +1,4 @@
-r"""Gated recurrent unit with the reset gate before the recurrent product, as it was published.
+r"""Gated recurrent unit with the reset gate before the recurrent product, as originally published.
 
     r_t = σ(W_r x_t + b_r + U_r h_{t-1} + c_r)
     z_t = σ(W_z x_t + b_z + U_z h_{t-1} + c_z)
@@ -18,15 +18,16 @@ from unrolled.state import HiddenState
 
 
 class ResetFirstGRUCell(ChainedCell[HiddenState]):
-    """One step of a gated recurrent unit that forgets before it multiplies.
+    """One step of a gated recurrent unit that applies the reset gate before the recurrent product.
 
-    Parameters are named, ordered (r, z, n), shaped and drawn as `GRUCell`'s, but weights mean something else here.
+    Parameters have the names, order (r, z, n), shapes and initialization of `GRUCell`'s. The weights of one can't be
+    used in the other.
 
     Args:
-        input_size: features of an input.
-        hidden_size: features of the state, and of the output.
-        recurrent_dropout: probability of a unit of h_{t-1} to be dropped for a whole unroll, in both products.
-        weight_drop: probability of an element of weight_hh to be dropped for a whole unroll.
+        input_size: number of input features.
+        hidden_size: number of features of the state and of the output.
+        recurrent_dropout: probability that a unit of h_{t-1} is dropped for a whole unroll, in both products.
+        weight_drop: probability that an element of weight_hh is dropped for a whole unroll.
 
     Raises:
         ValueError: a size below one, or a probability outside [0, 1).
@@ -35,14 +36,14 @@ class ResetFirstGRUCell(ChainedCell[HiddenState]):
     gates = 3
 
     def noise(self, batch: int, *, like: Tensor) -> RecurrentNoise | None:
-        """The masks of one unroll; the one on h_{t-1} is there for the second product too."""
+        """Draw the masks of one unroll; the mask of h_{t-1} is used for both products."""
         noise = super().noise(batch, like=like)
         if noise is None or noise.state_mask is None:
             return noise
         return noise._replace(masks=(noise.state_mask,))
 
     def products(self, weight_hh: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """(2 × hidden, hidden) of the gates, on h_{t-1}, and (hidden, hidden) of the candidate, on r_t ⊙ h_{t-1}."""
+        """Return the weights (2 × hidden, hidden) for h_{t-1}, and (hidden, hidden) for r_t ⊙ h_{t-1}, with biases."""
         both = [2 * self.hidden_size, self.hidden_size]
         gates, candidate = zip(weight_hh.split(both), self.bias_hh.split(both), strict=True)
         return gates, candidate
@@ -50,11 +51,11 @@ class ResetFirstGRUCell(ChainedCell[HiddenState]):
     def chain(
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState, product: Product
     ) -> tuple[Tensor, HiddenState]:
-        """What r, z, n take from the input, r and z from h_{t-1} -> h_t as output and as state."""
+        """Compute h_t, which is the output and the next state."""
         r = torch.sigmoid(projected[0] + recurrent[0])
         z = torch.sigmoid(projected[1] + recurrent[1])
-        seen = state.h * recurrent[2] if len(recurrent) > 2 else state.h  # a mask, where units are dropped
-        (of_state,) = product(1, r * seen)
+        masked = state.h * recurrent[2] if len(recurrent) > 2 else state.h  # with recurrent dropout
+        (of_state,) = product(1, r * masked)
         n = torch.tanh(projected[2] + of_state)
         h = n + z * (state.h - n)
         return h, HiddenState(h)

@@ -1,4 +1,4 @@
-"""A trained network at work: functions on a bundle, and their commands (python -m unrolled …)."""
+"""Inference with trained networks: functions that take a bundle, and their commands (python -m unrolled …)."""
 
 from unrolled.deployment.captioning import CAPTIONS as CAPTIONS
 from unrolled.deployment.captioning import caption as caption

@@ -1,4 +1,4 @@
-"""Captions by a trained network, or by several that decode as one."""
+"""Image captioning with a trained network or an ensemble."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.decoding import Candidate, begin, best, candidates, search, writers
+from unrolled.deployment.decoding import Candidate, best_candidate, candidates, ensemble_members, search, start_decoding
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -18,7 +18,7 @@ from unrolled.processing.text.captions import CaptionCodec
 from unrolled.wording import article
 
 CAPTIONS = Search(max_ratio=0.0, max_extra=30)
-"""A search for captions: an image has no length, so they have at most 30 tokens."""
+"""Default options of a caption search: at most 30 tokens, since an image has no length."""
 
 
 def caption(
@@ -30,24 +30,24 @@ def caption(
     max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
-    """One caption for each image, in order.
+    """Yield a caption for each image, in order.
 
     Args:
-        bundles: a captioner from `load_bundle`, or several with the same codec, which decode as one.
+        bundles: a captioning network from `load_bundle`, or several with the same codec, used as an ensemble.
         images: paths, bytes of files, PIL images, arrays or tensors; see `unrolled.processing.images.read_image`.
-        options: how to search.
-        batch_size: images that are looked at together.
-        max_pixels: a file with a larger picture is refused before it is decoded.
-        generator: source of randomness for options.temperature.
+        options: search options.
+        batch_size: number of images in a batch.
+        max_pixels: maximum number of pixels of an image; a larger file is an error before it is decoded.
+        generator: random number generator for options.temperature.
 
     Raises:
-        ValueError: networks that do not caption, or whose codecs differ; options that no search takes.
-        ImageError: an image that cannot be read.
+        ValueError: networks of another kind, or with different codecs; invalid options.
+        ImageError: an image that can't be read.
     """
     options = options._replace(n_best=1)
     how: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "generator": generator}
     found = captions(bundles, images, options=options, **how)
-    return (best(f"image {number}", row).text for number, row in enumerate(found, start=1) if row is not None)
+    return (best_candidate(f"image {number}", row).text for number, row in enumerate(found, start=1) if row is not None)
 
 
 def captions(
@@ -61,7 +61,7 @@ def captions(
     on_error: Callable[[ImageError], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Candidate] | None]:
-    """The `options.n_best` captions of each image, the best first; arguments are those of `caption`.
+    """Yield the `options.n_best` captions of each image, the best first.
 
     Args:
         bundles: see `caption`.
@@ -70,23 +70,24 @@ def captions(
         batch_size: see `caption`.
         max_pixels: see `caption`.
         generator: see `caption`.
-        on_error: is told of each image that cannot be read, whose row is then None; without it the error is raised.
-        progress: is told, time and again, how many images have their captions.
+        on_error: called with the error of each image that can't be read, for which None is yielded; by default the
+            error is raised.
+        progress: called regularly with the number of finished images.
 
     Raises:
         ValueError: see `caption`.
     """
-    networks, codec = writers(bundles, CaptionCodec, "captions")
+    networks, codec = ensemble_members(bundles, CaptionCodec, "captions")
     for network in networks:
         if not isinstance(network.encoder, ImageEncoder):
             raise ValueError(
-                f"a captioner sees with an ImageEncoder, not with {article(type(network.encoder).__name__)}"
+                f"captioning needs an ImageEncoder; this network has {article(type(network.encoder).__name__)}"
             )
     options.checked()
     if isinstance(images, str | bytes):
-        raise ValueError(f"images={images!r:.60} is one; give a list of them")
+        raise ValueError(f"images is {images!r:.60}, expected a list of images")
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: 1 or more")
+        raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
     transform = ImageTransform.from_dict(codec.image)
     tensors = (_readable(transform, image, max_pixels, on_error) for image in images)
     return _stream(networks, codec, tensors, options, batch_size, generator, progress)
@@ -109,7 +110,7 @@ def _stream(
             rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
         except RowError as error:
             places = [place for place, tensor in enumerate(chunk, start=done + 1) if tensor is not None]
-            raise ValueError(f"image {places[error.row]}: {error.said}") from None
+            raise ValueError(f"image {places[error.row]}: {error.reason}") from None
         done += len(chunk)
         if progress is not None:
             progress(done)
@@ -136,6 +137,6 @@ def _write(
     generator: torch.Generator | None,
 ) -> list[list[Candidate]]:
     with torch.no_grad():
-        decoder, state, memory = begin(networks, images)
+        decoder, state, memory = start_decoding(networks, images)
         lengths = torch.zeros(len(images), dtype=torch.long, device=images.device)
         return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)

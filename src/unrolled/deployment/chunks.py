@@ -1,11 +1,11 @@
-"""Long texts in pieces that a network can read: cut where a sentence ends, or else where it hurts least."""
+"""Splitting of long texts at the ends of sentences, clauses or words."""
 
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-# What a piece may end with, the best first: a sentence, a clause, a word. A blank belongs to the piece before it.
+# The possible ends of a piece, in order of preference: sentence, clause, word. White space belongs to the piece before.
 _ENDS = (
     re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s+|[。！？]+[”’」』]*\s*|\n+"),
     re.compile(r"[,;:–—][\"'”’»)\]]*+\s+|[，、；：]\s*"),
@@ -14,11 +14,11 @@ _ENDS = (
 
 
 class Piece(NamedTuple):
-    """A stretch of a text.
+    """A piece of a text.
 
     Attributes:
-        ids: its tokens.
-        blank: whether a blank follows in the text.
+        ids: token ids of the piece.
+        blank: whether white space follows in the text.
     """
 
     ids: list[int]
@@ -26,28 +26,28 @@ class Piece(NamedTuple):
 
 
 def pieces(text: str, encode: Callable[[str], list[int]], most: int) -> list[Piece]:
-    """A text as one piece, or as several of at most so many tokens, whose texts make it up but for blanks at cuts.
+    """Split a text into pieces of at most `most` tokens. White space between pieces is removed.
 
     Args:
-        text: of any length.
-        encode: turns text into tokens.
-        most: tokens of a piece; a single character may have more.
+        text: a text of any length.
+        encode: a function that returns the token ids of a text.
+        most: maximum number of tokens of a piece; a single character may have more.
     """
-    parts = _cut(text, encode, most, _ENDS)
+    parts = _split(text, encode, most, _ENDS)
     if len(parts) == 1:
         return [Piece(encode(text), False)]
     return [Piece(encode(part.strip()), part != part.rstrip()) for part in parts]
 
 
-def _cut(text: str, encode: Callable[[str], list[int]], most: int, ends: Sequence[re.Pattern[str]]) -> list[str]:
+def _split(text: str, encode: Callable[[str], list[int]], most: int, ends: Sequence[re.Pattern[str]]) -> list[str]:
     if len(text) <= 1 or len(encode(text)) <= most:
         return [text]
     if not ends:
         middle = len(text) // 2
-        return _cut(text[:middle], encode, most, ()) + _cut(text[middle:], encode, most, ())
+        return _split(text[:middle], encode, most, ()) + _split(text[middle:], encode, most, ())
     borders = [0, *(end.end() for end in ends[0].finditer(text)), len(text)]
     found: list[str] = []
-    held, used = "", 0  # neighbours that fit into one piece together
+    held, used = "", 0  # adjacent parts that fit into one piece
     for begin, end in pairwise(borders):
         part = text[begin:end]
         size = len(encode(part))
@@ -55,7 +55,7 @@ def _cut(text: str, encode: Callable[[str], list[int]], most: int, ends: Sequenc
             found.append(held)
             held, used = "", 0
         if size > most:
-            found += _cut(part, encode, most, ends[1:])
+            found += _split(part, encode, most, ends[1:])
         else:
             held, used = held + part, used + size
     return [*found, held] if held else found

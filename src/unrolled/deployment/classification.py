@@ -1,4 +1,4 @@
-"""Labels and numbers for sources of any kind, by a trained network."""
+"""Classification and regression of sources of any kind with a trained network."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -21,16 +21,16 @@ from unrolled.wording import article
 
 TargetCodec = LabelCodec | NumberCodec
 MAX_LENGTH = 10_000
-"""Steps of a text that are read unless another length is asked for."""
+"""Default maximum number of steps of a text."""
 
 
 class Prediction(NamedTuple):
-    """What a network says about one source.
+    """The prediction for one source.
 
     Attributes:
-        label: the likeliest label; of several independent ones those with more than one half, between commas; empty
-            for numbers.
-        values: the probability of each label, the likeliest first; or numbers by their names.
+        label: the most probable label; for a multi-label network, those with a probability above one half, separated by
+            commas; empty for numbers.
+        values: the probability of each label, the most probable first; or the numbers by name.
     """
 
     label: str
@@ -38,17 +38,17 @@ class Prediction(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """Of the likeliest label."""
+        """The probability of the most probable label."""
         return next(iter(self.values.values()))
 
 
 class Limits(NamedTuple):
-    """How much is read of one file.
+    """Maximum sizes of a source.
 
     Attributes:
-        pixels: of a picture.
-        seconds: of a recording.
-        steps: of a text, which is cut after them.
+        pixels: pixels of an image.
+        seconds: seconds of a recording.
+        steps: steps of a text, which is truncated.
     """
 
     pixels: int = MAX_PIXELS
@@ -57,9 +57,9 @@ class Limits(NamedTuple):
 
 
 def predicted_values(outputs: Tensor, codec: TargetCodec) -> Tensor:
-    """What a classifier's outputs (…, outputs) mean: probabilities of the labels, or numbers in their own units.
+    """Convert a classifier's outputs (…, outputs) to probabilities of labels, or to numbers in their own units.
 
-    Numbers are float64 on the CPU: a float32 far from zero has few places left for what was predicted.
+    Numbers are float64 on the CPU, since float32 is too coarse for small changes of large numbers.
     """
     if isinstance(codec, LabelCodec):
         return outputs.sigmoid() if codec.multiple else outputs.softmax(-1)
@@ -80,27 +80,27 @@ def classify(
     max_length: int = MAX_LENGTH,
     notice: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
-    """One prediction for each source, in order.
+    """Yield a prediction for each source, in order.
 
     Args:
         bundle: a classifier from `load_bundle`.
-        sources: for words, texts; for sound, paths of recordings or pairs (samples (time,), rate); for pictures,
-            tensors (channels, height, width) of bytes or from 0 to 1, or whatever `processing.images.read_image` takes;
-            for series, tensors or arrays (time, channels).
-        batch_size: sources that are read at once.
-        ahead: sources taken before the first of them is answered, so that those of similar length go together.
-        max_pixels: a file with a larger picture is refused before it is decoded.
-        max_seconds: a longer recording is refused.
-        max_length: steps of a text that are read; what is longer is cut after them.
-        notice: is told, once for each kind, that recordings are resampled, mixed or silent, and of each text that is
-            cut.
+        sources: texts; or paths of recordings or pairs (samples (time,), rate); or images as tensors (channels, height,
+            width) of bytes or from 0 to 1, or in any form that `processing.images.read_image` supports; or series as
+            tensors or arrays (time, channels).
+        batch_size: number of sources in a batch.
+        ahead: number of sources that are read before the first prediction, to batch sources of similar length.
+        max_pixels: maximum number of pixels of an image; a larger file is an error before it is decoded.
+        max_seconds: maximum length of a recording; a longer one is an error.
+        max_length: maximum number of steps of a text, which is truncated.
+        notice: called with a message for the first recording that is resampled, mixed to one channel or silent, and for
+            each text that is truncated.
 
     Raises:
-        ValueError: a network that classifies nothing; a source that cannot be read, which is named.
+        ValueError: a network of another kind; a source that can't be read.
     """
     limits = Limits(max_pixels, max_seconds, max_length)
     found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, limits=limits, notice=notice)
-    return (said for said in found if said is not None)
+    return (each for each in found if each is not None)
 
 
 def predictions(
@@ -114,7 +114,7 @@ def predictions(
     on_error: Callable[[ValueError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Prediction | None]:
-    """As `classify`, going on behind a source that cannot be read.
+    """Yield a prediction for each source, as `classify` does, and optionally continue after an unreadable source.
 
     Args:
         bundle: see `classify`.
@@ -123,40 +123,42 @@ def predictions(
         ahead: see `classify`.
         limits: see `classify`.
         notice: see `classify`.
-        on_error: is told of each source that cannot be read, in whose place None is given; None raises the error.
-        progress: is told, time and again, how many of the sources that were taken are answered.
+        on_error: called with the error of each source that can't be read, for which None is yielded; by default the
+            error is raised.
+        progress: called regularly with the numbers of finished sources and of sources that were read.
 
     Raises:
         ValueError: see `classify`.
     """
     network, codec = classifier_of(bundle)
     if isinstance(sources, str | bytes):
-        raise ValueError(f"sources={sources!r:.60} is one; give a list of them")
+        raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
     if min(batch_size, ahead, *limits) <= 0:
-        raise ValueError(f"batch_size={batch_size}, ahead={ahead} and all {limits} are 1 or more")
-    tensors = _tensors(sources, codec, limits, Once(notice), on_error)
+        raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
+    tensors = _tensors(sources, codec, limits, Notices(notice), on_error)
     return _stream(network, codec, tensors, batch_size, ahead, progress)
 
 
-class Once:
-    """Says each kind of thing once, unless it is said of each source."""
+class Notices:
+    """Passes messages to a function, some of them only once per kind."""
 
     def __init__(self, notice: Callable[[str], None] | None) -> None:
-        self._notice, self._said = notice, set[str]()
+        self._notice, self._kinds = notice, set[str]()
 
-    def __call__(self, kind: str, said: str) -> None:
-        if self._notice is not None and kind not in self._said:
-            self._notice(f"{said} (said once, others may follow)")
-        self._said.add(kind)
+    def once(self, kind: str, message: str) -> None:
+        """Pass a message if it is the first of its kind."""
+        if self._notice is not None and kind not in self._kinds:
+            self._notice(f"{message} (reported once, others may follow)")
+        self._kinds.add(kind)
 
-    def each(self, said: str) -> None:
-        """Says this in any case."""
+    def each(self, message: str) -> None:
+        """Pass a message."""
         if self._notice is not None:
-            self._notice(said)
+            self._notice(message)
 
 
 def reads(bundle: Bundle) -> str:
-    """What a classifier wants: "text", "sound", "pictures" or "series"."""
+    """Return the kind of a classifier's sources: "text", "sound", "pictures" or "series"."""
     source = classifier_of(bundle)[1].source
     if isinstance(source, Codec):
         return "text"
@@ -164,7 +166,7 @@ def reads(bundle: Bundle) -> str:
 
 
 def prediction(values: Tensor, codec: TargetCodec) -> Prediction:
-    """A row of `predicted_values` with its names."""
+    """Return the prediction of a row of `predicted_values`."""
     if isinstance(codec, NumberCodec):
         return Prediction("", dict(zip(codec.names, values.tolist(), strict=True)))
     order = values.argsort(descending=True, stable=True).tolist()
@@ -175,14 +177,16 @@ def prediction(values: Tensor, codec: TargetCodec) -> Prediction:
 
 
 def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, TargetCodec]:
-    """The network and the codec of a classifier.
+    """Return the network and the codec of a classifier.
 
     Raises:
-        ValueError: the checkpoint holds something else.
+        ValueError: the bundle contains another network.
     """
     network, codec = bundle.network, bundle.codec
     if not isinstance(network, SequenceClassifier) or not isinstance(codec, LabelCodec | NumberCodec):
-        raise ValueError(f"only a SequenceClassifier classifies; this checkpoint holds {type(network).__name__}")
+        raise ValueError(
+            f"classification needs a SequenceClassifier; this checkpoint contains {article(type(network).__name__)}"
+        )
     return network, codec
 
 
@@ -219,12 +223,12 @@ def _tensors(
     sources: Iterable[Any],
     codec: TargetCodec,
     limits: Limits,
-    once: Once,
+    notices: Notices,
     on_error: Callable[[ValueError], None] | None,
 ) -> Iterator[Tensor | None]:
     for number, source in enumerate(sources, start=1):
         try:
-            tensor = _read(source, codec, number, limits, once)
+            tensor = _read(source, codec, number, limits, notices)
         except ValueError as error:
             if on_error is None:
                 raise
@@ -233,59 +237,57 @@ def _tensors(
         yield tensor
 
 
-def _read(source: Any, codec: TargetCodec, number: int, limits: Limits, once: Once) -> Tensor:
-    """What the network reads of a source: (time,) ids or (time, features)."""
+def _read(source: Any, codec: TargetCodec, number: int, limits: Limits, notices: Notices) -> Tensor:
+    """Convert a source to the network's input, (time,) ids or (time, features)."""
     extractor = codec.source
     if isinstance(extractor, Codec):
         if not isinstance(source, str):
             raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
         ids = codec.encode(" ".join(source.split()))
         if not ids:
-            raise ValueError(f"source {number}: the text {source!r:.60} has no {extractor.unit} that can be read")
+            raise ValueError(f"source {number}: the text {source!r:.60} has no known {extractor.unit}")
         if len(ids) > limits.steps:
-            once.each(
-                f"source {number} has {len(ids):,} {extractor.unit}s, more than max_length={limits.steps}: it is cut "
-                "after them"
+            notices.each(
+                f"source {number} has {len(ids):,} {extractor.unit}s, more than max_length={limits.steps}: it is "
+                "truncated"
             )
         return torch.tensor(ids[: limits.steps])
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
         if isinstance(extractor, AudioFeatures):
-            read = extractor(_samples(source, name, extractor.rate, limits, once))
+            read = extractor(_samples(source, name, extractor.rate, limits, notices))
         elif isinstance(extractor, ImageSequence):
             read = extractor(_picture(source, extractor.channels, limits))
         else:
-            read = extractor(_values(source, f"{article(_kind(extractor))} takes tensors and arrays"))
+            read = extractor(_values(source, f"{article(_kind(extractor))} needs a tensor or an array"))
     except (ValueError, OSError) as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     if len(read) == 0:
-        raise ValueError(f"{name} has no step")
+        raise ValueError(f"{name} has no steps")
     if not bool(read.isfinite().all()):
-        raise ValueError(f"{name} holds numbers that are not finite, or too large to be read")
+        raise ValueError(f"{name} has numbers that are not finite, or too large for float32")
     return read
 
 
 def _values(source: Any, wanted: str) -> Tensor:
-    """A tensor, or an array as one; text and other objects are none."""
+    """Convert an array to a tensor, and check that it has real numbers."""
     if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
         raise ValueError(f"it is {article(type(source).__name__)}; {wanted}")
     try:
-        # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
+        # A copy, since an array may be read-only, which tensors don't support.
         values = source if isinstance(source, Tensor) else torch.tensor(source.__array__())
-    except (TypeError, ValueError, RuntimeError) as error:  # of objects, of text, of rows of unequal length
-        raise ValueError(
-            f"it is {article(type(source).__name__)} that holds other things than numbers: {error}"
-        ) from None
+    except (TypeError, ValueError, RuntimeError) as error:  # arrays of objects or text, or rows of unequal length
+        raise ValueError(f"it is {article(type(source).__name__)} with values other than numbers: {error}") from None
     if values.is_complex():
-        raise ValueError(f"it holds complex numbers; {wanted}")
+        raise ValueError(f"it has complex numbers; {wanted}")
     return values
 
 
-def _samples(source: Any, name: str, rate: int, limits: Limits, once: Once) -> Tensor:
+def _samples(source: Any, name: str, rate: int, limits: Limits, notices: Notices) -> Tensor:
     if isinstance(source, (str, PathLike)):
         recording = read_recording(name, max_seconds=limits.seconds)
         if recording.channels > 1:
-            once("channels", f"{name} has {recording.channels} channels, which are mixed into one")
+            notices.once("channels", f"{name} has {recording.channels} channels, which are mixed to one")
         samples, own = recording.samples, recording.rate
     else:
         pair: Any = source if isinstance(source, tuple | list) and len(source) == 2 else (None, None)
@@ -293,23 +295,23 @@ def _samples(source: Any, name: str, rate: int, limits: Limits, once: Once) -> T
             raise ValueError(f"{name} is neither a path nor a pair (samples, rate), as in (samples, {rate})")
         samples, own = as_samples(pair[0]), int(pair[1])
     if len(samples) == 0:
-        raise ValueError(f"{name} holds no sample")
+        raise ValueError(f"{name} has no samples")
     if own != rate:
-        once("rate", f"{name} has {own} samples a second; it is resampled to {rate}")
+        notices.once("rate", f"{name} has a rate of {own} Hz; it is resampled to {rate} Hz")
     if not bool(samples.any()):
-        once("silence", f"{name} is silent throughout")
+        notices.once("silence", f"{name} is silent throughout")
     return resample(samples, own, rate)
 
 
 def as_samples(samples: Any) -> Tensor:
-    """Samples (time,) as a tensor of floats.
+    """Return samples (time,) as a tensor of floats.
 
     Raises:
-        ValueError: other than one channel of floats, or one that is not finite, with its place.
+        ValueError: not one channel of floats, or samples that aren't finite.
     """
-    values = _values(samples, "samples are a tensor or an array (time,)")
+    values = _values(samples, "samples must be a tensor or an array (time,)")
     if values.dim() != 1 or not values.is_floating_point():
-        raise ValueError(f"samples {tuple(values.shape)} of {values.dtype}; floats (time,) from -1 to 1 are read")
+        raise ValueError(f"samples are {tuple(values.shape)} of {values.dtype}, expected floats (time,) from -1 to 1")
     wrong = (~values.isfinite()).nonzero()
     if len(wrong):
         raise ValueError(f"sample {int(wrong[0])} of {len(values)} is not finite")
@@ -317,7 +319,7 @@ def as_samples(samples: Any) -> Tensor:
 
 
 def _picture(source: Any, channels: int, limits: Limits) -> Tensor:
-    """A picture (channels, height, width) from 0 to 1."""
+    """Return an image (channels, height, width) with values from 0 to 1."""
     if not isinstance(source, Tensor):
         image = read_image(source, max_pixels=limits.pixels)
         picture = image if channels == 3 else image.convert("L")
@@ -325,7 +327,7 @@ def _picture(source: Any, channels: int, limits: Limits) -> Tensor:
         return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
     picture = source / 255 if source.dtype == torch.uint8 else source
     if picture.numel() and not bool(((picture >= 0) & (picture <= 1)).all()):
-        raise ValueError("a picture's values are bytes, or go from 0 to 1")
+        raise ValueError("an image's values must be bytes, or from 0 to 1")
     return picture
 
 

@@ -1,4 +1,4 @@
-"""python -m unrolled: trained networks from the command line, with torch alone."""
+"""The command line interface for trained networks, python -m unrolled, with torch alone."""
 
 import argparse
 import json
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status: 0, or 2 when what was asked for cannot be done."""
+    """Run a command and return its exit status: 0, or 2 after an error."""
     options = _parsed(sys.argv[1:] if arguments is None else list(arguments))
     try:
         options.run(options)
         sys.stdout.flush()
     except ValueError as error:
         return _stopped(options, str(error))
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has ended
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -42,17 +42,17 @@ def _stopped(options: argparse.Namespace, said: str) -> int:
 
 
 def _forget_output() -> None:
-    """Lets what could not be written go, so that Python doesn't try it again when it ends."""
+    """Discard output that couldn't be written, so that Python doesn't try to write it again at exit."""
     if sys.stdout is sys.__stdout__:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """Options may stand between a command's files, and what it doesn't know is answered with its own usage."""
+    """Parse options between file arguments, too, and print the command's own usage for an unknown option."""
     parser, commands = _parsers()
     command = commands.get(arguments[0]) if arguments else None
     if command is None:
-        return parser.parse_args(arguments)  # help, or an error that names the commands
+        return parser.parse_args(arguments)  # help, or an error with the list of commands
     return command.parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))
 
 
@@ -60,7 +60,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     parser = argparse.ArgumentParser(
         prog="python -m unrolled",
         description="Use a trained recurrent network.",
-        epilog="To train one, and to score it: python -m unrolled train --help, python -m unrolled evaluate --help",
+        epilog="To train and evaluate a network: python -m unrolled train --help, python -m unrolled evaluate --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
@@ -73,24 +73,24 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 def _add_sample(commands: Any) -> None:
     sample = commands.add_parser(
         "sample",
-        help="write text with a language model",
-        description="Write text with a language model that train.py trained.",
+        help="generate text with a language model",
+        description="Generate text with a language model.",
         epilog='example: python -m unrolled sample best.ckpt --prompt "ROMEO:" --length 400 --temperature 0.8',
     )
-    sample.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
-    sample.add_argument("--prompt", default="", help="what the text begins with (default: nothing)")
-    sample.add_argument("--length", type=int, default=400, help="symbols to write (default: %(default)s)")
+    sample.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    sample.add_argument("--prompt", default="", help="the start of the text (default: none)")
+    sample.add_argument("--length", type=int, default=400, help="number of symbols to generate (default: %(default)s)")
     sample.add_argument(
         "--temperature",
         type=float,
         default=0.8,
-        help="1: the model's own odds, 0: the likeliest (default: %(default)s)",
+        help="divisor of the logits; 0 for the most probable symbol (default: %(default)s)",
     )
-    sample.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest symbols only")
+    sample.add_argument("--top-k", type=int, metavar="K", help="sample from the K most probable symbols")
     sample.add_argument(
-        "--top-p", type=float, metavar="P", help="draw among the likeliest with this probability together"
+        "--top-p", type=float, metavar="P", help="sample from the most probable symbols with total probability P"
     )
-    sample.add_argument("--count", type=int, default=1, help="how many texts to write (default: %(default)s)")
+    sample.add_argument("--count", type=int, default=1, help="number of texts (default: %(default)s)")
     _add_common(sample)
     sample.set_defaults(run=_sample)
 
@@ -99,30 +99,37 @@ def _add_translate(commands: Any) -> None:
     translate = commands.add_parser(
         "translate",
         help="translate lines of text",
-        description="Translate standard input line by line to standard output, in order; empty lines stay empty.",
+        description="Translate standard input to standard output, line by line and in order.",
         epilog="example: python -m unrolled translate best.ckpt < in.txt > out.txt",
     )
     translate.add_argument(
-        "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="a .ckpt file; several decode as one"
+        "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="a .ckpt file, or several for an ensemble"
     )
     _add_search(translate)
-    translate.add_argument("--max-ratio", type=float, default=2.0, help="tokens at most, per source token …")
-    translate.add_argument("--max-extra", type=int, default=10, help="… and beyond (default: 2.0 and %(default)s)")
-    translate.add_argument("--min-ratio", type=float, default=0.0, help="tokens at least, per source token")
     translate.add_argument(
-        "--n-best", type=int, metavar="N", help="write N alternatives: line number, score and text, by tabs"
+        "--max-ratio", type=float, default=2.0, help="maximum tokens per source token (default: %(default)s)"
+    )
+    translate.add_argument("--max-extra", type=int, default=10, help="added to the maximum (default: %(default)s)")
+    translate.add_argument("--min-ratio", type=float, default=0.0, help="minimum tokens per source token")
+    translate.add_argument(
+        "--n-best", type=int, metavar="N", help="print N alternatives: line number, score and text, tab-separated"
     )
     translate.add_argument(
-        "--ahead", type=int, default=512, help="lines read before the first answer; 1 to type (default: %(default)s)"
+        "--ahead",
+        type=int,
+        default=512,
+        help="lines read before the first output; 1 for interactive use (default: %(default)s)",
     )
     translate.add_argument(
         "--max-length",
         type=int,
         default=128,
         metavar="N",
-        help="source tokens at once; longer lines are cut where a sentence ends, and joined (default: %(default)s)",
+        help="maximum source tokens; longer lines are split at sentence ends (default: %(default)s)",
     )
-    translate.add_argument("--batch-tokens", type=int, default=2048, help="translated at once (default: %(default)s)")
+    translate.add_argument(
+        "--batch-tokens", type=int, default=2048, help="source tokens in a batch (default: %(default)s)"
+    )
     _add_common(translate)
     translate.set_defaults(run=_translate)
 
@@ -131,11 +138,11 @@ def _add_caption(commands: Any) -> None:
     caption = commands.add_parser(
         "caption",
         help="describe images",
-        description="Write a line for each image: its path and a caption, parted by a tab.",
+        description="Print a line for each image: its path and a caption, tab-separated.",
         epilog="example: python -m unrolled caption best.ckpt photo.jpg other.png",
     )
-    caption.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
-    caption.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    caption.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    caption.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
     caption.add_argument(
         "--with",
         dest="others",
@@ -143,17 +150,19 @@ def _add_caption(commands: Any) -> None:
         action="append",
         default=[],
         metavar="CHECKPOINT",
-        help="another captioner that decodes with the first as one (repeatable)",
+        help="another checkpoint for an ensemble (repeatable)",
     )
     _add_search(caption)
-    caption.add_argument("--max-length", type=int, default=30, help="tokens at most (default: %(default)s)")
-    caption.add_argument("--n-best", type=int, metavar="N", help="write N alternatives: path, score and text, by tabs")
-    caption.add_argument("--batch-size", type=int, default=16, help="images at once (default: %(default)s)")
+    caption.add_argument("--max-length", type=int, default=30, help="maximum number of tokens (default: %(default)s)")
+    caption.add_argument(
+        "--n-best", type=int, metavar="N", help="print N alternatives: path, score and text, tab-separated"
+    )
+    caption.add_argument("--batch-size", type=int, default=16, help="images in a batch (default: %(default)s)")
     caption.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave out unreadable images, and count them",
+        help="skip: skip unreadable images, and report them",
     )
     _add_pixels(caption)
     _add_common(caption)
@@ -161,42 +170,52 @@ def _add_caption(commands: Any) -> None:
 
 
 def _add_search(command: Any) -> None:
-    command.add_argument("--num-beams", type=int, default=5, help="of the beam; 1 is greedy (default: %(default)s)")
     command.add_argument(
-        "--length-penalty", type=float, default=1.0, help="0 favours short texts (default: %(default)s)"
+        "--num-beams", type=int, default=5, help="beam size; 1 for greedy search (default: %(default)s)"
     )
     command.add_argument(
-        "--coverage-penalty", type=float, default=0.0, help="against words left out (default: %(default)s)"
+        "--length-penalty", type=float, default=1.0, help="0 favors short texts (default: %(default)s)"
     )
-    command.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="write no N-gram twice")
-    command.add_argument("--num-beam-groups", type=int, default=1, help="diverse beam search in so many groups")
-    command.add_argument("--diversity-penalty", type=float, default=0.0, help="how much the groups shall differ")
-    command.add_argument("--temperature", type=float, help="draw at random instead of searching")
+    command.add_argument(
+        "--coverage-penalty", type=float, default=0.0, help="penalty of untranslated words (default: %(default)s)"
+    )
+    command.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="never repeat an N-gram")
+    command.add_argument("--num-beam-groups", type=int, default=1, help="groups of a diverse beam search")
+    command.add_argument("--diversity-penalty", type=float, default=0.0, help="weight of the difference between groups")
+    command.add_argument("--temperature", type=float, help="sample at this temperature instead of searching")
 
 
 def _add_classify(commands: Any) -> None:
     classify = commands.add_parser(
         "classify",
-        help="label recordings, pictures or lines of text",
-        description="Label files, or standard input line by line: source, label and probability, by tabs.",
+        help="classify recordings, images or lines of text",
+        description="Classify files, or standard input line by line. Prints source, label and probability.",
         epilog="example: python -m unrolled classify best.ckpt one.wav two.flac",
     )
-    classify.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file written by train.py")
-    classify.add_argument("files", nargs="*", metavar="FILE", help="recordings or pictures (default: lines of text)")
-    classify.add_argument("--json", action="store_true", help="one object a line, with all probabilities")
-    classify.add_argument("--ahead", type=int, default=256, help="sources read before the first answer; 1 to type")
+    classify.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    classify.add_argument(
+        "files", nargs="*", metavar="FILE", help="recordings or images (default: lines of standard input)"
+    )
+    classify.add_argument("--json", action="store_true", help="print JSON lines with all probabilities")
+    classify.add_argument(
+        "--ahead", type=int, default=256, help="sources read before the first output; 1 for interactive use"
+    )
     classify.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave out unreadable sources, and count them",
+        help="skip: skip unreadable sources, and report them",
     )
     _add_pixels(classify)
     classify.add_argument(
-        "--max-length", type=int, default=10_000, metavar="N", help="steps of a text at most (default: %(default)s)"
+        "--max-length", type=int, default=10_000, metavar="N", help="maximum steps of a text (default: %(default)s)"
     )
     classify.add_argument(
-        "--max-seconds", type=float, default=3600.0, metavar="S", help="of a recording at most (default: %(default)g)"
+        "--max-seconds",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="maximum length of a recording (default: %(default)g)",
     )
     _add_common(classify)
     classify.set_defaults(run=_classify)
@@ -204,19 +223,23 @@ def _add_classify(commands: Any) -> None:
 
 def _add_pixels(command: Any) -> None:
     command.add_argument(
-        "--max-pixels", type=int, default=89_478_485, metavar="N", help="of a picture at most (default: %(default)s)"
+        "--max-pixels",
+        type=int,
+        default=89_478_485,
+        metavar="N",
+        help="maximum size of an image (default: %(default)s)",
     )
 
 
 def _add_common(command: Any) -> None:
-    command.add_argument("--seed", type=int, help="makes what is drawn repeatable (default: another each time)")
+    command.add_argument("--seed", type=int, help="random seed (default: a new one each time)")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps … (default: %(default)s)")
     command.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="let the file name classes of this package too, for cells of your own (repeatable)",
+        help="allow classes of this package in the file, for custom cells (repeatable)",
     )
 
 
@@ -224,7 +247,7 @@ def _sample(options: argparse.Namespace) -> None:
     from unrolled.deployment.sampling import sample_text
 
     if options.count < 1:
-        raise ValueError(f"--count {options.count}: 1 or more")
+        raise ValueError(f"--count {options.count}: expected 1 or more")
     generator = _generator(options)
     bundle = _load(options, options.checkpoint)
     how = {name: getattr(options, name) for name in ("length", "temperature", "top_k", "top_p")}
@@ -232,7 +255,7 @@ def _sample(options: argparse.Namespace) -> None:
         for number in range(options.count):
             if number:
                 print("\n" + "─" * 40 + "\n")
-            progress.at(f"text {number + 1:,} of {options.count:,} is being written")
+            progress.at(f"text {number + 1:,} of {options.count:,} is being generated")
             print(sample_text(bundle, options.prompt, generator=generator, **how), flush=True)
 
 
@@ -260,10 +283,10 @@ def _translate(options: argparse.Namespace) -> None:
 
 def _caption(options: argparse.Namespace) -> None:
     from unrolled.deployment.captioning import CAPTIONS, captions
-    from unrolled.deployment.decoding import best
+    from unrolled.deployment.decoding import best_candidate
 
     if options.max_length < 1:
-        raise ValueError(f"--max-length {options.max_length}: 1 or more")
+        raise ValueError(f"--max-length {options.max_length}: expected 1 or more")
     named = {name: getattr(options, name) for name in CAPTIONS._fields if hasattr(options, name) and name != "n_best"}
     search = CAPTIONS._replace(
         **named, n_best=1 if options.n_best is None else options.n_best, max_extra=options.max_length
@@ -285,7 +308,7 @@ def _caption(options: argparse.Namespace) -> None:
             progress=lambda done: progress.counted("images have captions", done, of),
         )
         for path, row in zip(options.images, found, strict=True):
-            shown = [] if row is None else row if options.n_best else [best(str(path), row)]
+            shown = [] if row is None else row if options.n_best else [best_candidate(str(path), row)]
             for candidate in shown:
                 score = (f"{candidate.score:.4f}",) if options.n_best else ()
                 print(path, *score, _line(candidate.text), sep="\t", flush=True)
@@ -294,9 +317,9 @@ def _caption(options: argparse.Namespace) -> None:
 
 def _report_skipped(skipped: Sequence[ValueError], of: str, options: argparse.Namespace) -> None:
     for error in skipped:
-        print(f"unrolled {options.command}: left out: {error}", file=sys.stderr)
+        print(f"unrolled {options.command}: skipped: {error}", file=sys.stderr)
     if skipped:
-        print(f"unrolled {options.command}: {len(skipped)} of {of} left out", file=sys.stderr)
+        print(f"unrolled {options.command}: {len(skipped)} of {of} skipped", file=sys.stderr)
 
 
 def _line(text: str) -> str:
@@ -310,13 +333,13 @@ def _classify(options: argparse.Namespace) -> None:
     bundle = _load(options, options.checkpoint)
     wanted = reads(bundle)
     if wanted == "text" and options.files:
-        raise ValueError(f"this network reads text, not files; write: … classify {options.checkpoint} < texts.txt")
+        raise ValueError(f"this network classifies text, not files; use: … classify {options.checkpoint} < texts.txt")
     if wanted == "series" or (wanted != "text" and not options.files):
         kind = {"sound": "recordings", "pictures": "pictures"}.get(wanted)
         raise ValueError(
-            f"name {kind} to be classified" if kind else "series are classified from Python: see classify()"
+            f"pass {kind} to classify" if kind else "series can be classified only from Python: see classify()"
         )
-    # Twice, line by line: whoever types has an answer before the last line.
+    # `tee` reads line by line, so that interactive use gets each output before the next line.
     names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
     skipped: list[ValueError] = []
     skip = skipped.append if options.on_error == "skip" else None
@@ -324,7 +347,7 @@ def _classify(options: argparse.Namespace) -> None:
     how["limits"] = Limits(options.max_pixels, options.max_seconds, options.max_length)
     answered = 0
     with Progress("classify") as progress:
-        how["progress"] = partial(progress.counted, "sources are answered")
+        how["progress"] = partial(progress.counted, "sources are classified")
         for said, name in zip(predictions(bundle, sources, **how), names, strict=False):
             if said is None:
                 continue
@@ -345,7 +368,7 @@ def _say(command: str, text: str) -> None:
 
 
 def _utf8(stream: TextIO, name: str) -> Iterator[str]:
-    """Lines of a stream, cut at line feeds alone, as wc counts them."""
+    """Yield the lines of a stream, split at line feeds only, as wc counts them."""
     for number, line in enumerate(stream.buffer, start=1):
         try:
             yield line.decode()
@@ -353,7 +376,7 @@ def _utf8(stream: TextIO, name: str) -> Iterator[str]:
             raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
-# What follows imports when it is called, so that --help and a misspelt option answer before torch is loaded.
+# The following functions import torch when they are called, so that --help and option errors don't need it.
 
 
 def _generator(options: argparse.Namespace) -> "torch.Generator":

@@ -1,4 +1,4 @@
-"""Text out of a decoder that was told a source."""
+"""Decoding of text from encoded sources, with one network or an ensemble."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, cast
@@ -21,11 +21,11 @@ C = TypeVar("C", bound=Codec)
 
 
 class Candidate(NamedTuple):
-    """One text that a search found."""
+    """A text found by a search."""
 
     text: str
-    score: float  # by which alternatives are ordered: normalized by length, with the coverage penalty
-    log_probability: float  # nats, of the whole text and its end
+    score: float  # normalized by length, with the coverage penalty; alternatives are sorted by it
+    log_probability: float  # of the text and the stop symbol, in nats
 
 
 def search(
@@ -37,19 +37,19 @@ def search(
     options: Search,
     generator: torch.Generator | None = None,
 ) -> Hypotheses:
-    """Looks for the texts of a batch.
+    """Search for the texts of a batch, or sample them if options.temperature is set.
 
     Args:
-        decoder: in eval mode.
-        state: where it stands before the first token.
-        memory: what `Decoder.start` gave beside the state.
-        codec: of what is written: its `start` begins and ends a text, its `unknown` is never written.
-        source_lengths: (batch,) tokens of the sources, by which lengths are bounded.
-        options: how to search.
-        generator: source of randomness where options.temperature asks for some.
+        decoder: the decoder in evaluation mode.
+        state: the decoder's state before the first token.
+        memory: the memory that `Decoder.start` returned.
+        codec: codec of the texts. Its `start` starts and ends a text, its `unknown` is never generated.
+        source_lengths: (batch,) numbers of source tokens, for the bounds of the text length.
+        options: search options.
+        generator: random number generator for options.temperature.
 
     Raises:
-        ValueError: options that no search takes.
+        ValueError: invalid options.
     """
     options.checked()
     start = torch.full_like(source_lengths, codec.start)
@@ -92,7 +92,7 @@ def search(
 
 
 def candidates(found: Hypotheses, codec: Codec) -> list[list[Candidate]]:
-    """The texts of each row, the best first."""
+    """Return the texts of each row, the best first."""
     rows = zip(
         found.tokens.tolist(),
         found.lengths.tolist(),
@@ -104,14 +104,14 @@ def candidates(found: Hypotheses, codec: Codec) -> list[list[Candidate]]:
         [
             Candidate(codec.decode(tokens[:length]), score, log_probability)
             for tokens, length, score, log_probability in zip(*row, strict=True)
-            if score > -float("inf")  # fewer texts than were asked for
+            if score > -float("inf")  # there may be fewer than n_best texts
         ]
         for row in rows
     ]
 
 
 def batched_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Positions in batches of similar length, each at most `batch_tokens` (rows × the longest) or one row."""
+    """Group indices into batches of similar length, of at most `batch_tokens` (rows × maximum length) or one row."""
     batches: list[list[int]] = []
     for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
         if batches and (len(batches[-1]) + 1) * max(lengths[batches[-1][0]], 1) <= batch_tokens:
@@ -121,21 +121,21 @@ def batched_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
     return batches
 
 
-def best(place: str, row: Sequence[Candidate]) -> Candidate:
-    """The best text about a source.
+def best_candidate(place: str, row: Sequence[Candidate]) -> Candidate:
+    """Return the best text of a source.
 
     Raises:
-        ValueError: the options allow none; `place` says where.
+        ValueError: the options allow no text; the message starts with `place`.
     """
     if not row:
-        raise ValueError(f"{place}: no text is allowed; lower no_repeat_ngram_size or min_ratio")
+        raise ValueError(f"{place}: no text is allowed; set no_repeat_ngram_size to 0, or lower min_ratio")
     return row[0]
 
 
-def begin(
+def start_decoding(
     networks: Sequence[EncoderDecoder], source: Tensor, lengths: Tensor | None = None
 ) -> tuple[Decoder, DecoderState, object]:
-    """Decoder, state and memory of one network, or of several as one."""
+    """Encode a source, and return the decoder, state and memory of one network or of an ensemble."""
     encoded: list[Encoded] = [network.encode(source, lengths) for network in networks]
     if len(networks) == 1:
         return networks[0].decoder, *networks[0].decoder.start(len(source), encoded[0])
@@ -144,29 +144,29 @@ def begin(
     return ensemble, *ensemble.start(len(source), encoded)
 
 
-def writers(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tuple[list[EncoderDecoder], C]:
-    """The networks of one bundle or of several, to decode as one, and the codec that they share.
+def ensemble_members(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tuple[list[EncoderDecoder], C]:
+    """Return the networks of one or several bundles, and their common codec.
 
     Args:
-        bundles: from `load_bundle`.
-        kind: of codec that they must have.
-        does: what such networks do, for errors: "translates".
+        bundles: bundles from `load_bundle`.
+        kind: required class of the codec.
+        does: verb for error messages, such as "translates".
 
     Raises:
-        ValueError: no bundle, a network or codec of another kind, or codecs that differ.
+        ValueError: no bundle, a network or codec of another class, or different codecs.
     """
     listed = [bundles] if isinstance(bundles, Bundle) else list(bundles)
     if not listed:
-        raise ValueError("no checkpoint: give one, or several that decode as one")
+        raise ValueError("no checkpoint: pass one, or several for an ensemble")
     codec = listed[0].codec
     networks: list[EncoderDecoder] = []
     for bundle in listed:
         if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, kind):
             raise ValueError(
-                f"only an EncoderDecoder with {article(kind.__name__)} {does}; this checkpoint holds "
+                f"only an EncoderDecoder with {article(kind.__name__)} {does}; this checkpoint contains "
                 f"{article(type(bundle.network).__name__)} with {article(type(bundle.codec).__name__)}"
             )
         if bundle.codec.to_dict() != codec.to_dict():
-            raise ValueError("networks decode as one only with the same codec; these were trained with different ones")
+            raise ValueError("an ensemble needs networks with the same codec; these were trained with different ones")
         networks.append(bundle.network.eval())
     return networks, cast(C, codec)

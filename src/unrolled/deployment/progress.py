@@ -1,4 +1,4 @@
-"""How far a command is, said while it would otherwise be silent."""
+"""Progress messages of commands on standard error."""
 
 import sys
 import threading
@@ -6,32 +6,32 @@ import time
 from types import TracebackType
 from typing import Self
 
-_FIRST, _LONGEST = 5.0, 60.0  # seconds of silence: twice as many each time
+_FIRST, _LONGEST = 5.0, 60.0  # seconds between messages, doubled after each
 
 
 class Progress:
-    """Says on standard error what a command is at, after some seconds and from then on ever more rarely.
+    """Prints the status of a command to standard error after some seconds, and then at increasing intervals.
 
-    A thread does, so that it is heard in the middle of a long search.
+    A thread prints it, so that it also appears during a long search.
 
     Args:
-        command: whose it is.
-        first: seconds before it is said for the first time.
+        command: name of the command.
+        first: seconds before the first message.
     """
 
     def __init__(self, command: str, first: float = _FIRST) -> None:
         self._command, self._pause = command, first
         self._status = ""
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread = threading.Thread(target=self._report, daemon=True)
         self._began = time.monotonic()
 
     def at(self, status: str) -> None:
-        """What the command is at from now on; nothing while it waits for its input."""
+        """Set the status; with an empty status, nothing is printed."""
         self._status = status
 
     def counted(self, things: str, done: int, known: int) -> None:
-        """So many of the things that are known are done."""
+        """Set the status to the numbers of finished and known things."""
         self.at(f"{done:,} of {known:,} {things}" if done < known else "")
 
     def __enter__(self) -> Self:
@@ -42,7 +42,7 @@ class Progress:
         self._ended.set()
         self._thread.join()
 
-    def _speak(self) -> None:
+    def _report(self) -> None:
         while not self._ended.wait(self._pause):
             if status := self._status:
                 seconds = time.monotonic() - self._began

@@ -1,4 +1,4 @@
-"""Text out of a trained language model."""
+"""Sampling of text from a trained language model."""
 
 import torch
 
@@ -19,22 +19,23 @@ def sample_text(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> str:
-    """The prompt and what the network writes after it.
+    """Return a prompt followed by generated text.
 
     Args:
-        bundle: a language model, from `load_bundle`.
-        prompt: what the text begins with; empty: the model begins by itself.
-        length: symbols to write after the prompt: characters, bytes or words, as the codec has them.
-        temperature: 1 is the model's own distribution, below is bolder, 0 takes the likeliest symbol.
-        top_k: draw among the k likeliest symbols only.
-        top_p: draw among the likeliest symbols that together have this probability.
-        generator: source of randomness on the network's device; None: torch's own.
+        bundle: a language model from `load_bundle`.
+        prompt: the start of the text; may be empty.
+        length: number of symbols to generate: characters, bytes, words or subwords, depending on the codec.
+        temperature: divisor of the logits: 1 for the model's distribution, less for more probable symbols, 0 for the
+            most probable symbol.
+        top_k: sample from the k most probable symbols only.
+        top_p: sample from the smallest set of symbols with at least this probability.
+        generator: random number generator on the network's device; None for torch's global generator.
 
     Raises:
-        ValueError: a network that is no language model, a prompt with symbols that it has never seen, a bad option.
+        ValueError: a network of another kind, a prompt with unknown symbols, an invalid option.
     """
     if not isinstance(bundle.network, Decoder):
-        raise ValueError(f"only a decoder writes text; this checkpoint holds {article(type(bundle.network).__name__)}")
+        raise ValueError(f"sampling needs a decoder; this checkpoint contains {article(type(bundle.network).__name__)}")
     return continue_text(
         bundle.network,
         bundle.codec,
@@ -58,7 +59,7 @@ def continue_text(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> str:
-    """`sample_text` on a decoder and a codec that are not in a bundle yet, such as those in training."""
+    """Sample text as `sample_text` does, with a decoder and a codec, such as those in training."""
     written = encode_prompt(codec, prompt)
     device = next(decoder.parameters()).device
     read = torch.tensor([[codec.start, *written]], device=device)
@@ -87,13 +88,13 @@ def continue_text(
 
 
 def encode_prompt(codec: Codec, prompt: str) -> list[int]:
-    """Ids of a prompt; unknown symbols are an error here, since the network would answer to something else."""
+    """Return the ids of a prompt; unknown symbols are an error, since the network would continue another text."""
     ids = codec.encode(prompt)
     if codec.unknown is not None and codec.unknown in ids:
         pieces = prompt.split() if codec.unit == "word" else list(prompt)
         strange = sorted({piece for piece in pieces if codec.unknown in codec.encode(piece)})
         raise ValueError(
-            f"the prompt has what the network never saw in training: {', '.join(map(repr, strange[:5]))}; "
-            f"it knows {codec.size} {codec.unit}s"
+            f"the prompt has symbols that training data did not contain: {', '.join(map(repr, strange[:5]))}; "
+            f"the vocabulary has {codec.size} {codec.unit}s"
         )
     return ids

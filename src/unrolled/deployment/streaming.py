@@ -1,4 +1,4 @@
-"""A classifier that reads samples as they arrive."""
+"""Classification of audio streams."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from unrolled.wording import article
 
 
 class StreamingClassifier:
-    """A classifier that reads samples as they arrive, as from a microphone: `feed` pieces of any length, then `finish`.
+    """Classifies a stream of audio samples, as from a microphone: `feed` pieces of any length, then `finish`.
 
     Args:
-        bundle: a classifier of sound that was trained with `encoder.frame.bidirectional=false` and features that need
-            nothing that comes later.
-        rate: samples a second of what arrives, in hertz; where the network's features have another, it is resampled.
+        bundle: an audio classifier that was trained with `encoder.frame.bidirectional=false`, and with features that
+            don't depend on later samples.
+        rate: sampling rate of the stream in hertz; it is resampled to the rate of the features.
 
     Raises:
-        ValueError: a classifier that needs the end of a recording, or a rate that is none.
+        ValueError: a classifier that needs whole recordings, or an invalid rate.
     """
 
     def __init__(self, bundle: Bundle, rate: int) -> None:
@@ -30,57 +30,60 @@ class StreamingClassifier:
         source = self.codec.source
         if not isinstance(source, AudioFeatures):
             raise ValueError(
-                f"only a classifier of sound listens; this one reads with {article(type(source).__name__)}"
+                f"streaming needs an audio classifier; the sources of this one are read by "
+                f"{article(type(source).__name__)}"
             )
         if not self.network.streams:
             raise ValueError(
-                "this network reads backwards too; train it with encoder.frame.bidirectional=false to listen"
+                "this network is bidirectional; for streaming, train it with encoder.frame.bidirectional=false"
             )
         self.features, self.rate = source, rate
         self._like = next(self.network.parameters())
         self.restart()
 
     def restart(self) -> None:
-        """Forgets all that was fed."""
-        self._arriving = StreamingResampler(self.rate, self.features.rate)
-        self._ears = self.features.initial_state(1, like=self._like)
-        self._memory: ClassifierState = self.network.initial_state(1)
-        self._said: Prediction | None = None
+        """Reset the state: the next samples start a new stream."""
+        self._resampler = StreamingResampler(self.rate, self.features.rate)
+        self._feature_state = self.features.initial_state(1, like=self._like)
+        self._state: ClassifierState = self.network.initial_state(1)
+        self._prediction: Prediction | None = None
 
     def feed(self, samples: Any) -> Prediction | None:
-        """New samples (time,) from −1 to 1: what is said now, or None while no further frame is whole.
+        """Process new samples (time,) from −1 to 1; return the prediction, or None if they complete no frame.
 
         Raises:
-            ValueError: other than one channel of floats, or one that is not finite, with its place.
+            ValueError: not one channel of floats, or samples that aren't finite.
         """
-        return self._read(self._arriving.feed(as_samples(samples)))
+        return self._process(self._resampler.feed(as_samples(samples)))
 
     def finish(self) -> Prediction:
-        """The end: what is said about all that was fed, which is then forgotten.
+        """Return the prediction for the whole stream, and reset the state.
 
-        It is what `classify` says about the whole recording. What is shorter than a frame is filled with silence.
+        The prediction equals that of `classify` for the whole recording. A stream shorter than a frame is padded with
+        silence.
 
         Raises:
-            ValueError: nothing was fed.
+            ValueError: no samples were fed.
         """
-        if self._arriving.count:
-            self._read(self._arriving.flush())
-            if self._said is None:
-                self._read(torch.zeros(self.features.window_samples - self._ears.samples.shape[1]))
-        said = self._said
+        if self._resampler.count:
+            self._process(self._resampler.flush())
+            if self._prediction is None:
+                self._process(torch.zeros(self.features.window_samples - self._feature_state.samples.shape[1]))
+        final = self._prediction
         self.restart()
-        if said is None:
-            raise ValueError("no sample was fed: there is nothing to answer")
-        return said
+        if final is None:
+            raise ValueError("no samples were fed: there is nothing to classify")
+        return final
 
     @torch.no_grad()
-    def _read(self, samples: Tensor) -> Prediction | None:
-        """Samples at the features' rate: what is said after the last frame that they complete."""
-        frames, self._ears = self.features.step(samples.to(self._like).unsqueeze(0), self._ears)
+    def _process(self, samples: Tensor) -> Prediction | None:
+        """Process samples at the rate of the features; return the prediction after the last complete frame."""
+        samples = samples.to(self._like).unsqueeze(0)
+        frames, self._feature_state = self.features.step(samples, self._feature_state)
         outputs = None
         for frame in frames.unbind(1):
-            outputs, self._memory = self.network.step(frame, self._memory)
+            outputs, self._state = self.network.step(frame, self._state)
         if outputs is None:
             return None
-        self._said = prediction(predicted_values(outputs, self.codec)[0], self.codec)
-        return self._said
+        self._prediction = prediction(predicted_values(outputs, self.codec)[0], self.codec)
+        return self._prediction

@@ -1,4 +1,4 @@
-"""Translations by a trained network, or by several that decode as one."""
+"""Translation with a trained network or an ensemble."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,7 +9,15 @@ from torch import nn
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.chunks import Piece, pieces
-from unrolled.deployment.decoding import Candidate, batched_by_length, begin, best, candidates, search, writers
+from unrolled.deployment.decoding import (
+    Candidate,
+    batched_by_length,
+    best_candidate,
+    candidates,
+    ensemble_members,
+    search,
+    start_decoding,
+)
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -28,28 +36,27 @@ def translate(
     notice: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[str]:
-    """One translation for each line, in order; an empty line stays empty.
+    """Yield the translation of each line, in order; the translation of an empty line is empty.
 
     Args:
-        bundles: a translator from `load_bundle`, or several with the same codec, which decode as one.
-        lines: sources; a line end at the end doesn't matter.
-        options: how to search.
-        batch_tokens: source tokens that are translated at once, padding included.
-        ahead: lines read before the first of them is given out, so that lines of similar length go together.
-        max_length: source tokens that are translated as one; the default is that of training pairs. A longer line is
-            cut where its sentences end, or else between clauses or words, and the pieces' translations are joined.
-        generator: source of randomness for options.temperature.
-        notice: is told of each line that is cut, and how.
-        progress: is told, time and again, how many of the lines that were read are translated.
+        bundles: a translation network from `load_bundle`, or several with the same codec, used as an ensemble.
+        lines: sources, with or without a line end.
+        options: search options.
+        batch_tokens: number of source tokens in a batch, including padding.
+        ahead: number of lines that are read before the first translation, to batch lines of similar length.
+        max_length: maximum number of source tokens; the default is that of training pairs. A longer line is split at
+            the ends of sentences, or else of clauses or words, and the translations of the pieces are joined.
+        generator: random number generator for options.temperature.
+        notice: called with a message for each line that is split.
+        progress: called regularly with the numbers of translated lines and of lines that were read.
 
     Raises:
-        ValueError: networks that do not translate, or whose codecs differ; options that no search takes, or that no
-            text can satisfy.
+        ValueError: networks of another kind, or with different codecs; invalid options, or options that allow no text.
     """
     how: dict[str, Any] = {"batch_tokens": batch_tokens, "ahead": ahead, "max_length": max_length}
     how |= {"generator": generator, "notice": notice, "progress": progress}
     found = alternatives(bundles, lines, options=options._replace(n_best=1), **how)
-    return (best(f"line {number}", row).text for number, row in enumerate(found, start=1))
+    return (best_candidate(f"line {number}", row).text for number, row in enumerate(found, start=1))
 
 
 def alternatives(
@@ -64,17 +71,17 @@ def alternatives(
     notice: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[list[Candidate]]:
-    """The `options.n_best` translations of each line, the best first; arguments are those of `translate`.
+    """Yield the `options.n_best` translations of each line, the best first. Arguments are those of `translate`.
 
-    The alternatives of a line that was cut join the best of its pieces, the second best, and so on.
+    The n-th alternative of a split line joins the n-th alternatives of its pieces.
 
     Raises:
         ValueError: see `translate`.
     """
-    networks, codec = writers(bundles, PairCodec, "translates")
+    networks, codec = ensemble_members(bundles, PairCodec, "translates")
     options.checked()
     if min(batch_tokens, ahead, max_length) < 1:
-        raise ValueError(f"batch_tokens={batch_tokens}, ahead={ahead} and max_length={max_length} are 1 or more")
+        raise ValueError(f"batch_tokens={batch_tokens}, ahead={ahead}, max_length={max_length}: expected 1 or more")
 
     def search_for(sources: Sequence[list[int]]) -> list[list[Candidate]]:
         return _translate(sources, networks, codec, options, generator)
@@ -105,10 +112,10 @@ def _stream(
     ahead: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[list[Candidate]]:
-    """The candidates of each line, as soon as it and all lines before it have some; short lines are done first."""
+    """Yield the candidates of each line in order, as soon as they exist; short lines are translated first."""
     done = 0
     while chunk := list(islice(lines, ahead)):
-        # What has no token has nothing to be translated.
+        # A source without tokens has an empty translation.
         found = [[[Candidate("", 0.0, 0.0)] for _ in line] for line in chunk]
         places = [(row, column) for row, line in enumerate(chunk) for column, piece in enumerate(line) if piece.ids]
         left = [sum(bool(piece.ids) for piece in line) for line in chunk]
@@ -120,7 +127,7 @@ def _stream(
             try:
                 texts = search_for([chunk[row][column].ids for row, column in batch])
             except RowError as error:
-                raise ValueError(f"line {done + batch[error.row][0] + 1}: {error.said}") from None
+                raise ValueError(f"line {done + batch[error.row][0] + 1}: {error.reason}") from None
             for (row, column), some in zip(batch, texts, strict=True):
                 found[row][column] = some
                 left[row] -= 1
@@ -134,7 +141,7 @@ def _stream(
 
 
 def _joined(found: Sequence[list[Candidate]], line: Sequence[Piece]) -> list[Candidate]:
-    """The candidates of a line from those of its pieces; none if a piece has none."""
+    """Return the candidates of a line from those of its pieces; none if a piece has none."""
     if len(found) == 1 or not all(found):
         return found[0] if len(found) == 1 else []
     ends = [" " if piece.blank else "" for piece in line[:-1]] + [""]
@@ -159,5 +166,5 @@ def _translate(
     source = nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device)
     lengths = torch.tensor([len(row) for row in sources], device=device)
     with torch.no_grad():
-        decoder, state, memory = begin(networks, source, lengths)
+        decoder, state, memory = start_decoding(networks, source, lengths)
         return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)

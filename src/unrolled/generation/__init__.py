@@ -1,4 +1,4 @@
-"""Tokens out of a decoder: drawn, searched for, or written by several networks as one."""
+"""Generation of tokens with a decoder: sampling, beam search and ensembles."""
 
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search

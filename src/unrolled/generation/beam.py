@@ -1,4 +1,4 @@
-"""Beam search. Sees `Decoder` only, never a concrete class, and reorders whatever it remembers by `state.select`."""
+"""Beam search with any `Decoder`, whose state is reordered with `state.select`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from unrolled.state import select
 
 
 class Hypotheses(NamedTuple):
-    """What a search found for each row, the best first."""
+    """The results of a search for each row, the best first."""
 
-    tokens: Tensor  # (batch, n_best, length): behind the stop symbol comes the stop symbol again
-    lengths: Tensor  # (batch, n_best): tokens before the stop symbol
-    scores: Tensor  # (batch, n_best): by which they are ordered; −∞ where a row has fewer
-    log_probability: Tensor  # (batch, n_best): nats, of all tokens and the stop symbol
-    weights: Tensor | None  # (batch, n_best, length + 1, source): attention at each step, the stop's included
+    tokens: Tensor  # (batch, n_best, length), padded with the stop symbol
+    lengths: Tensor  # (batch, n_best): number of tokens before the stop symbol
+    scores: Tensor  # (batch, n_best), in descending order; −∞ where a row has fewer hypotheses
+    log_probability: Tensor  # (batch, n_best): of all tokens and the stop symbol, in nats
+    weights: Tensor | None  # (batch, n_best, length + 1, source): attention at each step, including the stop symbol
 
 
 class _Options(NamedTuple):
@@ -62,35 +62,37 @@ def beam_search(
     no_repeat_ngram_size: int = 0,
     forbidden: Sequence[int] = (),
 ) -> Hypotheses:
-    """Looks for the texts with the highest score log P(Y|X) / lp(Y) + cp(X; Y).
+    """Search for the texts with the highest score log P(Y|X) / lp(Y) + cp(X; Y).
 
     Wu et al. 2016, "Google's Neural Machine Translation System", eq. 14, with lp(Y) = ((5 + |Y|) / 6)^α and
-    cp = β Σ_i log min(Σ_j p_ij, 1), where |Y| counts the stop symbol. A hypothesis that ends keeps its place in the
-    beam, so one beam is greedy. A row is finished when none of its open hypotheses can still beat those it gives
-    back; finished rows cost nothing any more. A hypothesis that reaches max_length ends there without a stop symbol.
+    cp = β Σ_i log min(Σ_j p_ij, 1), where |Y| counts the stop symbol. A finished hypothesis keeps its place in the
+    beam, so a search with one beam is greedy. A row is finished if none of its open hypotheses can have a higher score
+    than its n_best finished ones, and is then removed from the batch. A hypothesis of length max_length ends without a
+    stop symbol.
 
     Args:
-        decoder: in eval mode, as a rule.
-        state: where it stands before `start`, a row for each text.
-        memory: what `Decoder.start` gave beside the state.
-        start: (batch,) token ids to read first.
+        decoder: the decoder, usually in evaluation mode.
+        state: the decoder's state before `start`, with a row for each text.
+        memory: the memory that `Decoder.start` returned.
+        start: (batch,) the first token ids.
         stop: the token that ends a text.
-        num_beams: hypotheses kept at each step.
-        max_length: tokens to write at most, for all rows or (batch,).
-        min_length: tokens to write before the stop symbol may come, likewise.
-        length_penalty: α; 0 compares plain log probabilities.
-        coverage_penalty: β; 0 for none; needs a decoder that gives attention weights.
-        n_best: hypotheses given back for each row.
-        num_beam_groups: groups of beams that are chosen one after another (Vijayakumar et al. 2018, "Diverse Beam
-            Search").
-        diversity_penalty: λ, what a token loses for each hypothesis of an earlier group that took it at the same step.
-        no_repeat_ngram_size: no n-gram of this size comes twice; 0 allows all.
-        forbidden: tokens never to be written.
+        num_beams: number of hypotheses kept at each step.
+        max_length: maximum number of generated tokens, one for all rows or (batch,).
+        min_length: minimum number of tokens before the stop symbol, one for all rows or (batch,).
+        length_penalty: α; with 0, log probabilities are compared.
+        coverage_penalty: β; 0 for none. It needs a decoder with attention weights.
+        n_best: number of hypotheses returned for each row.
+        num_beam_groups: number of groups of beams, which are extended one after another (Vijayakumar et al. 2018,
+            "Diverse Beam Search").
+        diversity_penalty: λ, subtracted from a token's score for each hypothesis of an earlier group that has chosen
+            the token at the same step.
+        no_repeat_ngram_size: size of n-grams that can't be repeated; 0 for no limit.
+        forbidden: tokens that are never generated.
 
     Raises:
         ShapeError: a state or a memory of another batch than `start`.
-        ValueError: an option outside its range, a coverage penalty without attention, tokens that the decoder doesn't
-            know, a row for which the options leave no token, logits that are NaN or infinite.
+        ValueError: an option outside its range, a coverage penalty without attention, unknown tokens, a row for which
+            the options allow no token, logits that are NaN or infinite.
     """
     options = _Options(
         stop,
@@ -115,7 +117,7 @@ def beam_search(
     check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     if bool((least > most).any()):
-        raise ValueError("min_length is above max_length, so no text could end")
+        raise ValueError("min_length is above max_length; lower it, or raise max_length")
     longest = int(most.max()) if len(most) else 0
     try:
         finite(**{"": _length_norm(longest + 1, length_penalty)})
@@ -138,7 +140,7 @@ def check_options(
     coverage_penalty: float,
     no_repeat_ngram_size: int,
 ) -> None:
-    """Looks at what `beam_search` can refuse before there is anything to search.
+    """Check the options of `beam_search` that don't depend on its other arguments.
 
     Raises:
         ValueError: an option outside its range.
@@ -147,14 +149,14 @@ def check_options(
     whole(0, no_repeat_ngram_size=no_repeat_ngram_size)
     finite(diversity_penalty=diversity_penalty, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
     if n_best > num_beams:
-        raise ValueError(f"num_beams={num_beams} and n_best={n_best}: 1 or more, n_best at most num_beams")
+        raise ValueError(f"num_beams={num_beams} and n_best={n_best}: expected n_best at most num_beams")
     if num_beams % num_beam_groups:
-        raise ValueError(f"num_beam_groups={num_beam_groups}: a divisor of num_beams={num_beams}")
+        raise ValueError(f"num_beam_groups={num_beam_groups}: expected a divisor of num_beams={num_beams}")
 
 
 @dataclass
 class _Finished:
-    """Ended hypotheses of all rows: (batch, num_beams, …), in the order in which they ended."""
+    """Finished hypotheses of all rows, (batch, num_beams, …), in the order in which they finished."""
 
     tokens: Tensor
     lengths: Tensor
@@ -165,12 +167,12 @@ class _Finished:
 
 
 class _Beam:
-    """The open hypotheses of the rows that are not finished, and the ended ones of all rows.
+    """The open hypotheses of unfinished rows, and the finished ones of all rows.
 
     Attributes:
-        rows: (open,) which rows of the batch are still searched.
-        log_probability: (open, num_beams) of the open hypotheses; −∞ where a place is taken by an ended one.
-        tokens: (open, num_beams, length) what they have written.
+        rows: (open,) indices of the unfinished rows in the batch.
+        log_probability: (open, num_beams) of the open hypotheses; −∞ in place of a finished one.
+        tokens: (open, num_beams, length) the tokens so far.
     """
 
     def __init__(
@@ -185,7 +187,7 @@ class _Beam:
         self.state, self.memory = select(state, several), select(memory, several)
         self.tokens = start.new_zeros(batch, num_beams, 0)
         self.log_probability = torch.full((batch, num_beams), -torch.inf, device=device)
-        self.log_probability[:, :: num_beams // options.num_beam_groups] = 0.0  # each group begins with one hypothesis
+        self.log_probability[:, :: num_beams // options.num_beam_groups] = 0.0  # each group starts with one hypothesis
         self.places = torch.full((batch, options.num_beam_groups), num_beams // options.num_beam_groups, device=device)
         self.weights: Tensor | None = None  # (open, num_beams, length, source)
         longest = int(most.max()) if batch else 0
@@ -196,17 +198,17 @@ class _Beam:
             torch.full((batch, num_beams), -torch.inf, device=device),
             start.new_zeros(batch),
         )
-        at_once = most == 0  # nothing may be written: the empty text, which nobody has scored
-        self.finished.scores[at_once, 0] = self.finished.log_probability[at_once, 0] = 0.0
-        self._keep(~at_once)
+        empty = most == 0  # max_length 0: the only result is the empty text, without a score
+        self.finished.scores[empty, 0] = self.finished.log_probability[empty, 0] = 0.0
+        self._keep(~empty)
 
     @property
     def open(self) -> bool:
-        """Whether any row is still searched."""
+        """Whether any row is unfinished."""
         return len(self.rows) > 0
 
     def advance(self, decoder: Decoder) -> None:
-        """One token more for every open hypothesis."""
+        """Extend every open hypothesis by one token."""
         decoded = decoder.step(self.latest, self.state, self.memory)
         scores = self._allowed(self._defined(decoded.logits.float().log_softmax(-1)))
         origins, tokens, values = self._choose(scores)
@@ -218,7 +220,7 @@ class _Beam:
         self._keep(self._promising())
 
     def _defined(self, scores: Tensor) -> Tensor:
-        """The same log probabilities, looked through for NaN; what stands in the place of an ended one never counts."""
+        """Check log probabilities for NaN, and replace those in place of finished hypotheses by −∞."""
         broken = undefined(scores)
         if not bool(broken.any()):
             return scores
@@ -228,7 +230,7 @@ class _Beam:
         return scores.masked_fill(broken.unsqueeze(1), -torch.inf)
 
     def _allowed(self, scores: Tensor) -> Tensor:
-        """Log probabilities (open × num_beams, vocabulary) of what may come next."""
+        """Return log probabilities (open × num_beams, vocabulary) with −∞ for tokens that aren't allowed."""
         options = self.options
         scores = forbid(scores, options.forbidden)
         early = self.least.gt(self.tokens.shape[2]).repeat_interleave(options.num_beams)
@@ -236,13 +238,13 @@ class _Beam:
         return forbid_repeats(scores, self.tokens.flatten(0, 1), options.no_repeat_ngram_size)
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations, (open, num_beams) each: of which hypothesis, by which token, log probability."""
+        """Choose the best continuations; return hypotheses, tokens and log probabilities, (open, num_beams) each."""
         options, rows, vocabulary = self.options, len(self.rows), scores.shape[-1]
         size = options.num_beams // options.num_beam_groups
         totals = (self.log_probability.unsqueeze(-1) + scores.view(rows, options.num_beams, vocabulary)).view(
             rows, options.num_beam_groups, size * vocabulary
         )
-        taken = totals.new_zeros(rows, vocabulary)  # hypotheses of earlier groups that took each token
+        taken = totals.new_zeros(rows, vocabulary)  # number of hypotheses of earlier groups with each token
         origins: list[Tensor] = []
         chosen: list[Tensor] = []
         values: list[Tensor] = []
@@ -287,7 +289,7 @@ class _Beam:
         self.weights = latest
 
     def _end(self, ended: Tensor, *, cut: bool) -> None:
-        """Moves hypotheses (open, num_beams) from the beam to the finished ones."""
+        """Move hypotheses (open, num_beams) from the beam to the finished ones."""
         row, place = ended.nonzero(as_tuple=True)
         if not len(row):
             return
@@ -314,13 +316,13 @@ class _Beam:
         score = self.log_probability[row, place] / _length_norm(length, options.length_penalty)
         if options.coverage_penalty > 0 and self.weights is not None:
             covered = self.weights[row, place].float().sum(1).clamp(torch.finfo(torch.float32).tiny, 1.0)
-            # A source position behind the end of its row gets no attention and asks for none.
+            # Source positions in the padding have no attention and are not penalized.
             real = self.weights[row].sum((1, 2)) > 0
             score = score + options.coverage_penalty * covered.log().masked_fill(~real, 0.0).sum(-1)
         return score
 
     def _promising(self) -> Tensor:
-        """(open,) rows with an open hypothesis that could still beat those that would be given back."""
+        """Return a mask (open,) of rows with an open hypothesis that can still exceed the n_best finished ones."""
         options = self.options
         bound = self.log_probability.max(1).values / _length_norm(self.most, options.length_penalty)
         ended = self.finished.scores[self.rows]
@@ -328,7 +330,7 @@ class _Beam:
         return bound > worst
 
     def _keep(self, kept: Tensor) -> None:
-        """Drops the rows that are finished."""
+        """Remove rows outside of the mask `kept`."""
         if bool(kept.all()):
             return
         index = kept.nonzero()[:, 0]
@@ -343,13 +345,13 @@ class _Beam:
             self.weights = self.weights[index]
 
     def best(self) -> Hypotheses:
-        """The `n_best` of each row."""
+        """Return the `n_best` hypotheses of each row."""
         finished, n_best = self.finished, self.options.n_best
         blocked = finished.log_probability.isneginf().all(1)
         if bool(blocked.any()):
             raise blocked_row(int(blocked.int().argmax()))
         scores = finished.scores
-        if self.options.num_beam_groups > 1:  # groups may have found the same text
+        if self.options.num_beam_groups > 1:  # several groups may contain the same text
             same = (finished.tokens.unsqueeze(1) == finished.tokens.unsqueeze(2)).all(-1)
             same &= finished.lengths.unsqueeze(1) == finished.lengths.unsqueeze(2)
             scores = scores.masked_fill(same.tril(-1).any(-1), -torch.inf)
@@ -364,5 +366,5 @@ class _Beam:
 
 
 def _length_norm(length: int | Tensor, exponent: float) -> Any:
-    """Wu et al. 2016, eq. 14: ((5 + |Y|) / 6)^α."""
+    """Return ((5 + |Y|) / 6)^α, Wu et al. 2016, eq. 14."""
     return ((5 + length) / 6) ** exponent

@@ -1,4 +1,4 @@
-"""Several decoders that write as one."""
+"""Ensembles of decoders."""
 
 import math
 from collections.abc import Sequence
@@ -13,34 +13,35 @@ from unrolled.wording import counted
 
 
 class EnsembleDecoder(Decoder):
-    """The mean of several decoders' distributions, as the log probabilities that a search takes for logits.
+    """A decoder whose logits are the logarithm of the mean distribution of several decoders.
 
-    Its state and memory are tuples with one entry for each decoder; its attention is the mean of those that have some.
+    Its state and memory are tuples with one entry per decoder. Its attention weights are the mean of the decoders that
+    have attention.
 
     Args:
-        decoders: with equal vocabularies.
-        geometric: the mean of log probabilities instead of probabilities.
+        decoders: decoders with the same vocabulary.
+        geometric: whether log probabilities are averaged instead of probabilities.
 
     Raises:
-        ValueError: no decoder, or vocabularies of different sizes.
+        ValueError: no decoders, or vocabularies of different sizes.
     """
 
     def __init__(self, decoders: Sequence[Decoder], *, geometric: bool = False) -> None:
         super().__init__()
         sizes = sorted({decoder.vocabulary_size for decoder in decoders})
         if len(sizes) != 1:
-            raise ValueError(f"an ensemble has one vocabulary, got {sizes if sizes else 'no decoder'}")
+            raise ValueError(f"an ensemble needs decoders with one vocabulary, got {sizes if sizes else 'no decoder'}")
         self.decoders = nn.ModuleList(decoders)
         self.vocabulary_size = sizes[0]
         self.attends = any(decoder.attends for decoder in decoders)
         self.geometric = geometric
 
     def start(self, batch: int, encoded: Encoded | Sequence[Encoded] | None = None) -> tuple[DecoderState, Any]:
-        """States and memories of all decoders.
+        """Return the states and memories of all decoders.
 
         Args:
-            batch: rows.
-            encoded: one source, or one for each decoder as its own encoder gives it.
+            batch: number of rows.
+            encoded: one source, or one per decoder from its own encoder.
 
         Raises:
             ValueError: another number of sources than of decoders.
@@ -54,29 +55,31 @@ class EnsembleDecoder(Decoder):
     def forward(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
-        """Tokens (batch, time) -> log probabilities (batch, time, vocabulary)."""
+        """Predict log probabilities (batch, time, vocabulary) for tokens (batch, time)."""
         state = self.start(len(tokens))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder(tokens, own, remembered, lengths) for decoder, own, remembered in members])
 
     def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
-        """Tokens (batch,) -> log probabilities (batch, vocabulary)."""
+        """Predict log probabilities (batch, vocabulary) for tokens (batch,)."""
         state = self.start(len(tokens))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
         return self._mean([decoder.step(tokens, own, remembered) for decoder, own, remembered in members])
 
     def _members(self) -> list[Decoder]:
-        return list(self.decoders)  # pyright: ignore[reportReturnType]  # a ModuleList forgets of what
+        return list(self.decoders)  # pyright: ignore[reportReturnType]  # ModuleList is not generic
 
     def _states(self, state: Any) -> tuple[Any, ...]:
         states = core_of(state)
         if not isinstance(states, tuple) or len(cast("tuple[Any, ...]", states)) != len(self.decoders):
-            raise ValueError(f"state.core is not the states of {len(self.decoders)} decoders, which `start` gives")
+            raise ValueError(
+                f"state.core is not a tuple of the states of {len(self.decoders)} decoders, which `start` returns"
+            )
         return cast("tuple[Any, ...]", states)
 
     def _memories(self, memory: Any) -> Sequence[Any]:
         if memory is not None and len(memory) != len(self.decoders):
-            raise ValueError(f"{len(memory)} memories for {len(self.decoders)} decoders")
+            raise ValueError(f"got {len(memory)} memories for {len(self.decoders)} decoders")
         return [None] * len(self.decoders) if memory is None else memory
 
     def _mean(self, decoded: Sequence[Decoded]) -> Decoded:

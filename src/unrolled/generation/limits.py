@@ -1,4 +1,4 @@
-"""What a search may be asked for, and what it may write: how long, and what not again."""
+"""Checks of generation options, and constraints on generated tokens."""
 
 from collections.abc import Sequence
 from operator import index
@@ -11,14 +11,14 @@ from unrolled.models.decoders.base import Decoder
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves
 
-_LARGEST = torch.finfo(torch.float32).max  # scores are in single precision
+_LARGEST = torch.finfo(torch.float32).max  # scores have single precision
 
 
 def whole(least: int, **options: Any) -> None:
-    """Check options that count something.
+    """Check options that are integers.
 
     Raises:
-        ValueError: no whole number, or one below `least`.
+        ValueError: not an integer, or below `least`.
     """
     for name, value in options.items():
         try:
@@ -26,38 +26,38 @@ def whole(least: int, **options: Any) -> None:
         except TypeError:
             fits = False
         if not fits:
-            raise ValueError(f"{name}={value}: a whole number, {least} or more")
+            raise ValueError(f"{name}={value}: expected an integer of {least} or more")
 
 
 def finite(**options: float) -> None:
-    """Check options that weigh something.
+    """Check options that are weights.
 
     Raises:
-        ValueError: a number below 0, or one that isn't finite in single precision.
+        ValueError: a negative number, or one that isn't finite in single precision.
     """
     for name, value in options.items():
         if not 0.0 <= value <= _LARGEST:
-            raise ValueError(f"{name}={value}: a finite number, 0 or more")
+            raise ValueError(f"{name}={value}: expected a finite number, 0 or more")
 
 
 def check_temperature(temperature: float) -> None:
-    """Check what divides logits.
+    """Check a temperature.
 
     Raises:
-        ValueError: a number below 0, or one that isn't finite.
+        ValueError: a negative number, or one that isn't finite.
     """
     if not 0.0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: 0 (greedy) or more; 1 is the model's own distribution")
+        raise ValueError(f"temperature={temperature}: expected 0 (greedy) or more; 1 is the model's own distribution")
 
 
 def check_beginning(
     decoder: Decoder, state: Any, memory: Any, start: Tensor, stop: int | None, forbidden: Sequence[int]
 ) -> None:
-    """Check what a search begins with.
+    """Check the state, the memory and the tokens that a search starts with.
 
     Raises:
         ShapeError: a state or a memory of another batch than the first tokens.
-        ValueError: tokens that the decoder doesn't know.
+        ValueError: unknown tokens.
     """
     expect(start, "batch", name="start")
     if start.is_floating_point() or start.is_complex() or start.dtype == torch.bool:
@@ -74,78 +74,78 @@ def check_beginning(
     for name, tokens in named.items():
         wrong = [token for token in tokens if not 0 <= token < size]
         if wrong:
-            raise ValueError(f"{name}: the decoder has the tokens 0 to {size - 1}, and not {wrong[0]}")
+            raise ValueError(f"{name} contains {wrong[0]}, but the decoder has the tokens 0 to {size - 1}")
 
 
 def undefined(scores: Tensor) -> Tensor:
-    """(rows,): where log probabilities (rows, vocabulary) are none, since a logit was NaN or +∞, or all were −∞.
+    """Return a mask (rows,) of undefined log probabilities (rows, vocabulary): a logit was NaN or +∞, or all were −∞.
 
-    A softmax spreads each of these over its row, so that one place tells.
+    Softmax makes the whole row NaN in each of these cases, so one element suffices.
     """
     return scores[:, 0].isnan()
 
 
 class RowError(ValueError):
-    """What one row of a batch makes impossible.
+    """An error that concerns one row of a batch.
 
     Attributes:
-        row: its place in the batch.
-        said: what is wrong, without the place.
+        row: index of the row in the batch.
+        reason: the message without the row.
     """
 
-    def __init__(self, row: int, said: str) -> None:
-        super().__init__(f"row {row}: {said}")
-        self.row, self.said = row, said
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+        self.row, self.reason = row, reason
 
 
 def undefined_row(row: int) -> RowError:
-    """The error for a row about which the decoder says nothing that could be searched."""
-    return RowError(row, "the decoder's logits are NaN or infinite; look at its weights, and at what it was given")
+    """Return the error for a row with undefined logits."""
+    return RowError(row, "the decoder's logits are NaN or infinite; check its weights and its inputs")
 
 
 def blocked_row(row: int) -> RowError:
-    """The error for a row in which the options leave nothing to write."""
-    return RowError(row, "no token is allowed any more; lower min_length or no_repeat_ngram_size")
+    """Return the error for a row for which the options allow no token."""
+    return RowError(row, "no token is allowed; lower min_length, or set no_repeat_ngram_size to 0")
 
 
 def per_row(value: int | Tensor, like: Tensor, name: str) -> Tensor:
-    """A bound for each row, (batch,) int64.
+    """Return a bound for each row, (batch,) int64.
 
     Args:
-        value: one for all, or (batch,).
-        like: (batch,), for number and device.
-        name: in the error.
+        value: one bound for all rows, or (batch,).
+        like: (batch,), a tensor with the batch size and the device.
+        name: name of the bound, for the error message.
 
     Raises:
-        ValueError: a bound below 0, or no whole number.
+        ValueError: a negative bound, or one that isn't an integer.
         ShapeError: bounds of another batch.
     """
     bounds = torch.as_tensor(value, device=like.device)
     if bounds.is_floating_point() or bounds.is_complex():
-        raise ValueError(f"{name}={value}: a whole number of tokens, 0 or more")
+        raise ValueError(f"{name}={value}: expected a number of tokens, 0 or more")
     bounds = bounds.long()
     if bounds.dim() == 0:
         bounds = bounds.expand(len(like))
     expect(bounds, "batch", batch=len(like), name=name)
     if len(bounds) and int(bounds.min()) < 0:
-        raise ValueError(f"{name}={int(bounds.min())}: a number of tokens, 0 or more")
+        raise ValueError(f"{name}={int(bounds.min())}: expected a number of tokens, 0 or more")
     return bounds
 
 
 def forbid(scores: Tensor, tokens: Sequence[int]) -> Tensor:
-    """Scores (rows, vocabulary) with these tokens ruled out."""
+    """Return scores (rows, vocabulary) with −∞ for some tokens."""
     if not tokens:
         return scores
     return scores.index_fill(1, torch.tensor(list(tokens), device=scores.device), -torch.inf)
 
 
 def forbid_repeats(scores: Tensor, written: Tensor, size: int) -> Tensor:
-    """Scores (rows, vocabulary) without tokens that would complete an n-gram that is already written.
+    """Return scores (rows, vocabulary) with −∞ for tokens that would repeat an n-gram.
 
     Args:
-        scores: of the next token.
+        scores: scores of the next token.
         written: (rows, length) tokens so far.
-        size: n; 0 allows all.
+        size: n; 0 for no limit.
     """
     length = written.shape[1]
     if size == 0 or length < size:

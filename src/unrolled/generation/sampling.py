@@ -1,4 +1,4 @@
-"""Tokens out of a decoder, one after another. Sees `Decoder` only, never a concrete class."""
+"""Sampling of tokens from any `Decoder`, and scheduled sampling."""
 
 import math
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ _SINGLE = torch.finfo(torch.float32)
 
 
 class Generated(NamedTuple):
-    """What a search wrote."""
+    """Generated tokens."""
 
-    tokens: Tensor  # (batch, length): after a row's stop symbol comes the stop symbol again
-    lengths: Tensor  # (batch,): tokens before the stop symbol
-    log_probability: Tensor  # (batch,): nats, of the tokens written (the stop symbol included) under the model itself
+    tokens: Tensor  # (batch, length), padded with the stop symbol
+    lengths: Tensor  # (batch,): number of tokens before the stop symbol
+    log_probability: Tensor  # (batch,): of the tokens and the stop symbol under the model's distribution, in nats
 
 
 def sample(
@@ -48,27 +48,27 @@ def sample(
     forbidden: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Generated:
-    """Draws tokens from the decoder's distribution.
+    """Sample tokens from the decoder's distribution.
 
     Args:
-        decoder: in eval mode, as a rule.
-        state: where it stands before `start`.
-        memory: what `Decoder.start` gave beside the state.
-        start: (batch,) token ids to read first: the start symbol, or the last token of a prompt.
-        stop: the token that ends a row; None: rows end at max_length only.
-        max_length: tokens to write at most, for all rows or (batch,).
-        min_length: tokens to write before the stop symbol may come, likewise.
-        temperature: divides the logits; 0 is the limit, the most probable token (greedy).
-        top_k: keep the k most probable tokens only.
-        top_p: keep the smallest set of tokens with at least this probability (Holtzman et al. 2020).
-        no_repeat_ngram_size: no n-gram of this size comes twice; 0 allows all.
-        forbidden: tokens never to be written, such as the start symbol.
-        generator: source of randomness, on the decoder's device; None: torch's own.
+        decoder: the decoder, usually in evaluation mode.
+        state: the decoder's state before `start`.
+        memory: the memory that `Decoder.start` returned.
+        start: (batch,) the first token ids: the start symbol, or the last token of a prompt.
+        stop: the token that ends a row; with None, rows end only at max_length.
+        max_length: maximum number of generated tokens, one for all rows or (batch,).
+        min_length: minimum number of tokens before the stop symbol, one for all rows or (batch,).
+        temperature: divisor of the logits; 0 for the most probable token (greedy).
+        top_k: sample from the k most probable tokens only.
+        top_p: sample from the smallest set of tokens with at least this probability (Holtzman et al. 2020).
+        no_repeat_ngram_size: size of n-grams that can't be repeated; 0 for no limit.
+        forbidden: tokens that are never generated, such as the start symbol.
+        generator: the random number generator, on the decoder's device; None for torch's global generator.
 
     Raises:
         ShapeError: a state or a memory of another batch than `start`.
-        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a length below 0, tokens that the
-            decoder doesn't know, a row for which the options leave no token, or logits that are NaN or infinite.
+        ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a negative length, unknown tokens, a row
+            for which the options allow no token, or logits that are NaN or infinite.
     """
     _check(temperature, top_k, top_p, no_repeat_ngram_size)
     check_beginning(decoder, state, memory, start, stop, forbidden)
@@ -82,7 +82,7 @@ def sample(
         active = int((~finished).sum())
         if active == 0:
             return _defined(Generated(written[:, :step], lengths, log_probability))
-        if 2 * active <= len(rows):  # not earlier: to select rows is to copy all that they remember
+        if 2 * active <= len(rows):  # not earlier: selecting rows copies their whole state
             kept = (~finished).nonzero()[:, 0]
             state, memory = select(state, kept), select(memory, kept)
             rows, finished, latest = rows[kept], finished[kept], latest[kept]
@@ -108,7 +108,7 @@ def sample(
 
 
 def _defined(generated: Generated) -> Generated:
-    """Refuses a text whose probability nobody knows, since a logit of a token that was forbidden was NaN."""
+    """Raise an error for a text with an undefined probability: the logit of a forbidden token was NaN."""
     unknown = generated.log_probability.isnan()
     if bool(unknown.any()):
         raise undefined_row(int(unknown.int().argmax()))
@@ -125,7 +125,7 @@ def greedy(
     max_length: int | Tensor,
     forbidden: Sequence[int] = (),
 ) -> Generated:
-    """The most probable token at every step: `sample` at temperature 0."""
+    """Generate the most probable token at every step: `sample` with temperature 0."""
     return sample(
         decoder,
         state,
@@ -147,22 +147,22 @@ def scheduled_sampling(
     probability: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Scheduled sampling (Bengio et al. 2015): some inputs replaced by what the decoder itself would have written.
+    """Replace some inputs of teacher forcing by samples of the decoder (scheduled sampling, Bengio et al. 2015).
 
-    The decoder runs step by step, without gradients, on what it is fed; from the second step on, each input is with
-    `probability` a draw from its own distribution instead of the given token. Train on the result with `forward`.
+    The decoder runs step by step, without gradients. From the second step on, each input is replaced, with the given
+    probability, by a sample from the decoder's distribution. Train on the result with `forward`.
 
     Args:
-        decoder: in the mode that it is trained in.
+        decoder: the decoder, in the mode in which it is trained.
         tokens: (batch, time) the inputs of teacher forcing.
-        state: where the decoder stands before them.
-        memory: what `Decoder.start` gave beside the state.
-        probability: from 0, which gives `tokens` back, to 1.
-        generator: source of randomness, on the decoder's device; None: torch's own.
+        state: the decoder's state before them.
+        memory: the memory that `Decoder.start` returned.
+        probability: from 0, which returns `tokens`, to 1.
+        generator: the random number generator, on the decoder's device; None for torch's global generator.
 
     Raises:
         ShapeError: a state or a memory of another batch than the tokens.
-        ValueError: a probability outside [0, 1], tokens that the decoder doesn't know, logits that are NaN or infinite.
+        ValueError: a probability outside [0, 1], unknown tokens, logits that are NaN or infinite.
     """
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"probability is {probability}, expected 0 to 1")
@@ -185,9 +185,9 @@ def scheduled_sampling(
 
 
 def _some_allowed(logits: Tensor, finished: Tensor, log_probabilities: Tensor, rows: Tensor) -> Tensor:
-    """Logits (batch, vocabulary) to draw from; what a finished row draws never matters."""
+    """Check logits (batch, vocabulary), and return them with valid values in finished rows."""
     logits = logits.masked_fill(finished.unsqueeze(1), 0.0)
-    peaks = logits.amax(-1)  # NaN where any is, −∞ where all are
+    peaks = logits.amax(-1)  # NaN if any logit is NaN, −∞ if all are −∞
     if not math.isfinite(float(peaks.sum())):
         broken, blocked = undefined(log_probabilities) & ~finished, peaks.isneginf()
         if bool(broken.any()):
@@ -203,7 +203,7 @@ def _draw(
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     logits = logits.float()
-    if temperature < 1e-6:  # so that no quotient is too large
+    if temperature < 1e-6:  # avoids an overflow of the quotient
         logits = logits - logits.amax(-1, keepdim=True)
     logits = logits / min(max(temperature, _SINGLE.tiny), _SINGLE.max)  # 0 and ∞ would give NaN
     if top_k is not None and top_k < logits.shape[-1]:
@@ -211,7 +211,7 @@ def _draw(
         logits = logits.masked_fill(logits < limit, -torch.inf)
     if top_p is not None and top_p < 1.0:
         ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all that is likelier
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all more probable tokens
         dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(dropped, -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
@@ -223,4 +223,4 @@ def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat
     if top_k is not None:
         whole(1, top_k=top_k)
     if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p={top_p}: a probability above 0, at most 1")
+        raise ValueError(f"top_p={top_p}: expected a probability above 0 and at most 1")

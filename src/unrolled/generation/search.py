@@ -1,4 +1,4 @@
-"""How a text is looked for: one set of options for tasks, functions and commands."""
+"""Search options, shared by tasks, functions and commands."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,20 @@ from unrolled.generation.limits import check_temperature, finite, whole
 
 
 class Search(NamedTuple):
-    """How a text is looked for; the defaults suit translation.
+    """Search options. The defaults suit translation.
 
     Attributes:
-        num_beams: hypotheses kept at each step; 1 is greedy.
-        length_penalty: α of GNMT's length normalization (Wu et al. 2016, eq. 14); 0 for none, which favours short ones.
-        coverage_penalty: β of the same equation; needs attention.
-        n_best: alternatives given back.
-        num_beam_groups: diverse beam search in so many groups (Vijayakumar et al. 2018).
-        diversity_penalty: what a token costs that an earlier group has taken at the same step.
-        no_repeat_ngram_size: no n-gram of this size comes twice; 0 allows all.
-        max_ratio: tokens written at most, per token of the source …
-        max_extra: … and beyond.
-        min_ratio: tokens written at least, per token of the source.
-        temperature: draw at random at this temperature instead of searching; None searches.
+        num_beams: number of hypotheses kept at each step; 1 for greedy search.
+        length_penalty: α of the length normalization of Wu et al. 2016, eq. 14; 0 for none, which favors short texts.
+        coverage_penalty: β of the same equation; it needs attention.
+        n_best: number of alternatives returned.
+        num_beam_groups: number of groups of a diverse beam search (Vijayakumar et al. 2018).
+        diversity_penalty: penalty of a token that an earlier group has chosen at the same step.
+        no_repeat_ngram_size: size of n-grams that can't be repeated; 0 for no limit.
+        max_ratio: the maximum number of tokens is max_ratio times that of the source, plus max_extra.
+        max_extra: see max_ratio.
+        min_ratio: minimum number of tokens per token of the source.
+        temperature: temperature for sampling instead of a search; None for a search.
     """
 
     num_beams: int = 5
@@ -36,10 +36,10 @@ class Search(NamedTuple):
     temperature: float | None = None
 
     def checked(self) -> "Search":
-        """The same options.
+        """Check the options and return them.
 
         Raises:
-            ValueError: an option outside its range, or a random search for several alternatives.
+            ValueError: an option outside its range, or sampling with several alternatives.
         """
         check_options(
             num_beams=self.num_beams,
@@ -54,13 +54,13 @@ class Search(NamedTuple):
         whole(0, max_extra=self.max_extra)
         if self.max_ratio + self.max_extra == 0:
             raise ValueError(
-                f"max_ratio={self.max_ratio}, max_extra={self.max_extra}: tokens per source token and beyond, "
-                "0 or more, not both 0"
+                f"max_ratio={self.max_ratio}, max_extra={self.max_extra}: expected numbers of tokens, 0 or more and "
+                "not both 0"
             )
         if self.min_ratio > self.max_ratio:
-            raise ValueError(f"min_ratio={self.min_ratio}: from 0 to max_ratio, which is {self.max_ratio}")
+            raise ValueError(f"min_ratio={self.min_ratio}: expected 0 to max_ratio, which is {self.max_ratio}")
         if self.temperature is not None:
             check_temperature(self.temperature)
         if self.temperature is not None and self.n_best > 1:
-            raise ValueError(f"n_best={self.n_best} with a temperature: texts drawn at random come one by one")
+            raise ValueError(f"n_best={self.n_best} with a temperature: sampling returns one text; set n_best to 1")
         return self

@@ -1,4 +1,4 @@
-"""Modules that networks are made of: recurrent and feed-forward layers, attention, pooling, dropout, first weights.
+"""Layers of networks: recurrent and feed-forward layers, attention, pooling, dropout, weight initialization.
 
-A cell is one step and lives in cells/; how a layer is run lives in backends/.
+Cells, which compute one step, are in cells/. The implementations that run a layer are in backends/.
 """

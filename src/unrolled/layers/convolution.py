@@ -1,20 +1,20 @@
-"""A small convolution over frames and their features, which answers frame by frame."""
+"""A small causal convolution over frames and their features, which can process a stream."""
 
 import torch
 from torch import Tensor, nn
 
 
 class CausalConvolution(nn.Module):
-    """Filters over the features of a frame and of those before it, of widths 5 and 3 and stride 2, with ReLU.
+    """Two convolutions over the features and over past frames, with widths 5 and 3, stride 2 and ReLU.
 
-    They never look ahead, so that each frame can be answered as it comes.
+    They are causal: the output of a frame doesn't depend on later frames.
 
     Args:
-        input_size: features of a frame, in an order such as that of frequency.
-        num_filters: of each of the two layers.
-        frames: how many a filter sees: 1 for each frame by itself, 3 for two more that came before it.
-        norm: batch normalization (Ioffe & Szegedy 2015) of each filter, over all valid frames and their places. Each
-            process has its own numbers for it, unless Lightning's `sync_batchnorm` joins them.
+        input_size: number of features of a frame, in a meaningful order such as that of frequency.
+        num_filters: number of filters of each layer.
+        frames: number of frames that a filter covers: 1 for the current frame alone, 3 to include the last two.
+        norm: whether each filter has batch normalization (Ioffe & Szegedy 2015) over all valid frames and positions.
+            Each process computes its own statistics, unless Lightning's `sync_batchnorm` is set.
     """
 
     def __init__(self, input_size: int, num_filters: int, frames: int = 1, *, norm: bool = False) -> None:
@@ -26,22 +26,22 @@ class CausalConvolution(nn.Module):
         self.output_size = num_filters * ((input_size + 3) // 4)
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What was seen before the first frame, which is nothing, by each layer."""
+        """Return the past frames of each layer before the first frame: zeros."""
         halved = like.new_zeros(batch, self.num_filters, self.seen, (self.input_size + 1) // 2)
         return like.new_zeros(batch, 1, self.seen, self.input_size), halved
 
     def forward(
         self, frames: Tensor, state: tuple[Tensor, Tensor] | None = None, valid: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Frames and what was seen before them -> what is found in each, and what is seen now.
+        """Process frames, given the state after the previous frames.
 
         Args:
             frames: (batch, time, features).
-            state: as it was given back for the frames before.
-            valid: (batch, time) bool: frames from which the normalization learns. None for all.
+            state: the state that was returned for the previous frames.
+            valid: (batch, time) bool: frames that the normalization's statistics include. None for all.
 
         Returns:
-            (batch, time, output_size), and the state.
+            The outputs (batch, time, output_size), and the next state.
         """
         batch, time, _ = frames.shape
         before = self.initial_state(batch, like=frames) if state is None else state
@@ -53,11 +53,11 @@ class CausalConvolution(nn.Module):
         return found.reshape(batch, time, self.output_size), (read[:, :, time:], halved[:, :, time:])
 
     def _rectified(self, values: Tensor, layer: int, valid: Tensor | None) -> Tensor:
-        """ReLU of (batch, filters, time, places), normalized if need be."""
+        """Apply ReLU, and the normalization if there is one, to (batch, filters, time, positions)."""
         if self.norms is None:
             return torch.relu(values)
         norm = self.norms[layer]
-        if valid is None or not self.training:  # what stands in the padding is seen by no valid frame
+        if valid is None or not self.training:  # padding doesn't affect valid frames
             return torch.relu(norm(values.flatten(2)).view_as(values))
         by_frame = values.transpose(1, 2)
         normalized = torch.zeros_like(by_frame)

@@ -1,4 +1,4 @@
-"""Dropout on sequences, kept outside every kernel, so that a seed means the same on each device."""
+"""Dropout on sequences, computed outside of all kernels, so that a seed gives the same masks with every backend."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from unrolled.shapes import expect
 
 
 class _Dropout(nn.Module):
-    """What both have: a probability, and a mode in which nothing is dropped."""
+    """Base class: a dropout probability, which is inactive in evaluation mode."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class _Dropout(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether anything is dropped in the present mode."""
+        """Whether dropout is active in the present mode."""
         return self.training and self.probability > 0.0
 
 
@@ -25,8 +25,8 @@ class SequenceDropout(_Dropout):
     """Dropout on (batch, time, features).
 
     Args:
-        probability: share of the values that is set to zero while training; the rest grows by 1 / (1 − probability).
-        variational: one mask for all time steps of a sequence (Gal & Ghahramani 2016) instead of a new one at each.
+        probability: probability that a value is zeroed in training mode; others are scaled by 1 / (1 − probability).
+        variational: whether all time steps of a sequence share one mask (Gal & Ghahramani 2016).
 
     Raises:
         ValueError: a probability outside [0, 1).
@@ -37,7 +37,7 @@ class SequenceDropout(_Dropout):
         self.variational = variational
 
     def forward(self, values: Tensor) -> Tensor:
-        """(batch, time, features) -> the same shape."""
+        """Apply dropout to values (batch, time, features)."""
         expect(values, "batch time features", name="values")
         if not self.active:
             return values
@@ -53,17 +53,17 @@ class SequenceDropout(_Dropout):
 class TokenDropout(_Dropout):
     """Zeroes whole tokens of (batch, time, features): word dropout (Bowman et al. 2016, section 3.1).
 
-    The others keep their size: a recurrent net reads one token at a step, so there is no sum to make up for.
+    The others are not rescaled: a recurrent network reads one token per step, so no sum changes its expectation.
 
     Args:
-        probability: share of the tokens that is set to zero while training.
+        probability: probability that a token is zeroed in training mode.
 
     Raises:
         ValueError: a probability outside [0, 1).
     """
 
     def forward(self, values: Tensor) -> Tensor:
-        """(batch, time, features) -> the same shape."""
+        """Apply dropout to values (batch, time, features)."""
         expect(values, "batch time features", name="values")
         if not self.active:
             return values
@@ -74,19 +74,19 @@ class TokenDropout(_Dropout):
 
 
 class EmbeddingDropout(_Dropout):
-    """Zeroes words of the vocabulary for a whole pass, wherever they stand (Gal & Ghahramani 2016, section 4.2).
+    """Zeroes all occurrences of some words of the vocabulary (Gal & Ghahramani 2016, section 4.2).
 
-    The others grow by 1 / (1 − probability), as Merity et al. 2018, section 4.3, have it.
+    The others are scaled by 1 / (1 − probability), as in Merity et al. 2018, section 4.3.
 
     Args:
-        probability: share of the vocabulary that is dropped while training.
+        probability: probability that a word of the vocabulary is dropped in training mode.
 
     Raises:
         ValueError: a probability outside [0, 1).
     """
 
     def forward(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
-        """Ids (batch, time) -> (batch, time, features)."""
+        """Embed ids (batch, time) as (batch, time, features)."""
         embedded = embedding(ids)
         if not self.active:
             return embedded

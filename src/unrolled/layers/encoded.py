@@ -1,4 +1,4 @@
-"""A source as others see it: words, frames and image regions look alike from here on."""
+"""The output of encoders, with the same structure for words, frames and image regions."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 class Encoded(NamedTuple):
-    """A source as a decoder or a classifier sees it."""
+    """An encoded source, the input of a decoder or a classifier."""
 
     values: Tensor  # (batch, source, features)
-    lengths: Tensor | None  # (batch,), None when every row is full
+    lengths: Tensor | None  # (batch,), None without padding
     summary: Tensor  # (batch, features)
-    tokens: Tensor | None = None  # (batch, source): ids, where the source has any
+    tokens: Tensor | None = None  # (batch, source): token ids, if the source has any

@@ -1,4 +1,4 @@
-"""Layers without memory: what a recurrent net has to beat on the same batches."""
+"""Feed-forward layers with the interface of `Recurrent`: a baseline without memory."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
-    "logistic": nn.Sigmoid,  # as some papers call it
+    "logistic": nn.Sigmoid,  # a synonym that papers use
     "softsign": nn.Softsign,
 }
 
 
 class FeedForward(nn.Module):
-    """Each step by itself through a multilayer perceptron, in the place of a `Recurrent`.
+    """A multilayer perceptron that is applied to each step, as a replacement for `Recurrent`.
 
-    It is called as a `Recurrent` is and has the same state, an empty one. What it says about a step depends on that
-    step alone, so whatever a recurrent net gains over it comes from memory.
+    It has the interface of `Recurrent`, with an empty state. The output of a step depends only on that step, so any
+    advantage of a recurrent network over it comes from memory.
 
     Args:
-        input_size: features of an input.
-        hidden_size: units of each layer.
-        num_layers: layers, each a product, a bias and the activation.
+        input_size: number of input features.
+        hidden_size: number of units of each layer.
+        num_layers: number of layers, each a linear map and the activation.
         activation: "relu", "tanh", "sigmoid" or "softsign".
-        dropout: probability of an output to be dropped on its way to the next layer.
-        variational_dropout: drop the same features at all steps of a pass.
-        residual: a layer whose input and output have equal sizes adds its input to its output.
-        bidirectional: taken as from every encoder, and without effect: a step that is read alone has no direction.
+        dropout: probability that an output is dropped before the next layer.
+        variational_dropout: whether all steps of a sequence share one dropout mask.
+        residual: whether a layer with equal input and output sizes adds its input to its output.
+        bidirectional: accepted for compatibility with `Recurrent`; it has no effect.
 
     Raises:
         ValueError: a size or number below one, a probability outside [0, 1), an unknown activation.
@@ -56,7 +56,7 @@ class FeedForward(nn.Module):
             if size < 1:
                 raise ValueError(f"{name} is {size}, expected 1 or more")
         if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation={activation!r} is one of {', '.join(_ACTIVATIONS)}")
+            raise ValueError(f"activation is {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.output_size = hidden_size
         self.residual = residual
@@ -66,17 +66,17 @@ class FeedForward(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(size, hidden_size) for size in sizes)
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
-        """Nothing is remembered."""
+        """Return the empty state."""
         return ()
 
     def learnable_state(self) -> list[bool]:
-        """Nothing is remembered, so there is nothing to begin with."""
+        """Return an empty list: there is no state that could be learned."""
         return []
 
     def forward(
         self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """(batch, time, input) -> (batch, time, hidden), zero behind each sequence's end, and the empty state.
+        """Return outputs (batch, time, hidden), zero in the padding, for (batch, time, input), and the empty state.
 
         Raises:
             ShapeError: inputs or lengths of the wrong shape.
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
         return self._layers(inputs.masked_fill(padding, 0.0)).masked_fill(padding, 0.0), ()
 
     def step(self, inputs: Tensor, state: tuple[Any, ...], noise: Any = None) -> tuple[Tensor, tuple[Any, ...]]:
-        """(batch, input) -> (batch, hidden)."""
+        """Return the output (batch, hidden) for one step (batch, input), and the empty state."""
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         _check_state(state)
         return self._layers(inputs.unsqueeze(1)).squeeze(1), ()
@@ -109,4 +109,4 @@ class FeedForward(nn.Module):
 
 def _check_state(state: Any) -> None:
     if state is not None and state != ():
-        raise ValueError("the state holds something, and a network without memory has an empty one: ()")
+        raise ValueError("the state is not empty; the state of a feed-forward network is ()")

@@ -1,9 +1,9 @@
-"""Hard attention: one place of the source instead of a mean of all, chosen at random and trained by what came of it.
+"""Hard attention: the context is the value of one source position, which is sampled and trained with REINFORCE.
 
     s_t ~ Multinoulli(a_t),  context_t = value_{s_t}
 
 Xu et al. 2015, "Show, Attend and Tell", section 4.1. A sample has no gradient: `hard_attention_loss`
-makes those places more likely that led to a better text (REINFORCE, Williams 1992).
+raises the probability of positions that led to a higher reward (Williams 1992).
 """
 
 from typing import Any, NamedTuple
@@ -17,22 +17,22 @@ from unrolled.shapes import expect
 
 
 class HardAttentionSample(NamedTuple):
-    """What was chosen for each text so far, as `DecoderState.attention` of a decoder with hard attention."""
+    """The samples of each sequence so far. It is the `DecoderState.attention` of a decoder with hard attention."""
 
-    log_probability: Tensor  # (batch,) of all choices together, in nats
-    entropy: Tensor  # (batch,) of what was chosen from, summed over the steps
+    log_probability: Tensor  # (batch,) of all samples together, in nats
+    entropy: Tensor  # (batch,) of the distributions, summed over the steps
 
 
 class HardAttention(AdditiveAttention):
-    """The value of one place, drawn with the weights of additive attention; in evaluation the likeliest.
+    """Samples a position with the weights of additive attention; in evaluation mode it takes the argmax.
 
-    The weights that it gives back are those that it drew with. In training a step of a row is soft with probability
-    `soft`: it takes the mean of all places, which learns faster and makes the choices' gradient less noisy (section
-    4.1, "with probability 0.5").
+    The returned weights are those of the distribution. In training mode a step of a row is soft with probability
+    `soft`: it uses the weighted mean of all positions, which speeds up learning and reduces the variance of the
+    gradient (section 4.1, "with probability 0.5").
 
     Args:
-        source_size: features of the source.
-        query_size: features of a query.
+        source_size: number of features of the source.
+        query_size: number of features of a query.
         attention_size: units of the tanh layer; query_size by default.
         soft: probability of a soft step.
 
@@ -49,19 +49,19 @@ class HardAttention(AdditiveAttention):
         self.soft = soft
 
     def start(self, memory: Memory) -> Any:
-        """Nothing has been chosen."""
+        """Return the state before the first sample: zeros."""
         nothing = memory.values.new_zeros(len(memory.values), dtype=torch.float32)
         return HardAttentionSample(nothing, nothing)
 
     def forward(self, query: Tensor, memory: Memory, state: Any) -> Attended:
-        """One step: query (batch, query) -> context (batch, value), weights (batch, source), the choices so far."""
+        """Compute context (batch, value), weights (batch, source) and samples so far for a query (batch, query)."""
         mean, weights, _ = super().forward(query, memory, None)
         if weights is None or weights.shape[1] == 0:
             return Attended(mean, weights, state)
         for name, leaf in zip(HardAttentionSample._fields, state, strict=True):
             expect(leaf, "batch", batch=len(mean), name=f"state.{name}")
         there = memory.mask.any(1)
-        chances = weights.where(there.unsqueeze(1), torch.ones_like(weights))  # a row without a source draws, too
+        chances = weights.where(there.unsqueeze(1), torch.ones_like(weights))  # a row without a source is sampled, too
         if self.training:
             chosen = chances.detach().multinomial(1)
             hard = there & (torch.rand_like(mean[:, 0], dtype=torch.float32) >= self.soft)
@@ -84,17 +84,17 @@ def hard_attention_loss(
     weight: float = 1.0,
     entropy: float = 0.0,
 ) -> Loss:
-    """−Σ (λ_r (r − b) log p(s) + λ_e H) over texts, whose gradient is Xu et al.'s eq. 12 without that of the words.
+    """Compute −Σ (λ_r (r − b) log p(s) + λ_e H) over sequences, the sampling terms of Xu et al. 2015, eq. 12.
 
     Args:
-        rewards: (batch,) what each text was worth, its log probability; no gradient passes through them.
-        baseline: what a text is worth on average.
-        choices: of each text.
+        rewards: (batch,) the reward of each sequence, such as its log probability; no gradient flows through them.
+        baseline: the average reward.
+        choices: the samples of each sequence.
         weight: λ_r.
-        entropy: λ_e, which keeps the choices from settling too soon.
+        entropy: λ_e, the weight of the entropy, which keeps the distributions from collapsing too early.
 
     Raises:
-        ShapeError: rewards that don't belong to the choices.
+        ShapeError: rewards whose batch differs from that of the samples.
     """
     log_probability, entropies = choices
     expect(rewards, "batch", batch=len(log_probability), name="rewards")

@@ -1,4 +1,4 @@
-"""How the weights of a network are drawn before training."""
+"""Initialization of a network's weights."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -15,24 +15,23 @@ _UNIFORM_BOUND = 0.08
 
 
 def initialize(module: nn.Module, scheme: str, generator: torch.Generator | None = None) -> None:
-    """Draw the weights of all cells and linear layers within a module.
+    """Initialize the weights of all cells and linear layers within a module.
 
-    A cell's matrices are drawn gate by gate, since a gate is a layer of its own: fans and orthogonality are the
-    block's. Biases keep what their constructors gave them, the forget gate's above all. Embeddings and everything else
-    stay too.
+    A cell's matrices are drawn gate by gate, so that fans and orthogonality refer to one gate. Biases, including the
+    forget gate's, embeddings and all other parameters are not changed.
 
     Schemes:
-        default: what the constructors drew.
+        default: no change.
         uniform: U(−0.08, 0.08), Sutskever et al. 2014.
         normal: N(0, 1/fan_in), LeCun et al. 1998, "Efficient BackProp", eq. 16.
         xavier_uniform, xavier_normal: variance 2/(fan_in + fan_out), Glorot & Bengio 2010, eq. 12 and 16.
-        kaiming_uniform: variance 2/fan_in, He et al. 2015, eq. 10, meant for rectifiers.
-        orthogonal: recurrent matrices orthogonal, Saxe et al. 2014; the others as xavier_uniform.
+        kaiming_uniform: variance 2/fan_in, He et al. 2015, eq. 10, for ReLU.
+        orthogonal: orthogonal recurrent matrices, Saxe et al. 2014; others as with xavier_uniform.
 
     Args:
-        module: anything that holds cells and linear layers.
+        module: a module that contains cells or linear layers.
         scheme: one of `SCHEMES`.
-        generator: where the numbers come from; torch's global generator by default.
+        generator: the random number generator; torch's global generator by default.
 
     Raises:
         ValueError: an unknown scheme.
@@ -48,7 +47,7 @@ def initialize(module: nn.Module, scheme: str, generator: torch.Generator | None
 
 
 def _blocks(module: nn.Module) -> Iterator[tuple[Tensor, bool]]:
-    """The matrices to draw, one per gate, and whether each is recurrent."""
+    """Yield the matrices to initialize, one per gate, and whether each is recurrent."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             yield part.weight, False

@@ -1,4 +1,4 @@
-"""Many outputs to one: what is kept of a sequence that was read."""
+"""Pooling over time: one vector per sequence."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from unrolled.state import check, outline
 
 
 class Pooling(nn.Module, ABC):
-    """From `Encoded` to one vector, at once or step by step.
+    """Base class of pooling from `Encoded` to one vector, for whole sequences or step by step.
 
-    A sequence without a step gives zeros. Stepping through a sequence that was read forwards gives, behind its last
-    step, what the whole gives.
+    An empty sequence gives zeros. For a forward encoder, the result after the last step equals that for the whole
+    sequence.
 
     Args:
-        input_size: features of the encoder's values.
+        input_size: number of features of the encoder's values.
     """
 
     def __init__(self, input_size: int) -> None:
@@ -29,22 +29,22 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, encoded: Encoded) -> Tensor:
-        """(batch, time, features) values -> (batch, output_size)."""
+        """Pool values (batch, time, features) to (batch, output_size)."""
 
     @abstractmethod
     def initial_state(self, batch: int, *, like: Tensor) -> Any:
-        """What is known before the first step."""
+        """Return the state before the first step."""
 
     @abstractmethod
     def step(self, values: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One more step (batch, features): the vector (batch, output_size) of all steps so far, and the next state."""
+        """Add a step (batch, features); return the result (batch, output_size) for all steps so far, and the state."""
 
     def _check_step(self, values: Tensor, state: Any) -> None:
         expect(values, "batch features", features=self.input_size, name="values")
         check(state, outline(self.initial_state(1, like=values), like=values), like=values, name="state")
 
     def _checked(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Values and their mask (batch, time, 1)."""
+        """Check and return the values, with their mask (batch, time, 1)."""
         values = encoded.values
         expect(values, "batch time features", features=self.input_size, name="values")
         batch, time = values.shape[:2]
@@ -54,7 +54,7 @@ class Pooling(nn.Module, ABC):
 
 
 class LastPooling(Pooling):
-    """What each direction has read in full: the encoder's summary."""
+    """Returns the encoder's summary: the last step of each direction."""
 
     def forward(self, encoded: Encoded) -> Tensor:
         expect(encoded.summary, "batch features", features=self.input_size, name="summary")
@@ -69,14 +69,14 @@ class LastPooling(Pooling):
 
 
 class MeanState(NamedTuple):
-    """total (batch, features) of a number of steps (batch, 1)."""
+    """The sum (batch, features) and the number (batch, 1) of the steps so far."""
 
     total: Tensor
     steps: Tensor
 
 
 class MeanPooling(Pooling):
-    """The mean over the valid steps."""
+    """Computes the mean over the valid steps."""
 
     def forward(self, encoded: Encoded) -> Tensor:
         values, mask = self._checked(encoded)
@@ -92,7 +92,7 @@ class MeanPooling(Pooling):
 
 
 class MaxPooling(Pooling):
-    """The greatest value of each feature over the valid steps."""
+    """Computes the maximum of each feature over the valid steps."""
 
     def forward(self, encoded: Encoded) -> Tensor:
         values, mask = self._checked(encoded)
@@ -111,7 +111,7 @@ class MaxPooling(Pooling):
 
 
 class AttentionState(NamedTuple):
-    """A softmax over the steps so far: greatest score, exp-sum and weighted sum relative to it."""
+    """An online softmax over the steps so far: maximum score, sum of exponentials and weighted sum relative to it."""
 
     greatest: Tensor  # (batch, 1)
     total: Tensor  # (batch, 1)
@@ -119,11 +119,11 @@ class AttentionState(NamedTuple):
 
 
 class AttentionPooling(Pooling):
-    """The mean of the valid steps weighted by softmax(v · tanh(W h + b)) (Yang et al. 2016, eq. 5 to 7).
+    """Computes the mean of the valid steps, weighted by softmax(v · tanh(W h + b)) (Yang et al. 2016, eq. 5 to 7).
 
     Args:
-        input_size: features of the encoder's values.
-        hidden_size: features of what v looks at.
+        input_size: number of features of the encoder's values.
+        hidden_size: number of units of the tanh layer.
     """
 
     def __init__(self, input_size: int, hidden_size: int = 64) -> None:
@@ -138,7 +138,7 @@ class AttentionPooling(Pooling):
         return (self.weights(encoded).unsqueeze(-1) * values.masked_fill(~mask, 0.0)).sum(1)
 
     def weights(self, encoded: Encoded) -> Tensor:
-        """(batch, time): how much each step counts; zero in the padding."""
+        """Return the weights (batch, time) of the steps, zero in the padding."""
         values, mask = self._checked(encoded)
         if values.shape[1] == 0:
             return values.new_zeros(values.shape[:2])

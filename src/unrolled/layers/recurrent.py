@@ -1,4 +1,4 @@
-"""Cells through time: one layer in one direction (`unroll`), and stacks of them in one or two (`Recurrent`)."""
+"""Recurrent layers: one cell over time (`unroll`), and stacks of cells in one or two directions (`Recurrent`)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unrolled.backends import BackendChoice, check_name, choose
 from unrolled.backends.running import run, run_both
 from unrolled.cells.base import Cell
-from unrolled.cells.hooks import hooked, settled
+from unrolled.cells.hooks import freeze_computed_weights, has_hooks
 from unrolled.layers.dropout import SequenceDropout
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
@@ -19,7 +19,7 @@ S = TypeVar("S")
 
 
 class _Ragged(NamedTuple):
-    """Where sequences end: lengths (batch,) int64, and padding (batch, time, 1), true behind the end."""
+    """The ends of sequences: lengths (batch,) int64, and padding (batch, time, 1), true after the end."""
 
     lengths: Tensor
     padding: Tensor
@@ -39,24 +39,24 @@ def unroll(
 
     Args:
         cell: any cell.
-        inputs: (batch, time, input). What stands behind a sequence's end never matters, not even NaN.
-        state: before the first step; `cell.initial_state` by default.
-        lengths: (batch,) integers from 0 to time, on any device; all of time by default.
-        reverse: read from the last valid step to the first.
-        backend: "auto", "compiled", "fused" or "loop". Results are the same.
-        recompute: keep for the backward pass only the states between √time stretches of √time steps, and run each
-            stretch again on the way back.
+        inputs: (batch, time, input). Values after the end of a sequence have no effect, not even NaN.
+        state: the state before the first step; `cell.initial_state` by default.
+        lengths: (batch,) integers from 0 to time, on any device; the full time by default.
+        reverse: whether to run from the last valid step to the first.
+        backend: "auto", "compiled", "fused" or "loop". The results are the same.
+        recompute: whether to store for the backward pass only the states between √time segments of √time steps, and to
+            run each segment again in the backward pass.
 
     Returns:
-        The outputs (batch, time, output), zero in the padding, and the state behind each sequence's last step (in
-        reverse, its first). Reversed outputs stay aligned with the inputs: the one at t has read t and everything
-        behind it.
+        The outputs (batch, time, output), zero in the padding, and the state after each sequence's last step (with
+        `reverse`, its first). Reversed outputs are aligned with the inputs: the output at t depends on the inputs from
+        t on.
 
     Raises:
         ShapeError: inputs, state or lengths of the wrong shape.
         ValueError: a state of another structure, dtype or device than the cell's own, lengths that are not integers
-            from 0 to time (on CUDA the range is not checked, since that would wait for the device), or a backend that
-            cannot run this cell.
+            from 0 to time (on CUDA the range is not checked, since that would synchronize), or a backend that cannot
+            run this cell.
     """
     expect(inputs, "batch time input", input=cell.input_size, name="inputs")
     if state is None:
@@ -70,7 +70,7 @@ def unroll(
 
 
 def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
-    """Check lengths; None where it costs nothing to see that there is no padding."""
+    """Check lengths, and return the ends of sequences; None if there is known to be no padding."""
     if lengths is None:
         return None
     batch, time = inputs.shape[:2]
@@ -81,10 +81,10 @@ def _ragged(inputs: Tensor, lengths: Tensor | None) -> _Ragged | None:
 
 
 class StackNoise(NamedTuple):
-    """Noise of one pass through all layers, the same at each step.
+    """Noise of all layers, which stays the same for all steps of a sequence.
 
-    cells: what each layer's cell gets as noise.
-    between: (batch, features) for each layer, multiplies its inputs; None for none.
+    cells: the noise of each layer's cell.
+    between: for each layer, a mask (batch, features) for its inputs; None for no mask.
     """
 
     cells: tuple[Any, ...]
@@ -97,20 +97,21 @@ class Recurrent(nn.Module):
     A state is a tuple with one entry per layer: the cell's state or, in two directions, the pair (forward, backward).
 
     Args:
-        cell: makes a cell from its input and hidden size: a class, or a partial of one with options.
-        input_size: features of an input.
-        hidden_size: units of each cell.
-        num_layers: layers, each on the outputs of the one below.
-        dropout: probability of an output to be dropped on its way to the next layer, in training mode; not behind the
-            last layer, so a single one has none (Zaremba et al. 2014, "Recurrent Neural Network Regularization").
-        variational_dropout: drop the same features at all steps of a pass (Gal & Ghahramani 2016).
-        residual: a layer whose input and output have equal sizes adds its input to its output, before any dropout
-            (Wu et al. 2016, "Google's Neural Machine Translation System", eq. 6).
-        bidirectional: run each layer in both directions and join their outputs.
-        learned_initial_state: the state before the first step is a parameter, which begins at the cell's own.
-        backend: "auto", "compiled", "fused" or "loop"; see `choices`.
-        recompute: a layer keeps for its backward pass its inputs, its outputs and the states between √time stretches
-            of √time steps; the rest is computed again, which costs another forward pass.
+        cell: creates a cell, given its input and hidden size: a class, or a partial of a class with options.
+        input_size: number of input features.
+        hidden_size: number of units of each cell.
+        num_layers: number of layers, each of which takes the outputs of the previous one.
+        dropout: probability that an output is dropped before the next layer, in training mode. The outputs of the last
+            layer are not dropped (Zaremba et al. 2014, "Recurrent Neural Network Regularization").
+        variational_dropout: whether all steps of a sequence share one dropout mask (Gal & Ghahramani 2016).
+        residual: whether a layer with equal input and output sizes adds its input to its output, before dropout (Wu et
+            al. 2016, "Google's Neural Machine Translation System", eq. 6).
+        bidirectional: whether each layer runs in both directions and concatenates their outputs.
+        learned_initial_state: whether the state before the first step is a parameter, initialized with the cell's own
+            initial state.
+        backend: "auto", "compiled", "fused" or "loop"; see `backend_choices`.
+        recompute: whether a layer stores for its backward pass only its inputs, its outputs and the states between
+            √time segments of √time steps, and computes the rest again, which costs a second forward pass.
 
     Raises:
         ValueError: a size or number below one, a probability outside [0, 1), an unknown backend.
@@ -151,7 +152,8 @@ class Recurrent(nn.Module):
             self.cells.append(directions[0])
             self.reverse_cells.extend(directions[1:])
             self.output_size = sum(direction.output_size for direction in directions)
-        like = torch.empty(0, dtype=torch.bfloat16)  # no cell asks for it by name, so it tells "that of the inputs"
+        # A leaf with this dtype has the dtype of the inputs, since no cell uses bfloat16 explicitly.
+        like = torch.empty(0, dtype=torch.bfloat16)
         self._outline = outline(self._cells_state(1, like), like=like)
         self.initial = nn.ParameterList()
         if learned_initial_state:
@@ -160,7 +162,7 @@ class Recurrent(nn.Module):
             self.initial.extend(nn.Parameter(leaf[0].clone()) for leaf, learned in first if learned)
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
-        """The state before the first step, on the device and in the dtype of `like`."""
+        """Return the state before the first step, with the device and the dtype of `like`."""
         state = self._cells_state(batch, like)
         if len(self.initial) == 0:
             return state
@@ -169,7 +171,7 @@ class Recurrent(nn.Module):
         return rebuild(state, [next(learned).to(like).expand_as(leaf) if free else leaf for leaf, free in own])
 
     def learnable_state(self) -> list[bool]:
-        """For each tensor of a state, in the order of `leaves`, whether it may be learned: counters may not."""
+        """Return, for each tensor of a state in the order of `leaves`, whether it can be learned; counters can't."""
         like = torch.empty(0)
         cells = [cell for layer in self._layers() for cell in layer]
         return [n not in cell.counters for cell in cells for n in range(len(leaves(cell.initial_state(1, like=like))))]
@@ -179,14 +181,14 @@ class Recurrent(nn.Module):
         return tuple(tuple(layer) if self.bidirectional else layer[0] for layer in states)
 
     def _layers(self) -> list[list[Cell[Any]]]:
-        """The cells of each layer: forward or (forward, backward)."""
+        """Return the cells of each layer: forward, or forward and backward."""
         stacks = (self.cells, self.reverse_cells) if self.bidirectional else (self.cells,)
         return cast("list[list[Cell[Any]]]", [list(layer) for layer in zip(*stacks, strict=True)])
 
     def forward(
         self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """Run all layers over sequences; arguments and returns are those of `unroll`, but for the layers in the state.
+        """Run all layers over sequences. Arguments and results are those of `unroll`, except that the state has layers.
 
         Raises:
             ShapeError: inputs, state or lengths of the wrong shape.
@@ -212,17 +214,17 @@ class Recurrent(nn.Module):
     def step(
         self, inputs: Tensor, state: tuple[Any, ...], noise: StackNoise | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """One step through all layers: (batch, input) -> (batch, output) and the next state.
+        """Compute one step of all layers: the output (batch, output) for an input (batch, input), and the next state.
 
-        In evaluation mode it equals `forward`, step by step. In training mode it draws fresh noise, unless it is given
-        some from `noise`: who steps through a sequence draws once and hands it to each step.
+        In evaluation mode, repeated steps equal `forward`. In training mode a step draws new noise, unless it is called
+        with noise. To use the same noise for all steps of a sequence, draw it once with `noise`.
 
         Raises:
             ShapeError: inputs or state of the wrong shape.
-            ValueError: a state of another structure, dtype or device; two directions, which know no next step.
+            ValueError: a state of another structure, dtype or device; a bidirectional network.
         """
         if self.bidirectional:
-            raise ValueError("a bidirectional network cannot step: its backward direction begins at the end")
+            raise ValueError("a bidirectional network cannot step: its backward direction starts at the end")
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         noise = noise or self.noise(inputs.shape[0], like=inputs)
@@ -231,34 +233,34 @@ class Recurrent(nn.Module):
     def advance(
         self, projected: Tensor | None, state: tuple[Any, ...], noise: StackNoise, inputs: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """`step` without its checks, from what the first cell projects: for who has projected many steps at once.
+        """Compute a step as `step` does, without checks, and optionally from a projected input.
+
+        It is meant for callers that project many steps at once.
 
         Args:
-            projected: (batch, ...), from the first cell's `project`; None to project the inputs here, which a cell
-                with hooks needs.
-            state: before the step.
-            noise: from `noise`, or one of `noises`.
-            inputs: (batch, input), which a residual first layer adds to its output; None leaves that out.
+            projected: (batch, ...), the result of the first cell's `project`; None to project `inputs`, which a cell
+                with hooks requires.
+            state: the state before the step.
+            noise: the result of `noise`, or an item of `noises`.
+            inputs: (batch, input), which a residual first layer adds to its output; None for no residual connection.
         """
         values: Any = inputs
         final: list[Any] = []
         for layer, ((cell,), before, of_cell, mask) in enumerate(zip(self._layers(), state, *noise, strict=True)):
             given = projected if layer == 0 else None
             read = values if mask is None else values * mask
-            if not hooked(cell):
+            if not has_hooks(cell):
                 output, after = cell.step(cell.project(read) if given is None else given, before, of_cell)
             elif given is None:
-                output, after = _called(cell, read, before, of_cell)
+                output, after = _call_with_hooks(cell, read, before, of_cell)
             else:
-                raise ValueError(
-                    f"{type(cell).__name__} has hooks: let it project the inputs here, with projected=None"
-                )
+                raise ValueError(f"{type(cell).__name__} has hooks: pass inputs and projected=None")
             final.append(after)
             values = output if values is None else self._join(values, output)
         return values, tuple(final)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
-        """The noise of each step of one pass: as `noise`, but new between the layers where `forward` draws anew."""
+        """Draw the noise of each step of a sequence, with a new dropout mask per step unless dropout is variational."""
         noise = self.noise(batch, like=like)
         if self.dropout.variational or not self.dropout.active:
             return [noise] * time
@@ -268,7 +270,7 @@ class Recurrent(nn.Module):
         return [noise._replace(between=tuple(of_step)) for of_step in between]
 
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
-        """The noise of one pass, for `step`: every step that gets it drops the same."""
+        """Draw the noise of a whole sequence, for `step`."""
         cells = [layer[0] for layer in self._layers()]
         if self.training:
             for cell in cells:
@@ -278,9 +280,9 @@ class Recurrent(nn.Module):
         return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
 
     def backend_choices(self, inputs: Tensor, *, ragged: bool = False) -> list[BackendChoice]:
-        """Which backend each layer takes on inputs (batch, time, input) in the present mode, and why."""
+        """Return each layer's backend for inputs (batch, time, input) in the present mode, with the reason."""
         batch, time = inputs.shape[:2]
-        firsts = [settled(layer[0]) for layer in self._layers()]
+        firsts = [freeze_computed_weights(layer[0]) for layer in self._layers()]
         layer_inputs = [inputs.new_empty(1, 1, 1).expand(batch, time, cell.input_size) for cell in firsts]
         pairs = zip(firsts, layer_inputs, strict=True)
         return [choose(self.backend, cell, values, ragged=ragged) for cell, values in pairs]
@@ -299,7 +301,7 @@ class Recurrent(nn.Module):
         return state
 
     def check_state(self, state: Any, *, like: Tensor, name: str = "state") -> None:
-        """Check a state against the network's own, as `forward` and `step` do; see `unrolled.state.check`.
+        """Check a state, as `forward` and `step` do; see `unrolled.state.check`.
 
         Raises:
             ShapeError: a tensor of another shape.
@@ -308,8 +310,8 @@ class Recurrent(nn.Module):
         check(state, self._outline, like=like, name=name)
 
 
-def _called(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor, S]:
-    """One step from raw inputs (batch, input) and drawn noise, as a call of the cell, which its hooks wait for."""
+def _call_with_hooks(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor, S]:
+    """Compute one step from inputs (batch, input) and given noise through a call of the cell, so that its hooks run."""
 
     def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
         return cell.step(cell.project(inputs), state, noise)
@@ -318,8 +320,8 @@ def _called(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tuple[Tensor
 
 
 def _check_noise(cell: Any) -> None:
-    if hooked(cell) and cell.training and getattr(cell, "weight_drop", 0.0) > 0.0:
+    if has_hooks(cell) and cell.training and getattr(cell, "weight_drop", 0.0) > 0.0:
         raise ValueError(
             f"weight_drop={cell.weight_drop} drops weights before the hooks of {type(cell).__name__} compute them; "
-            "take torch.nn.utils.parametrizations instead of hooks, or weight_drop=0"
+            "use torch.nn.utils.parametrizations instead of hooks, or weight_drop=0"
         )

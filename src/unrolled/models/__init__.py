@@ -1,1 +1,1 @@
-"""Networks: encoders, decoders, both as one, classifiers, and what looks at images. Losses belong to tasks."""
+"""Networks: encoders, decoders, encoder-decoders, classifiers and image trunks. Losses are defined by tasks."""

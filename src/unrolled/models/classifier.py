@@ -1,4 +1,4 @@
-"""Many to one: a sequence goes in, a label or a number comes out."""
+"""Sequence classification and regression."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,21 +15,21 @@ from unrolled.wording import article
 
 
 class ClassifierState(NamedTuple):
-    """What a classifier remembers of the steps so far."""
+    """The state of a classifier after some steps."""
 
     core: Any
     pooled: Any
 
 
 class SequenceClassifier(nn.Module):
-    """Reads a sequence, keeps one vector of it, and says what it is.
+    """Encodes a sequence, pools it over time, and predicts classes, labels or numbers.
 
     Args:
-        encoder: from the source to `Encoded`.
-        num_outputs: classes, labels or numbers to be predicted.
-        pooling: a partial `Pooling`, to be completed with the encoder's output_size.
-        output_dropout: dropout on the pooled vector.
-        hidden_size: units of a layer with ReLU in front of the outputs; None for none.
+        encoder: encodes the source.
+        num_outputs: number of classes, labels or numbers to predict.
+        pooling: a partial `Pooling`, called with the encoder's output_size.
+        output_dropout: dropout probability of the pooled vector.
+        hidden_size: number of units of a ReLU layer before the outputs; None for no such layer.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1).
@@ -46,7 +46,7 @@ class SequenceClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if num_outputs < 1 or (hidden_size is not None and hidden_size < 1):
-            raise ValueError(f"num_outputs={num_outputs} and hidden_size={hidden_size} are 1 or more")
+            raise ValueError(f"num_outputs is {num_outputs} and hidden_size is {hidden_size}, expected 1 or more")
         if not 0.0 <= output_dropout < 1.0:
             raise ValueError(f"output_dropout is {output_dropout}, expected a probability in [0, 1)")
         self.encoder = encoder
@@ -62,31 +62,34 @@ class SequenceClassifier(nn.Module):
 
     @property
     def streams(self) -> bool:
-        """Whether it can be fed step by step: what reads backwards has to wait for the end."""
+        """Whether the network can process a source step by step; a bidirectional encoder needs the whole source."""
         return not self.encoder.core.bidirectional
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(batch, time) ids or (batch, time, features), of which lengths (batch,) are valid -> (batch, outputs)."""
+        """Predict outputs (batch, outputs) for ids (batch, time) or features (batch, time, features).
+
+        `lengths` (batch,) are the numbers of valid steps.
+        """
         return self.read_out(self.encoder(source, lengths))
 
     def read_out(self, encoded: Encoded) -> Tensor:
-        """What is said about a source that was encoded: (batch, outputs), not normalized."""
+        """Predict outputs (batch, outputs), not normalized, for an encoded source."""
         return self.output(self.dropout(self.pooling(encoded)))
 
     def initial_state(self, batch: int) -> ClassifierState:
-        """The state before the first step."""
+        """Return the state before the first step."""
         like = next(self.parameters())
         pooled = self.pooling.initial_state(batch, like=like)
         return ClassifierState(self.encoder.initial_state(batch, like=like), pooled)
 
     def step(self, source: Tensor, state: ClassifierState) -> tuple[Tensor, ClassifierState]:
-        """One step of the source, (batch,) ids or (batch, features): what is said now, and the next state.
+        """Process one step of the source, (batch,) ids or (batch, features); return the outputs and the next state.
 
-        In evaluation mode it is behind each step what `forward` says about the steps so far.
+        In evaluation mode the outputs equal those of `forward` for the steps so far.
 
         Raises:
             ShapeError: a state of other sizes.
-            ValueError: a state of another structure, dtype or device; two directions, which know no next step.
+            ValueError: a state of another structure, dtype or device; a bidirectional encoder.
         """
         if not isinstance(state, ClassifierState):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
@@ -96,19 +99,20 @@ class SequenceClassifier(nn.Module):
         vector, pooled = self.pooling.step(values, state.pooled)
         return self.output(self.dropout(vector)), ClassifierState(core, pooled)
 
-    def early(self, source: Tensor, lengths: Tensor, shares: Sequence[float]) -> Tensor:
-        """What is said after a share of each sequence, rounded up to whole steps: (batch, shares, outputs).
+    def predict_prefixes(self, source: Tensor, lengths: Tensor, shares: Sequence[float]) -> Tensor:
+        """Predict outputs (batch, shares, outputs) from prefixes of each sequence.
 
-        What reads forwards needs one pass for all shares. In two directions each beginning is read by itself, since
-        the backward direction begins where the hearing stopped.
+        A prefix has the given fraction of the sequence's steps, rounded up. A forward encoder needs one pass for all
+        prefixes. A bidirectional encoder needs a pass for each, since its backward direction starts at the prefix's
+        end.
 
         Raises:
-            ValueError: a share outside (0, 1].
+            ValueError: a fraction outside (0, 1].
         """
         expect(lengths, "batch", batch=len(source), name="lengths")
         if not shares or not all(0 < share <= 1 for share in shares):
-            raise ValueError(f"shares={list(shares)}: numbers above 0 and at most 1")
-        # Rounded before it is rounded up: 0.1 × 10 is a little more than 1 in some arithmetic.
+            raise ValueError(f"shares are {list(shares)}, expected numbers above 0 and at most 1")
+        # Rounded to a few digits before rounding up: 0.1 × 10 may be slightly above 1.
         heard = [torch.ceil((lengths.double() * share).round(decimals=9)).long() for share in shares]
         if not self.streams:
             return torch.stack([self(source, some) for some in heard], dim=1)

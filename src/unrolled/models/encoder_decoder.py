@@ -1,4 +1,4 @@
-"""Whole networks: an encoder and what reads it."""
+"""Networks of an encoder and a decoder."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,16 @@ from unrolled.models.encoders import Encoder, TokenEmbedding
 
 
 class EncoderDecoder(nn.Module):
-    """A source goes in, a text comes out (Sutskever et al. 2014; Cho et al. 2014).
+    """Predicts a text from a source (Sutskever et al. 2014; Cho et al. 2014).
 
     Args:
-        encoder: from the source to `Encoded`.
-        decoder: a partial `Decoder`, to be completed with source_size, the encoder's output_size.
-        shared_embedding: encoder and decoder share one embedding, and with a tied decoder one with the output layer
-            too (Press & Wolf 2017, "three-way weight tying"); for a joint vocabulary.
+        encoder: encodes the source.
+        decoder: a partial `Decoder`, called with source_size, the encoder's output_size.
+        shared_embedding: whether encoder and decoder share one embedding, for a joint vocabulary. A tied decoder shares
+            it with its output layer, too (Press & Wolf 2017, "three-way weight tying").
 
     Raises:
-        ValueError: embeddings to be shared that have unequal shapes or don't exist; a copying decoder with fewer ids
+        ValueError: shared embeddings with different shapes, or that don't exist; a copying decoder with fewer token ids
             than its encoder.
     """
 
@@ -37,23 +37,23 @@ class EncoderDecoder(nn.Module):
     def forward(
         self, source: Tensor, source_lengths: Tensor | None, inputs: Tensor, lengths: Tensor | None = None
     ) -> Decoded:
-        """What is predicted behind each token of a given text (teacher forcing).
+        """Predict the token after each token of a given text (teacher forcing).
 
         Args:
-            source: what the encoder reads, batch first.
-            source_lengths: (batch,); None where every row is full.
+            source: the encoder's input, batch first.
+            source_lengths: (batch,); None without padding.
             inputs: (batch, time) token ids, the start symbol first.
-            lengths: (batch,) valid inputs; None where every row is full.
+            lengths: (batch,) numbers of valid inputs; None without padding.
         """
         state, memory = self.start(source, source_lengths)
         return self.decoder(inputs, state, memory, lengths)
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """The source as the decoder sees it."""
+        """Encode the source."""
         return self.encoder(source, lengths)
 
     def start(self, source: Tensor, lengths: Tensor | None = None) -> tuple[DecoderState, Any]:
-        """The decoder's state before the first token, and its memory of the source: what a search wants."""
+        """Encode the source; return the decoder's state before the first token and its memory, for a search."""
         return self.decoder.start(len(source), self.encode(source, lengths))
 
 
@@ -64,9 +64,9 @@ def _share(encoder: nn.Module, decoder: nn.Module) -> None:
     if read.weight.shape != written.weight.shape:
         raise ValueError(
             f"shared_embedding=True needs embeddings of equal shape, got {tuple(read.weight.shape)} in the encoder "
-            f"and {tuple(written.weight.shape)} in the decoder; take one vocabulary for both and one embedding_size"
+            f"and {tuple(written.weight.shape)} in the decoder; use one vocabulary for both and one embedding_size"
         )
-    read.weight = written.weight  # the decoder's, since its output layer may share it already
+    read.weight = written.weight  # the decoder's weight, since its output layer may share it already
     if isinstance(read, TokenEmbedding) and isinstance(written, TokenEmbedding):
         read.scale = written.scale
 
@@ -74,6 +74,6 @@ def _share(encoder: nn.Module, decoder: nn.Module) -> None:
 def _check_copying(source_vocabulary: int, vocabulary: int) -> None:
     if source_vocabulary > vocabulary:
         raise ValueError(
-            f"copy=True writes ids of the source, which has {source_vocabulary} of them, and the decoder knows "
-            f"{vocabulary}; take one vocabulary for both"
+            f"copy=True copies token ids of the source, which has {source_vocabulary}, and the decoder has "
+            f"{vocabulary}; use one vocabulary for both"
         )

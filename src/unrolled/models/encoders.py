@@ -1,4 +1,4 @@
-"""From a source to `Encoded`: words, frames and image regions look alike from here on."""
+"""Encoders of tokens and of feature frames."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,13 +22,13 @@ C = TypeVar("C", bound=Core)
 
 
 class Encoder(nn.Module, ABC):
-    """Turns a source into `Encoded`; `output_size` is the number of its features."""
+    """Base class of encoders. `output_size` is the number of features of `Encoded.values`."""
 
     output_size: int
 
     @abstractmethod
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """(batch, source) or (batch, source, features) and lengths (batch,) -> Encoded."""
+        """Encode a source (batch, source) or (batch, source, features) with lengths (batch,)."""
 
 
 def complete(
@@ -39,9 +39,9 @@ def complete(
     num_layers: int | None,
     bidirectional: bool = False,
 ) -> C:
-    """Finishes a partial `Recurrent` or `FeedForward` (Hydra's `core: ${model}`) with what only its user knows.
+    """Complete a partial `Recurrent` or `FeedForward` (Hydra's `core: ${model}`) with the caller's arguments.
 
-    Sizes that are None stay as the model has them. Direction is the user's to say, never the model's.
+    Sizes that are None keep the value of the partial. The direction is always set by the caller.
     """
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers}
     given = {name: size for name, size in sizes.items() if size is not None}
@@ -49,42 +49,42 @@ def complete(
 
 
 class TokenEmbedding(nn.Embedding):
-    """Token ids (…) -> vectors (…, size), which are the weights times `scale`, 1 unless somebody sets it."""
+    """An embedding whose vectors are multiplied by `scale`, which is 1 by default."""
 
     scale = 1.0
 
     def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
-        """Ids of any shape -> their vectors."""
+        """Embed token ids of any shape (…) as vectors (…, size)."""
         vectors = super().forward(input)
         return vectors if self.scale == 1.0 else vectors * self.scale
 
 
 class SteppedEncoder(Encoder, ABC):
-    """Each step of a source embedded by itself, then read in order by a core.
+    """Base class of encoders that embed each step and run a recurrent core over them.
 
-    The summary is what each direction has read in full: forwards at the last valid step, backwards at the first.
+    The summary is the core's output after each direction's last step, which is the first one backwards.
     """
 
     core: Core
 
     @abstractmethod
     def embed(self, source: Tensor) -> Tensor:
-        """Steps of a source, batch first -> (batch, time, features), each from its own step and those before it."""
+        """Embed a source, batch first, as (batch, time, features). A step depends on that and earlier steps only."""
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """A source, batch first -> Encoded with (batch, time, output_size) values."""
+        """Encode a source, batch first, with values (batch, time, output_size)."""
         values, _ = self.core(self.embed(source), lengths=lengths)
         return Encoded(values, lengths, self._summary(values, lengths), self._tokens(source))
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
-        """The core's state before the first step."""
+        """Return the core's state before the first step."""
         return self.core.initial_state(batch, like=like)
 
     def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """One step of a source, (batch,) or (batch, features) -> (batch, output_size) and the next state.
+        """Encode one step of a source, (batch,) or (batch, features), as (batch, output_size); return the next state.
 
         Raises:
-            ValueError: two directions, which know no next step.
+            ValueError: a bidirectional encoder.
         """
         return self.core.step(self.embed(source.unsqueeze(1)).squeeze(1), state)
 
@@ -105,20 +105,20 @@ class SteppedEncoder(Encoder, ABC):
 
 
 class RecurrentEncoder(SteppedEncoder):
-    """Tokens through an embedding and a recurrent net.
+    """Encodes tokens with an embedding and a recurrent network.
 
     Args:
         vocabulary_size: number of token ids.
-        embedding_size: features of a token.
-        core: a partial `Recurrent`, to be completed with input size and direction.
-        hidden_size: overrides the core's own.
-        num_layers: overrides the core's own.
-        bidirectional: read in both directions.
-        token_dropout: share of the tokens whose embedding is zeroed as a whole.
-        embedding_dropout: share of the vocabulary that is zeroed, wherever it stands, for a whole pass.
-        input_dropout: dropout on the embedded tokens.
-        output_dropout: dropout on `Encoded.values`, not on the summary.
-        variational_dropout: both dropouts with one mask for all steps of a sequence, or a new one at each.
+        embedding_size: number of features of a token.
+        core: a partial `Recurrent`, called with input size and direction.
+        hidden_size: overrides the core's hidden_size.
+        num_layers: overrides the core's num_layers.
+        bidirectional: whether the core runs in both directions.
+        token_dropout: probability that the whole embedding of a token is zeroed.
+        embedding_dropout: probability that all occurrences of a word of the vocabulary are zeroed.
+        input_dropout: dropout probability of the embedded tokens.
+        output_dropout: dropout probability of `Encoded.values`; the summary is not dropped.
+        variational_dropout: whether the last two have one mask for all steps of a sequence.
     """
 
     def __init__(
@@ -148,12 +148,12 @@ class RecurrentEncoder(SteppedEncoder):
         self.output_size = self.core.output_size
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Token ids (batch, source) -> Encoded with (batch, source, output_size) values."""
+        """Encode token ids (batch, source) with values (batch, source, output_size)."""
         encoded = super().forward(source, lengths)
         return encoded._replace(values=self.output_dropout(encoded.values))
 
     def embed(self, source: Tensor) -> Tensor:
-        """Token ids (batch, source) -> (batch, source, embedding)."""
+        """Embed token ids (batch, source) as (batch, source, embedding)."""
         expect(source, "batch source", name="source")
         embedded = self.embedding_dropout(self.embedding, source)
         return self.input_dropout(self.token_dropout(embedded))
@@ -163,33 +163,33 @@ class RecurrentEncoder(SteppedEncoder):
 
 
 class FrameState(NamedTuple):
-    """What a `FeatureEncoder` remembers of the frames so far."""
+    """The state of a `FeatureEncoder` after some frames."""
 
     core: tuple[Any, ...]
-    bands: tuple[Tensor, Tensor] | None
+    convolution: tuple[Tensor, Tensor] | None
 
 
 class FeatureEncoder(SteppedEncoder):
-    """Frames of numbers through a recurrent net: spectra, sensors, rows or patches of a picture.
+    """Encodes frames of features with a recurrent network: spectra, sensor values, rows or patches of an image.
 
     Args:
-        input_size: features of a frame.
-        core: a partial `Recurrent`, to be completed with input size and direction.
-        hidden_size: overrides the core's own.
-        num_layers: overrides the core's own.
-        bidirectional: read in both directions.
-        filters: learned filters, with ReLU, that each frame passes first; on overlapping patches they are a small
-            convolution whose places are read in order. None for none.
-        conv_channels: learned filters, with ReLU, that move along the features of each frame, which have to be in an
-            order such as that of frequency: what is learned of a voice at one place is known at its neighbours. Two
-            layers, each of which halves the places. They come before `filters`. None for none.
-        conv_frames: how many frames such a filter sees: each and those before it.
-        conv_norm: batch normalization of what these filters find.
-        input_dropout: dropout on what the core reads.
-        variational_dropout: input_dropout with one mask for all steps of a sequence, or a new one at each.
+        input_size: number of features of a frame.
+        core: a partial `Recurrent`, called with input size and direction.
+        hidden_size: overrides the core's hidden_size.
+        num_layers: overrides the core's num_layers.
+        bidirectional: whether the core runs in both directions.
+        filters: number of units of a ReLU layer that is applied to each frame before the core; for overlapping patches
+            of an image it is a convolution. None for no such layer.
+        conv_channels: number of channels of a causal convolution over the features and over past frames, before
+            `filters`. It has two layers with stride 2 along the features, which must be in a meaningful order such as
+            that of frequency. None for no convolution.
+        conv_frames: number of frames that a filter of the convolution covers: the current one and past ones.
+        conv_norm: whether the convolution has batch normalization.
+        input_dropout: dropout probability of the core's input.
+        variational_dropout: whether input_dropout has one mask for all steps of a sequence.
 
     Raises:
-        ValueError: a size below one, options of conv_channels without them, a probability outside [0, 1).
+        ValueError: a size below one, conv_frames or conv_norm without conv_channels, a probability outside [0, 1).
     """
 
     def __init__(
@@ -215,14 +215,14 @@ class FeatureEncoder(SteppedEncoder):
             "conv_frames": conv_frames,
         }
         if any(size is not None and size < 1 for size in sizes.values()):
-            raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: 1 or more")
+            raise ValueError(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}: expected 1 or more")
         if conv_channels is None and (conv_frames > 1 or conv_norm):
-            raise ValueError(f"conv_frames={conv_frames} and conv_norm={conv_norm} are of conv_channels, which is None")
+            raise ValueError(f"conv_frames={conv_frames} and conv_norm={conv_norm} need conv_channels, which is None")
         self.input_size = input_size
-        self.bands = (
+        self.convolution = (
             None if conv_channels is None else CausalConvolution(input_size, conv_channels, conv_frames, norm=conv_norm)
         )
-        read = input_size if self.bands is None else self.bands.output_size
+        read = input_size if self.convolution is None else self.convolution.output_size
         self.filters = None if filters is None else nn.Linear(read, filters)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.core = complete(
@@ -231,22 +231,22 @@ class FeatureEncoder(SteppedEncoder):
         self.output_size = self.core.output_size
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Frames (batch, time, features) -> Encoded; what lies in the padding never matters, not even NaN."""
-        if lengths is None or (self.filters is None and self.bands is None):  # the core sees to the padding
+        """Encode frames (batch, time, features). Values in the padding have no effect, not even NaN."""
+        if lengths is None or (self.filters is None and self.convolution is None):  # the core handles the padding
             return super().forward(source, lengths)
         valid = mask_from_lengths(lengths.to(source.device), source.shape[1])
         values, _ = self.core(self.embed(source.masked_fill(~valid.unsqueeze(-1), 0.0), valid), lengths=lengths)
         return Encoded(values, lengths, self._summary(values, lengths))
 
     def embed(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Frames (batch, time, features) -> (batch, time, what the core reads); see `CausalConvolution` for valid."""
+        """Embed frames (batch, time, features) as the core's inputs; see `CausalConvolution` for `valid`."""
         expect(source, "batch time features", features=self.input_size, name="source")
-        return self._filtered(source if self.bands is None else self.bands(source, valid=valid)[0])
+        return self._filtered(source if self.convolution is None else self.convolution(source, valid=valid)[0])
 
     def initial_state(self, batch: int, *, like: Tensor) -> FrameState:
-        """What is remembered before the first frame."""
-        bands = None if self.bands is None else self.bands.initial_state(batch, like=like)
-        return FrameState(super().initial_state(batch, like=like), bands)
+        """Return the state before the first frame."""
+        convolution = None if self.convolution is None else self.convolution.initial_state(batch, like=like)
+        return FrameState(super().initial_state(batch, like=like), convolution)
 
     def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, FrameState]:
         """See `SteppedEncoder.step`."""
@@ -255,13 +255,13 @@ class FeatureEncoder(SteppedEncoder):
             raise ValueError(
                 f"the state is {article(type(state).__name__)}, expected the FrameState of `initial_state`"
             )
-        frame, (core, bands) = source.unsqueeze(1), state
-        first = None if self.bands is None else self.bands.initial_state(1, like=source)
-        check(bands, outline(first, like=source), like=source, name="state.bands")
-        if self.bands is not None:
-            frame, bands = self.bands(frame, bands)
+        frame, (core, convolution) = source.unsqueeze(1), state
+        first = None if self.convolution is None else self.convolution.initial_state(1, like=source)
+        check(convolution, outline(first, like=source), like=source, name="state.convolution")
+        if self.convolution is not None:
+            frame, convolution = self.convolution(frame, convolution)
         values, core = self.core.step(self._filtered(frame).squeeze(1), core)
-        return values, FrameState(core, bands)
+        return values, FrameState(core, convolution)
 
     def _filtered(self, frames: Tensor) -> Tensor:
         if self.filters is not None:

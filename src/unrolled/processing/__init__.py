@@ -1,4 +1,4 @@
-"""How raw data become tensors and predictions become data again, as plain data that travel with a network.
+"""Conversion of raw data to tensors and of predictions to data: text, labels, audio, images and series.
 
-Text, labels, sound, images and series. What changes examples at random while training belongs to training/data.
+Each converter can be stored in a checkpoint as plain data. Random augmentation during training is in training/data.
 """

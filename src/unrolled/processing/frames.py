@@ -1,6 +1,6 @@
-"""From numbers as they are found to the frames that a network reads: sensor series and pictures.
+"""Conversion of sensor series and images to sequences of frames.
 
-An extractor is fitted on the training split, travels in the checkpoint as plain data and needs torch alone.
+An extractor is fitted on the training split, is stored in the checkpoint as plain data, and needs torch alone.
 """
 
 from abc import ABC, abstractmethod
@@ -15,28 +15,28 @@ from unrolled.wording import counted
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """Turns one source into frames (time, output_size); no parameter, nothing learned by gradients."""
+    """Base class of extractors, which convert a source to frames (time, output_size). They have no parameters."""
 
     output_size: int
 
     @abstractmethod
     def forward(self, source: Tensor) -> Tensor:
-        """A source as it is found -> (time, output_size).
+        """Convert a source to frames (time, output_size).
 
         Raises:
-            ValueError: a source that cannot be read, and why.
+            ValueError: an invalid source.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `unrolled.build` makes this extractor again."""
+        """Return plain data from which `unrolled.build` creates this extractor."""
 
 
-_ROUNDING = 4  # last places of a number: what varies by no more is constant
+_ROUNDING = 4  # units in the last place: a feature that varies by no more is constant
 
 
 class Moments:
-    """Mean and standard deviation of each feature, from one sequence after another."""
+    """Accumulates the mean and the standard deviation of each feature over several sequences."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -46,7 +46,7 @@ class Moments:
         self._precision = torch.finfo(torch.float64).eps
 
     def update(self, values: Tensor) -> None:
-        """Takes in (time, features) of any kind of number (Chan et al. 1983, eq. 2.1)."""
+        """Add values (time, features) of any dtype (Chan et al. 1983, eq. 2.1)."""
         if len(values) == 0:
             return
         if values.is_floating_point():
@@ -62,16 +62,16 @@ class Moments:
         self._count = total
 
     def result(self) -> tuple[list[float], list[float]]:
-        """Centers and scales; a feature that varies by rounding alone has the scale 1, so that it becomes 0.
+        """Return means and standard deviations. The scale of a constant feature is 1, so that it is normalized to 0.
 
         Raises:
-            ValueError: no step was seen, or a number that is not finite or too large.
+            ValueError: no values were added, or values that aren't finite or are too large.
         """
         if self._count == 0:
-            raise ValueError("there is no step to take a mean of")
+            raise ValueError("there are no steps to compute a mean of")
         deviation = (self._square / self._count).sqrt()
         if not bool(deviation.isfinite().all()):
-            raise ValueError("numbers that are not finite, or too large, have no mean and deviation")
+            raise ValueError("the values are not finite, or too large for a mean and a standard deviation")
         rounding = _ROUNDING * self._precision * torch.maximum(self._low.abs(), self._high.abs())
         varies = (self._high - self._low > rounding) & (deviation > 0)
         scales = torch.where(varies, deviation, torch.ones_like(deviation))
@@ -85,28 +85,28 @@ def _normalization(centers: Sequence[float], scales: Sequence[float], size: int,
 
 
 class SeriesScaler(FeatureExtractor):
-    """Channels that were measured at the same times, each normalized by what the training split has shown.
+    """Normalizes a multichannel series with the mean and the standard deviation of each channel.
 
     Args:
-        channels: their names.
-        centers: subtracted, one for each channel.
-        scales: divided by.
+        channels: names of the channels.
+        centers: the value subtracted from each channel.
+        scales: the divisor of each channel.
 
     Raises:
-        ValueError: no channel, or unequal counts.
+        ValueError: no channels, or different numbers of channels, centers and scales.
     """
 
     def __init__(self, channels: Sequence[str], centers: Sequence[float], scales: Sequence[float]) -> None:
         super().__init__()
         if not channels:
-            raise ValueError("a series has one channel or more")
+            raise ValueError("channels is empty, expected one channel or more")
         self.channels = list(channels)
         self.output_size = len(self.channels)
         self.centers, self.scales = _normalization(centers, scales, self.output_size, "channels")
 
     @classmethod
     def fit(cls, series: Sequence[Tensor], channels: Sequence[str], *, normalize: bool = True) -> Self:
-        """Centers and scales of the training split; without normalization the numbers stay as they are."""
+        """Return a scaler with centers and scales of the training split, or one without effect if not `normalize`."""
         if not normalize:
             return cls(channels, [0.0] * len(channels), [1.0] * len(channels))
         moments = Moments()
@@ -115,12 +115,12 @@ class SeriesScaler(FeatureExtractor):
         return cls(channels, *moments.result())
 
     def forward(self, source: Tensor) -> Tensor:
-        """(time, channels) of any kind of number -> the same, normalized, in float32.
+        """Normalize a series (time, channels) of any dtype; the result is float32.
 
-        The center is subtracted in float64: a float32 far from zero holds the offset and no series.
+        The center is subtracted in float64, since float32 may not represent small changes of large values.
 
         Raises:
-            ValueError: other channels, or a number that is not finite or too large for float32, with its place.
+            ValueError: another number of channels, or a value that isn't finite or is too large for float32.
         """
         expect(source, "time channels", channels=self.output_size, name="series")
         centers, scales = self.centers.to(source.device), self.scales.to(source.device)
@@ -129,10 +129,10 @@ class SeriesScaler(FeatureExtractor):
         if len(wrong):
             step, channel = wrong[0].tolist()
             number = source[step, channel]
-            what = "too large to be read" if number.isfinite() else "not finite"
+            what = "too large for float32" if number.isfinite() else "not finite"
             raise ValueError(
-                f"step {step} (the first is 0), channel {self.channels[channel]!r} is {number.item()}; "
-                f"one of {len(wrong)} numbers that are {what}: fill them or take them out"
+                f"step {step} (the first is 0), channel {self.channels[channel]!r} is {number.item()}, "
+                f"one of {len(wrong)} values that are {what}; replace or remove them"
             )
         return frames
 
@@ -149,23 +149,23 @@ ORDERS = ("rows", "columns", "pixels", "patches")
 
 
 class ImageSequence(FeatureExtractor):
-    """A picture as a sequence: row by row, column by column, pixel by pixel or patch by patch.
+    """Converts an image to a sequence of its rows, columns, pixels or patches.
 
-    Patches are read as a page is. Where the stride is shorter than the patch they overlap, and an encoder with
-    `filters` makes a small convolution of them, read place by place.
+    Patches are ordered row by row. If the stride is smaller than the patch, patches overlap, and an encoder with
+    `filters` applies a convolution to the image.
 
     Args:
-        size: height and width in pixels; other pictures are resized, with antialiasing.
-        channels: 1 for grey, 3 for color.
+        size: height and width in pixels; other images are resized, with antialiasing.
+        channels: 1 for grayscale, 3 for color.
         order: "rows", "columns", "pixels" or "patches".
-        patch: edge of a patch in pixels.
-        stride: pixels from one patch to the next; by default the edge, so that none overlap.
-        permutation: an order of the steps in which they are read; None keeps them.
-        center: subtracted from each value, which lies from 0 to 1.
-        scale: divided by.
+        patch: size of a patch in pixels.
+        stride: pixels from one patch to the next; `patch` by default.
+        permutation: a permutation of the steps; None for none.
+        center: subtracted from each value, which is between 0 and 1.
+        scale: divisor of each value.
 
     Raises:
-        ValueError: a size below one, an unknown order, a patch that doesn't fit, something else than a permutation.
+        ValueError: a size below one, an unknown order, a patch that is too large, an invalid permutation.
     """
 
     def __init__(
@@ -181,14 +181,14 @@ class ImageSequence(FeatureExtractor):
     ) -> None:
         super().__init__()
         if order not in ORDERS:
-            raise ValueError(f"order={order!r} is one of {', '.join(ORDERS)}")
+            raise ValueError(f"order is {order!r}, expected one of {', '.join(ORDERS)}")
         if len(size) != 2 or min(*size, channels, patch, stride or 1) < 1 or not 0 < scale < float("inf"):
             raise ValueError(
-                f"size={list(size)}, channels={channels}, patch={patch}, stride={stride}, scale={scale}: a height and "
-                "a width, and all above 0"
+                f"size={list(size)}, channels={channels}, patch={patch}, stride={stride}, scale={scale}: expected a "
+                "height and a width, and values above 0"
             )
         if order == "patches" and patch > min(size):
-            raise ValueError(f"patch={patch} is larger than the picture of {size[0]} × {size[1]}")
+            raise ValueError(f"patch={patch} is larger than the image of {size[0]} × {size[1]}")
         self.size, self.channels, self.order = (int(size[0]), int(size[1])), channels, order
         self.patch, self.stride = patch, stride or patch
         self.center, self.scale = center, scale
@@ -202,16 +202,18 @@ class ImageSequence(FeatureExtractor):
         }[order]
         self.steps, self.output_size = steps, features * channels
         if permutation is not None and sorted(permutation) != list(range(steps)):
-            raise ValueError(f"permutation: each of 0 … {steps - 1} once, as this picture has {counted(steps, 'step')}")
+            raise ValueError(
+                f"permutation must contain each of 0 … {steps - 1} once: the image has {counted(steps, 'step')}"
+            )
         self.permutation = None if permutation is None else list(permutation)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(channels, height, width) from 0 to 1 -> (time, features).
+        """Convert an image (channels, height, width) with values from 0 to 1 to (time, features).
 
         Raises:
             ShapeError: another number of channels.
         """
-        expect(source, "channels height width", channels=self.channels, name="picture")
+        expect(source, "channels height width", channels=self.channels, name="image")
         if tuple(source.shape[1:]) != self.size:
             source = nn.functional.interpolate(source[None].float(), self.size, mode="bilinear", antialias=True)[0]
         frames = self._frames((source.float() - self.center) / self.scale)

@@ -1,4 +1,4 @@
-"""Any picture as a tensor: read, made RGB or grey, brought to one size, normalized. Pillow does the reading."""
+"""Reading of images with Pillow, and their conversion to normalized tensors of one size."""
 
 import inspect
 import io
@@ -22,23 +22,23 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16 bits
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used: says which one, and why."""
+    """An image that can't be read."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """From any picture to (channels, size, size) numbers, as plain data that a checkpoint can carry.
+    """Converts an image to a tensor (channels, size, size). Checkpoints store the transform as plain data.
 
     Attributes:
-        size: pixels of each side.
-        fit: how a picture that is not square becomes so: "crop" keeps the middle, "pad" adds white, "squash" distorts.
-        crop: share of the shorter side that "crop" keeps, such as 0.875 for networks trained on ImageNet.
-        grey: one channel instead of three.
+        size: height and width in pixels.
+        fit: how an image is made square: "crop" keeps the center, "pad" adds white borders, "squash" distorts.
+        crop: fraction of the shorter side that "crop" keeps, such as 0.875 for networks trained on ImageNet.
+        grey: whether the result has one channel instead of three.
         mean: subtracted from each channel, on a scale from 0 to 1.
-        std: then divides each channel.
+        std: divisor of each channel, after the subtraction.
 
     Raises:
-        ValueError: a size below 1, an unknown fit, a share outside (0, 1], or as many means as there are no channels.
+        ValueError: a size below 1, an unknown fit, a fraction outside (0, 1], or another number of means than channels.
     """
 
     size: int = 224
@@ -51,8 +51,8 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if self.size < 1 or self.fit not in _FITS or not 0.0 < self.crop <= 1.0:
             raise ValueError(
-                f"size={self.size} is 1 or more, fit={self.fit!r} one of {', '.join(_FITS)}, "
-                f"crop={self.crop} a share in (0, 1]"
+                f"size={self.size}, fit={self.fit!r}, crop={self.crop}: expected a size of 1 or more, a fit of "
+                f"{', '.join(_FITS)}, and a crop in (0, 1]"
             )
         if (
             len(self.mean) != self.channels
@@ -60,21 +60,21 @@ class ImageTransform:
             or not all(0 < std < float("inf") for std in self.std)
         ):
             raise ValueError(
-                f"mean={list(self.mean)} and std={list(self.std)}: one of each for "
+                f"mean={list(self.mean)}, std={list(self.std)}: expected one of each for "
                 f"{counted(self.channels, 'channel')}, and no std of 0"
             )
 
     @property
     def channels(self) -> int:
-        """1 or 3."""
+        """Number of channels, 1 or 3."""
         return 1 if self.grey else 3
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "ImageTransform":
-        """The transform that `to_dict` described.
+        """Create a transform from the result of `to_dict`.
 
         Raises:
-            ValueError: a name that no transform has.
+            ValueError: an unknown option.
         """
         known = inspect.signature(cls).parameters
         unknown = [name for name in plain if name not in known]
@@ -83,11 +83,11 @@ class ImageTransform:
         return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the options as plain data."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     def picture(self, image: "Image.Image") -> "Image.Image":
-        """What of an RGB picture the network will see, before it is normalized."""
+        """Crop and resize an RGB image, without normalization."""
         from PIL import Image, ImageOps
 
         side, size = (self.size, self.size), self.size
@@ -97,7 +97,7 @@ class ImageTransform:
             half = min(image.size) * self.crop / 2
             x, y = image.width / 2, image.height / 2
             box = (x - half, y - half, x + half, y + half)
-            # Nothing is computed anew where nothing changes.
+            # Resizing is skipped if the size is the same.
             if image.size != side or self.crop < 1.0:
                 image = image.resize(side, Image.Resampling.BICUBIC, box=box)
         elif image.size != (size, size):
@@ -105,7 +105,7 @@ class ImageTransform:
         return image.convert("L") if self.grey else image
 
     def __call__(self, image: Any) -> Tensor:
-        """A path, bytes, PIL image, array or tensor, see `read_image` -> (channels, size, size) float32."""
+        """Convert a path, bytes, PIL image, array or tensor, see `read_image`, to (channels, size, size) in float32."""
         picture = self.picture(read_image(image))
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         values = values.view(self.size, self.size, self.channels).permute(2, 0, 1).float() / 255
@@ -114,22 +114,23 @@ class ImageTransform:
 
 
 MAX_PIXELS = 89_478_485
-"""The largest picture that is read unless another size is asked for: the one from which on Pillow warns."""
+"""Default maximum number of pixels of an image: the size above which Pillow warns."""
 
 
 def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> "Image.Image":
-    """Any picture as an RGB image of 8 bits, turned the way that its EXIF data say.
+    """Read an image as 8-bit RGB, rotated according to its EXIF data.
 
-    Grey, palette and CMYK pictures are converted; what is transparent is laid on white; 16 bits are scaled to 8.
+    Grayscale, palette and CMYK images are converted. Transparent images get a white background. 16-bit values are
+    scaled to 8 bits.
 
     Args:
         source: a path, the bytes of a file, a PIL image, or an array or tensor: (height, width), (height, width,
             channels) or (channels, height, width) with 1, 3 or 4 channels; uint8, uint16, or floats from 0 to 1.
-        name: what an error calls it; by default the path.
-        max_pixels: a file with a larger picture is refused before it is decoded.
+        name: name in error messages; the path by default.
+        max_pixels: maximum number of pixels; a larger file is an error before it is decoded.
 
     Raises:
-        ImageError: it is not there, is no picture, is cut off or too large, or holds what none of this describes.
+        ImageError: a missing, invalid, truncated or too large image, or an unsupported type, shape or dtype.
     """
     try:
         from PIL import Image, ImageOps
@@ -140,7 +141,7 @@ def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> 
     try:
         if isinstance(source, (str, Path)):
             if not Path(source).is_file():
-                raise ImageError("a folder; name the files in it" if Path(source).is_dir() else "no such file")
+                raise ImageError("a folder; pass the files in it" if Path(source).is_dir() else "no such file")
             with Path(source).open("rb") as file:
                 image: Image.Image = _decoded(file, max_pixels)
         elif isinstance(source, (bytes, bytearray)):
@@ -153,9 +154,9 @@ def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> 
         return _rgb(ImageOps.exif_transpose(image))
     except ImageError as error:
         raise ImageError(f"{name}: {error}" if name else str(error)) from None
-    except Exception as error:  # Pillow tells of damage by whatever its decoders stumble over
-        said = str(error) or type(error).__name__
-        raise ImageError(f"{name or 'an image'}: not readable as a picture ({said})") from None
+    except Exception as error:  # Pillow's decoders raise any exception for damaged files
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name or 'an image'}: not readable as an image ({reason})") from None
 
 
 def _decoded(file: BinaryIO, max_pixels: int) -> "Image.Image":
@@ -166,7 +167,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> "Image.Image":
     except Image.DecompressionBombError as error:
         raise ImageError(f"{str(error).partition(',')[0]}, {_too_large(max_pixels)}") from None
     if image.format == "EPS":
-        raise ImageError("PostScript is a program, which is not run; give a picture such as PNG")
+        raise ImageError("PostScript is a program, which is not executed; convert it to a format such as PNG")
     if image.width * image.height > max_pixels:
         raise ImageError(f"{image.width} × {image.height} points, {_too_large(max_pixels)}")
     image.load()
@@ -174,7 +175,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> "Image.Image":
 
 
 def _opened(file: BinaryIO, max_pixels: int) -> "Image.Image":
-    """A picture whose header is read; Pillow has a limit of its own, for the whole process, that may be lower."""
+    """Read the header of an image and check its size. Pillow's own limit, set per process, may be lower."""
     from PIL import Image
 
     limit = Image.MAX_IMAGE_PIXELS
@@ -189,7 +190,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> "Image.Image":
 
 
 def _too_large(max_pixels: int) -> str:
-    return f"and max_pixels={max_pixels}: shrink it, or raise max_pixels if there are 10 bytes of memory for each point"
+    return f"and max_pixels={max_pixels}: shrink it, or raise max_pixels if there are 10 bytes of memory per pixel"
 
 
 def _rgb(image: "Image.Image") -> "Image.Image":
@@ -200,10 +201,10 @@ def _rgb(image: "Image.Image") -> "Image.Image":
         extrema: Any = deep.getextrema()
         low, high = float(extrema[0]), float(extrema[1])
         if low < 0 or high > 65535:
-            raise ImageError(f"a grey value of {low if low < 0 else high:.0f}; 16 bits go from 0 to 65535")
+            raise ImageError(f"a gray value of {low if low < 0 else high:.0f}; 16-bit values range from 0 to 65535")
         return deep.point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
-        raise ImageError("floating-point pixels of unknown range; give an array with values from 0 to 1 instead")
+        raise ImageError("floating-point pixels of unknown range; pass an array with values from 0 to 1 instead")
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -214,10 +215,10 @@ def _from_array(array: Any) -> "Image.Image":
     from PIL import Image
 
     try:
-        # A copy, since an array over somebody else's memory may be read-only, which a tensor cannot be.
+        # A copy, since an array may be read-only, which tensors don't support.
         values = torch.as_tensor(array if isinstance(array, Tensor) else array.copy()).detach().cpu()
     except (AttributeError, TypeError, ValueError, RuntimeError):
-        raise ImageError(f"{article(type(array).__name__)} is no path, bytes, PIL image, array or tensor") from None
+        raise ImageError(f"{article(type(array).__name__)} is not a path, bytes, PIL image, array or tensor") from None
     if values.dim() == 3 and values.shape[-1] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
         values = values.permute(1, 2, 0)
     values = values.unsqueeze(-1) if values.dim() == 2 else values
@@ -232,7 +233,7 @@ def _from_array(array: Any) -> "Image.Image":
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """Pixels of any kind as uint8."""
+    """Convert pixels of any supported dtype to uint8."""
     if values.dtype == torch.uint8:
         return values
     if values.dtype == torch.uint16:

@@ -1,4 +1,4 @@
-"""What a classifier answers, as plain data: labels or numbers, beside how its sources are read."""
+"""Targets of a classifier, labels or numbers, together with the codec or extractor of its sources."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,10 +9,10 @@ from unrolled.processing.text.base import Codec
 from unrolled.wording import article, counted
 
 
-class _AnswerCodec(Codec):
-    """Reads sources with `source`; what is answered, a subclass knows."""
+class _TargetCodec(Codec):
+    """Base class: encodes sources with `source`. Subclasses decode predictions."""
 
-    start = -1  # nothing is written before an answer
+    start = -1  # there is no start symbol
     unknown = None
 
     def __init__(self, source: Any, lowercase: bool, max_length: int | None) -> None:
@@ -23,27 +23,29 @@ class _AnswerCodec(Codec):
         self.source, self.lowercase, self.max_length = source, lowercase, max_length
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text that is to be answered, cut behind `max_length` of them."""
+        """Return the ids of a source text, truncated to `max_length`."""
         return super().encode(text)[: self.max_length]
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         if not isinstance(self.source, Codec):
-            raise ValueError(f"this network reads no text, but what {article(type(self.source).__name__)} reads")
+            raise ValueError(
+                f"the sources of this network are not text; they are read by {article(type(self.source).__name__)}"
+            )
         return self.source.encode_pieces((piece.lower() for piece in pieces) if self.lowercase else pieces)
 
 
-class LabelCodec(_AnswerCodec):
-    """Classes by their names; ids are their places.
+class LabelCodec(_TargetCodec):
+    """Maps labels to ids, their positions in `labels`.
 
     Args:
-        labels: the classes, each once.
-        source: how what is classified is read: a text codec or an extractor such as `AudioFeatures`.
-        multiple: a source may have any number of labels, none included, instead of exactly one.
-        lowercase: text is read in lower case.
-        max_length: steps of a text that are read; None for all.
+        labels: the labels, without duplicates.
+        source: codec or extractor of the sources: a text codec, or an extractor such as `AudioFeatures`.
+        multiple: whether a source may have any number of labels instead of exactly one.
+        lowercase: whether source texts are converted to lower case.
+        max_length: maximum number of steps of a source text, which is truncated; None for no limit.
 
     Raises:
-        ValueError: fewer than two labels of which one holds, no label at all, or one given twice.
+        ValueError: no labels, fewer than two without `multiple`, or duplicates.
     """
 
     unit = "label"
@@ -61,19 +63,19 @@ class LabelCodec(_AnswerCodec):
         self.size = len(self.labels)
         self._ids = {label: index for index, label in enumerate(self.labels)}
         if self.size < (1 if multiple else 2) or len(self._ids) < self.size:
-            raise ValueError(f"labels={self.labels[:20]}: two or more, each once")
+            raise ValueError(f"labels={self.labels[:20]}: expected two or more, without duplicates")
 
     def index(self, label: str) -> int:
-        """The id of a label.
+        """Return the id of a label.
 
         Raises:
-            ValueError: a label that training never saw.
+            ValueError: an unknown label.
         """
         if label not in self._ids:
             near = get_close_matches(label, self.labels, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            shown = ", ".join(self.labels[:20]) + (", …" if self.size > 20 else "")
-            raise ValueError(f"label {label!r} is none that training saw{hint} It saw {shown}")
+            known = ", ".join(self.labels[:20]) + (", …" if self.size > 20 else "")
+            raise ValueError(f"label {label!r} is not among the labels of training{hint} They are {known}")
         return self._ids[label]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -90,20 +92,21 @@ class LabelCodec(_AnswerCodec):
         }
 
 
-class NumberCodec(_AnswerCodec):
-    """Numbers, scaled for the network: (number − center) / scale, as fitted on the training split.
+class NumberCodec(_TargetCodec):
+    """Normalizes the numbers that a network predicts: (number − center) / scale.
 
     Args:
-        names: what each number is called.
-        centers: subtracted.
-        scales: divided by, above 0.
-        source: how what is looked at is read; see `LabelCodec`.
-        bounded: the numbers lie from 0 to 1 and are predicted as probabilities, without center and scale.
-        lowercase: text is read in lower case.
-        max_length: steps of a text that are read; None for all.
+        names: names of the numbers.
+        centers: the value subtracted from each number.
+        scales: the divisor of each number, above 0.
+        source: codec or extractor of the sources; see `LabelCodec`.
+        bounded: whether the numbers are between 0 and 1 and are predicted as probabilities, without center and scale.
+        lowercase: whether source texts are converted to lower case.
+        max_length: maximum number of steps of a source text, which is truncated; None for no limit.
 
     Raises:
-        ValueError: unequal counts, a scale that isn't above 0, bounded numbers that are scaled.
+        ValueError: different numbers of names, centers and scales, a scale that isn't above 0, bounded numbers with
+            center or scale.
     """
 
     unit = "number"
@@ -126,17 +129,18 @@ class NumberCodec(_AnswerCodec):
             0 < scale < float("inf") for scale in self.scales
         ):
             raise ValueError(
-                f"{counted(self.size, 'number')}, centers={self.centers}, scales={self.scales}: one each, above 0"
+                f"{counted(self.size, 'number')}, centers={self.centers}, scales={self.scales}: expected one of each "
+                "per number, and scales above 0"
             )
         if bounded and (any(self.centers) or any(scale != 1 for scale in self.scales)):
-            raise ValueError("bounded numbers are probabilities: centers are 0 and scales are 1")
+            raise ValueError("bounded numbers are probabilities: centers must be 0 and scales 1")
 
     def normalized(self, numbers: Sequence[float]) -> list[float]:
-        """What a network learns instead of numbers in their own units, computed in Python's doubles."""
+        """Return normalized numbers, computed in double precision."""
         return [(n - center) / scale for n, center, scale in zip(numbers, self.centers, self.scales, strict=True)]
 
     def written(self, numbers: Sequence[float], digits: int = 6) -> list[str]:
-        """Numbers in their own units as text, with so many digits of what varies: more of them far from zero."""
+        """Format numbers in their own units, with `digits` significant digits relative to the scale."""
         kept = (
             min(17, digits + max(0, math.floor(math.log10(max(abs(center) / scale, 1)))))
             for center, scale in zip(self.centers, self.scales, strict=True)
@@ -144,7 +148,7 @@ class NumberCodec(_AnswerCodec):
         return [f"{number:.{count}g}" for number, count in zip(numbers, kept, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        raise ValueError("this network answers with numbers, which have no ids")
+        raise ValueError("this network predicts numbers, which have no ids")
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -63,5 +63,5 @@ def _seen(encoder: ImageEncoder, rows: Ints, read: Images, device: torch.device)
     encoder.eval()
     with torch.no_grad():
         for start in track_progress(range(0, len(rows), _BATCH_SIZE), "image features"):
-            yield from encoder.look(read(rows[start : start + _BATCH_SIZE]).to(device)).cpu()
+            yield from encoder.extract_features(read(rows[start : start + _BATCH_SIZE]).to(device)).cpu()
     encoder.train(mode)

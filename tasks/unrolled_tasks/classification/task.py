@@ -238,7 +238,7 @@ class Classification(SequenceTask):
             targets = [list(numbers) for numbers in batch.numbers]
         early: list[list[list[float]]] = [[] for _ in values]
         if shares:
-            early = self.network.early(batch.source, batch.lengths, shares).tolist()
+            early = self.network.predict_prefixes(batch.source, batch.lengths, shares).tolist()
         rows = zip(batch.examples.tolist(), batch.names, targets, values, early, strict=True)
         self.predictions.extend(Prediction(*row) for row in rows)
 

@@ -280,7 +280,7 @@ def test_the_first_state_is_made_from_the_summary(encoded: Encoded) -> None:
     expected = [torch.tanh(layer(encoded.summary)) for layer in decoder.bridge]
     assert all(torch.equal(*pair) for pair in zip(leaves(state.core), expected, strict=True))
     assert not state.context.any()
-    with pytest.raises(ValueError, match="give it `encoded`"):
+    with pytest.raises(ValueError, match="pass `encoded`"):
         decoder.start(4)
 
 
@@ -339,7 +339,7 @@ def test_finding_out_a_size_draws_no_weights() -> None:
 
 
 def test_a_net_without_memory_is_no_decoder() -> None:
-    with pytest.raises(ValueError, match="FeedForward nothing; give it a recurrent model"):
+    with pytest.raises(ValueError, match="needs a recurrent model, such as gru, but FeedForward has no state"):
         AttentiveDecoder(7, 5, partial(FeedForward, hidden_size=4), AdditiveAttention, source_size=6)
 
 

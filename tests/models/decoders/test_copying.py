@@ -115,7 +115,7 @@ def test_a_decoder_that_copies_writes_logarithms_of_probabilities(generator: tor
     logits = decoder(torch.zeros(3, 2, dtype=torch.long), state, memory).logits
 
     torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(3, 2), rtol=0, atol=1e-6)  # float32's rounding
-    with pytest.raises(ValueError, match="needs the ids of the source"):
+    with pytest.raises(ValueError, match="needs the token ids of the source"):
         decoder.start(3, encoded._replace(tokens=None))
-    with pytest.raises(ValueError, match="needs the ids of the source"):
+    with pytest.raises(ValueError, match="needs the token ids of the source"):
         decoder.step(torch.zeros(3, dtype=torch.long), state, memory._replace(tokens=None))

@@ -37,7 +37,7 @@ def make(order: str, cell: Any = LSTMCell, layers: int = 2, attention: Any = Non
     torch.manual_seed(0)
     core = partial(Recurrent, cell, hidden_size=7, num_layers=layers, dropout=0.2 if options else 0.0)
     attention = attention or partial(AdditiveAttention, attention_size=5)
-    return AttentiveDecoder(VOCABULARY, 4, core, attention, SOURCE, order=ORDERS[order], **options).double().eval()
+    return AttentiveDecoder(VOCABULARY, 4, core, attention, SOURCE, wiring=ORDERS[order], **options).double().eval()
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_orders_go_with_any_attention(encoded: Encoded, tokens: Tensor) -> None:
 
 
 def test_another_order_feeds_anyway() -> None:
-    with pytest.raises(ValueError, match="input_feeding=False goes with the order LuongWiring alone"):
+    with pytest.raises(ValueError, match="input_feeding=False supports only the wiring LuongWiring"):
         make("before", input_feeding=False)
 
 
@@ -181,5 +181,5 @@ def test_show_and_tell_reads_the_image_like_a_word(generator: torch.Generator) -
     inputs = torch.cat([decoder.first(summary).unsqueeze(1), decoder.embedding(tokens)], 1)
     expected = decoder.output(decoder.core(inputs)[0])[:, 1:]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="source_as='word'"):
+    with pytest.raises(ValueError, match="source_as is 'word'"):
         RecurrentDecoder(9, 4, core, source_size=6, source_as="word")

@@ -63,7 +63,7 @@ def test_a_state_from_a_summary_depends_on_it(generator: torch.Generator) -> Non
     state, _ = network.start(2, encoded)
 
     assert all(not torch.equal(leaf[0], leaf[1]) for leaf in leaves(state))
-    with pytest.raises(ValueError, match="give it `encoded`"):
+    with pytest.raises(ValueError, match="pass `encoded`"):
         network.start(2)
 
 

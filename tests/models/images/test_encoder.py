@@ -79,7 +79,7 @@ def test_batch_normed_regions_say_what_is_of_their_own() -> None:
     ("make", "message"), [(partial(ImageEncoder, Halves()), "None, layer, batch"), (SmallTrunk, "group, batch")]
 )
 def test_unknown_norms_are_refused(make: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"norm='best' is one of {message}"):
+    with pytest.raises(ValueError, match=f"norm is 'best', expected one of {message}"):
         make(norm="best")
 
 
@@ -87,7 +87,7 @@ def test_what_the_trunk_has_said_before_counts_as_the_image() -> None:
     encoder = ImageEncoder(SmallTrunk(3, [8, 16], [2, 2]), size=6).eval()
     images = torch.rand(3, 3, 16, 16)
 
-    again = encoder(encoder.look(images))
+    again = encoder(encoder.extract_features(images))
 
     torch.testing.assert_close(again.values, encoder(images).values, rtol=0, atol=0)
     assert again.values.shape == (3, 16, 6)
@@ -105,7 +105,7 @@ def test_features_of_another_trunk_are_refused() -> None:
 
     with pytest.raises(ShapeError, match=r"image features has the shape \(1, 4, 3\), expected .*features=2"):
         encoder(torch.zeros(1, 4, 3))
-    with pytest.raises(ShapeError, match="what the trunk gives"):
+    with pytest.raises(ShapeError, match="the trunk's output"):
         ImageEncoder(Halves(), trunk_size=7)(torch.zeros(1, 3, 4, 4))
 
 
@@ -269,7 +269,7 @@ def test_imagenet_weights_of_efficientnet_lite_load(number: int) -> None:
 def test_networks_whose_weights_nobody_packed_are_refused() -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
 
-    with pytest.raises(ValueError, match="not of efficientnet-lite3; give a file"):
+    with pytest.raises(ValueError, match="not of efficientnet-lite3; pass a file"):
         EfficientNetLiteTrunk("efficientnet-lite3").pretrained()
 
 
@@ -291,13 +291,13 @@ def test_weights_from_a_file_fit_or_are_refused(tmp_path: Any, libraries: dict[s
     load_trunk(other, str(tmp_path / "weights.pt"))
 
     assert trunk_hash(other) == trunk_hash(trained)
-    with pytest.raises(ValueError, match="nobody has trained"):
+    with pytest.raises(ValueError, match="has no pretrained weights"):
         load_trunk(other, "own")
     with pytest.raises(ValueError, match=r"first.weight is \(8, 1, 3, 3\), the trunk has \(8, 3, 3, 3\)"):
         load_trunk(SmallTrunk(3, [8], [2]), str(tmp_path / "weights.pt"))
     with pytest.raises(ValueError, match=r"body\.stem\.bias is missing"):
         load_trunk(TimmTrunk(), str(tmp_path / "short.pt"))
-    with pytest.raises(ValueError, match=r"text\.pt: it holds Python objects or is no checkpoint"):
+    with pytest.raises(ValueError, match=r"text\.pt: it contains Python objects or is not a checkpoint"):
         load_trunk(other, str(tmp_path / "text.pt"))
     with pytest.raises(ValueError, match="no such file"):
         load_trunk(other, str(tmp_path / "none.pt"))

@@ -160,7 +160,7 @@ def test_bounds_below_one_are_refused(bounds: dict[str, int]) -> None:
 
 
 def test_no_word_frequent_enough_is_refused() -> None:
-    with pytest.raises(ValueError, match="min_count=3 times; the most frequent is seen 2 times"):
+    with pytest.raises(ValueError, match="min_count=3 times; the most frequent occurs 2 times"):
         WordTokenizer.train(["a a"], min_count=3)
 
 

@@ -167,7 +167,7 @@ def test_the_trunk_learns_from_its_step_on_at_its_own_rate(pictures: Path, confi
         (["task.unfreeze_at_step=null", "task.trunk_lr=1e-3"], "trunk_lr=0.001"),
         (["task.doubly_stochastic=-1"], "doubly_stochastic=-1"),
         (["decoder=show_tell", "task.doubly_stochastic=1"], "this network has none"),
-        (["task.pretrained=own"], "nobody has trained weights for SmallTrunk"),
+        (["task.pretrained=own"], "SmallTrunk has no pretrained weights"),
         (["task.pretrained=none.pt"], "task.pretrained=none.pt: no such file"),
     ],
 )
@@ -288,7 +288,7 @@ def test_the_command_writes_a_line_for_each_image(trained: Path, pictures: Path,
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == names
     assert len(several.stdout.splitlines()) == 4
     assert refused.returncode == 2
-    assert "broken.png: not readable as a picture" in refused.stderr
+    assert "broken.png: not readable as an image" in refused.stderr
     assert skipped.returncode == 0
     assert skipped.stdout == done.stdout
-    assert "1 of 3 images left out" in skipped.stderr
+    assert "1 of 3 images skipped" in skipped.stderr

@@ -109,7 +109,7 @@ def test_other_rates_and_channels_are_brought_in_line_and_said_once(
 
     data = sound_data(folder, modality=sound(rate=8000), split_fractions=[1, 0, 0])
 
-    for said in ("2 channels, which are mixed", "16000 samples a second; it is resampled to 8000", "is silent"):
+    for said in ("2 channels, which are mixed", "rate of 16000 Hz; it is resampled to 8000 Hz", "is silent"):
         assert caplog.text.count(said) == 1
     read = [batch for batch in batches(data) if any("stereo" in shown for shown in batch.names)]
     assert read
@@ -118,7 +118,7 @@ def test_other_rates_and_channels_are_brought_in_line_and_said_once(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read as sound"), (b"RIFF nonsense", "cannot be read"), (None, "no sample")],
+    [(b"", "cannot be read as audio"), (b"RIFF nonsense", "cannot be read"), (None, "no sample")],
 )
 def test_a_recording_that_cannot_be_used_is_named_or_skipped(
     tmp_path: Path, content: bytes | None, message: str
@@ -198,7 +198,7 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batch
     permutation = data.codec().source.permutation
     assert sorted(permutation) == list(range(9)) != permutation
     (tmp_path / "dark" / "broken.png").write_bytes(b"\x89PNG")
-    with pytest.raises(DataError, match=r"broken\.png: not readable as a picture"):
+    with pytest.raises(DataError, match=r"broken\.png: not readable as an image"):
         ClassificationData(modality=Images(), files=str(tmp_path)).prepare()
 
 

@@ -163,7 +163,7 @@ def test_labels_weigh_as_asked(
 
 
 def test_weights_of_unknown_labels_are_refused(texts: Path, configure: Configure) -> None:
-    with pytest.raises(ValueError, match="label 'awful' is none that training saw"):
+    with pytest.raises(ValueError, match="label 'awful' is not among the labels of training"):
         run(configure("unknown", *WORDS, "task.class_weights={awful: 2}", small=False))
     with pytest.raises(ValueError, match="class_weights='balance' is balanced"):
         run(configure("misspelt", *WORDS, "task.class_weights=balance", small=False))
@@ -374,7 +374,7 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     wav(tones / "fast.wav", samples.tolist(), rate=16000)
     wav(tones / "empty.wav", [])
     fast = python("-m", "unrolled", "classify", str(checkpoint), "fast.wav", "fast.wav")
-    assert fast.stderr.count("16000 samples a second; it is resampled to 8000") == 1
+    assert fast.stderr.count("rate of 16000 Hz; it is resampled to 8000 Hz") == 1
     some = python(
         "-m",
         "unrolled",
@@ -389,13 +389,13 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     )
     assert [json.loads(line)["source"] for line in some.stdout.splitlines()] == [str(path)]
     assert some.returncode == 0
-    assert "left out: empty.wav holds no sample" in some.stderr
-    assert "2 of 3 sources left out" in some.stderr
+    assert "skipped: empty.wav has no samples" in some.stderr
+    assert "2 of 3 sources skipped" in some.stderr
     for arguments, message in (
         (["--Json", str(path)], "unrecognized arguments: --Json"),
-        (["empty.wav"], "empty.wav holds no sample"),
+        (["empty.wav"], "empty.wav has no samples"),
         (["none.wav"], "none.wav: no such file"),
-        ([], "name recordings to be classified"),
+        ([], "pass recordings to classify"),
     ):
         done = python("-m", "unrolled", "classify", str(checkpoint), *arguments)
         assert (done.returncode, message in done.stderr) == (2, True)

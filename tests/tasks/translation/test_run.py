@@ -90,7 +90,7 @@ def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Confi
         (["task.search.n_best=9"], "n_best=9"),
         (["task.search.temperature=-1"], "temperature=-1"),
         (["task.label_smoothing=1"], "label_smoothing is 1"),
-        (["attention=dot"], "MultiplicativeAttention takes any sizes"),
+        (["attention=dot"], "MultiplicativeAttention supports any sizes"),
         (["data.files=none.jsonl"], "no file or folder none.jsonl"),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_wrong_command_says_what_is_wrong(trained: Path, pairs: Path, python: 
         (["translate", str(trained), "--num-beams", "0"], "num_beams=0"),
         (["translate", str(trained), "--max-length", "0"], "max_length=0"),
         (["translate", str(trained), "--device", "abacus"], "--device abacus"),
-        (["sample", str(trained)], "only a decoder writes text"),
+        (["sample", str(trained)], "sampling needs a decoder"),
     ):
         done = python("-m", "unrolled", *arguments, stdin="ab\n")
         assert done.returncode == 2
@@ -279,7 +279,7 @@ def test_alternatives_are_ordered_and_bad_options_refused(trained: Path) -> None
 
     assert len({row.text for row in rows}) == len(rows) == 3
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
-    with pytest.raises(ValueError, match=r"line 3: no token is allowed any more; lower .* no_repeat_ngram_size"):
+    with pytest.raises(ValueError, match=r"line 3: no token is allowed; lower .* no_repeat_ngram_size"):
         list(translate(bundle, ["a", "", "abcd" * 9], options=Search(no_repeat_ngram_size=1, min_ratio=1.0)))
     with pytest.raises(ValueError, match="min_ratio=9"):
         list(translate(bundle, ["a"], options=Search(min_ratio=9)))

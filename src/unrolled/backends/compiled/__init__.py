@@ -1,7 +1,7 @@
-"""A kernel of one's own for any pointwise cell: its step traced, differentiated, printed as C++ and compiled.
+"""Native kernels for pointwise cells: a cell's step is traced, differentiated, translated to C++ and compiled.
 
-The whole loop over time runs natively, forwards and backwards, with the products of all steps joined where they can
-be. A cell's maths is compiled once for a machine; T, B and H don't matter.
+The whole loop over time runs in C++, forwards and backwards, with one matrix product for several steps where possible.
+A cell's step is compiled once per machine, for any time, batch and hidden size.
 """
 
 import logging
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from unrolled.backends.base import Backend
 from unrolled.backends.compiled.build import CompilerError, multiplies_halves
 from unrolled.backends.compiled.derivatives import run_layer
-from unrolled.backends.compiled.kernel import Kernel, Run
+from unrolled.backends.compiled.kernel import Kernel, LayerInputs
 from unrolled.backends.compiled.lower import NotPointwiseError
 from unrolled.backends.compiled.operator import KERNELS, packed
 from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
-from unrolled.cells.hooks import hooked
+from unrolled.cells.hooks import has_hooks
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.modes import constant, recording, transforms
 from unrolled.sequences import reverse_valid
@@ -27,19 +27,20 @@ from unrolled.state import leaves
 _logger = logging.getLogger("unrolled")
 _MODULE = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
-_REMEMBERED = 1024  # cells of different maths, options or sizes
+_CACHE_SIZE = 1024  # cached cells, of different classes, options or sizes
 _known: dict[Any, Kernel | str] = {}
-_said: set[type[CompilerError]] = set()  # kinds: a message may name a file that is new each time
+_logged: set[type[CompilerError]] = set()  # by type: a message may name a file that differs each time
 
 
 class CompiledBackend(Backend):
-    """Native loops for every `PointwiseCell` on a CPU, in float32 and float64, with products of bfloat16 where asked.
+    """Native kernels for every `PointwiseCell` on a CPU, in float32 and float64, with optional bfloat16 products.
 
-    Under autocast to bfloat16, for a cell in bfloat16, and where torch.set_float32_matmul_precision is "medium", what
-    enters a product is rounded to bfloat16 if the processor multiplies that; all else, c too, stays in float32.
+    Under autocast to bfloat16, for a cell in bfloat16, and if torch.set_float32_matmul_precision is "medium", the
+    factors of matrix products are rounded to bfloat16 if the processor has such products. Everything else, including c,
+    stays in float32.
 
-    What it cannot take it refuses: cells with a step of their own, maths that is not elementwise, other devices and
-    dtypes, a machine without a C++ compiler or without a place to keep what was compiled.
+    Not supported are cells that override `step`, operations that are not elementwise, other devices and dtypes, and
+    machines without a C++ compiler or without a writable cache.
     """
 
     name = "compiled"
@@ -47,50 +48,50 @@ class CompiledBackend(Backend):
     clears_padding = True
 
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
-        return _look(cell, inputs)[1]
+        return _find_kernel(cell, inputs)[1]
 
     def run(
         self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
-        found = _look(cell, inputs)
+        found = _find_kernel(cell, inputs)
         if found[1] is not None:
             raise ValueError(found[1])
         known, mixed = cast("PointwiseCell[Any]", cell), _autocast_dtype()
         with torch.autocast("cpu", enabled=False):
             outputs, final = _call(found, known, inputs, state, lengths, reverse, noise or RecurrentNoise(None, None))
-        if mixed is not None:  # outputs as those of torch's own layers; the state goes on unrounded
+        if mixed is not None:  # outputs have the dtype of torch's layers; the state isn't rounded
             return outputs.to(mixed), type(state)(*final)
         ends = (leaf.to(before.dtype) for leaf, before in zip(final, leaves(state), strict=True))
         return outputs.to(known.weight_ih.dtype), type(state)(*ends)
 
 
-# A kernel's key, why there is none, whether it projects the inputs itself, names of the cell's own parameters.
+# A kernel's key, the reason if there is none, whether the kernel projects the inputs, names of the cell's parameters.
 _Found = tuple[str, str | None, bool, tuple[str, ...]]
 
 
-def _look(cell: Cell[Any], inputs: Tensor) -> _Found:
-    """The kernel of a cell in its present mode, or why there is none."""
+def _find_kernel(cell: Cell[Any], inputs: Tensor) -> _Found:
+    """Find the kernel of a cell in its present mode, or the reason why there is none."""
     if torch.compiler.is_exporting() or recording():
         kind = "an exported" if torch.compiler.is_exporting() else "a traced"
-        return "", f"{kind} program must not depend on this machine's compiler", False, ()
+        return "", f"{kind} program can't depend on this machine's compiler", False, ()
     if transformed := transforms():
         if "jvp" in transformed:
             return "", "compiled cells have no forward-mode derivative", False, ()
         if torch.compiler.is_compiling():
-            return "", "torch.compile (2.13) does not see how a compiled cell is transformed", False, ()
+            return "", "torch.compile (2.13) does not support transforms of a compiled cell", False, ()
     return _resolve(cell, inputs.device.type, inputs.dtype, _autocast_dtype())
 
 
 @constant
 def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtype | None) -> _Found:
-    """`_look` without tensors, so that torch.compile may take its answer as a constant."""
+    """`_find_kernel` without tensors, so that torch.compile can use its result as a constant."""
     found = _refusal(cell, device, dtype, mixed is not None)
     if found is None:
         known = cast(PointwiseCell[Any], cell)
         halves = _halved(known, mixed)
         key = (*_fingerprint(known), halves)
         if key not in _known:
-            if len(_known) >= _REMEMBERED:
+            if len(_known) >= _CACHE_SIZE:
                 del _known[next(iter(_known))]
             _known[key] = _make(known, _COMPUTED[known.weight_ih.dtype], halves)
         kernel = _known[key]
@@ -102,7 +103,7 @@ def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtyp
 
 
 def multiplies_in_half(cell: AffineCell[Any]) -> bool:
-    """Whether a compiled cell's products are of bfloat16 now: asked for, and known to the processor."""
+    """Return whether a compiled cell's products are in bfloat16: requested, and supported by the processor."""
     return _halved(cell, _autocast_dtype())
 
 
@@ -123,35 +124,35 @@ def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel 
     except NotPointwiseError as reason:
         return f"{type(cell).__name__} cannot be compiled: {reason}"
     except CompilerError as reason:
-        if type(reason) not in _said:
-            _said.add(type(reason))
+        if type(reason) not in _logged:
+            _logged.add(type(reason))
             _logger.warning("unrolled: cells are not compiled, and run slower: %s", reason)
         return str(reason)
     return KERNELS.setdefault(kernel.key, kernel)
 
 
 def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> str | None:
-    """What can be seen without looking at the cell's maths."""
+    """Return why a cell can't be compiled, as far as known without tracing its step; None if nothing is found."""
     kind = type(cell).__name__
     if not isinstance(cell, PointwiseCell):
-        return f"only pointwise cells can be compiled, which {kind} is not"
+        return f"only pointwise cells can be compiled, and {kind} is not one"
     whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
     for name, base in (("step", whole), ("recur", PointwiseCell), ("recurrent_factors", AffineCell)):
         if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
-            return f"{kind} has a {name} of its own, which may compute anything"
+            return f"{kind} overrides {name}, which may compute anything"
     for name, child in vars(cell)["_modules"].items():
-        if hooked(child):
+        if has_hooks(child):
             return f"its module {name!r} has hooks"
     if len(cell.state_type._fields) == 0:
-        return f"{kind} carries no state"
+        return f"{kind} has no state"
     if cell.output_size != cell.hidden_size:
-        return f"{kind} has {cell.output_size} outputs of {cell.hidden_size} units, and a compiled cell equally many"
+        return f"{kind} has {cell.output_size} outputs and {cell.hidden_size} units; a compiled cell needs equal sizes"
     devices = {device, cell.weight_ih.device.type} - {"cpu"}
     if devices:
         return f"compiled cells run on a CPU, not on {', '.join(sorted(devices))}"
     dtypes = {cell.weight_ih.dtype} if mixed else {dtype, cell.weight_ih.dtype}
     if not dtypes <= set(_COMPUTED) or len(dtypes) > 1:
-        return f"compiled cells take float32, float64 or bfloat16 alone, not {', '.join(sorted(map(str, dtypes)))}"
+        return f"compiled cells support only float32, float64 and bfloat16, not {', '.join(sorted(map(str, dtypes)))}"
     return None
 
 
@@ -160,8 +161,8 @@ def _autocast_dtype() -> torch.dtype | None:
 
 
 def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
-    """All that may decide what a cell's `pointwise` does: its class, options and mode, by value where they have one."""
-    kept = vars(cell)  # and not named_parameters and its like, since every pass comes here
+    """Return everything that may affect a cell's `pointwise`: its class, options and mode, by value where possible."""
+    kept = vars(cell)  # faster than named_parameters and similar methods, since every pass runs this
     options = tuple((name, _by_value(value)) for name, value in kept.items() if name not in _MODULE)
     tensors = (*kept["_parameters"].items(), *kept["_buffers"].items())
     shapes = tuple((n, value.shape) for n, value in tensors if value is not None and not n.startswith("weight_"))
@@ -178,7 +179,7 @@ def _by_value(value: Any) -> Any:
 
 
 class _Identity:
-    """Equal to itself alone, and keeps what it stands for alive, so that nothing else gets its place in memory."""
+    """A wrapper equal only to itself. It keeps the object alive, so that its id isn't reused."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -204,9 +205,9 @@ def _call(
     inputs = inputs.to(cell.weight_ih.dtype)
     initial = [leaf.to(dtype) for leaf in leaves(state)]
     if any(mask.requires_grad for mask in (noise.state_mask, *noise.masks) if mask is not None):
-        raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; take backend='loop'")
+        raise ValueError("the compiled backend has no gradients for the masks of a cell's noise; use backend='loop'")
     turned = reverse and not projects
-    if not projects:  # noise that is new at each step is drawn in the order in which the steps are taken
+    if not projects:  # noise that changes at each step is drawn in the order of the steps
         inputs = cell.project(reverse_valid(inputs, lengths) if turned else inputs)
     products: tuple[tuple[Tensor, Tensor | None], ...] = ()
     if cell.has_recurrent_product:
@@ -216,7 +217,7 @@ def _call(
         return None if tensor is None else tensor.to(dtype)
 
     weight_hh, bias_hh = products[0] if products else (None, None)
-    run = Run(
+    run = LayerInputs(
         inputs=inputs.to(dtype),
         weight_ih=single(cell.weight_ih) if projects else None,
         bias_ih=single(cell.bias_ih) if projects else None,
@@ -240,7 +241,7 @@ def _call(
 
 
 def _own(cell: PointwiseCell[Any], names: tuple[str, ...]) -> Tensor | None:
-    """The cell's own parameters (blocks, hidden)."""
+    """Return the cell's own parameters as one tensor (blocks, hidden)."""
     if not names:
         return None
     values = ((name, getattr(cell, name)) for name in names)

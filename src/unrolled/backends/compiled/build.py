@@ -1,8 +1,9 @@
-"""C++ into loaded libraries: a compiler of the machine, and a cache that many processes may share.
+"""Compiles C++ to shared libraries and loads them, with a cache that several processes can share.
 
-A library is named after all that decides what is in it: sources, flags, compiler, torch, processor. It is compiled in a
-hidden folder and moved into place when it is whole, behind a lock, so that it is never seen half. Its digest is checked
-before it is loaded, since a library that was cut short ends the process (SIGBUS); a damaged one is compiled again.
+The name of a library contains a digest of everything that determines its content: sources, flags, compiler, torch and
+processor. It is compiled in a hidden folder and renamed when it is complete, under a lock, so that no process sees a
+partial file. Its digest is verified before it is loaded, since a truncated library ends the process (SIGBUS); a damaged
+library is compiled again.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ import torch
 
 from unrolled import durable
 
-# Nothing of -ffast-math: linked into a library, it would make the whole process flush subnormal numbers to zero.
+# Without -ffast-math: linked into a library, it would make the whole process flush subnormal numbers to zero.
 _FLAGS = [
     "-std=c++17",
     "-O3",
@@ -36,19 +37,19 @@ _FLAGS = [
     "-ffp-contract=fast",
 ]
 _SECONDS = 300
-_REMEDY = "set UNROLLED_CACHE to a folder of your own with room"
+_REMEDY = "set UNROLLED_CACHE to a folder of your own with free space"
 
 
 class CompilerError(RuntimeError):
-    """No library can be made or kept on this machine."""
+    """A library can't be compiled, stored or loaded on this machine."""
 
 
 class CacheError(CompilerError):
-    """No library can be kept or loaded."""
+    """A library can't be stored or loaded."""
 
 
 class Compiler(NamedTuple):
-    """A C++ compiler, what it says of itself, and its flags here."""
+    """A C++ compiler, its version output, and its flags on this machine."""
 
     path: str
     version: str
@@ -57,10 +58,10 @@ class Compiler(NamedTuple):
 
 @cache
 def find_compiler(wanted: str | None, path: str | None) -> Compiler:
-    """The compiler `wanted`, or else c++, g++ or clang++ from a search path.
+    """Return the compiler `wanted`, or else c++, g++ or clang++ from a search path.
 
     Raises:
-        CompilerError: there is none that runs.
+        CompilerError: no compiler is found, or it doesn't run.
     """
     if sys.platform == "win32":
         raise CompilerError("compiling is not supported on Windows")
@@ -75,21 +76,21 @@ def find_compiler(wanted: str | None, path: str | None) -> Compiler:
     flags = [*_FLAGS]
     if platform.machine().lower() in ("x86_64", "amd64"):
         flags.append("-mprefer-vector-width=512")
-    # torch's own OpenMP, where its symbols are in sight: two pools of threads would take the processor from another.
+    # torch's own OpenMP if its symbols are visible: two thread pools would compete for the processor.
     seen = hasattr(ctypes.CDLL(None), "GOMP_parallel")
     flags += ["-fopenmp", *(["-nodefaultlibs", "-lstdc++", "-lm", "-lc", "-lgcc_s", "-lgcc"] if seen else [])]
     return Compiler(found, version, tuple(flags))
 
 
 def multiplies_halves() -> bool:
-    """Whether the processor has products of bfloat16 pairs that are summed in float32 (AVX512_BF16)."""
+    """Return whether the processor multiplies pairs of bfloat16 and accumulates them in float32 (AVX512_BF16)."""
     flags = (line.partition(":")[2].split() for line in processor().splitlines() if line.startswith("flags"))
     return any("avx512_bf16" in words for words in flags)
 
 
 @cache
 def processor() -> str:
-    """The processor's kind and abilities, which -march=native looks at."""
+    """Return the processor's model and features, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -99,10 +100,10 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries lie: `compiled` in $UNROLLED_CACHE, or else in ~/.cache/unrolled.
+    """Return the folder of compiled libraries: `compiled` in $UNROLLED_CACHE, or else in ~/.cache/unrolled.
 
     Raises:
-        CacheError: ~ is nobody's home.
+        CacheError: the user has no home folder.
     """
     wanted = Path(os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled")
     try:
@@ -112,16 +113,16 @@ def cache_folder() -> Path:
 
 
 def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) -> ctypes.CDLL:
-    """The library of a C++ source that may include this package's, compiled unless the cache has it.
+    """Load the library of a C++ source, which may include this package's headers. It is compiled if it isn't cached.
 
     Args:
-        name: what its file begins with.
-        source: C++.
-        dtype: of its numbers, float32 or float64.
-        halves: round to bfloat16 what enters its products.
+        name: prefix of the file name.
+        source: C++ source.
+        dtype: dtype of its numbers, float32 or float64.
+        halves: whether the factors of its products are rounded to bfloat16.
 
     Raises:
-        CompilerError: no compiler, or an error of it.
+        CompilerError: no compiler, or a compilation error.
         CacheError: a cache that cannot be written to.
     """
     compiler = find_compiler(os.environ.get("CXX"), os.environ.get("PATH"))
@@ -156,7 +157,7 @@ def _is_whole(library: Path) -> bool:
 
 
 def _check_private(folder: Path) -> None:
-    """Make a folder to which nobody else may write: code is loaded from it."""
+    """Create a folder to which only this user can write, since code is loaded from it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.stat()
     if found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o022:
@@ -165,7 +166,7 @@ def _check_private(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    """Holds a file lock, from process to process; it ends with the process that holds it."""
+    """Hold a file lock between processes. It is released when the holding process ends."""
     import fcntl
 
     with path.open("w") as file:
@@ -184,9 +185,9 @@ def _compile(compiler: str, flags: tuple[str, ...], sources: dict[str, str], lib
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS)
         except subprocess.SubprocessError as error:
-            raise CompilerError(f"{compiler} did not end within {_SECONDS} seconds") from error
+            raise CompilerError(f"{compiler} did not finish within {_SECONDS} seconds") from error
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise CompilerError(f"{compiler} fails: {' '.join(lines[:1]) or 'no message'}")
+            raise CompilerError(f"{compiler} failed: {' '.join(lines[:1]) or 'no message'}")
         compiled = (folder / "library.so").read_bytes()
         durable.write(library, lambda file: file.write(compiled), size=len(compiled))

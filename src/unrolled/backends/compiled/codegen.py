@@ -1,4 +1,4 @@
-"""A program of a step and its derivative as C++: loops over rows and units that a compiler turns into vectors."""
+"""C++ source for the program of a step and its derivative: loops over rows and units that the compiler vectorizes."""
 
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -55,10 +55,11 @@ _ROWS = {
 
 
 def source(program: Program, plan: Plan) -> str:
-    """The functions of a cell, each a part of one step of some rows, numbered in the order in which they are called.
+    """Return the source of a cell's functions, each a part of one step of some rows, numbered in calling order.
 
-    `infer` and `keep`, which also saves, lead to each further product in turn and at last to the next state. `back`
-    goes the other way, and lastly to the gradients of what comes from the input, the recurrent product and the state.
+    The functions `infer`, and `keep`, which also saves values for the backward pass, compute the factors of each
+    further product in turn and finally the next state. The functions `back` run in reverse order and finally compute
+    the gradients of the projected input, of the recurrent product and of the state.
     """
     advance = [("output[j]", program.output)]
     advance += [(f"state[{field} * hidden + j]", place) for field, place in enumerate(program.states)]
@@ -95,8 +96,8 @@ def _backward_leaves(program: Program, plan: Plan) -> dict[int, str]:
         for place, text in _forward_leaves(program).items()
         if cast(tuple[str, int], program.values[place].detail)[0] not in ("projected", "recurrent", "states", "further")
     }
-    if plan.shown is not None:
-        known[program.values.index(Value("leaf", (), ("states", plan.shown)))] = "previous[j]"
+    if plan.output_field is not None:
+        known[program.values.index(Value("leaf", (), ("states", plan.output_field)))] = "previous[j]"
     known.setdefault(program.output, "output[j]")
     return known | {place: f"saved[{block} * hidden + j]" for block, place in enumerate(plan.saved)}
 
@@ -118,10 +119,10 @@ def _leaf(value: Value) -> str:
 
 
 def _function(name: str, values: Sequence[Value], known: dict[int, str], stores: Sequence[tuple[str, int]]) -> str:
-    """A function over rows and units: loads, operations, stores.
+    """Return the source of a function over rows and units: loads, operations, stores.
 
-    What needs a total over a row waits for a loop of its own over the units; numbers that a later loop needs again are
-    put aside for it.
+    Values that need a total over a row are computed in a further loop over the units. Values that a later loop needs
+    again are stored in a temporary array.
     """
     places = sorted(reached(values, [place for _, place in stores], frozenset(known)))
     loops = _loops(values, known, places)
@@ -159,7 +160,7 @@ def _function(name: str, values: Sequence[Value], known: dict[int, str], stores:
 
 
 def _loops(values: Sequence[Value], known: dict[int, str], places: Sequence[int]) -> dict[int, int]:
-    """In which loop over the units a value can be had: behind as many totals as it depends on, one after another."""
+    """Return the loop over the units in which each value is available: after the successive totals it depends on."""
     found: dict[int, int] = {}
     for place in places:
         before = 0 if place in known else max((found[a] for a in values[place].arguments), default=0)
@@ -168,7 +169,7 @@ def _loops(values: Sequence[Value], known: dict[int, str], places: Sequence[int]
 
 
 def _values_of_rows(values: Sequence[Value], known: dict[int, str], places: Sequence[int]) -> set[int]:
-    """Those that are the same for all units of a row: totals, and what is computed from them and constants alone."""
+    """Return the values that are the same for all units of a row: those that depend only on totals and constants."""
     found: set[int] = set()
     for place in places:
         value = values[place]

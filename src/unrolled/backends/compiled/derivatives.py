@@ -1,8 +1,8 @@
-"""Derivatives of the compiled layer, of any order, and what torch.func makes of it.
+"""Derivatives of the compiled layer, of any order, and its support of torch.func.
 
-The first derivative is native. Whoever differentiates it again gets the second from the program of the step, run on
-tensors: right, and as slow as the loop. Under vmap, samples become rows of one batch; where each has weights of its
-own, or wants gradients of its own for them, the layer runs once for each sample.
+The first derivative is native. Higher derivatives are computed by running the program of the step on tensors, which is
+correct but as slow as the loop. Under vmap, samples become rows of one batch. If each sample has its own weights, or
+needs its own gradients of them, the layer runs once per sample.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unrolled.backends.compiled.kernel import Kernel, Run
+from unrolled.backends.compiled.kernel import Kernel, LayerInputs
 from unrolled.backends.compiled.operator import kernel_of, recurrence, recurrence_backward, unpacked
 from unrolled.backends.compiled.program import evaluate
 from unrolled.modes import batched_gradients, transforms
@@ -20,11 +20,11 @@ from unrolled.sequences import reverse_valid
 
 
 def run_layer(learned: list[Tensor], fixed: list[Tensor], reverse: bool, key: str) -> list[Tensor]:
-    """`recurrence` as torch's state wants it: outputs, what the way back needs, the final state's tensors."""
+    """Run `recurrence` under the active transforms; return outputs, values saved for backward, and final state."""
     transformed = transforms()
     keep = torch.is_grad_enabled() and ("grad" in transformed or any(tensor.requires_grad for tensor in learned))
     if transformed:
-        return list(_Transformed.apply(reverse, key, keep, len(learned), *learned, *fixed))
+        return list(_Recurrence.apply(reverse, key, keep, len(learned), *learned, *fixed))
     return recurrence(learned, fixed, reverse, key, keep)
 
 
@@ -44,7 +44,7 @@ recurrence.register_autograd(_backward, setup_context=_setup)
 
 
 def _gradients(ctx: Any, wanted: Sequence[bool], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Gradients of what is learned, where they are wanted, from those of the outputs and the final state."""
+    """Compute the requested gradients of the learned tensors from those of the outputs and the final state."""
     reverse, key, count = ctx.noted
     outputs, saved, *tensors = ctx.saved_tensors
     learned, fixed = tensors[:count], tensors[count:]
@@ -55,17 +55,17 @@ def _gradients(ctx: Any, wanted: Sequence[bool], gradients: Sequence[Tensor | No
     finals = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(initial, of_final, strict=True)]
     given = [outputs.new_empty(0) if of_outputs is None else of_outputs, *finals]
     if batched_gradients(gradients):
-        found = _replayed(of_outputs, of_final, learned, fixed, reverse, key)
+        found = _reference_gradients(of_outputs, of_final, learned, fixed, reverse, key)
     elif torch.is_grad_enabled() or "vmap" in transforms():
         counts = len(given), count
-        found = _Slopes.apply(reverse, key, tuple(wanted), counts, *given, outputs, saved, *learned, *fixed)
+        found = _RecurrenceBackward.apply(reverse, key, tuple(wanted), counts, *given, outputs, saved, *learned, *fixed)
     else:
         found = recurrence_backward(given, [outputs, saved], learned, fixed, reverse, key, list(wanted))
     trios = zip(learned, cast("Sequence[Tensor]", found), wanted, strict=True)
     return [slope if want and slope.shape == tensor.shape else None for tensor, slope, want in trios]
 
 
-def _replayed(
+def _reference_gradients(
     of_outputs: Tensor | None,
     of_final: Sequence[Tensor | None],
     learned: Sequence[Tensor],
@@ -73,7 +73,7 @@ def _replayed(
     reverse: bool,
     key: str,
 ) -> list[Tensor]:
-    """The gradients by torch's own operations, for what takes no others."""
+    """Compute the gradients with torch's own operations, for transforms that support nothing else."""
     kernel = kernel_of(key)
     with torch.enable_grad():
         views = [tensor.detach().requires_grad_() for tensor in learned]
@@ -82,12 +82,12 @@ def _replayed(
     found = torch.autograd.grad(
         [end for end, _ in ends], views, [g for _, g in ends], allow_unused=True, materialize_grads=False
     )
-    given = cast("tuple[Tensor | None, ...]", found)  # what nothing depends on has none
+    given = cast("tuple[Tensor | None, ...]", found)  # None for tensors on which nothing depends
     return [view.new_empty(0) if slope is None else slope for view, slope in zip(views, given, strict=True)]
 
 
-class _Transformed(torch.autograd.Function):
-    """`recurrence` for torch.func, which doesn't take an operator's own derivative."""
+class _Recurrence(torch.autograd.Function):
+    """`recurrence` for torch.func, which doesn't support the derivative of a custom operator."""
 
     @staticmethod
     def forward(reverse: bool, key: str, keep: bool, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -111,11 +111,11 @@ class _Transformed(torch.autograd.Function):
         _, key, _, count = arguments[:4]
         weights = range(1, count - kernel_of(key).program.layout.states)
         rows = [place not in weights for place in range(len(arguments) - 4)]
-        return _over_samples(_Transformed, info.batch_size, arguments, in_dims, rows)
+        return _over_samples(_Recurrence, info.batch_size, arguments, in_dims, rows)
 
 
-class _Slopes(torch.autograd.Function):
-    """`recurrence_backward`, whose own derivative comes from the program."""
+class _RecurrenceBackward(torch.autograd.Function):
+    """`recurrence_backward`, with a derivative that is computed from the program."""
 
     @staticmethod
     def forward(
@@ -155,12 +155,14 @@ class _Slopes(torch.autograd.Function):
         _, _, wanted, (size, count) = arguments[:4]
         weights = range(1, count - size + 1)
         rows = [place - size - 2 not in weights for place in range(len(arguments) - 4)]
-        apart = any(wanted[place] for place in weights)  # each sample has gradients of its own for them
-        return _over_samples(_Slopes, info.batch_size, arguments, in_dims, rows, shared=weights, apart=apart)
+        apart = any(wanted[place] for place in weights)  # each sample has its own gradients of them
+        return _over_samples(
+            _RecurrenceBackward, info.batch_size, arguments, in_dims, rows, shared=weights, apart=apart
+        )
 
 
 def _parts(tensors: Sequence[Tensor], counts: tuple[int, int]) -> tuple[list[Tensor], ...]:
-    """Gradients that are given, what was kept, what is learned, and the rest."""
+    """Split tensors into output gradients, saved values, learned tensors, and the rest."""
     size, count = counts
     ends = [0, size, size + 2, size + 2 + count, len(tensors)]
     return tuple(list(tensors[first:last]) for first, last in pairwise(ends))
@@ -176,19 +178,19 @@ def _over_samples(
     shared: Sequence[int] = (),
     apart: bool = False,
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-    """A function of this module under vmap: the samples as rows of one batch, or one after another.
+    """Run a function of this module under vmap: with the samples as rows of one batch, or one after another.
 
     Args:
-        function: `_Transformed` or `_Slopes`.
-        samples: how many there are.
+        function: `_Recurrence` or `_RecurrenceBackward`.
+        samples: the number of samples.
         arguments: four options, then tensors.
-        dims: the axis of the samples in each argument; None where they share it.
+        dims: the axis of the samples in each argument; None if the samples share it.
         rows: for each tensor, whether it has a row for each sequence.
-        shared: places among the results that have none.
-        apart: run the samples one after another in any case.
+        shared: indices of the results without such rows.
+        apart: whether to run the samples one after another in any case.
     """
     options, tensors = arguments[:4], arguments[4:]
-    # What stands for none has no elements, whatever its samples.
+    # A tensor that stands for None has no elements, with any number of samples.
     pairs = [
         (tensor.select(dim, 0), None) if dim is not None and tensor.select(dim, 0).shape == (0,) else (tensor, dim)
         for tensor, dim in zip(tensors, dims[4:], strict=True)
@@ -215,8 +217,8 @@ def _over_samples(
     return tuple(results), tuple(0 if own else None for own in split)
 
 
-def reference(run: Run, kernel: Kernel) -> tuple[Tensor, list[Tensor]]:
-    """The layer step by step from the kernel's program, in torch's own operations: outputs and final state."""
+def reference(run: LayerInputs, kernel: Kernel) -> tuple[Tensor, list[Tensor]]:
+    """Run the kernel's program step by step with torch's own operations; return outputs and final state."""
     layout, hidden = kernel.program.layout, run.initial[0].shape[1]
     linear = torch.nn.functional.linear
     projected = run.inputs if run.weight_ih is None else linear(run.inputs, run.weight_ih, run.bias_ih)

@@ -1,6 +1,6 @@
-"""A cell's compiled step beside the compiled loop over time, callable on tensors.
+"""The compiled step of a cell and the compiled loop over time, callable with tensors.
 
-The C side takes raw pointers, so everything is checked here: dtype, shape, device, and that memory is contiguous.
+The C++ side uses raw pointers, so dtype, shape, device and contiguity of every tensor are checked here.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ _NUMBERS = [
     "further",
     "entering",
     "leaving",
-    "shown",
+    "output_field",
 ]
 _POINTERS = [
     "fed_fields",
@@ -86,16 +86,16 @@ class _Layer(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [(name, ctypes.c_void_p) for name in _POINTERS]
 
 
-class Run(NamedTuple):
-    """What a layer is run on. H hidden, P projected blocks, R recurrent blocks, K blocks that enter the product.
+class LayerInputs(NamedTuple):
+    """The arguments of a layer with H hidden units, P projected and R recurrent blocks, and K blocks in the product.
 
-    A bias without elements, or None, is none.
+    A bias that is None or has no elements is not added.
 
     inputs: (batch, time, input), or (batch, time, P × H) without weight_ih.
     weight_ih, bias_ih: (P × H, input), (P × H); or None.
     weight_hh, bias_hh: (R × H, K × H), (R × H); or None.
     initial: (batch, H) for each field of the state.
-    further: for each further product a weight (out × H, in × H) and a bias (out × H).
+    further: for each further product, a weight (out × H, in × H) and a bias (out × H).
     own: (own, H).
     noise: (batch, H) each.
     state_mask: (batch, K × H), or None.
@@ -120,12 +120,12 @@ class Kernel:
     """The compiled layer of a program in one dtype.
 
     Args:
-        program: one step.
-        dtype: of all tensors, float32 or float64.
-        halves: round to bfloat16 what enters the products, on a processor that multiplies it; only in float32.
+        program: the program of one step.
+        dtype: dtype of all tensors, float32 or float64.
+        halves: whether the factors of products are rounded to bfloat16; only for float32, on a processor with support.
 
     Raises:
-        CompilerError: no library can be made on this machine.
+        CompilerError: the library can't be compiled on this machine.
     """
 
     def __init__(self, program: Program, dtype: torch.dtype, *, halves: bool = False) -> None:
@@ -141,8 +141,8 @@ class Kernel:
         self._fixed = self._fix()
         self._steps = {name: self._parts(lanes, name) for name in _FUNCTIONS}
 
-    def forward(self, run: Run, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The outputs (batch, time, H), what the way back needs, and the state behind each row's last step."""
+    def forward(self, run: LayerInputs, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the outputs (batch, time, H), the saved values, and the state after each row's last step."""
         batch, time, hidden = self._check(run)
         outputs = run.inputs.new_empty(batch, time, hidden)
         saved = run.inputs.new_empty(batch, time, len(self.plan.saved) * hidden if keep else 0)
@@ -158,7 +158,7 @@ class Kernel:
 
     def backward(
         self,
-        run: Run,
+        run: LayerInputs,
         outputs: Tensor,
         saved: Tensor,
         output_gradient: Tensor | None,
@@ -167,7 +167,7 @@ class Kernel:
         want_inputs: bool,
         want_weights: bool,
     ) -> dict[str, Any]:
-        """Gradients by the names of `Run`'s fields, for one forward pass that kept what is needed."""
+        """Return gradients by the names of `LayerInputs`'s fields, for a forward pass called with `keep`."""
         batch, time, hidden = self._check(run)
         self._expect("outputs", outputs, (batch, time, hidden))
         self._expect("saved", saved, (batch, time, len(self.plan.saved) * hidden))
@@ -206,12 +206,12 @@ class Kernel:
         return found
 
     def _parts(self, lanes: ctypes.CDLL, name: str) -> Any:
-        """The addresses of a function's parts, one behind the other."""
+        """Return an array of the addresses of a function's parts."""
         count = 1 + len(self.program.layout.further)
         parts = (ctypes.cast(getattr(lanes, f"{name}_{part}"), ctypes.c_void_p) for part in range(count))
         return (ctypes.c_void_p * count)(*parts)
 
-    def _layer(self, run: Run) -> "_Call":
+    def _layer(self, run: LayerInputs) -> "_Call":
         batch, time, width = run.inputs.shape
         layer = _Call(self._fixed)
         layer.set(batch=batch, time=time, input=width, hidden=run.initial[0].shape[1], reverse=int(run.reverse))
@@ -223,7 +223,7 @@ class Kernel:
         return layer
 
     def _fix(self) -> "_Call":
-        """What is the same in every run."""
+        """Set the values that are the same for all runs."""
         layout, plan, apart = self.program.layout, self.plan, self.plan.apart
         sources = [-1 - apart.index(block) if where is None else where for block, where in enumerate(plan.sources)]
         layer = _Call()
@@ -233,19 +233,19 @@ class Kernel:
         layer.set(further=len(layout.further), entering=sum(inside), leaving=sum(outside))
         layer.set(further_inside=_integers(inside), further_outside=_integers(outside))
         layer.set(further_saved=_integers([block for blocks in plan.further_saved for block in blocks]))
-        layer.set(shown=-1 if plan.shown is None else plan.shown)
+        layer.set(output_field=-1 if plan.output_field is None else plan.output_field)
         layer.set(fed_fields=_integers(layout.fed), gradient_sources=_integers(sources))
         layer.set(fed_saved=_integers([-1 if block is None else block for block in plan.fed_saved]))
         return layer
 
-    def _check(self, run: Run) -> tuple[int, int, int]:
+    def _check(self, run: LayerInputs) -> tuple[int, int, int]:
         layout = self.program.layout
         batch, time, width = run.inputs.shape
         hidden = run.initial[0].shape[1] if run.initial else 0
         blocks, fed = layout.projected * hidden, len(layout.fed) * hidden
         rows = layout.recurrent * hidden
         if run.weight_ih is None and width != blocks:
-            raise ValueError(f"inputs are {width} wide, expected {blocks}")
+            raise ValueError(f"inputs have {width} features, expected {blocks}")
         shapes: list[tuple[str, Tensor | None, tuple[int, ...], bool]] = [
             ("inputs", run.inputs, (batch, time, width), True),
             ("weight_ih", run.weight_ih, (blocks, width), False),
@@ -297,14 +297,14 @@ def _integers(numbers: Sequence[int]) -> Any:
 
 
 class _Call:
-    """A `Layer` being filled, with all that it points to kept alive until the call is over."""
+    """A `Layer` structure under construction. It keeps everything that it points to alive until the call has ended."""
 
     def __init__(self, begun: "_Call | None" = None) -> None:
         self.layer = _Layer() if begun is None else _Layer.from_buffer_copy(begun.layer)
         self.alive: list[Any] = [begun]
 
     def set(self, **values: Any) -> None:
-        """Numbers, tensors, lists of tensors, arrays, addresses; None, or an empty tensor of a list, is a null."""
+        """Set fields to numbers, tensors, lists of tensors, arrays or addresses; None, or an empty tensor, is null."""
         for name, value in values.items():
             self.alive.append(value)
             if isinstance(value, Tensor):
@@ -321,16 +321,16 @@ class _Call:
         """Run `forward` or `backward` of the engine.
 
         Raises:
-            MemoryError: the engine got no memory for what it keeps beside the tensors.
-            RuntimeError: anything else that went wrong inside.
+            MemoryError: too little memory for the engine's own buffers.
+            RuntimeError: another failure inside the engine.
         """
         failure = function(ctypes.byref(self.layer))
         if failure == 0:
             return
         sizes = ", ".join(f"{name} {getattr(self.layer, name)}" for name in _NUMBERS[:4])
         if failure == _NO_MEMORY:
-            raise MemoryError(f"not enough memory for the compiled layer's own work ({sizes})")
-        raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); take backend='loop', report it")
+            raise MemoryError(f"not enough memory for the compiled layer's buffers ({sizes})")
+        raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); use backend='loop', and report it")
 
 
-_NOTHING = (ctypes.c_double * 1)()  # a valid address for what is empty but there
+_NOTHING = (ctypes.c_double * 1)()  # a valid address for an empty tensor, which isn't null

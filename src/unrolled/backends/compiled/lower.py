@@ -1,7 +1,7 @@
-"""Traced graphs of torch's operators read as programs, in which equal values are one.
+"""Lowers traced graphs of torch's operators to programs, with common subexpressions merged.
 
-A tensor as wide as the units is one value; one several times as wide, a list of values, a block each, on which
-operators act block by block; one that is one wide is a value of the row.
+A tensor whose last axis has the size of the hidden units is one value. If the axis is several times as long, the tensor
+is a list of values, one per block, and operators are applied block by block. If its size is 1, it is a value per row.
 """
 
 import functools
@@ -21,11 +21,11 @@ _RENAMED = {"sgn": "sign", "bitwise_and": "logical_and", "bitwise_or": "logical_
 
 
 class NotPointwiseError(Exception):
-    """Mathematics that no program on single numbers can do, or none that this reader knows."""
+    """A step that is not elementwise, or uses an operator that can't be lowered."""
 
 
 class Lowering:
-    """Reads a traced graph into values."""
+    """Lowers a traced graph to values."""
 
     def __init__(self, graph: GraphModule, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.graph = graph
@@ -50,12 +50,12 @@ class Lowering:
             else:
                 arguments = [known[a] if isinstance(a, Node) else _Given(a) for a in node.args]
                 known[node] = self.call(node, arguments, known)
-        raise NotPointwiseError("its trace has no end")
+        raise NotPointwiseError("its trace has no output")
 
     def _held(self, node: Node) -> float | bool:
         held = getattr(self.graph, cast(str, node.target))
         if not isinstance(held, Tensor) or held.numel() != 1 or held.requires_grad:
-            raise NotPointwiseError("its step uses a tensor that is neither handed in nor a parameter of the cell")
+            raise NotPointwiseError("its step uses a tensor that is neither an argument nor a parameter of the cell")
         return held.item()
 
     def add(self, value: Value) -> int:
@@ -65,11 +65,11 @@ class Lowering:
         return self.places[value]
 
     def constant(self, number: float | bool) -> int:
-        # 1.0 == True and 0.0 == -0.0, so what a constant is must stand in its key.
+        # 1.0 == True and 0.0 == -0.0, so the key must contain the type and the sign.
         return self.add(Value("true" if number else "false") if isinstance(number, bool) else _constant(float(number)))
 
     def number(self, place: int) -> int:
-        """A truth value as 1 or 0."""
+        """Convert a boolean value to 1 or 0."""
         if not is_logical(self.values[place]):
             return place
         return self.add(Value("where", (place, self.constant(1.0), self.constant(0.0))))
@@ -80,7 +80,7 @@ class Lowering:
         return self.add(Value("ne", (place, self.constant(0.0))))
 
     def operate(self, operation: str, *arguments: int) -> int:
-        """An operation on values, which are made numbers or truth values as it wants them."""
+        """Add an operation on values, which are converted to numbers or booleans as it requires."""
         if operation in LOGIC:
             return self.add(Value(operation, tuple(map(self.truth, arguments))))
         if operation == "where":
@@ -107,18 +107,18 @@ class Lowering:
         return self.call_block(node, name, arguments)
 
     def blocks(self, shape: Sequence[int]) -> int:
-        """How many blocks of units a shape has, 1 for a value of the row; 0 where it is cut otherwise."""
+        """Return the number of blocks of units in a shape, 1 for a value per row, or 0 for any other shape."""
         return 1 if shape[-1] == 1 else 0 if shape[-1] % self.shape[1] else shape[-1] // self.shape[1]
 
     def split_up(self, node: Node, known: dict[Node, Any]) -> list[int]:
-        """The places of a node, block by block."""
+        """Return the places of a node's values, block by block."""
         places = known[node]
         return places if isinstance(places, list) else [places] * self.blocks(node.meta["val"].shape)
 
     def on_cat(self, node: Node, known: dict[Node, Any]) -> Any:
         parts = cast("list[Node]", node.args[0])
         if any(part.meta["val"].shape[-1] % self.shape[1] for part in parts):
-            raise NotPointwiseError("its step joins tensors that are not as wide as its units")
+            raise NotPointwiseError("its step concatenates tensors whose size isn't its number of units")
         joined = [place for part in parts for place in self.split_up(part, known)]
         return joined if len(joined) > 1 else joined[0]
 
@@ -138,7 +138,7 @@ class Lowering:
         begin, end = cast(int, first or 0), min(cast(int, last if last is not None else width), width)
         begin, end = (border + width if border < 0 else border for border in (begin, end))
         if dim not in (1, -1) or step != 1 or begin % self.shape[1] or end % self.shape[1]:
-            raise NotPointwiseError("its step looks at some of its units alone")
+            raise NotPointwiseError("its step uses some of its units separately")
         part = places[begin // self.shape[1] : end // self.shape[1]]
         return part if len(part) > 1 else part[0]
 
@@ -146,7 +146,7 @@ class Lowering:
         source = cast(Node, node.args[0])
         dims, keep = (*node.args[1:], None, False)[:2]
         if dims not in ([1], [-1]) or not keep:
-            raise NotPointwiseError("its step sums over something else than a row's units (dim=-1, keepdim=True)")
+            raise NotPointwiseError("its step sums over other axes than a row's units (dim=-1, keepdim=True)")
         if source.meta["val"].shape[-1] == 1:
             return known[source]
         totals = [self.operate("total", self.number(place)) for place in self.split_up(source, known)]
@@ -167,7 +167,7 @@ class Lowering:
             if alpha != 1:
                 places[1] = self.operate("mul", places[1], self.constant(float(cast(float, alpha))))
             if name == "div" and node.kwargs.get("rounding_mode") is not None:
-                raise NotPointwiseError("its step rounds a quotient")
+                raise NotPointwiseError("its step uses div with a rounding mode")
             return self.operate(name, *places)
         if name in UNARY and len(places) == 1:
             return self.operate(name, *places)
@@ -175,7 +175,9 @@ class Lowering:
             return places[0]
         special = getattr(self, f"on_{name}", None)
         if special is None or name in _WIDE:
-            raise NotPointwiseError(f"its step uses {name or node.target}, which is no elementwise maths known here")
+            raise NotPointwiseError(
+                f"its step uses {name or node.target}, which is not a supported elementwise operation"
+            )
         return special(node, arguments, places)
 
     def on_rsub(self, node: Node, _: list[Any], places: list[int]) -> int:
@@ -242,7 +244,7 @@ class Lowering:
     on_ones = on_new_ones = on_ones_like
 
     def on_empty_permuted(self, _: Node, __: list[Any], ___: list[int]) -> int:
-        return self.constant(float("nan"))  # torch makes these to be filled, and asks for their shape alone
+        return self.constant(float("nan"))  # torch uses these only for their shape
 
     on_empty_like = on_new_empty = on_empty_permuted
 
@@ -251,12 +253,12 @@ class Lowering:
         if dtype == torch.bool:
             return self.truth(places[0])
         if dtype != self.dtype:
-            raise NotPointwiseError(f"its step computes in {dtype} on inputs in {self.dtype}")
+            raise NotPointwiseError(f"its step computes in {dtype} with inputs in {self.dtype}")
         return self.number(places[0])
 
 
 class _Given(NamedTuple):
-    """An argument that is no tensor."""
+    """An argument that isn't a tensor."""
 
     value: Any
 

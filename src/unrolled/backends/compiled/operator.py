@@ -1,29 +1,29 @@
-"""The compiled layer as an operator of torch: with a shape for torch.compile, and a native derivative."""
+"""The compiled layer as a custom operator of torch, with a fake implementation for torch.compile and a derivative."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from unrolled.backends.compiled.kernel import Kernel, Run
+from unrolled.backends.compiled.kernel import Kernel, LayerInputs
 
 KERNELS: dict[str, Kernel] = {}
 SINGLE = ("inputs", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "own")
 
 
 def kernel_of(key: str) -> Kernel:
-    """The kernel that an operator names."""
+    """Return the kernel with the given key."""
     if key not in KERNELS:
         raise RuntimeError(
-            "this graph needs a compiled cell of the process that made it; export it with backend='loop'"
+            "this graph needs a compiled cell of the process that created it; export it with backend='loop'"
         )
     return KERNELS[key]
 
 
-def packed(run: Run) -> tuple[list[Tensor], list[Tensor]]:
-    """A run as the operator takes it: what may have gradients, and the rest; what is None as a tensor without elements.
+def packed(run: LayerInputs) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the operator's arguments: tensors that may have gradients, and the rest. None becomes an empty tensor.
 
-    In turn: inputs, weight_ih, bias_ih, weight_hh, bias_hh, own, further, initial; and state_mask, lengths, noise.
+    The order is inputs, weight_ih, bias_ih, weight_hh, bias_hh, own, further, initial; and state_mask, lengths, noise.
     """
     nothing = run.inputs.new_empty(0)
 
@@ -34,14 +34,14 @@ def packed(run: Run) -> tuple[list[Tensor], list[Tensor]]:
     return [*learned, *run.further, *run.initial], [there(run.state_mask), there(run.lengths), *run.noise]
 
 
-def unpacked(learned: Sequence[Tensor], fixed: Sequence[Tensor], reverse: bool, kernel: Kernel) -> Run:
-    """The inverse of `packed`, with memory as the kernel wants it."""
+def unpacked(learned: Sequence[Tensor], fixed: Sequence[Tensor], reverse: bool, kernel: Kernel) -> LayerInputs:
+    """The inverse of `packed`, with the memory layout that the kernel needs."""
     inputs, *others = (tensor.contiguous() for tensor in learned)
     singles = [tensor if tensor.numel() > 0 else None for tensor in others[: len(SINGLE) - 1]]
     lists = others[len(SINGLE) - 1 :]
     further = 2 * len(kernel.program.layout.further)
     state_mask, lengths, *noise = (tensor.contiguous() for tensor in fixed)
-    return Run(
+    return LayerInputs(
         inputs,
         *singles[:4],
         further=lists[:further],
@@ -56,7 +56,7 @@ def unpacked(learned: Sequence[Tensor], fixed: Sequence[Tensor], reverse: bool, 
 
 @torch.library.custom_op("unrolled::recurrence", mutates_args=(), device_types="cpu")
 def recurrence(learned: list[Tensor], fixed: list[Tensor], reverse: bool, kernel: str, keep: bool) -> list[Tensor]:
-    """The outputs, what the way back needs, and the final state's tensors, of a run as `packed` makes it."""
+    """Return the outputs, the values saved for the backward pass, and the final state, for arguments from `packed`."""
     known = kernel_of(kernel)
     outputs, saved, final = known.forward(unpacked(learned, fixed, reverse, known), keep=keep)
     return [outputs, saved, *final]
@@ -83,10 +83,10 @@ def recurrence_backward(
     kernel: str,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """The gradients of `learned`, without elements where there are none or none are wanted.
+    """Return the gradients of `learned`, as empty tensors where there are none or none are needed.
 
-    `gradients` are those of the outputs, or a tensor without elements, and of the final state's tensors; `kept` are the
-    outputs and what the forward pass kept; `wanted` says which of `learned` want gradients.
+    `gradients` are those of the outputs, or an empty tensor, and of the final state's tensors. `kept` are the outputs
+    and the values saved by the forward pass. `wanted` are flags for the tensors of `learned` that need gradients.
     """
     known = kernel_of(kernel)
     run = unpacked(learned, fixed, reverse, known)
@@ -124,7 +124,7 @@ def _(
     return [run.inputs.new_empty(t.shape if g else (0,)) for t, g in zip(learned, given, strict=True)]
 
 
-def _of_weights(wanted: Sequence[bool], run: Run) -> list[bool]:
-    """Of those that want gradients, the ones that are had from the large products behind the loop."""
+def _of_weights(wanted: Sequence[bool], run: LayerInputs) -> list[bool]:
+    """Return flags for weights that need gradients, which the products after the loop over time compute."""
     first = len(SINGLE)
     return [*wanted[1:5], *wanted[first : first + len(run.further)]]

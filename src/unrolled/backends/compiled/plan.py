@@ -1,8 +1,9 @@
-"""What a forward pass keeps for its backward pass, found from the program of a step.
+"""Chooses the values that a forward pass saves for its backward pass, given the program of a step.
 
-Any value of the forward pass may be kept in place of the ones that it was computed from. Kept is what makes columns
-fewest, then exponentials and divisions on the way back fewest, then operations. For an LSTM this finds the four gates
-and c_{t-1}; for Elman's network nothing, since its output is there anyway.
+Any value of the forward pass can be saved instead of the values that it is computed from. The choice minimizes the
+number of saved columns, then the number of exponentials and divisions in the backward pass, then that of operations.
+For an LSTM the result is the four gates and c_{t-1}. For Elman's network nothing is saved, since its output exists
+anyway.
 """
 
 from typing import NamedTuple, cast
@@ -10,46 +11,46 @@ from typing import NamedTuple, cast
 from unrolled.backends.compiled.program import FUNCTIONS, Program, reached
 
 _EXPENSIVE = {*FUNCTIONS, "div", "pow"}
-_GIVEN_BACK = ("output_gradient", "state_gradients", "fed_gradients")  # leaves that exist on the way back alone
+_GIVEN_BACK = ("output_gradient", "state_gradients", "fed_gradients")  # leaves that exist only in the backward pass
 
 
 class Plan(NamedTuple):
-    """What lies where.
+    """The values saved for the backward pass, and where the backward pass finds the others.
 
-    saved: the places kept at each step, one block of columns each.
-    shown: the field of the state that is the output too, so that it need not be kept; None for none.
-    fed_saved: for each field that enters the recurrent product, its block in `saved`; None where it is the output.
+    saved: the places of the values saved at each step, one block of columns each.
+    output_field: the field of the state that is also the output, so that it isn't saved; None if there is none.
+    fed_saved: for each field that enters the recurrent product, its block in `saved`; None if it is the output.
     sources: for each block of the recurrent product, and then of the further ones, the projected block with the same
-        gradient; None where there is none.
-    further_saved: for each further product, the blocks in `saved` that entered it.
+        gradient; None if there is none.
+    further_saved: for each further product, the blocks in `saved` that are its factors.
     """
 
     saved: tuple[int, ...]
-    shown: int | None
+    output_field: int | None
     fed_saved: tuple[int | None, ...]
     sources: tuple[int | None, ...]
     further_saved: tuple[tuple[int, ...], ...]
 
     @property
     def apart(self) -> tuple[int, ...]:
-        """The blocks of products whose gradients have to be kept for themselves."""
+        """The blocks of products whose gradients are stored separately."""
         return tuple(block for block, source in enumerate(self.sources) if source is None)
 
 
 def plan(program: Program) -> Plan:
-    """Choose what to keep."""
+    """Choose the values to save."""
     values, layout = program.values, program.layout
     leaf: dict[tuple[str, int], int] = {
         cast(tuple[str, int], value.detail): place for place, value in enumerate(values) if value.operation == "leaf"
     }
-    # The block fed into the product is the one that saves most where several are the output too.
+    # If several fields are also the output, the one that enters the product saves most.
     order = (*layout.fed, *range(layout.states))
-    shown = next((field for field in order if program.states[field] == program.output), None)
-    forced = [leaf[("states", field)] for field in layout.fed if field != shown]
+    output_field = next((field for field in order if program.states[field] == program.output), None)
+    forced = [leaf[("states", field)] for field in layout.fed if field != output_field]
     forced = list(dict.fromkeys([*forced, *(place for places in program.fed for place in places)]))
 
     late = {place for (group, _), place in leaf.items() if group in _GIVEN_BACK}
-    for place, value in enumerate(values):  # whatever depends on a gradient that comes from outside
+    for place, value in enumerate(values):  # everything that depends on an incoming gradient
         if late.intersection(value.arguments):
             late.add(place)
     roots = [
@@ -58,8 +59,8 @@ def plan(program: Program) -> Plan:
     free = {place for (group, _), place in leaf.items() if group in ("own", "noise")}
     free |= {place for place, value in enumerate(values) if value.operation in ("constant", "true", "false", "size")}
     free |= {program.output, *forced}
-    if shown is not None:
-        free.add(leaf[("states", shown)])
+    if output_field is not None:
+        free.add(leaf[("states", output_field)])
 
     def cost(chosen: set[int]) -> tuple[tuple[int, int, int], set[int]]:
         visited = reached(values, roots, frozenset(chosen | free)) - free - late
@@ -76,9 +77,9 @@ def plan(program: Program) -> Plan:
     saved = (*forced, *sorted(kept - set(forced)))
     gradients = program.gradients
     sources = (_index(gradients["projected"], place) for place in (*gradients["recurrent"], *gradients["further"]))
-    fed_saved = (None if field == shown else saved.index(leaf[("states", field)]) for field in layout.fed)
+    fed_saved = (None if field == output_field else saved.index(leaf[("states", field)]) for field in layout.fed)
     further_saved = tuple(tuple(saved.index(place) for place in places) for places in program.fed)
-    return Plan(saved, shown, tuple(fed_saved), tuple(sources), further_saved)
+    return Plan(saved, output_field, tuple(fed_saved), tuple(sources), further_saved)
 
 
 def _index(places: tuple[int, ...], place: int) -> int | None:

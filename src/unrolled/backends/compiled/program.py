@@ -1,8 +1,8 @@
-"""The pointwise maths of a cell as a program on numbers: one step and its derivative.
+"""The elementwise operations of a cell as a program on numbers: one step and its derivative.
 
-A program knows no batch, no number of units and no time. Most values are one for each row and unit; a "total" is summed
-over a row's units, and "size" is their number. `evaluate` runs a program on tensors, which is the definition that the
-printed C++ is tested against.
+A program is independent of the sizes of batch, hidden units and time. Most values exist once per row and unit. A
+"total" is a sum over the units of a row, and "size" is their number. `evaluate` runs a program on tensors; it is the
+reference for the generated C++.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -19,7 +19,7 @@ UNARY = frozenset({"neg", "abs", "sign", "logical_not", *FUNCTIONS})
 
 
 class Value(NamedTuple):
-    """An operation on values before it, a leaf, whose detail is (group, index), or a constant, whose detail it is."""
+    """An operation on earlier values, a leaf with detail (group, index), or a constant with its number as detail."""
 
     operation: str
     arguments: tuple[int, ...] = ()
@@ -27,7 +27,7 @@ class Value(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How many blocks of `hidden` columns a step has, and what they are."""
+    """The numbers of blocks of `hidden` columns in a step, and their meaning."""
 
     gates: int
     step_masks: int
@@ -35,38 +35,38 @@ class Layout(NamedTuple):
     states: int
     noise: int
     fed: tuple[int, ...]  # the fields of the state that enter the recurrent product
-    further: tuple[tuple[int, int], ...]  # of each product behind it: blocks that enter, and that come out
+    further: tuple[tuple[int, int], ...]  # of each further product: numbers of input and output blocks
     own: tuple[str, ...]  # names of the cell's own parameters and buffers
 
     @property
     def projected(self) -> int:
-        """Blocks that come from the input, masks behind them."""
+        """Number of blocks of the projected input, followed by masks."""
         return self.gates + self.step_masks
 
 
 class Program(NamedTuple):
-    """One step: values in an order in which they can be computed, and which of them are what."""
+    """One step: values in an order in which they can be computed, and the places of its inputs and results."""
 
     layout: Layout
     values: tuple[Value, ...]
     output: int
     states: tuple[int, ...]
-    fed: tuple[tuple[int, ...], ...]  # what enters each further product
+    fed: tuple[tuple[int, ...], ...]  # the factors of each further product
     gradients: dict[str, tuple[int, ...]]  # of the groups projected, recurrent, states, own, further
 
     def blocks(self, number: int) -> range:
-        """Which of the group "further" are the blocks of a further product."""
+        """Return the indices, in the group "further", of a further product's output blocks."""
         first = sum(out for _, out in self.layout.further[:number])
         return range(first, first + self.layout.further[number][1])
 
     def entering(self, number: int) -> range:
-        """Which of the group "fed_gradients" belong to what enters a further product."""
+        """Return the indices, in the group "fed_gradients", of a further product's input blocks."""
         first = sum(inside for inside, _ in self.layout.further[:number])
         return range(first, first + self.layout.further[number][0])
 
 
 def is_logical(value: Value) -> bool:
-    """Whether a value is true or false rather than a number."""
+    """Return whether a value is boolean."""
     return value.operation in COMPARISONS or value.operation in LOGIC or value.operation in ("true", "false")
 
 
@@ -80,7 +80,7 @@ def _minimum(a: Tensor, b: Tensor) -> Tensor:
 
 _TORCH: dict[str, Callable[..., Tensor]] = {
     **{name: getattr(torch, name) for name in (*BINARY, *UNARY, "where", "pow")},
-    # At the bound itself torch's clamp passes the gradient on, where maximum halves it.
+    # At the bound itself, torch's clamp passes the whole gradient and torch.maximum half of it.
     "maximum": _maximum,
     "minimum": _minimum,
 }
@@ -92,13 +92,13 @@ def evaluate(
     further: Callable[[int, list[Tensor]], Sequence[Tensor]],
     like: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
-    """One step on tensors: the output and the next state. Differentiable as often as torch's own operations are.
+    """Run one step on tensors, differentiably, and return the output and the next state.
 
     Args:
-        program: the step.
-        leaf: what a leaf stands for, from its group and number.
-        further: a further product, from its number and what enters it.
-        like: (batch, hidden), of the shape that results have.
+        program: the program of the step.
+        leaf: returns the tensor of a leaf, given its group and index.
+        further: computes a further product, given its number and its input blocks.
+        like: (batch, hidden), a tensor with the shape of the results.
     """
     known: dict[int, Tensor] = {}
 
@@ -128,7 +128,7 @@ def evaluate(
 
 
 def reached(values: Sequence[Value], roots: Sequence[int], known: frozenset[int]) -> set[int]:
-    """The places that computing `roots` visits, from known ones on, which are visited and not looked behind."""
+    """Return the places that are visited to compute `roots`, including the known ones, but not their arguments."""
     seen: set[int] = set()
     waiting = list(roots)
     while waiting:

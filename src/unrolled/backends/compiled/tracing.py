@@ -1,4 +1,4 @@
-"""A cell's `pointwise` run once on stand-ins, differentiated by torch, and read as a program."""
+"""Traces a cell's `pointwise` once on example tensors, differentiates it with torch, and lowers it to a program."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ _AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def layout_of(cell: PointwiseCell[Any]) -> Layout:
-    """Look at what a cell hands to its `pointwise`, in its present mode; leaves torch's random numbers alone."""
+    """Determine the arguments of a cell's `pointwise` in its present mode, without changing torch's random state."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         noise = cell.noise(2, like=cell.weight_ih)
         width = cell.project(cell.weight_ih.new_zeros(1, cell.input_size)).shape[-1]
@@ -29,7 +29,7 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
     for entering in cell.recurrent_inputs(cell.state_type(*marks)):
         places = [place for place, mark in enumerate(marks) if mark is entering]
         if not places:
-            raise NotPointwiseError("what enters its recurrent product is computed from the state, not part of it")
+            raise NotPointwiseError("its recurrent product takes a tensor that is computed from the state")
         fed += places
     products = cell.products(cell.recurrent_weight()) if cell.has_recurrent_product else ()
     blocks = [_blocks(weight.shape, cell.hidden_size) for weight, _ in products]
@@ -46,16 +46,16 @@ def layout_of(cell: PointwiseCell[Any]) -> Layout:
 
 
 def _blocks(shape: Sequence[int], hidden: int) -> tuple[int, int]:
-    """Blocks that enter a product, and that come out."""
+    """Return the numbers of input and output blocks of a product."""
     if shape[0] % hidden or shape[1] % hidden:
-        raise NotPointwiseError(f"a product of it has weights {tuple(shape)}, not blocks of {counted(hidden, 'unit')}")
+        raise NotPointwiseError(f"a product has weights {tuple(shape)}, not blocks of {counted(hidden, 'unit')}")
     return shape[1] // hidden, shape[0] // hidden
 
 
 def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
-    """Parameters and buffers of the cell itself that `pointwise` may use: numbers for each unit, or one for all.
+    """Return the names of the cell's parameters and buffers that `pointwise` may use: per unit, or one for all units.
 
-    A bias that no product takes is one of them.
+    They include a bias that is not part of a product.
     """
     holder = getattr(cell, "parametrizations", None)
     parametrized = {name for name, _ in holder.named_children()} if isinstance(holder, nn.Module) else set[str]()
@@ -68,32 +68,32 @@ def _own_names(cell: PointwiseCell[Any]) -> tuple[str, ...]:
         if isinstance(value, Tensor):
             raise NotPointwiseError(f"its tensor {name!r} is neither a parameter nor a buffer")
     found = (*cell.named_parameters(recurse=False), *cell.named_buffers(recurse=False))
-    # A tensor of another shape may serve outside the maths; inside it, it is refused there.
+    # A tensor of another shape may be used outside `pointwise`; if `pointwise` uses it, tracing raises an error.
     return tuple(name for name, value in found if name not in taken(cell) and own_blocks(value, cell.hidden_size))
 
 
 def taken(cell: PointwiseCell[Any]) -> frozenset[str]:
-    """Parameters that the products take."""
+    """Return the names of parameters that the products use."""
     products = cell.products(cell.recurrent_weight()) if cell.has_recurrent_product else ()
     biases = {bias for _, bias in products if bias is not None}
     return frozenset({"weight_ih", "weight_hh", "bias_ih", *(["bias_hh"] if biases or not products else [])})
 
 
 def own_blocks(value: Tensor, hidden: int) -> int:
-    """How many blocks of units a parameter of the cell itself has; one number for all counts as a block, else 0."""
+    """Return the number of blocks of units in a parameter; 1 for a single number, and 0 for any other shape."""
     if tuple(value.shape) in ((), (1,)):
         return 1
     return value.shape[0] // hidden if value.dim() == 1 and value.shape[0] % hidden == 0 else 0
 
 
 def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
-    """The program of a cell's `pointwise` in its present mode, whatever the caller has set in torch.
+    """Return the program of a cell's `pointwise` in its present mode, independently of the caller's torch settings.
 
-    Hooks on what autograd saves, as of torch.utils.checkpoint, autocast, grad mode and transforms of torch.func belong
-    to a thread, and a new one has none.
+    It runs in a new thread, since saved-tensor hooks, such as those of torch.utils.checkpoint, autocast, grad mode and
+    the transforms of torch.func are settings of a thread.
 
     Raises:
-        NotPointwiseError: anything but elementwise maths.
+        NotPointwiseError: `pointwise` is not elementwise.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_trace, cell, layout, dtype).result()
@@ -108,20 +108,18 @@ def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Prog
     leaves = [*groups, ("output_gradient", 0), *(("state_gradients", index) for index in range(layout.states))]
     leaves += [("fed_gradients", index) for index in range(entering)]
 
-    shape = (cell.hidden_size + 1, cell.hidden_size)  # so that rows and units are never mistaken for one another
+    shape = (cell.hidden_size + 1, cell.hidden_size)  # different sizes distinguish rows and units
 
     def step(*lanes: Tensor) -> tuple[Tensor, ...]:
         given = {group: tuple(v for v, (g, _) in zip(lanes, groups, strict=True) if g == group) for group in sizes}
-        twin = _twin(cell, layout, given["own"])
+        copy = _copy_with(cell, layout, given["own"])
         recurrent = (*given["recurrent"], *given["noise"])
-        arguments = given["projected"], recurrent, twin.state_type(*given["states"])
+        arguments = given["projected"], recurrent, copy.state_type(*given["states"])
         chain = _Chain(layout, given["further"])
-        output, state = twin.chain(*arguments, chain) if isinstance(twin, ChainedCell) else twin.pointwise(*arguments)
+        output, state = copy.chain(*arguments, chain) if isinstance(copy, ChainedCell) else copy.pointwise(*arguments)
         results = (output, *state, *chain.fed())
         if any(result.shape != shape for result in results):
-            raise NotPointwiseError(
-                f"its step turns (batch, hidden) into {[tuple(result.shape) for result in results]}"
-            )
+            raise NotPointwiseError(f"its step maps (batch, hidden) to {[tuple(result.shape) for result in results]}")
         return results
 
     def joint(*given: Tensor) -> tuple[Tensor, ...]:
@@ -132,11 +130,11 @@ def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Prog
     try:
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        pure = cast(Any, torch.func.functionalize)(joint)  # operations in place as ordinary ones
+        pure = cast(Any, torch.func.functionalize)(joint)  # replaces in-place operations
         graph = make_fx(pure, decomposition_table=_decompositions(), tracing_mode="fake")(*examples)
     except NotPointwiseError:
         raise
-    except Exception as error:  # somebody's own maths, and tracing it, may raise anything
+    except Exception as error:  # a user's cell, and tracing it, may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NotPointwiseError(f"its step cannot be traced: {first}") from error
     values, results = Lowering(graph, shape, dtype).read(leaves)
@@ -153,7 +151,7 @@ def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Prog
 
 
 class _Chain:
-    """Stands for the further products of a step: notes what enters, and gives leaves for what comes out."""
+    """Replaces the further products of a step during tracing: records their inputs and returns leaves as outputs."""
 
     def __init__(self, layout: Layout, further: tuple[Tensor, ...]) -> None:
         self.layout = layout
@@ -162,17 +160,17 @@ class _Chain:
 
     def __call__(self, number: int, *blocks: Tensor) -> tuple[Tensor, ...]:
         if number != len(self.entered) + 1 or number > len(self.layout.further):
-            raise NotPointwiseError(f"it asks for product {number} out of turn")
+            raise NotPointwiseError(f"it calls product {number} out of order")
         inside, out = self.layout.further[number - 1]
         if len(blocks) != inside:
-            raise NotPointwiseError(f"{len(blocks)} blocks enter its product {number}, expected {inside}")
+            raise NotPointwiseError(f"its product {number} gets {len(blocks)} blocks, expected {inside}")
         self.entered.append(blocks)
         given, self.remaining = self.remaining[:out], self.remaining[out:]
         return tuple(given)
 
     def fed(self) -> list[Tensor]:
         if len(self.entered) != len(self.layout.further):
-            raise NotPointwiseError(f"it asks for {len(self.entered)} of {len(self.layout.further)} further products")
+            raise NotPointwiseError(f"it calls {len(self.entered)} of {len(self.layout.further)} further products")
         return [block for blocks in self.entered for block in blocks]
 
 
@@ -180,19 +178,19 @@ def _check_order(program: Program) -> None:
     for number, places in enumerate(program.fed):
         late = {("further", index) for index in range(program.blocks(number).start, 1 << 16)}
         if any(program.values[place].detail in late for place in reached(program.values, places, frozenset())):
-            raise NotPointwiseError(f"what enters its product {number + 1} depends on what comes out of it")
+            raise NotPointwiseError(f"the input of its product {number + 1} depends on the output")
 
 
 def _decompositions() -> dict[Any, Any]:
-    """Operators as simpler ones."""
+    """Return decompositions of operators into simpler ones."""
     return {**torch.export.default_decompositions(), **_activations(), **_normalizations()}
 
 
 @cache
 def _activations() -> dict[Any, Any]:
-    """Activations that torch calls core operators, with their derivatives; none where torch hides how it does them.
+    """Return decompositions of activations that are core operators of torch, and of their derivatives.
 
-    Only a private module has them. Without it, cells with such an activation are refused, and no others.
+    They are in a private module of torch. If it is missing, only cells with such activations can't be compiled.
     """
     try:
         from torch._decomp import get_decompositions
@@ -204,11 +202,11 @@ def _activations() -> dict[Any, Any]:
 
 
 def _normalizations() -> dict[Any, Any]:
-    """Layer normalization over the last axis, without gains, as means over a row."""
+    """Return decompositions of layer normalization over the last axis, without affine parameters, into row means."""
 
     def forward(values: Tensor, shape: list[int], weight: Any, bias: Any, epsilon: float) -> tuple[Tensor, ...]:
         if weight is not None or bias is not None or len(shape) != 1:
-            raise NotPointwiseError("its layer_norm has weights of its own or several axes; multiply behind it")
+            raise NotPointwiseError("its layer_norm has weights or several axes; apply the weights after it")
         mean = values.mean(-1, keepdim=True)
         centred = values - mean
         scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + epsilon)
@@ -225,14 +223,14 @@ def _normalizations() -> dict[Any, Any]:
     return {operators.native_layer_norm.default: forward, operators.native_layer_norm_backward.default: backward}
 
 
-def _twin(cell: PointwiseCell[Any], layout: Layout, own: tuple[Tensor, ...]) -> PointwiseCell[Any]:
-    """The cell with other tensors in the places of its own parameters, each as wide as its blocks."""
-    twin = object.__new__(type(cell))  # copy.copy refuses parametrized cells
-    vars(twin).update(vars(cell))
+def _copy_with(cell: PointwiseCell[Any], layout: Layout, own: tuple[Tensor, ...]) -> PointwiseCell[Any]:
+    """Return a copy of the cell with other tensors in place of its own parameters, each with its number of blocks."""
+    copy = object.__new__(type(cell))  # copy.copy refuses parametrized cells
+    vars(copy).update(vars(cell))
     remaining, replaced = iter(own), dict[str, Tensor]()
     for name in layout.own:
         parts = [next(remaining) for _ in range(own_blocks(getattr(cell, name), cell.hidden_size))]
         replaced[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     for place in ("_parameters", "_buffers"):
-        vars(twin)[place] = {name: replaced.get(name, value) for name, value in vars(cell)[place].items()}
-    return twin
+        vars(copy)[place] = {name: replaced.get(name, value) for name, value in vars(cell)[place].items()}
+    return copy

@@ -1,1 +1,1 @@
-"""From `Encoded` to tokens. Told nothing, a decoder is a language model."""
+"""Decoders, which predict tokens, given an encoded source or without one as language models."""

@@ -1,4 +1,4 @@
-"""A decoder that looks at the source before each prediction.
+"""A decoder with attention to the source at each step.
 
     s_t = core([E y_{t-1}; r_{t-1}], s_{t-1})      r_{t-1} with input feeding only
     c_t = attention(s_t)
@@ -6,7 +6,7 @@
     p(y_t | y_<t, x) = softmax(V r_t + b)
 
 Luong, Pham & Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation", eq. 5-6 and section
-3.3, with the attention that one likes.
+3.3, with any `Attention`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unrolled.cells.hooks import hooked
+from unrolled.cells.hooks import has_hooks
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.layers.attention import Attention, Memory
 from unrolled.layers.dropout import SequenceDropout, TokenDropout
@@ -34,20 +34,20 @@ from unrolled.wording import counted
 
 
 class DecoderNoise(NamedTuple):
-    """The noise of one pass over `time` steps, None where nothing is dropped."""
+    """The noise of a sequence of `time` steps; None where dropout is inactive."""
 
     embedded: Tensor | None  # (batch, time, embedding)
     readout: Tensor | None  # (batch, time, readout)
-    core: list[Any]  # one for each step, as the wiring of the decoder wants it
+    core: list[Any]  # one item per step, from the decoder's wiring
 
     def at(self, step: int) -> "DecoderNoise":
-        """The noise of one step."""
+        """Return the noise of one step."""
         embedded, readout = (None if mask is None else mask[:, step : step + 1] for mask in self[:2])
         return DecoderNoise(embedded, readout, self.core[step : step + 1])
 
 
 class _Steps(NamedTuple):
-    """What the steps of a pass give: (batch, time, …) each, and the state behind them."""
+    """The results of all steps, (batch, time, …) each, and the state after them."""
 
     queries: Tensor
     contexts: Tensor
@@ -57,34 +57,34 @@ class _Steps(NamedTuple):
 
 
 class AttentiveDecoder(Decoder):
-    """Embedding, recurrent net, attention, readout, linear output.
+    """An embedding, a recurrent network, attention, a readout layer and a linear output layer.
 
     Args:
         vocabulary_size: number of token ids.
-        embedding_size: features of a token.
-        core: a partial `Recurrent`, to be completed with its input size; always read forwards.
-        attention: a partial `Attention`, to be completed with source_size and query_size.
-        source_size: features of `Encoded.values` and `Encoded.summary`.
-        hidden_size: overrides the core's own.
-        num_layers: overrides the core's own.
-        token_dropout: share of the tokens whose embedding is zeroed as a whole.
-        input_dropout: dropout on the embedded tokens.
-        output_dropout: dropout on the readout, on its way to the output and to the next step.
-        variational_dropout: both with one mask for all steps of a pass (Gal & Ghahramani 2016), or a new one at each.
-        input_feeding: the core reads the last readout beside the token (Luong et al. 2015, section 3.3), so that it
-            knows what was looked at. Without it all steps of a pass go through the core at once, which is faster.
-        readout_size: features of the readout; by default the core's output, or the embedding's when tied.
-        tied: the output layer shares the embedding's weights (Press & Wolf 2017).
-        scaled_embedding: where it is tied, the embedding is read times √embedding_size, so that learning begins sooner.
-        copy: a prediction may point at a word of the source (See et al. 2017): the logits are then log probabilities.
-            Source and target must share one vocabulary.
-        wiring: a partial `AttentionWiring`: when the core reads the token and when it attends. By default it attends
-            after it has read, `LuongWiring`; captioning has `BahdanauWiring` and `TopDownWiring`.
+        embedding_size: number of features of a token.
+        core: a partial `Recurrent`, called with its input size; it is unidirectional.
+        attention: a partial `Attention`, called with source_size and query_size.
+        source_size: number of features of `Encoded.values` and `Encoded.summary`.
+        hidden_size: overrides the core's hidden_size.
+        num_layers: overrides the core's num_layers.
+        token_dropout: probability that the whole embedding of a token is zeroed.
+        input_dropout: dropout probability of the embedded tokens.
+        output_dropout: dropout probability of the readout, which the output layer and the next step use.
+        variational_dropout: whether both have one mask for all steps of a sequence (Gal & Ghahramani 2016).
+        input_feeding: whether the core reads the last readout together with the token (Luong et al. 2015, section 3.3),
+            so that it depends on previous attention. Without it the core processes all steps at once, which is faster.
+        readout_size: number of features of the readout; by default that of the core's output, or of the embedding if
+            tied.
+        tied: whether the output layer shares the embedding's weights (Press & Wolf 2017).
+        scaled_embedding: whether a tied embedding is multiplied by √embedding_size, which speeds up early learning.
+        copy: whether a prediction can copy a token of the source (See et al. 2017). The logits are then log
+            probabilities. Source and target must share one vocabulary.
+        wiring: a partial `AttentionWiring`, the order of reading the token and attending to the source. The default,
+            `LuongWiring`, attends after the core's step; captioning uses `BahdanauWiring` and `TopDownWiring`.
 
     Raises:
-        ValueError: another wiring without input feeding, which knows no other way; tied with an embedding as wide as
-            something else than the readout; copying with an attention that has no weights; what the core and the
-            attention refuse.
+        ValueError: a wiring without input feeding; `tied` with an embedding size other than the readout size; `copy`
+            with an attention without weights; invalid options of the core or the attention.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class AttentiveDecoder(Decoder):
         query_size = _output_size(finish)
         sizes = Sizes(source_size, query_size, readout_size)
         if wiring is not None and not input_feeding:
-            raise ValueError("input_feeding=False goes with the wiring LuongWiring alone; leave wiring out")
+            raise ValueError("input_feeding=False supports only the wiring LuongWiring; leave wiring out")
         self.wiring = LuongWiring(sizes, finish, feeding=input_feeding) if wiring is None else wiring(sizes, finish)
         self.core = finish(embedding_size + self.wiring.input_size)
         if not isinstance(self.core, Recurrent):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
-                f"a decoder with attention remembers what it wrote, {type(self.core).__name__} nothing; "
-                "give it a recurrent model, such as gru"
+                f"a decoder with attention needs a recurrent model, such as gru, but {type(self.core).__name__} "
+                "has no state"
             )
         self.attention = attention(source_size=source_size, query_size=query_size)
         self.readout = nn.Linear(query_size + self.attention.value_size, readout_size)
@@ -136,64 +136,62 @@ class AttentiveDecoder(Decoder):
         if tied:
             tie(self.output, self.embedding, "the readout", scaled=scaled_embedding)
         self.bridge = Bridge(source_size, self.core)
-        if copy and not self.attention.weighs:
-            raise ValueError(
-                f"copy=True points with the weights of attention, and {type(self.attention).__name__} has none"
-            )
+        if copy and not self.attention.has_weights:
+            raise ValueError(f"copy=True needs attention weights, and {type(self.attention).__name__} has none")
         features_size = self.attention.value_size + query_size + embedding_size
         self.mixture = CopyMixture(features_size) if copy else None
-        self.attends = self.attention.weighs
+        self.attends = self.attention.has_weights
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Memory]:
-        """The state before the first token, made from the summary, and the source prepared for attention."""
+        """Return the state before the first token, computed from the summary, and the source prepared for attention."""
         if encoded is None:
-            raise ValueError("this decoder looks at a source: give it `encoded`")
+            raise ValueError("this decoder attends to a source: pass `encoded`")
         expect(encoded.summary, "batch summary", batch=batch, name="encoded.summary")
         if self.copy and encoded.tokens is None:
-            raise ValueError("copy=True needs the ids of the source, encoded.tokens, and this encoder gave none")
+            raise ValueError("copy=True needs the token ids of the source, and encoded.tokens is None")
         weight = self.output.weight
         memory = self.attention.prepare(encoded)
         core = self.bridge(encoded.summary, self.core.initial_state(batch, like=weight))
-        kept = self.wiring.first(encoded, weight)
-        return DecoderState(self.wiring.start(core, encoded), self.attention.start(memory), kept), memory
+        context = self.wiring.initial_context(encoded, weight)
+        return DecoderState(self.wiring.start(core, encoded), self.attention.start(memory), context), memory
 
     def forward(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
-        """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
+        """Predict logits (batch, time, vocabulary) for tokens (batch, time), of which `lengths` (batch,) are valid."""
         expect(tokens, "batch time", name="tokens")
-        state = _told(state)
+        state = _require_state(state)
         batch, time = tokens.shape
         if lengths is not None and all_full(lengths, batch, time):
             lengths = None
         if time == 0:
-            weights = memory.values.new_zeros(batch, 0, memory.values.shape[1]) if self.attention.weighs else None
+            weights = memory.values.new_zeros(batch, 0, memory.values.shape[1]) if self.attention.has_weights else None
             return Decoded(self.output.weight.new_zeros(batch, 0, self.vocabulary_size), weights, state)
         noise = self._masks(batch, time)
         embedded = _times(self.embedding(tokens), noise.embedded)
         self._check_state(state, memory, embedded)
         if self.input_feeding:
             noise = noise._replace(core=self.wiring.noises(self.core, batch, time, embedded))
-            steps = self._feed(embedded, state, memory, lengths, noise)
+            steps = self._run_steps(embedded, state, memory, lengths, noise)
         else:
-            steps = self._at_once(embedded, state, memory, lengths, noise)
+            steps = self._run_parallel(embedded, state, memory, lengths, noise)
         return self._decoded(embedded, steps, memory, lengths)
 
     def step(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, noise: DecoderNoise | None = None
     ) -> Decoded:
-        """Tokens (batch,) -> logits (batch, vocabulary). In training mode with fresh noise, unless it is given some."""
+        """Predict logits (batch, vocabulary) for tokens (batch,). In training mode, `noise` is drawn by default."""
         expect(tokens, "batch", name="tokens")
-        state = _told(state)
+        state = _require_state(state)
         noise = noise or self.noise(len(tokens), 1)
         embedded = _times(self.embedding(tokens.unsqueeze(1)), noise.embedded)
         self._check_state(state, memory, embedded)
-        decoded = self._decoded(embedded, self._feed(embedded, state, memory, None, noise), memory, None)
+        decoded = self._decoded(embedded, self._run_steps(embedded, state, memory, None, noise), memory, None)
         weights = None if decoded.weights is None else decoded.weights.squeeze(1)
         return Decoded(decoded.logits.squeeze(1), weights, decoded.state)
 
     def noise(self, batch: int, time: int) -> DecoderNoise:
-        """The noise of one pass, for `step`: who steps through a text hands it `noise.at(0)`, `noise.at(1)`, …"""
+        """Draw the noise of a sequence. Its items `noise.at(0)`, `noise.at(1)`, … are arguments of `step`."""
         return self._masks(batch, time)._replace(core=self.wiring.noises(self.core, batch, time, self.output.weight))
 
     def _masks(self, batch: int, time: int) -> DecoderNoise:
@@ -207,46 +205,46 @@ class AttentiveDecoder(Decoder):
         return DecoderNoise(embedded, readout, [])
 
     def _check_state(self, state: DecoderState, memory: Memory, like: Tensor) -> None:
-        """Check all that a state remembers, once for all steps of a pass."""
+        """Check a decoder's state, once for all steps of a sequence."""
         if len(memory.values) != len(like):
             raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the tokens have {len(like)}")
         self.wiring.check(self.core, of_decoder(state).core, like)
-        remembered = outline(self.attention.start(memory), like=memory.values)
-        check(state.attention, remembered, like=like, name="state.attention")
-        kept = None if self.wiring.context_size is None else Leaf((self.wiring.context_size,), None)
-        check(state.context, kept, like=like, name="state.context")
+        attention = outline(self.attention.start(memory), like=memory.values)
+        check(state.attention, attention, like=like, name="state.attention")
+        context = None if self.wiring.context_size is None else Leaf((self.wiring.context_size,), None)
+        check(state.context, context, like=like, name="state.context")
 
-    def _feed(
+    def _run_steps(
         self, embedded: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None, noise: DecoderNoise
     ) -> _Steps:
-        """Step by step, since what attention found is read at the next step."""
+        """Run step by step, since the core reads the last step's readout or context."""
         project = self._projection(embedded)
         masks = [None] * embedded.shape[1] if noise.readout is None else noise.readout.unbind(1)
         states = [state]
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        looked: list[Tensor] = []
+        results: list[tuple[Tensor, Tensor, Tensor]] = []
+        all_weights: list[Tensor] = []
         for step, (mask, of_core) in enumerate(zip(masks, noise.core, strict=True)):
             query, (context, weights, attention), core = self.wiring.advance(
                 self.core, self.attention, partial(project, step), state, memory, of_core
             )
             readout = _times(self._read_out(query, context), mask)
-            state = DecoderState(core, attention, self.wiring.following(state.context, query, readout))
+            state = DecoderState(core, attention, self.wiring.next_context(state.context, query, readout))
             states.append(state)
-            found.append((query, context, readout))
+            results.append((query, context, readout))
             if weights is not None:
-                looked.append(weights)
-        queries, contexts, readouts = (torch.stack(column, 1) for column in zip(*found, strict=True))
-        weights = torch.stack(looked, 1) if looked else None
+                all_weights.append(weights)
+        queries, contexts, readouts = (torch.stack(column, 1) for column in zip(*results, strict=True))
+        weights = torch.stack(all_weights, 1) if all_weights else None
         return _Steps(queries, contexts, readouts, weights, state_at(states, lengths))
 
     def _projection(self, embedded: Tensor) -> Callable[[int, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-        """What the core's first cell projects at a step, given what is fed; and its inputs where they are needed.
+        """Return a function of a step and the fed features: the first cell's projection, and its inputs if needed.
 
-        Where the projection is known to be affine, the tokens' share of it is computed here, for all steps at once.
+        If the projection is known to be affine, the tokens' part of it is computed here for all steps at once.
         """
         cell: Any = self.core.cells[0]
         needs_inputs = self.core.residual and cell.input_size == cell.output_size
-        if hooked(cell):  # each step is a call of its own, and looks at the weights of that call
+        if has_hooks(cell):  # each step is a separate call, with the weights of that call
 
             def called(step: int, fed: Tensor | None) -> tuple[None, Tensor]:
                 return None, embedded[:, step] if fed is None else torch.cat([embedded[:, step], fed], dim=-1)
@@ -274,10 +272,10 @@ class AttentiveDecoder(Decoder):
 
         return split
 
-    def _at_once(
+    def _run_parallel(
         self, embedded: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None, noise: DecoderNoise
     ) -> _Steps:
-        """All steps together: nothing that attention finds is read by the core."""
+        """Run all steps at once, since the core doesn't read contexts."""
         queries, core = self.core(embedded, state.core, lengths)
         contexts, weights, attention = self.attention.over_time(queries, memory, state.attention, lengths)
         readouts = _times(self._read_out(queries, contexts), noise.readout)
@@ -287,7 +285,7 @@ class AttentiveDecoder(Decoder):
         return torch.tanh(self.readout(torch.cat([query, context], dim=-1)))
 
     def _decoded(self, embedded: Tensor, steps: _Steps, memory: Memory, lengths: Tensor | None) -> Decoded:
-        """Logits of all steps in one product. Behind the end of a text the weights are zero."""
+        """Compute the logits of all steps in one product, and set the weights after the end of a sequence to zero."""
         queries, contexts, readouts, weights, state = steps
         if lengths is not None and weights is not None:
             valid = mask_from_lengths(lengths.to(weights.device), weights.shape[1])
@@ -304,12 +302,12 @@ def _times(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _output_size(core: Callable[[int], Recurrent]) -> int:
-    """What a core gives, before what it reads is known: asked of one without storage, which draws no weights."""
+    """Return the output size of a core before its input size is known, from a core without storage."""
     with torch.device("meta"):
         return core(1).output_size
 
 
-def _told(state: DecoderState | None) -> DecoderState:
+def _require_state(state: DecoderState | None) -> DecoderState:
     if state is None:
-        raise ValueError("this decoder looks at a source: give it the state and the memory that start(…) makes of one")
+        raise ValueError("this decoder attends to a source: pass the state and the memory that start(…) returns")
     return state

@@ -1,4 +1,4 @@
-"""What a decoder is: it reads a token, predicts the next, and hands its memory on as a value."""
+"""Base class of decoders, which read a token and predict the next, with their state as a value."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from unrolled.wording import article
 
 
 class DecoderState(NamedTuple):
-    """All that a decoder remembers between tokens. Every leaf has the batch on axis 0."""
+    """The state of a decoder between tokens. Axis 0 of every tensor is the batch."""
 
     core: Any
     attention: Any = None
@@ -23,23 +23,23 @@ class DecoderState(NamedTuple):
 
 
 def of_decoder(state: Any) -> DecoderState:
-    """A decoder's state, as given.
+    """Check that a state is a `DecoderState`, and return it.
 
     Raises:
-        ValueError: anything else, such as that of its core alone.
+        ValueError: another value, such as the state of the core.
     """
     if not isinstance(state, DecoderState):
         raise ValueError(
-            f"the state is {article(type(state).__name__)}, expected the DecoderState that the decoder's start gives"
+            f"the state is {article(type(state).__name__)}, expected the DecoderState that the decoder's start returns"
         )
     return state
 
 
 def core_of(state: Any) -> Any:
-    """What a decoder without attention remembers: its core's state and nothing else.
+    """Return the core's state from the state of a decoder without attention.
 
     Raises:
-        ValueError: anything else than such a state.
+        ValueError: the state of a decoder with attention, or another value.
     """
     core, attention, context = of_decoder(state)
     if attention is not None or context is not None:
@@ -48,45 +48,45 @@ def core_of(state: Any) -> Any:
 
 
 class Decoded(NamedTuple):
-    """What a decoder says of a piece of text, and where it stands after it."""
+    """The predictions of a decoder for some tokens, and the state after them."""
 
     logits: Tensor  # (batch, time, vocabulary), or (batch, vocabulary) from `step`
-    weights: Tensor | None  # (batch, time, source): what attention looked at
+    weights: Tensor | None  # (batch, time, source): attention weights
     state: DecoderState
 
 
 class Decoder(nn.Module, ABC):
-    """Reads a token, predicts the next. Logits at a step never depend on later tokens."""
+    """Base class of decoders, which predict the next token. The logits of a step don't depend on later tokens."""
 
     vocabulary_size: int
-    attends: bool = False  # whether `Decoded.weights` say how much was looked at each place of the source
+    attends: bool = False  # whether `Decoded.weights` are attention weights over the source
 
     @abstractmethod
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Any]:
-        """The state before the first token, and the memory that `forward` and `step` want with it."""
+        """Return the state before the first token, and the memory, an argument of `forward` and `step`."""
 
     @abstractmethod
     def forward(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
-        """Tokens (batch, time) -> logits (batch, time, vocabulary).
+        """Predict logits (batch, time, vocabulary) for tokens (batch, time).
 
-        Without a state, a language model begins a text; a decoder that is told a source wants those of `start`.
+        Without a state, a language model starts a new text. A decoder with a source needs the results of `start`.
         """
 
     @abstractmethod
     def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
-        """Tokens (batch,) -> logits (batch, vocabulary): what `forward` gives for this one step."""
+        """Predict logits (batch, vocabulary) for tokens (batch,), as `forward` does for one step."""
 
 
 class Bridge(nn.ModuleList):
-    """From the summary of a source to a core's first state, each leaf tanh(W s + b) (Cho et al. 2014, appendix A.1.2).
+    """Computes a core's initial state from the summary of a source.
 
-    A leaf that only counts steps stays as it is.
+    Each tensor of the state is tanh(W s + b) (Cho et al. 2014, appendix A.1.2). Counters are not changed.
 
     Args:
-        summary_size: features of the summary.
-        core: whose state it makes.
+        summary_size: number of features of the summary.
+        core: the network whose state is computed.
     """
 
     def __init__(self, summary_size: int, core: Recurrent) -> None:
@@ -96,7 +96,7 @@ class Bridge(nn.ModuleList):
         super().__init__(nn.Linear(summary_size, leaf.shape[-1]) for leaf, learned in pairs if learned)
 
     def forward(self, summary: Tensor, initial: Any) -> Any:
-        """Summary (batch, summary) and a state to be like -> a state of the same structure and precision."""
+        """Compute a state with the structure and dtypes of `initial` from a summary (batch, summary)."""
         expect(summary, "batch summary", name="encoded.summary")
         layers = iter(self)
         pairs = zip(leaves(initial), self.learnable_state, strict=True)
@@ -106,18 +106,24 @@ class Bridge(nn.ModuleList):
 
 
 def tie(output: nn.Linear, embedding: TokenEmbedding, width: str, *, scaled: bool) -> None:
-    """Let an output layer share an embedding's weights (Press & Wolf 2017).
+    """Make an output layer share an embedding's weights (Press & Wolf 2017).
 
-    With `scaled` the embedding is read times √size (Vaswani et al. 2017, section 3.4): weights of an output layer's
-    size are small beside those of an embedding, and learning begins late.
+    With `scaled` the embedding is multiplied by √size (Vaswani et al. 2017, section 3.4): weights with the scale of an
+    output layer are small for an embedding, which slows down early learning.
+
+    Args:
+        output: the output layer.
+        embedding: the embedding.
+        width: name of the output layer's input, for the error message.
+        scaled: whether the embedding is scaled.
 
     Raises:
-        ValueError: an embedding as wide as something else than the output layer's input, which `width` names.
+        ValueError: an embedding size that differs from the output layer's input size.
     """
     size = embedding.embedding_dim
     if size != output.in_features:
         raise ValueError(f"tied=True needs embedding_size equal to {width}, {output.in_features}, got {size}")
     output.weight = embedding.weight
-    # The output layer's scale: an embedding's unit normal would give logits of the size of √hidden.
+    # The output layer's initialization: an embedding's N(0, 1) would give logits with standard deviation √hidden.
     nn.init.uniform_(embedding.weight, -(size**-0.5), size**-0.5)
     embedding.scale = size**0.5 if scaled else 1.0

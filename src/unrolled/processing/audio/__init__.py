@@ -1,1 +1,1 @@
-"""Sound: from files to samples, and from samples to frames of features, in torch alone."""
+"""Audio: reading files as samples, and computing frames of features from samples, with torch alone."""

@@ -1,7 +1,7 @@
-"""From samples to frames of features, whole or as they arrive, in torch alone.
+"""Audio features of whole recordings or of streams of samples, with torch alone.
 
-Spectra, mel bands, cepstra and their deltas follow the definitions that librosa has, without padding at the borders: a
-frame needs its own samples only, so that it can be made as soon as they are heard.
+Spectra, mel bands, cepstra and deltas are defined as in librosa, without padding at the borders: a frame depends only
+on its own samples, so it can be computed as soon as they arrive.
 """
 
 import math
@@ -19,11 +19,11 @@ from unrolled.shapes import expect
 from unrolled.wording import counted
 
 KINDS = ("log_mel", "mfcc")
-NORMALISATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
+NORMALIZATIONS = ("none", "mean", "utterance", "level", "fitted", "running")
 _NEED_FIT = ("level", "fitted", "running")
 _WHOLE = ("mean", "utterance", "level")
-_FLOOR = 1e-5  # of a variance, so that silence becomes zeros
-_LEAST_SCALE = 0.1  # of the middle deviation: what hardly varied in training is not blown up when it does later
+_FLOOR = 1e-5  # minimum variance, so that silence becomes zeros
+_LEAST_SCALE = 0.1  # relative to the median scale: features that hardly vary in training are not amplified
 
 
 class Frames(NamedTuple):
@@ -34,43 +34,44 @@ class Frames(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """What has to be known of a recording before its next samples come."""
+    """The state of streaming features between samples."""
 
-    samples: Tensor  # (batch, fewer than a window): those that later frames still need
-    heard: Tensor  # (batch, 1): frames so far
+    samples: Tensor  # (batch, fewer than a window): samples that later frames need
+    num_frames: Tensor  # (batch, 1): number of frames so far
     total: Tensor  # (batch, features): their sum, in units of the training split
     square: Tensor  # (batch, features): the sum of their squares
 
 
 class AudioFeatures(FeatureExtractor):
-    """Log mel bands or mel cepstra of a recording, with deltas and a normalization if asked for.
+    """Log mel bands or mel-frequency cepstral coefficients of a recording, with optional deltas and normalization.
 
     Args:
-        rate: samples a second, in hertz; other recordings have to be resampled.
+        rate: sampling rate in hertz; other recordings must be resampled.
         kind: "log_mel" or "mfcc".
-        num_mels: mel bands between `low` and `high`.
-        num_coefficients: of the cepstrum, the first included.
+        num_mels: number of mel bands between `low` and `high`.
+        num_coefficients: number of cepstral coefficients, including the first.
         window: length of a frame in seconds.
         hop: seconds from one frame to the next.
         low: lowest frequency in hertz.
-        high: highest; None for half the rate.
+        high: highest frequency in hertz; None for half the rate.
         preemphasis: a of x_t − a x_{t−1} within a frame; 0 for none.
-        floor: least power of a band, relative to full scale.
-        depth: decibels below the loudest band of a whole recording under which nothing is told apart, so that rooms and
-            microphones with more or less noise look alike; None for `floor` alone.
-        trim: decibels below the loudest frame of a whole recording under which frames at its beginning and its end
-            are left out, but for one to either side; None leaves all in.
-        deltas: 0, 1 or 2 derivatives beside the features themselves.
-        normalize: "none"; "mean" and "utterance" (mean and deviation of each feature) over the recording, which has to
-            be whole, as it has for "level": the loudest frame sets the zero of all bands alike, so that a short word
-            keeps the color of its vowel, which its mean would take away, and then as "fitted" over the training split;
-            "running" over the frames so far, beginning with the training split as if it had been `prior` frames.
+        floor: minimum power of a band, relative to full scale.
+        depth: dynamic range in decibels: power is clamped to this much below the loudest band of a whole recording, so
+            that the noise of rooms and microphones has no effect; None for `floor` alone.
+        trim: decibels below the loudest frame of a whole recording; quieter frames at the start and the end are
+            removed, except one on each side. None to keep all frames.
+        deltas: number of derivatives that are added to the features, 0, 1 or 2.
+        normalize: "none" for no normalization. "mean" subtracts the mean of each feature over the recording, and
+            "utterance" also divides by the standard deviation. "fitted" uses mean and standard deviation of the
+            training split. "level" subtracts the loudest frame's level from all bands alike, which keeps the spectral
+            shape of a short word, and then normalizes as "fitted". "running" uses the frames so far and the training
+            split with the weight of `prior` frames. "mean", "utterance" and "level" need the whole recording.
         centers: mean of each feature over the training split, for "level", "fitted" and "running".
-        scales: its standard deviation, likewise.
-        prior: frames that the training split counts for in "running".
+        scales: standard deviation of each feature over the training split.
+        prior: weight of the training split for "running", in frames.
 
     Raises:
-        ValueError: options that no features can be made with.
+        ValueError: options outside their ranges.
     """
 
     bank: Tensor
@@ -100,10 +101,10 @@ class AudioFeatures(FeatureExtractor):
         prior: int = 50,
     ) -> None:
         super().__init__()
-        if kind not in KINDS or normalize not in NORMALISATIONS or deltas not in (0, 1, 2):
+        if kind not in KINDS or normalize not in NORMALIZATIONS or deltas not in (0, 1, 2):
             raise ValueError(
-                f"kind={kind!r} is one of {', '.join(KINDS)}, normalize={normalize!r} one of "
-                f"{', '.join(NORMALISATIONS)}, deltas={deltas} 0, 1 or 2"
+                f"kind={kind!r}, normalize={normalize!r}, deltas={deltas}: expected a kind of {', '.join(KINDS)}, a "
+                f"normalize of {', '.join(NORMALIZATIONS)}, and 0, 1 or 2 deltas"
             )
         if (
             min(rate, num_mels, num_coefficients, prior, floor) <= 0
@@ -113,13 +114,13 @@ class AudioFeatures(FeatureExtractor):
         ):
             raise ValueError(
                 f"rate={rate}, num_mels={num_mels}, num_coefficients={num_coefficients}, window={window}, hop={hop}, "
-                f"floor={floor}, depth={depth}, trim={trim} and prior={prior} are above 0, and a window holds two "
-                "samples or more"
+                f"floor={floor}, depth={depth}, trim={trim}, prior={prior}: expected values above 0, and two or more "
+                "samples in a window"
             )
         if not 0 <= low < (high or rate / 2) <= rate / 2 or (kind == "mfcc" and num_coefficients > num_mels):
             raise ValueError(
-                f"low={low} and high={high} lie between 0 and half of rate={rate}, and a cepstrum of {num_mels} bands "
-                f"has at most as many coefficients, not {num_coefficients}"
+                f"low={low}, high={high}, num_coefficients={num_coefficients}: expected frequencies from 0 to half of "
+                f"rate={rate}, and at most num_mels={num_mels} coefficients"
             )
         self.rate, self.kind, self.num_mels, self.num_coefficients = rate, kind, num_mels, num_coefficients
         self.window, self.hop, self.low, self.high = window, hop, low, high
@@ -148,26 +149,26 @@ class AudioFeatures(FeatureExtractor):
 
     @property
     def streams(self) -> bool:
-        """Whether frames can be made as samples arrive: no feature needs what comes later."""
+        """Whether frames can be computed from a stream: no feature depends on later samples."""
         return self.deltas == 0 and self.depth is None and self.trim is None and self.normalize not in _WHOLE
 
     @property
     def needs_fit(self) -> bool:
-        """Whether the training split has to be heard before features can be made."""
+        """Whether `fit` must be called with the training split before features can be computed."""
         return self.normalize in _NEED_FIT
 
     def forward(self, source: Tensor) -> Tensor:
-        """Samples (time,) from −1 to 1 -> (frames, features)."""
+        """Compute features (frames, features) of samples (time,) from −1 to 1."""
         expect(source, "samples", name="samples")
         return self.features(source.unsqueeze(0), torch.tensor([len(source)])).values[0]
 
     def features(self, samples: Tensor, lengths: Tensor, warps: Sequence[float] | None = None) -> Frames:
-        """Features of several recordings at once.
+        """Compute features of several recordings at once.
 
         Args:
-            samples: (batch, samples), of which the first `lengths` (batch,) of each are valid.
-            lengths: (batch,), 1 or more.
-            warps: for each recording, a factor on its frequencies (vocal tract length perturbation, Jaitly & Hinton
+            samples: (batch, samples), padded.
+            lengths: (batch,) numbers of valid samples, 1 or more.
+            warps: for each recording, a factor for its frequencies (vocal tract length perturbation, Jaitly & Hinton
                 2013).
 
         Raises:
@@ -185,13 +186,13 @@ class AudioFeatures(FeatureExtractor):
         return Frames(self._normalized(self._with_deltas(self._base(mels, frames), frames), frames), frames)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """(batch,) samples -> (batch,) frames, untrimmed: whole windows, and one for whatever is shorter."""
+        """Return numbers of frames (batch,), before trimming, for numbers of samples (batch,): 1 or more each."""
         return ((lengths - self.window_samples).clamp(min=0) // self.hop_samples + 1).long()
 
     def fit(self, recordings: Sequence[Tensor]) -> "AudioFeatures":
-        """The same features with centers and scales of the training split's recordings (samples,).
+        """Return the same features with centers and scales of the training split's recordings (samples,).
 
-        No scale is below a tenth of the middle one among the features, their first or their second derivatives.
+        Scales are at least a tenth of the median scale, separately for the features and their derivatives.
         """
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
@@ -207,32 +208,31 @@ class AudioFeatures(FeatureExtractor):
         return AudioFeatures(**kept, centers=centers, scales=scales)
 
     def initial_state(self, batch: int, *, like: Tensor) -> StreamState:
-        """The state before the first sample.
+        """Return the state before the first sample.
 
         Raises:
-            ValueError: features that need what comes later.
+            ValueError: features that depend on later samples.
         """
         if not self.streams:
             raise ValueError(
-                f"normalize={self.normalize}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs what "
-                "comes later; to hear as samples arrive, train with normalize=running (or fitted), deltas=0, "
-                "depth=null and trim=null"
+                f"normalize={self.normalize}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs later "
+                "samples; for streaming, train with normalize=running (or fitted), deltas=0, depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
 
     def step(self, samples: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """Any number of new samples (batch, samples) -> the frames they complete (batch, frames, features).
+        """Process new samples (batch, samples), and return the frames (batch, frames, features) that they complete.
 
-        Together they are what `forward` makes of the whole, if that holds one window or more.
+        All frames together equal the result of `forward` for a recording of one window or more.
         """
         expect(samples, "batch samples", batch=len(state.samples), name="samples")
-        heard = torch.cat([state.samples, samples], dim=1)
-        count = (heard.shape[1] - self.window_samples) // self.hop_samples + 1
+        buffered = torch.cat([state.samples, samples], dim=1)
+        count = (buffered.shape[1] - self.window_samples) // self.hop_samples + 1
         if count < 1:
-            return heard.new_zeros(len(heard), 0, self.output_size), state._replace(samples=heard)
-        base = self._base(self._mels(_framed(heard, self.window_samples, self.hop_samples), None), None)
-        state = state._replace(samples=heard[:, count * self.hop_samples :])
+            return buffered.new_zeros(len(buffered), 0, self.output_size), state._replace(samples=buffered)
+        base = self._base(self._mels(_framed(buffered, self.window_samples, self.hop_samples), None), None)
+        state = state._replace(samples=buffered[:, count * self.hop_samples :])
         if self.normalize == "running":
             return self._running(base, state)
         return (base - self.centers) / self.scales if self.normalize == "fitted" else base, state
@@ -245,7 +245,7 @@ class AudioFeatures(FeatureExtractor):
         return {"_target_": "unrolled.AudioFeatures", **plain, **fitted}
 
     def _mels(self, frames: Tensor, warps: Sequence[float] | None) -> Tensor:
-        """(batch, time, window) -> (batch, time, mels): power, relative to full scale."""
+        """Compute mel power (batch, time, mels), relative to full scale, of frames (batch, time, window)."""
         if self.preemphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.preemphasis * before
@@ -254,10 +254,10 @@ class AudioFeatures(FeatureExtractor):
             mels = power @ self.bank
         else:
             mels = power @ torch.stack([self._bank(round(warp, 2)) for warp in warps])
-        return mels / self.window_samples  # as a full-scale tone has it, whatever the window's length
+        return mels / self.window_samples  # relative to a full-scale tone, for any window length
 
     def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
-        """(batch, time, mels), the first `counts` of them valid -> (batch, time, base features)."""
+        """Compute the features without derivatives (batch, time, base) of mels with `counts` valid frames."""
         logs = mels.clamp(min=self.floor).log()
         if counts is not None and (self.depth is not None or self.normalize == "level"):
             padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
@@ -302,26 +302,28 @@ class AudioFeatures(FeatureExtractor):
         total = state.total.unsqueeze(1) + values.cumsum(1)
         square = state.square.unsqueeze(1) + values.square().cumsum(1)
         steps = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=values.dtype).view(1, -1, 1)
-        count = state.heard.unsqueeze(1) + steps
+        count = state.num_frames.unsqueeze(1) + steps
         mean = total / (self.prior + count)
-        variance = (self.prior + square) / (self.prior + count) - mean.square()  # never below prior / (prior + count)
-        state = state._replace(heard=count[:, -1], total=total[:, -1], square=square[:, -1])
+        variance = (self.prior + square) / (self.prior + count) - mean.square()  # at least prior / (prior + count)
+        state = state._replace(num_frames=count[:, -1], total=total[:, -1], square=square[:, -1])
         return (values - mean) / variance.sqrt(), state
 
 
 def _framed(samples: Tensor, window: int, hop: int) -> Tensor:
-    """(batch, samples) -> (batch, frames, window); what is shorter than a window is filled with silence."""
+    """Split samples (batch, samples) into frames (batch, frames, window), padding with zeros to one window."""
     if samples.shape[1] < window:
         samples = nn.functional.pad(samples, (0, window - samples.shape[1]))
     return samples.unfold(1, window, hop)
 
 
 def _trimmed(mels: Tensor, counts: Tensor, trim: float) -> tuple[Tensor, Tensor]:
-    """Frames (batch, time, mels) from the first to the last that is `trim` decibels below the loudest, or less."""
+    """Remove frames at both ends of (batch, time, mels) that are more than `trim` decibels below the loudest frame."""
     _, time, bands = mels.shape
     steps = torch.arange(time, device=mels.device)
     power = mels.sum(-1).masked_fill(~mask_from_lengths(counts, time), -1.0)
-    loud = power >= power.amax(1, keepdim=True) * 10 ** (-trim / 10)  # the loudest always, so something is left
+    loud = power >= power.amax(1, keepdim=True) * 10 ** (
+        -trim / 10
+    )  # includes the loudest frame, so at least one remains
     first = (torch.where(loud, steps, time).amin(1) - 1).clamp(min=0)
     last = torch.minimum(torch.where(loud, steps, -1).amax(1) + 1, counts.to(steps) - 1)
     lengths = last - first + 1

@@ -1,4 +1,4 @@
-"""Recordings: read from files, and brought to another rate."""
+"""Reading of audio files, and resampling."""
 
 import math
 import re
@@ -10,21 +10,21 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_ZEROS = 8  # crossings of the sinc to either side of its middle
-_LARGEST_FILTERS = 1 << 24  # taps of all filters together: 128 MB
+_ZEROS = 8  # zero crossings of the sinc on each side
+_LARGEST_FILTERS = 1 << 24  # coefficients of all filters together: 128 MB
 
 
 def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = _ZEROS) -> Tensor:
-    """(..., samples) at another rate, by a windowed sinc (Smith 2002, "Digital audio resampling").
+    """Resample (..., samples) with a windowed sinc (Smith 2002, "Digital audio resampling").
 
     Args:
-        samples: at `rate`.
-        rate: samples a second.
-        new_rate: samples a second of the result, which has ⌈samples × new_rate / rate⌉ of them.
-        zeros: crossings of the sinc to either side of its middle.
+        samples: (..., samples).
+        rate: sampling rate of the samples in hertz.
+        new_rate: sampling rate of the result, which has ⌈samples × new_rate / rate⌉ samples.
+        zeros: number of zero crossings of the sinc on each side.
 
     Raises:
-        ValueError: a rate below 1, or rates that have too little in common.
+        ValueError: a rate below 1, or a ratio of rates that needs too many filters.
     """
     old, new = _ratio(rate, new_rate)
     if old == new or samples.shape[-1] == 0:
@@ -38,25 +38,25 @@ def resample(samples: Tensor, rate: int, new_rate: int, *, zeros: int = _ZEROS) 
 
 
 def _ratio(rate: int, new_rate: int) -> tuple[int, int]:
-    """Two rates without what they have in common."""
+    """Return two rates divided by their greatest common divisor."""
     if min(rate, new_rate) < 1:
-        raise ValueError(f"rates are 1 hertz or more, got {rate} and {new_rate}")
+        raise ValueError(f"the rates are {rate} and {new_rate}, expected 1 hertz or more")
     divisor = math.gcd(rate, new_rate)
     old, new = rate // divisor, new_rate // divisor
     if old * new > _LARGEST_FILTERS:
         raise ValueError(
-            f"{rate} and {new_rate} samples a second are as {old} to {new}, which takes too many filters; resample to "
-            "a usual rate first, for example by sox"
+            f"the ratio of the rates {rate} and {new_rate} is {old} to {new}, which needs too many filters; resample "
+            "to a common rate first, for example with sox"
         )
     return old, new
 
 
 class StreamingResampler:
-    """Samples at another rate as they arrive: together with the rest they are what `resample` makes of the whole.
+    """Resamples a stream. All results together equal the result of `resample` for the whole.
 
     Args:
-        rate: samples a second of what arrives.
-        new_rate: samples a second of what comes out.
+        rate: sampling rate of the input in hertz.
+        new_rate: sampling rate of the output in hertz.
 
     Raises:
         ValueError: see `resample`.
@@ -64,14 +64,14 @@ class StreamingResampler:
 
     def __init__(self, rate: int, new_rate: int) -> None:
         self._old, self._new = _ratio(rate, new_rate)
-        self.count = 0  # samples so far
+        self.count = 0  # number of samples so far
         self._given = 0
         if self._old != self._new:
             self._kernels, self._width = _sinc_kernels(self._old, self._new, _ZEROS)
-            self._held = torch.zeros(self._width)  # what later samples are made of, too
+            self._held = torch.zeros(self._width)  # samples that later results need
 
     def feed(self, samples: Tensor) -> Tensor:
-        """New samples (time,): those at the other rate for which enough was heard."""
+        """Process new samples (time,), and return the resampled ones that can be computed."""
         self.count += len(samples)
         if self._old == self._new:
             return samples
@@ -86,7 +86,7 @@ class StreamingResampler:
         return found
 
     def flush(self) -> Tensor:
-        """The last samples (time,), as if silence followed; what is heard afterwards is something new."""
+        """Return the last resampled samples (time,), as if silence followed. The next samples start a new stream."""
         if self._old == self._new:
             return torch.zeros(0)
         count, given = self.count, self._given
@@ -96,7 +96,7 @@ class StreamingResampler:
 
 @lru_cache(maxsize=64)
 def _sinc_kernels(old: int, new: int, zeros: int) -> tuple[Tensor, int]:
-    cutoff = 0.97 * min(old, new)  # below half the lower rate, where the window's slope ends
+    cutoff = 0.97 * min(old, new)  # below half the lower rate, because of the window's transition band
     width = math.ceil(zeros * old / cutoff)
     offsets = torch.arange(-width, width + old, dtype=torch.float64) / old
     phases = -torch.arange(new, dtype=torch.float64) / new
@@ -106,26 +106,26 @@ def _sinc_kernels(old: int, new: int, zeros: int) -> tuple[Tensor, int]:
 
 
 MAX_SECONDS = 3600.0
-"""The longest recording that is read unless another length is asked for."""
+"""Default maximum length of a recording in seconds."""
 
-_BLOCK = 1 << 14  # samples of each channel decoded at a time
-_SHORT_CHUNK = re.compile(r"^\s*data\s*:\s*(\d+) \(should be \d+\)", re.MULTILINE)  # libsndfile's note on a WAV file
-_ENDLESS = 0x7FF00000  # bytes that a stream's header claims whose length nobody knew when it began
-_EDGE = 1 << 16  # bytes at a file's end that hold the beginning of an Ogg page
+_BLOCK = 1 << 14  # samples per channel that are decoded at a time
+_SHORT_CHUNK = re.compile(r"^\s*data\s*:\s*(\d+) \(should be \d+\)", re.MULTILINE)  # in libsndfile's log of a WAV file
+_ENDLESS = 0x7FF00000  # size in the header of a stream of unknown length
+_EDGE = 1 << 16  # bytes at a file's end that contain the start of an Ogg page
 
 
 class CutOffError(ValueError):
-    """A recording that ends before its header, or its format, says that it does."""
+    """A recording that is shorter than its header or its format requires."""
 
 
 class Recording(NamedTuple):
-    """Samples (time,) from −1 to 1, how many a second, and how many channels were mixed into one.
+    """A recording, mixed to one channel.
 
     Attributes:
         samples: (time,) from −1 to 1.
-        rate: samples a second.
-        channels: as they were in the file.
-        cut_off: what is missing at its end; empty where nothing is.
+        rate: sampling rate in hertz.
+        channels: number of channels in the file.
+        cut_off: description of what is missing at the end; empty for a complete file.
     """
 
     samples: Tensor
@@ -141,26 +141,26 @@ def read_recording(
     max_seconds: float = MAX_SECONDS,
     partial: bool = False,
 ) -> Recording:
-    """A WAV, FLAC, OGG or MP3 file, mixed to one channel, by the library soundfile.
+    """Read a WAV, FLAC, OGG or MP3 file with the library soundfile, and mix it to one channel.
 
     Args:
-        file: its path, or an open file.
-        name: what errors call it; the path by default.
-        max_seconds: a longer recording is refused, before it is decoded where its header tells its length.
-        partial: what is cut off is read as far as it goes, and `Recording.cut_off` says so.
+        file: a path or an open file.
+        name: name in error messages; the path by default.
+        max_seconds: maximum length; a longer recording is an error, before it is decoded if its header has the length.
+        partial: whether a truncated file is read as far as possible; see `Recording.cut_off`.
 
     Raises:
-        CutOffError: a file that is cut off, without `partial`.
-        ValueError: a file that cannot be read or is too long, has no sample or one that is not finite; no soundfile
-            here.
+        CutOffError: a truncated file, without `partial`.
+        ValueError: a file that can't be read or is too long, or has no samples or samples that aren't finite; soundfile
+            is not installed.
     """
     try:
         import soundfile
     except (ModuleNotFoundError, OSError):  # OSError: its library is missing
-        raise ValueError("reading sound needs soundfile: pip install 'unrolled[audio]'") from None
+        raise ValueError("reading audio files needs soundfile: pip install 'unrolled[audio]'") from None
     name = name or str(file)
     if not max_seconds > 0:
-        raise ValueError(f"max_seconds={max_seconds}: above 0")
+        raise ValueError(f"max_seconds is {max_seconds}, expected a value above 0")
     try:
         if isinstance(file, str | PathLike):
             if not Path(file).is_file():
@@ -171,7 +171,7 @@ def read_recording(
                 return _read(bytes_of_it, name, max_seconds, partial)
         return _read(file, name, max_seconds, partial)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise ValueError(f"{name} cannot be read as sound: {error}") from None
+        raise ValueError(f"{name} cannot be read as audio: {error}") from None
 
 
 def _read(file: BinaryIO, name: str, max_seconds: float, partial: bool) -> Recording:
@@ -179,19 +179,19 @@ def _read(file: BinaryIO, name: str, max_seconds: float, partial: bool) -> Recor
 
     with soundfile.SoundFile(file) as opened:
         rate, claimed = int(opened.samplerate), int(opened.frames)
-        if opened.format != "MP3" and claimed > max_seconds * rate:  # the length of an MP3 file is a guess
+        if opened.format != "MP3" and claimed > max_seconds * rate:  # the length of an MP3 file is an estimate
             raise ValueError(_too_long(name, claimed / rate, max_seconds))
         parts, failed = _blocks(opened, name, max_seconds * rate)
         cut_off, channels = failed or _what_is_missing(opened, sum(map(len, parts)), file), int(opened.channels)
     if cut_off and not partial:
         raise CutOffError(f"{name} is cut off: {cut_off}")
     if not parts:
-        raise ValueError(f"{name} holds no sample")
+        raise ValueError(f"{name} has no samples")
     return Recording(torch.cat(parts), rate, channels, cut_off)
 
 
 def _blocks(opened: Any, name: str, most: float) -> tuple[list[Tensor], str]:
-    """Samples (time,) in blocks, as many as there are whatever a header claims; and the damage that ended them."""
+    """Decode all samples in blocks (time,), regardless of the header; return them with the error that ended them."""
     import soundfile
 
     parts: list[Tensor] = []
@@ -209,28 +209,28 @@ def _blocks(opened: Any, name: str, most: float) -> tuple[list[Tensor], str]:
     except soundfile.LibsndfileError as error:
         if not parts:
             raise
-        return parts, f"behind sample {count} it cannot be decoded ({str(error).rstrip('.')})"
+        return parts, f"it cannot be decoded after sample {count} ({str(error).rstrip('.')})"
     return parts, ""
 
 
 def _what_is_missing(opened: Any, count: int, file: BinaryIO) -> str:
     short = _SHORT_CHUNK.search(opened.extra_info)
     if short is not None and int(short[1]) < _ENDLESS:
-        return f"its header tells of {int(short[1]):,} bytes of samples, and {count:,} samples are there"
+        return f"its header promises {int(short[1]):,} bytes of samples, and it has {count:,} samples"
     if count < opened.frames and (opened.format != "MP3" or _counts_frames(file)):
-        return f"its header tells of {opened.frames:,} samples, and {count:,} are there"
+        return f"its header promises {opened.frames:,} samples, and it has {count:,}"
     return "it has no last page" if opened.format == "OGG" and not _ends(file) else ""
 
 
 def _counts_frames(file: BinaryIO) -> bool:
-    """Whether an MP3 file says how long it is, in its first frame, instead of letting it be guessed."""
+    """Return whether the first frame of an MP3 file contains its length."""
     file.seek(0)
     begin = file.read(_EDGE)
     return b"Xing" in begin or b"Info" in begin
 
 
 def _ends(file: BinaryIO) -> bool:
-    """Whether the last page of an Ogg file is marked as such."""
+    """Return whether an Ogg file ends with a page that is marked as the last."""
     size = file.seek(0, SEEK_END)
     file.seek(max(0, size - _EDGE))
     _, page, header = file.read().rpartition(b"OggS")
@@ -239,6 +239,6 @@ def _ends(file: BinaryIO) -> bool:
 
 def _too_long(name: str, seconds: float, max_seconds: float) -> str:
     return (
-        f"{name} is {seconds:,.0f} s long or more, and max_seconds={max_seconds:g}: cut it, or raise max_seconds if "
-        "its header tells the truth and there is memory for it"
+        f"{name} is {seconds:,.0f} s long or more, and max_seconds={max_seconds:g}: split it, or raise max_seconds if "
+        "its header is right and there is enough memory"
     )

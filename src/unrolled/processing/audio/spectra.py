@@ -1,4 +1,4 @@
-"""Spectra, mel bands, cepstra and their slopes, as librosa defines them."""
+"""Spectra, mel bands, cepstra and deltas, as librosa defines them."""
 
 import math
 from functools import lru_cache
@@ -10,12 +10,12 @@ from unrolled.shapes import expect
 
 
 def power_spectrum(frames: Tensor, fft_size: int) -> Tensor:
-    """(..., window) -> (..., fft_size / 2 + 1): |DFT|², filled up with zeros."""
+    """Compute |DFT|² (..., fft_size / 2 + 1) of frames (..., window), zero-padded to fft_size."""
     return torch.view_as_real(torch.fft.rfft(frames, fft_size)).square().sum(-1)
 
 
 def cosine_transform(num_mels: int, num_coefficients: int) -> Tensor:
-    """(mels, coefficients): the orthonormal cosine transform, type 2."""
+    """Return the matrix (mels, coefficients) of the orthonormal discrete cosine transform, type 2."""
     band = torch.arange(num_mels, dtype=torch.float64) + 0.5
     order = torch.arange(num_coefficients, dtype=torch.float64)
     cosines = torch.cos(math.pi / num_mels * band.unsqueeze(1) * order) * math.sqrt(2 / num_mels)
@@ -27,16 +27,16 @@ def cosine_transform(num_mels: int, num_coefficients: int) -> Tensor:
 def mel_filter_bank(
     num_mels: int, fft_size: int, rate: int, low: float = 0.0, high: float | None = None, warp: float = 1.0
 ) -> Tensor:
-    """(fft_size / 2 + 1, mels): triangles of equal area, evenly spaced on Slaney's mel scale.
+    """Return a matrix (fft_size / 2 + 1, mels) of triangles of equal area, evenly spaced on Slaney's mel scale.
 
     Args:
-        num_mels: bands.
-        fft_size: of the spectrum.
-        rate: in hertz.
-        low: where the first band begins, in hertz.
-        high: where the last one ends; half the rate by default.
-        warp: factor on the frequencies of the triangles, up to where the band's end has to be kept (Jaitly & Hinton
-            2013, "Vocal Tract Length Perturbation improves speech recognition", section 3).
+        num_mels: number of bands.
+        fft_size: size of the Fourier transform.
+        rate: sampling rate in hertz.
+        low: lowest frequency of the first band in hertz.
+        high: highest frequency of the last band in hertz; half the rate by default.
+        warp: factor for the triangles' frequencies, which leaves the Nyquist frequency unchanged (Jaitly & Hinton 2013,
+            "Vocal Tract Length Perturbation improves speech recognition", section 3).
     """
     nyquist = rate / 2
     edges = torch.linspace(_mel(low), _mel(high or nyquist), num_mels + 2, dtype=torch.float64)
@@ -58,7 +58,7 @@ def _warped(hertz: float, warp: float, nyquist: float) -> float:
 
 
 def _mel(hertz: float) -> float:
-    """Slaney's scale: linear up to 1 kHz, logarithmic above."""
+    """Convert hertz to Slaney's mel scale, which is linear up to 1 kHz and logarithmic above."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
@@ -67,12 +67,14 @@ def _hertz(mel: float) -> float:
 
 
 def delta(values: Tensor, lengths: Tensor | None = None, *, reach: int = 2) -> Tensor:
-    """Σ n (x_{t+n} − x_{t−n}) / (2 Σ n²) over n = 1 … reach, the first and last valid frame repeated at the borders.
+    """Compute the derivative Σ n (x_{t+n} − x_{t−n}) / (2 Σ n²) over n = 1 … reach.
+
+    The first and last valid frames are repeated at the borders.
 
     Args:
         values: (batch, time, features).
-        lengths: (batch,) valid frames; all by default.
-        reach: frames to either side.
+        lengths: (batch,) numbers of valid frames; all by default.
+        reach: number of frames on each side.
     """
     expect(values, "batch time features", name="values")
     batch, time, _ = values.shape

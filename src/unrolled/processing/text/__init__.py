@@ -1,1 +1,1 @@
-"""Text to ids and back, without torch. Subwords are found in training/data and written here."""
+"""Tokenizers, which convert text to ids and back, without torch. Subword training is in training/data."""

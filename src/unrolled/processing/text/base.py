@@ -1,4 +1,4 @@
-"""What every codec can do: text to ids and back, plain data out."""
+"""Base class of codecs, which convert text to ids and back."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 UNKNOWN = 1
-"""The id for what an alphabet lacks, in every codec that has one; 0 is <start>."""
+"""The id of unknown symbols, in every codec that has one; 0 is <start>."""
 
 
 class Codec(ABC):
-    """A fixed alphabet: text to ids and back.
+    """Base class of codecs, which convert text to ids of a fixed vocabulary and back.
 
     Attributes:
-        unit: what one id stands for: "character", "byte", "word" or "subword".
-        size: number of ids; every id lies in 0 … size − 1.
-        start: id that a model reads before the first symbol; written, it ends a text. It decodes to nothing.
-        unknown: id that stands for whatever the alphabet lacks, or None where nothing can be lacking.
+        unit: what an id represents: "character", "byte", "word" or "subword".
+        size: number of ids, which are 0 … size − 1.
+        start: id of the symbol that starts and ends a text; it decodes to an empty string.
+        unknown: id of symbols outside the vocabulary; None if there can be none.
     """
 
     unit: str
@@ -26,11 +26,11 @@ class Codec(ABC):
 
     @abstractmethod
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        """Ids of a text that comes in pieces, cut anywhere: together they are `encode` of the joined text."""
+        """Yield the ids of a text that is given in pieces, split anywhere; together they equal `encode` of the text."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of these ids.
+        """Return the text of some ids.
 
         Raises:
             ValueError: an id outside 0 … size − 1.
@@ -38,14 +38,14 @@ class Codec(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `codec_from_dict` builds this codec again."""
+        """Return plain data from which `codec_from_dict` creates this codec."""
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """How each id is written, for tables and pictures."""
+        """Return a text for each id, for tables and plots."""
         return [self.decode([index]) for index in ids]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of this text, without `start`."""
+        """Return the ids of a text, without `start`."""
         return [index for ids in self.encode_pieces([text]) for index in ids]
 
     def _checked(self, ids: Iterable[int]) -> Iterator[int]:
@@ -58,15 +58,15 @@ class Codec(ABC):
 
 
 def numbered(name: str, symbols: Sequence[str]) -> dict[str, int]:
-    """Ids from 2 on: 0 and 1 are <start> and <unknown>.
+    """Assign ids from 2 on to symbols; 0 and 1 are <start> and <unknown>.
 
     Raises:
-        ValueError: no symbol, or one given twice.
+        ValueError: no symbols, or duplicates.
     """
     if not symbols:
         raise ValueError(f"a codec needs at least one of its {name}, got none")
     ids = {symbol: index for index, symbol in enumerate(symbols, start=2)}
     if len(ids) != len(symbols):
         twice = next(symbol for symbol, count in Counter(symbols).items() if count > 1)
-        raise ValueError(f"each of a codec's {name} is given once, got {twice!r} twice")
+        raise ValueError(f"a codec's {name} must be unique, got {twice!r} twice")
     return ids

@@ -1,4 +1,4 @@
-"""How an image becomes what a network sees, beside the codec of what is written about it."""
+"""The codec of captions, together with the image transform."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from unrolled.wording import article
 
 
 class CaptionCodec(Codec):
-    """Reads and writes captions with the codec of their text, and carries the image's transform as plain data.
+    """Encodes and decodes captions with a text codec, and stores the image transform as plain data.
 
     Args:
-        image: the transform, as `unrolled.ImageTransform.from_dict` reads it.
-        target: codec of the captions; its unit, size, start and unknown are this one's.
+        image: options of the transform, for `unrolled.ImageTransform.from_dict`.
+        target: codec of the captions, whose unit, size, start and unknown this codec has.
 
     Raises:
-        ValueError: a target that is no codec, or an image that is no dict.
+        ValueError: a target that isn't a codec, or an image that isn't a dict.
     """
 
     def __init__(self, image: Mapping[str, Any], target: Codec) -> None:
-        # Both may come from a file.
+        # The types are checked since both may be read from a file.
         if not isinstance(target, Codec):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"target is {article(type(target).__name__)}, expected a codec")
         if not isinstance(image, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -1,4 +1,4 @@
-"""Codecs from the plain dicts that checkpoints hold."""
+"""Creation of codecs from the plain dicts in checkpoints."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ _BUILT = (
 
 
 def codec_from_dict(plain: Mapping[str, Any]) -> Codec:
-    """The codec that wrote this dict (`to_dict`). Only this package's classes are built: the dict may come from a file.
+    """Create a codec from the result of its `to_dict`. Only classes of this package are allowed in the dict.
 
     Raises:
-        ValueError: no `_target_`, one that is no codec of this package, or arguments that the codec does not take.
+        ValueError: no `_target_`, one that isn't a codec of this package, or unknown arguments.
     """
     targets: dict[str, Callable[..., Codec]] = {f"unrolled.{codec.__name__}": codec for codec in _BUILT}
     target = plain.get("_target_")

@@ -1,4 +1,4 @@
-"""Two codecs as one: what is read, and what is written."""
+"""A pair of codecs, for sources and targets."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,20 +8,20 @@ from unrolled.wording import article
 
 
 class PairCodec(Codec):
-    """Reads with one codec and writes with another: `encode` is the source's, `decode` and the rest are the target's.
+    """Encodes with the source's codec and decodes with the target's.
 
     Args:
-        source: codec of what is read.
-        target: codec of what is written; its unit, size, start and unknown are the pair's.
-        lowercase: sources are read in lower case.
+        source: codec of sources.
+        target: codec of targets, whose unit, size, start and unknown the pair has.
+        lowercase: whether sources are converted to lower case.
 
     Raises:
-        ValueError: a side that is no codec.
+        ValueError: a source or target that isn't a codec.
     """
 
     def __init__(self, source: Codec, target: Codec, lowercase: bool = False) -> None:
         for name, side in (("source", source), ("target", target)):
-            if not isinstance(side, Codec):  # pyright: ignore[reportUnnecessaryIsInstance]  # it may come from a file
+            if not isinstance(side, Codec):  # pyright: ignore[reportUnnecessaryIsInstance]  # it may be read from a file
                 raise ValueError(f"{name} is {article(type(side).__name__)}, expected a codec")
         self.source, self.target, self.lowercase = source, target, lowercase
         self.unit, self.size, self.start, self.unknown = target.unit, target.size, target.start, target.unknown

@@ -1,4 +1,4 @@
-"""Words that stand between blanks: for text that is already cut into words, such as captions."""
+"""A tokenizer that splits at white space, for text that is already tokenized, such as captions."""
 
 import re
 from collections import Counter
@@ -12,16 +12,16 @@ _BLANKS = re.compile(r"\s+")
 
 
 class SpacedTokenizer(Codec):
-    """One id per word: 0 is <start>, 1 is <unknown>, then the words given. Decoding puts one space between two words.
+    """Splits text at white space, with one id per word: 0 is <start>, 1 is <unknown>, followed by the words.
 
-    `WordTokenizer` keeps blanks and punctuation and gives every text back as it was; here blanks only separate words,
-    so a text has as many ids as words.
+    Decoding joins words with one space. Unlike `WordTokenizer`, it doesn't preserve white space, so a text has as many
+    ids as words.
 
     Args:
-        words: the alphabet, each word once, without blanks.
+        words: the vocabulary, without duplicates and white space.
 
     Raises:
-        ValueError: no word, one given twice, or one with a blank.
+        ValueError: no words, duplicates, or a word with white space.
     """
 
     unit = "word"
@@ -32,36 +32,36 @@ class SpacedTokenizer(Codec):
         self._ids = numbered("words", words)
         wrong = next((word for word in words if word.split() != [word]), None)
         if wrong is not None:
-            raise ValueError(f"{wrong!r} is no word: words stand between blanks")
+            raise ValueError(f"{wrong!r} is not a word: words have no white space")
         self.words = list(words)
         self._symbols = ["", "<unknown>", *words]
         self.size = len(self._symbols)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, min_count: int = 1, max_size: int | None = None) -> Self:
-        """The words of these texts, the most frequent first.
+        """Create a tokenizer with the words of some texts, the most frequent first.
 
         Args:
-            texts: of the training split alone.
-            min_count: words seen less often are left out.
-            max_size: how many words are kept at most.
+            texts: texts of the training split.
+            min_count: minimum frequency of a word.
+            max_size: maximum number of words; None for no limit.
 
         Raises:
-            ValueError: a bound below one, or no word as frequent as min_count.
+            ValueError: a bound below one, or no word with a frequency of min_count.
         """
         if min_count < 1 or (max_size is not None and max_size < 1):
-            raise ValueError(f"min_count={min_count} and max_size={max_size} are 1 or more")
+            raise ValueError(f"min_count={min_count}, max_size={max_size}: expected 1 or more")
         counts = Counter(word for text in texts for word in text.split())
         kept = sorted((w for w, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise ValueError(
-                f"no word is seen min_count={min_count} times; "
-                f"the most frequent is seen {counted(max(counts.values(), default=0), 'time')}"
+                f"no word occurs min_count={min_count} times; "
+                f"the most frequent occurs {counted(max(counts.values(), default=0), 'time')}"
             )
         return cls(kept[:max_size])
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        held: list[str] = []  # the parts of the last word, joined once, however long it gets
+        held: list[str] = []  # parts of the last word, joined only once
         for piece in pieces:
             first, *rest = _BLANKS.split(piece)
             held.append(first)

@@ -1,9 +1,8 @@
-"""Subwords: pieces of words, so that a small alphabet spells every word.
+"""Subword tokenizers, which can encode every word with a small vocabulary.
 
-A word is what stands between white space; punctuation is cut off it. A space belongs to the word behind it and is
-written "▁" (Kudo & Richardson 2018, "SentencePiece"), so decoding needs no rule of any language. Runs of white space
-become one space, those at the ends are dropped. The pieces are found elsewhere (`unrolled.training.data.subwords`);
-reading and writing them needs nothing but this file.
+Text is split into words at white space, and punctuation is separated from words. A space is part of the following word
+and is represented as "▁" (Kudo & Richardson 2018, "SentencePiece"), so decoding is independent of the language. White
+space is collapsed to one space and removed at both ends. `unrolled.training.data.subwords` trains the vocabulary.
 """
 
 import math
@@ -19,13 +18,13 @@ from typing import Any
 from unrolled.processing.text.base import UNKNOWN, Codec, numbered
 
 SPACE = "▁"
-_CACHED = 100_000  # words whose pieces are remembered
-# SentencePiece's penalty: an unknown character is worse than the rarest piece by this many nats.
+_CACHED = 100_000  # number of words whose pieces are cached
+# SentencePiece's penalty: the score of an unknown character is this many nats below that of the rarest piece.
 _UNKNOWN_PENALTY = 10.0
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text, punctuation apart: "Ja, gern!" -> ▁Ja , ▁gern !"""
+    """Yield the words of a text, with punctuation separated: "Ja, gern!" -> ▁Ja , ▁gern !"""
     for word in text.split():
         begun = SPACE
         for character in word:
@@ -46,15 +45,15 @@ def _is_punctuation(character: str) -> bool:
 
 
 class SubwordTokenizer(Codec):
-    """0 is <start>, 1 is <unknown>, then the pieces in the order given.
+    """Base class of subword tokenizers: 0 is <start>, 1 is <unknown>, followed by the pieces.
 
     An unknown character decodes to U+FFFD.
 
     Args:
-        pieces: the alphabet, each piece once.
+        pieces: the vocabulary, without duplicates.
 
     Raises:
-        ValueError: no piece, or one given twice.
+        ValueError: no pieces, or duplicates.
     """
 
     unit = "subword"
@@ -70,7 +69,7 @@ class SubwordTokenizer(Codec):
 
     @abstractmethod
     def _spell(self, word: str) -> list[int]:
-        """Ids of one word."""
+        """Return the ids of one word."""
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         yield from (self._encode("".join(text)) for text in [pieces])
@@ -96,14 +95,14 @@ class SubwordTokenizer(Codec):
 class BPETokenizer(SubwordTokenizer):
     """Byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units").
 
-    A word is spelled in characters; then the merge that was learned first is applied, the leftmost first, and so on.
+    A word is split into characters, to which the merges are applied in the order of training, from left to right.
 
     Args:
-        pieces: the alphabet, each piece once.
-        merges: pairs of pieces that become one, the most important first.
+        pieces: the vocabulary, without duplicates.
+        merges: pairs of pieces that are merged, in the order of training.
 
     Raises:
-        ValueError: no piece, one given twice, or a merge into something that is no piece.
+        ValueError: no pieces, duplicates, or a merge whose result is not a piece.
     """
 
     def __init__(self, pieces: Sequence[str], merges: Sequence[Sequence[str]]) -> None:
@@ -112,10 +111,10 @@ class BPETokenizer(SubwordTokenizer):
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         strange = next((pair for pair in self.merges if "".join(pair) not in self._ids), None)
         if strange:
-            raise ValueError(f"the merge {strange} makes {''.join(strange)!r}, which is none of the pieces")
+            raise ValueError(f"the merge {strange} gives {''.join(strange)!r}, which is not a piece")
 
     def _spell(self, word: str) -> list[int]:
-        # Neighbours are linked and merges lie in a heap: a text without blanks may be one word of any length.
+        # A linked list of pieces and a heap of merges, since a text without white space is one word of any length.
         parts, ranks = list(word), self._ranks
         after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
         heap = [(ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in ranks]
@@ -123,7 +122,7 @@ class BPETokenizer(SubwordTokenizer):
         while heap:
             rank, left = heappop(heap)
             right = after[left]
-            # A part that was merged into the one before it is empty, and what is left of other merges is out of date.
+            # A piece that was merged into the previous one is empty, and other merges in the heap may be outdated.
             if not parts[left] or right == len(parts) or ranks.get((parts[left], parts[right])) != rank:
                 continue
             parts[left], parts[right] = parts[left] + parts[right], ""
@@ -138,12 +137,12 @@ class BPETokenizer(SubwordTokenizer):
         return [self._ids.get(part, UNKNOWN) for part in parts if part]
 
     def encode_dropped(self, text: str, dropout: float, generator: random.Random) -> list[int]:
-        """A text spelled another way each time (Provilkov et al. 2020, "BPE-Dropout", algorithm 1).
+        """Encode a text with random merges skipped (Provilkov et al. 2020, "BPE-Dropout", algorithm 1).
 
         Args:
-            text: one text.
-            dropout: probability that a possible merge is passed over, anew at each merge of a word.
-            generator: decides which.
+            text: the text.
+            dropout: probability that a possible merge is skipped, drawn again after each merge of a word.
+            generator: the random number generator.
         """
         return [index for word in words(text) for index in self._spell_dropped(word, dropout, generator.random)]
 
@@ -170,14 +169,14 @@ class BPETokenizer(SubwordTokenizer):
 
 
 class UnigramTokenizer(SubwordTokenizer):
-    """The most probable spelling under independent pieces (Kudo 2018, "Subword Regularization", eq. 1-2).
+    """A unigram tokenizer, which finds the most probable segmentation (Kudo 2018, "Subword Regularization", eq. 1-2).
 
     Args:
-        pieces: the alphabet, each piece once.
+        pieces: the vocabulary, without duplicates.
         scores: log probability of each piece.
 
     Raises:
-        ValueError: no piece, one given twice, or another number of scores.
+        ValueError: no pieces, duplicates, or another number of scores.
     """
 
     def __init__(self, pieces: Sequence[str], scores: Sequence[float]) -> None:
@@ -190,7 +189,7 @@ class UnigramTokenizer(SubwordTokenizer):
         self._strange = min(self.scores) - _UNKNOWN_PENALTY
 
     def _spell(self, word: str) -> list[int]:
-        """Viterbi's search; neighbouring unknown characters are one unknown piece."""
+        """Find the segmentation with the Viterbi algorithm; adjacent unknown characters are one unknown piece."""
         best = [0.0] + [-math.inf] * len(word)
         begins = [0] * (len(word) + 1)
         for end in range(1, len(word) + 1):

@@ -1,4 +1,4 @@
-"""Alphabets of characters, bytes and words, made from a text by counting."""
+"""Tokenizers of characters, bytes and words, whose vocabulary is counted in a text."""
 
 import re
 from collections import Counter
@@ -8,19 +8,19 @@ from typing import Any, Self
 from unrolled.processing.text.base import UNKNOWN, Codec, numbered
 from unrolled.wording import counted
 
-_MODULE = "unrolled"  # where a checkpoint finds these classes, wherever they are defined
+_MODULE = "unrolled"  # the module in checkpoints, independent of where the classes are defined
 
 
 class CharacterTokenizer(Codec):
-    """One id per character: 0 is <start>, 1 is <unknown>, then the characters in the order given.
+    """Tokenizes text into characters: 0 is <start>, 1 is <unknown>, followed by the characters.
 
-    An unknown character decodes to U+FFFD, as Python's own decoders write it.
+    An unknown character decodes to U+FFFD, the Unicode replacement character.
 
     Args:
-        characters: the alphabet as one string, each character once.
+        characters: the vocabulary as one string, without duplicates.
 
     Raises:
-        ValueError: no character, or one given twice.
+        ValueError: no characters, or duplicates.
     """
 
     unit = "character"
@@ -55,9 +55,9 @@ class CharacterTokenizer(Codec):
 
 
 class ByteTokenizer(Codec):
-    """One id per byte of the text in UTF-8: 0 … 255 are the bytes, 256 is <start>; nothing is unknown.
+    """Tokenizes text into UTF-8 bytes: 0 … 255 are the bytes, 256 is <start>, and nothing is unknown.
 
-    Bytes that are no UTF-8, as a model may write them, decode to U+FFFD.
+    Invalid UTF-8, which a model may generate, decodes to U+FFFD.
     """
 
     unit = "byte"
@@ -82,23 +82,24 @@ class ByteTokenizer(Codec):
 
 
 class WordTokenizer(Codec):
-    """One id per word, run of blanks, line end or other sign: 0 is <start>, 1 is <unknown>, then the words given.
+    """Tokenizes text into words, runs of blanks, line ends and other characters.
 
-    Blanks are kept, so decoding gives the text back as it was. A word that the alphabet lacks decodes to "<unknown>".
+    0 is <start>, 1 is <unknown>, followed by the words. Blanks are tokens, so decoding restores the text. An unknown
+    word decodes to "<unknown>".
 
     Args:
-        words: the alphabet, each word once.
+        words: the vocabulary, without duplicates.
 
     Raises:
-        ValueError: no word, or one given twice.
+        ValueError: no words, or duplicates.
     """
 
     unit = "word"
     start = 0
     unknown = UNKNOWN
 
-    # Every token is one character or a run that ends where the kind of character ends: only the last token of a piece
-    # can go on in the next piece.
+    # A token is one character or a run of one kind of character, so only the last token of a piece can continue in the
+    # next piece.
     _TOKEN = re.compile(r"\w+|[^\S\n]+|\n|[^\w\s]")
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -109,35 +110,35 @@ class WordTokenizer(Codec):
 
     @classmethod
     def train(cls, texts: Iterable[str | Iterable[str]], *, min_count: int = 1, max_size: int | None = None) -> Self:
-        """The words of a text, the most frequent first.
+        """Create a tokenizer with the words of some texts, the most frequent first.
 
         Args:
-            texts: each a string, or its pieces, cut anywhere.
-            min_count: words seen less often are left out.
-            max_size: how many words are kept at most.
+            texts: the texts, each a string or an iterable of pieces, split anywhere.
+            min_count: minimum frequency of a word.
+            max_size: maximum number of words; None for no limit.
 
         Raises:
-            ValueError: an empty text, no word as frequent as `min_count`, or a bound below one.
+            ValueError: an empty text, no word with a frequency of `min_count`, or a bound below one.
         """
         if min_count < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"min_count and max_size must be at least 1, got {min_count} and {max_size}")
         counts = Counter(token for text in texts for token in cls._tokens(_pieces(text)))
         if not counts:
             raise ValueError("cannot train a codec on an empty text")
-        # Ties are broken by spelling, so that the ids do not depend on where the text was cut.
+        # Ties are broken by spelling, so that the ids do not depend on where the text was split.
         kept = sorted(
             (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
         )
         if not kept:
             raise ValueError(
-                f"no word is seen min_count={min_count} times; "
-                f"the most frequent is seen {counted(max(counts.values()), 'time')}"
+                f"no word occurs min_count={min_count} times; "
+                f"the most frequent occurs {counted(max(counts.values()), 'time')}"
             )
         return cls(kept[:max_size])
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
-        held: list[str] = []  # the parts of the last token, joined once, however long it gets
+        held: list[str] = []  # parts of the last token, joined only once
         for piece in pieces:
             last = held[-1][-1] if held else ""
             first, *rest = cls._TOKEN.findall(last + piece) or [""]
@@ -168,9 +169,9 @@ class WordTokenizer(Codec):
 
 
 class SentenceTokenizer(WordTokenizer):
-    """One id per word or sign, none for the blanks between them: what is read and never written back as it was.
+    """Tokenizes text into words and punctuation without blanks, for texts that need not be restored exactly.
 
-    A word keeps its apostrophes and hyphens. Decoding puts a blank between two symbols.
+    Apostrophes and hyphens are part of a word. Decoding joins tokens with a space.
     """
 
     _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
@@ -179,7 +180,7 @@ class SentenceTokenizer(WordTokenizer):
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
         held: list[str] = []
         for piece in pieces:
-            cut = max(piece.rfind(" "), piece.rfind("\n")) + 1  # no symbol goes on behind a blank
+            cut = max(piece.rfind(" "), piece.rfind("\n")) + 1  # no token continues after a blank
             if cut:
                 yield from cls._TOKEN.findall("".join([*held, piece[:cut]]))
                 held = []
@@ -196,7 +197,7 @@ class SentenceTokenizer(WordTokenizer):
 CODECS: dict[str, type[CharacterTokenizer] | type[ByteTokenizer] | type[WordTokenizer]] = {
     codec.unit: codec for codec in (CharacterTokenizer, ByteTokenizer, WordTokenizer)
 }
-"""The codecs that a text trains by itself, by their units."""
+"""The tokenizers that can be trained on a text, by their units."""
 
 
 def _pieces(text: str | Iterable[str]) -> Iterable[str]:

@@ -1,7 +1,7 @@
-// A recurrent layer through time, forwards and backwards, for any cell whose step is a product and pointwise maths.
+// Forward and backward pass of a recurrent layer, for any cell whose step consists of products and elementwise operations.
 //
-// A thread owns some rows of the batch for all steps, so that no step waits for another thread. Rows are sorted by
-// length within a thread: those that a step still reaches are the first ones, and padding costs nothing.
+// A thread processes some rows of the batch for all steps, so steps need no synchronization. The rows of a thread are
+// sorted by length, so the active rows of a step come first, and padding costs nothing.
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -15,21 +15,21 @@ static int omp_get_num_threads() { return 1; }
 
 typedef void (*Pointwise)(const Step*);
 
-// Mirrored in kernel.py. Blocks are `hidden` wide; a null pointer stands for what is not there or not wanted.
+// Mirrored in kernel.py. A block has `hidden` columns; a null pointer means that a tensor is missing or not needed.
 struct Layer {
   int64_t batch, time, input, hidden, reverse, threads;
-  int64_t projected;  // blocks that come from the input, step masks behind them
+  int64_t projected;  // blocks of the projected input, followed by step masks
   int64_t recurrent, fed, states, saved, own, noise, apart;
-  int64_t further, entering, leaving;  // products behind the recurrent one, all blocks that enter and leave them
-  int64_t shown;                     // the field of the state that is the output too, or -1
+  int64_t further, entering, leaving;  // further products, and the numbers of all their input and output blocks
+  int64_t output_field;                     // the field of the state that is also the output, or -1
   const int64_t* fed_fields;         // (fed): the fields of the state that enter the product
-  const int64_t* fed_saved;          // (fed): the block of `saved` that holds the field, or -1 where the output does
+  const int64_t* fed_saved;          // (fed): the block of `saved` with the field, or -1 if it is the output
   const int64_t* gradient_sources;   // (recurrent + leaving): the projected block with the same gradient, or -1 - apart
-  const int64_t* further_inside;     // (further): blocks that enter
-  const int64_t* further_outside;    // (further): blocks that leave
-  const int64_t* further_saved;      // (entering): the block of `saved` that holds them
+  const int64_t* further_inside;     // (further): number of input blocks
+  const int64_t* further_outside;    // (further): number of output blocks
+  const int64_t* further_saved;      // (entering): the block of `saved` with each input block
   const int64_t* lengths;            // (batch) or null
-  const Pointwise* pointwise;        // (further + 1), as they are called
+  const Pointwise* pointwise;        // (further + 1), in calling order
   const R *inputs, *weight_ih, *bias_ih, *weight_hh, *bias_hh;
   const R* const* further_weights;   // per product: (outside * hidden, inside * hidden)
   const R* const* further_biases;    // per product, or null
@@ -39,7 +39,7 @@ struct Layer {
   const R* own_values;               // (own, hidden)
   R *outputs, *saved_values;
   R* const* final;                   // per field: (batch, hidden)
-  // the way back
+  // backward pass
   const R* output_gradient;
   const R* const* final_gradient;    // per field, or null
   R *projected_gradient, *apart_gradient;  // (batch, time, blocks * hidden)
@@ -68,7 +68,7 @@ static Rows rows_of(const Layer& l, int id, int threads) {
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return l.lengths[a] > l.lengths[b]; });
   Rows rows;
   for (int64_t rank = 0; rank < l.batch; rank++) {
-    int64_t turn = rank % (2 * threads);  // to and fro, so that all get as many steps
+    int64_t turn = rank % (2 * threads);  // alternating order, so that all threads get similar numbers of steps
     int64_t owner = l.lengths ? (turn < threads ? turn : 2 * threads - 1 - turn) : rank * threads / l.batch;
     if (owner != id) continue;
     rows.batch.push_back(order[rank]);
@@ -77,12 +77,12 @@ static Rows rows_of(const Layer& l, int id, int threads) {
   return rows;
 }
 
-// Where step `step` of a row lies in time.
+// The position in time of step `step` of a row.
 static int64_t moment(const Layer& l, int64_t length, int64_t step) { return l.reverse ? length - 1 - step : step; }
 
 // The output before step `step` of row b: a row of the outputs, or of the initial state.
 static const R* before(const Layer& l, int64_t b, int64_t length, int64_t step) {
-  if (step == 0) return l.initial[l.shown] + b * l.hidden;
+  if (step == 0) return l.initial[l.output_field] + b * l.hidden;
   return l.outputs + (b * l.time + moment(l, length, step - 1)) * l.hidden;
 }
 
@@ -103,7 +103,7 @@ struct Tables {  // what Step points to, for the rows of one thread
   }
 };
 
-// The further products of one thread: what enters and leaves them, row by row, and the rows' addresses.
+// The inputs and outputs of one thread's further products, and the addresses of their rows.
 struct Further {
   Memory<R> inside, outside;
   std::vector<std::vector<const R*>> inside_rows, outside_rows;
@@ -134,7 +134,7 @@ static Step step_of(const Layer& l, Tables& t, Further& f, R* state, R* recurren
   return s;
 }
 
-// What enters the recurrent product, side by side and masked.
+// Gathers and masks the inputs of the recurrent product.
 static void feed(const Layer& l, const Rows& rows, int64_t count, const R* state, R* fed) {
   for (int64_t m = 0; m < count; m++)
     for (int64_t k = 0; k < l.fed; k++) {
@@ -149,7 +149,7 @@ static void feed(const Layer& l, const Rows& rows, int64_t count, const R* state
 struct Weights {  // of one direction, packed
   Memory<Unit> input, recurrent;
   std::vector<std::unique_ptr<Memory<Unit>>> further;
-  std::vector<std::vector<R>> biases;  // of the inputs, the recurrent product, the further ones; as wide as the panels
+  std::vector<std::vector<R>> biases;  // of the inputs, the recurrent product, the further ones; with the width of the panels
   explicit Weights(int64_t input_units, int64_t recurrent_units) : input(input_units), recurrent(recurrent_units) {}
 };
 
@@ -205,7 +205,7 @@ static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
   }
 }
 
-// From the last step to the first: the gradients of what comes from the input and of the initial state.
+// From the last step to the first: the gradients of the projected input and of the initial state.
 static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, double* own_gradient) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), R_ = l.recurrent * H, room = padded(l.fed * H);
   Memory<R> state(count * l.states * H), recurrent(count * R_), fed(count * room);
@@ -232,7 +232,7 @@ static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, do
       t.saved[m] = l.saved_values + at * l.saved * H;
       t.projected_gradient[m] = l.projected_gradient + at * l.projected * H;
       t.apart_gradient[m] = l.apart_gradient + at * l.apart * H;
-      if (l.shown >= 0) t.previous[m] = before(l, b, rows.length[m], step);
+      if (l.output_field >= 0) t.previous[m] = before(l, b, rows.length[m], step);
     }
     for (int64_t k = l.further - 1; k >= 0; k--) {
       l.pointwise[l.further - 1 - k](&s);
@@ -240,7 +240,7 @@ static void backward_rows(const Layer& l, const Rows& rows, const Weights& w, do
       rows_times(s.rows, f.outside_rows[k].data(), l.further_outside[k] * H, w.further[k]->at, in,
                  f.inside.at + f.inside_at[k], l.entering * H, in, nullptr);
     }
-    std::fill(own.begin(), own.end(), R(0));  // each step's sum by itself, all of them in double: a long sum rounds
+    std::fill(own.begin(), own.end(), R(0));  // the sums of steps are accumulated in double, since a long sum loses precision
     l.pointwise[l.further](&s);
     for (size_t j = 0; j < own.size(); j++) own_gradient[j] += own[j];
     if (!l.recurrent) continue;
@@ -275,7 +275,7 @@ static void input_gradient_rows(const Layer& l, const Rows& rows, const Unit* we
   }
 }
 
-struct Valid {  // every valid step of every row, as the large products want it
+struct Valid {  // every valid step of every row, in the layout of the large products
   std::vector<const R*> inputs, projected, apart, mask;
   std::vector<std::vector<const R*>> fed, entering;
 };
@@ -299,13 +299,13 @@ static Valid valid_steps(const Layer& l) {
   return v;
 }
 
-// Adds the parts of one product's weight gradient: blocks `first` to `last` of all products', whose gradients may lie in
-// two places, beside the block `right` of what enters, which is column `column` of `columns` in the weights.
+// Adds the parts of one product's weight gradient: blocks `first` to `last` of all products, whose gradients may be in
+// two arrays, with the input block `right`, which is block column `column` of `columns` in the weights.
 static void add_parts(const Layer& l, int64_t first, int64_t last, const std::vector<const R*>& right,
                       const std::vector<const R*>& scale, int64_t column, int64_t columns, R* weights, R* bias,
                       std::vector<Part>& shared, std::vector<Part>& apart) {
   const int64_t H = l.hidden;
-  for (int64_t begin = first, end; begin < last; begin = end) {  // neighbours in one product
+  for (int64_t begin = first, end; begin < last; begin = end) {  // adjacent blocks in one product
     int64_t source = l.gradient_sources[begin], direction = source < 0 ? -1 : 1;
     for (end = begin + 1; end < last; end++)
       if (l.gradient_sources[end] != source + direction * (end - begin)) break;
@@ -343,7 +343,7 @@ static std::vector<R> padded_copy(const R* values, int64_t count) {
   return copy;
 }
 
-// What forward and backward return; 0 is success.
+// Return codes of forward and backward; 0 is success.
 enum { NO_MEMORY = 1, OTHER = 2 };
 
 extern "C" int forward(const Layer* layer) try {

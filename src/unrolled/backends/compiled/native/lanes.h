@@ -1,4 +1,4 @@
-// What the loop over time and the pointwise maths of a cell tell one another, and the maths itself. REAL is the dtype.
+// The interface between the loop over time and a cell's generated functions, and elementary functions. REAL is the dtype.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -6,23 +6,23 @@
 
 typedef REAL R;
 
-// One step of the rows of one thread. A table holds a pointer per row; blocks of `hidden` lie side by side in a row.
+// One step of the rows of one thread. A table has a pointer per row; a row consists of contiguous blocks of `hidden`.
 struct Step {
   int64_t rows, hidden, state_stride, recurrent_stride, further_stride, fed_stride;
-  const R* const* projected;   // table: what the gates take from the input, step masks behind it
-  R* recurrent;                // (rows, recurrent_stride): what they take from the state; its gradient on the way back
-  R* further;                  // (rows, further_stride): what comes out of further products; its gradient on the way back
-  R* fed;                      // (rows, fed_stride): what enters them; its gradient on the way back
-  R* state;                    // (rows, state_stride): the state, replaced in place; its gradient on the way back
-  const R* const* masks;       // table: noise of an unroll
+  const R* const* projected;   // table: the projected input, followed by step masks
+  R* recurrent;                // (rows, recurrent_stride): the recurrent product; its gradient in the backward pass
+  R* further;                  // (rows, further_stride): outputs of further products; their gradients in the backward pass
+  R* fed;                      // (rows, fed_stride): inputs of further products; their gradients in the backward pass
+  R* state;                    // (rows, state_stride): the state, updated in place; its gradient in the backward pass
+  const R* const* masks;       // table: noise that is constant over an unroll
   const R* own;                // (own, hidden): the cell's own parameters
   R* const* output;            // table
-  R* const* saved;             // table: what the way back needs
-  const R* const* previous;    // table: the output of the step before
+  R* const* saved;             // table: values saved for the backward pass
+  const R* const* previous;    // table: the output of the previous step
   const R* const* output_gradient;  // table
   R* const* projected_gradient;     // table
-  R* const* apart_gradient;         // table: gradients of recurrent blocks that no projected block shares
-  R* own_gradient;                  // (own, hidden), added to
+  R* const* apart_gradient;         // table: gradients of recurrent blocks not shared with a projected block
+  R* own_gradient;                  // (own, hidden), accumulated
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -35,7 +35,7 @@ INLINE float power_of_two(int32_t n) {
 }
 
 // exp by Cody and Waite: x = n ln 2 + r, |r| <= ln 2 / 2, with the polynomial of Cephes' expf (Moshier). Two factors of
-// 2^(n/2) reach infinity and the subnormal numbers; beyond the limits the result is infinity or 0 in any case.
+// 2^(n/2) cover infinity and the subnormal numbers; beyond the limits the result is infinity or 0 anyway.
 INLINE float exponential(float x) {
   x = x > 89.0f ? 89.0f : x;
   x = x < -104.0f ? -104.0f : x;
@@ -52,7 +52,7 @@ INLINE float exponential(float x) {
   int32_t whole = (int32_t)n, half = whole >> 1;
   return p * power_of_two(half) * power_of_two(whole - half);
 }
-INLINE float logistic(float x) {  // exact to the smallest results, where 1 / (1 + exp(-x)) has long been 0
+INLINE float logistic(float x) {  // accurate for the smallest results, where 1 / (1 + exp(-x)) is 0
   float e = exponential(-__builtin_fabsf(x));
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
@@ -77,6 +77,6 @@ INLINE double logistic(double x) {
 }
 INLINE double hyperbolic_tangent(double x) { return std::tanh(x); }
 INLINE R sign(R x) { return x > 0 ? R(1) : (x < 0 ? R(-1) : x); }
-// NaN goes through, as in torch: a comparison with it is false.
+// NaN is propagated, as in torch: a comparison with it is false.
 INLINE R larger(R a, R b) { return a != a ? a : (a > b ? a : b); }
 INLINE R smaller(R a, R b) { return a != a ? a : (a < b ? a : b); }

@@ -1,12 +1,12 @@
-// Products of matrices on vectors of the processor: one micro-kernel for the small product of a step and the large ones.
+// Vectorized matrix products: one micro-kernel for the small product of a step and for the large ones.
 //
-// The right side B (K, N) is packed in panels of COLUMNS columns, [panel][k][COLUMNS], zero behind N. The left side is
-// packed in blocks of at most DEPTH columns, either row by row at a fixed pitch, whose addresses a compiler can put into
-// its instructions, or [k][ROWS] where it comes transposed. Each element is summed in the order of k whatever the number
-// of rows, so a row's result never depends on the rows beside it.
+// The right side B (K, N) is packed in panels of COLUMNS columns, [panel][k][COLUMNS], with zeros after N. The left side
+// is packed in blocks of at most DEPTH columns, either row by row with a constant pitch, which compiles to immediate
+// offsets, or as [k][ROWS] if it is transposed. Each element is summed in the order of k for any number of rows, so a
+// row's result doesn't depend on other rows.
 //
-// With HALF, both sides are rounded to bfloat16 when they are packed, two neighbours in k in one unit, and their products
-// are summed in float. Nothing else is rounded.
+// With HALF, both sides are rounded to bfloat16 when they are packed, two adjacent k in one unit, and their products are
+// accumulated in float. Nothing else is rounded.
 #pragma once
 #include <algorithm>
 #include <cstdlib>
@@ -30,11 +30,11 @@ constexpr int64_t BLOCK = 112 / ROWS * ROWS;
 typedef R Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef Vector Loose __attribute__((aligned(sizeof(R)), may_alias));
 
-#if defined(__AVX512F__)  // what is masked out is not touched
+#if defined(__AVX512F__)  // masked lanes don't access memory
 INLINE unsigned first_lanes(int64_t count) { return count >= LANES ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
 #elif defined(__AVX__)
 template <class Mask>
-INLINE Mask first_lanes(int64_t count) {  // all bits of each; the intrinsics' header takes a second to compile
+INLINE Mask first_lanes(int64_t count) {  // all bits of each; compiling the intrinsics' header takes a second
   static const int32_t numbers[] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
   Mask mask;
   std::memcpy(&mask, numbers + 8 - count * (8 / LANES), sizeof mask);
@@ -42,7 +42,7 @@ INLINE Mask first_lanes(int64_t count) {  // all bits of each; the intrinsics' h
 }
 #endif
 
-// The first `count` of LANES numbers, zeros behind them.
+// Loads the first `count` of LANES numbers, followed by zeros.
 INLINE Vector some(const R* from, int64_t count) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(R) == 4) return (Vector)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count), from);
@@ -87,7 +87,7 @@ INLINE Vector multiply_add(Vector sum, Unit left, Units right) {
   return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)right);
 }
 #else
-constexpr int64_t GROUP = 1;  // neighbours in k that share a unit
+constexpr int64_t GROUP = 1;  // adjacent k in a unit
 typedef R Unit;
 typedef Vector Units;
 INLINE Unit unit(R low, R) { return low; }
@@ -96,8 +96,8 @@ INLINE Vector multiply_add(Vector sum, Unit left, Units right) { return sum + (l
 #endif
 typedef Units LooseUnits __attribute__((aligned(sizeof(Unit)), may_alias));
 
-constexpr int64_t LONG = 256, DEPTH = LONG * GROUP;  // units, and what they hold
-constexpr int64_t PITCH = LONG + 16;                 // off the powers of two, whose rows would share cache sets
+constexpr int64_t LONG = 256, DEPTH = LONG * GROUP;  // units, and the numbers in them
+constexpr int64_t PITCH = LONG + 16;                 // not a power of two, with which rows would share cache sets
 
 template <class T>
 struct Memory {  // freed at the end of its scope, not initialized
@@ -122,7 +122,7 @@ static void pack_panels(int64_t K, int64_t N, const R* source, int64_t step_k, i
     Unit* panel = packed + n * units(K);
     int64_t width = std::min(COLUMNS, N - n);
     auto at = [&](int64_t k, int64_t j) { return j < width && k < K ? source[k * step_k + (n + j) * step_n] : R(0); };
-    for (int64_t first = 0; first < K; first += 16)  // lines of a transposed source are read whole
+    for (int64_t first = 0; first < K; first += 16)  // whole cache lines of a transposed source are read
       for (int64_t j = 0; j < COLUMNS; j++)
         for (int64_t k = first; k < std::min(first + 16, K); k += GROUP)
           panel[k / GROUP * COLUMNS + j] = unit(at(k, j), GROUP > 1 ? at(k + 1, j) : R(0));
@@ -193,8 +193,8 @@ static void put(Tile run, int64_t rows, int64_t depth, const Unit* a, const Unit
   for (int64_t m = 0; m < rows; m++) std::copy_n(whole + m * COLUMNS, width, c + m * stride);
 }
 
-// C (M, N) = start + A B by one thread; rows of A by a table, B packed whole, `start` as wide as the panels.
-// C's rows have room for `room` >= N columns.
+// C (M, N) = start + A B in one thread; A is a table of rows, B is packed, `start` has the width of the panels.
+// C's rows have space for `room` >= N columns.
 static void rows_times(int64_t M, const R* const* a, int64_t K, const Unit* packed, int64_t N, R* c, int64_t stride,
                        int64_t room, const R* start) {
   alignas(64) Unit left[BLOCK * PITCH];
@@ -214,8 +214,8 @@ static void rows_times(int64_t M, const R* const* a, int64_t K, const Unit* pack
   }
 }
 
-// WIDTH units, of which `width` are there, out of neighbouring rows of a table: each number times its scale where there
-// is one, and added to its sum where there are sums. Whole vectors are written, so what lies behind comes later.
+// Packs WIDTH units, of which `width` exist, from adjacent rows of a table. Numbers are multiplied with `scale` and added
+// to `sums`, if given. Whole vectors are written, so units after them must be packed later.
 template <int64_t WIDTH>
 INLINE void pack_across(const R* const* rows, const R* const* scale, int64_t count, int64_t at, int64_t width, Unit* to,
                         R* sums) {
@@ -232,7 +232,7 @@ INLINE void pack_across(const R* const* rows, const R* const* scale, int64_t cou
   }
 }
 
-// One right side of a large product, and where what it makes goes: columns `from` to `to` of left, each with a row of c.
+// One right side of a large product, and its destination: columns `from` to `to` of left correspond to the rows of c.
 struct Part {
   int64_t from, to;
   const R* const* right;  // table
@@ -243,11 +243,11 @@ struct Part {
   R* sums;  // of left's columns, or null
 };
 
-// The large products behind the loop, by all threads of a team: c = sum over rows r of left[r]^T right[r] for each part.
-// Some columns of left are packed once for all parts, and wide enough that memory is read in long stretches.
+// The large products after the loop, computed by all threads: c = sum over rows r of left[r]^T right[r] for each part.
+// Some columns of left are packed once for all parts, in strips wide enough for long sequential reads.
 static void gather(int64_t count, const R* const* left, const Part* parts, int64_t number, Unit* packed, int id,
                    int threads) {
-  constexpr int64_t WIDE = 16, STRIP = ROWS * LONG + LANES;  // ROWS columns of left, and room for the last vector
+  constexpr int64_t WIDE = 16, STRIP = ROWS * LONG + LANES;  // ROWS columns of left, and space for the last vector
   Memory<Unit> block(WIDE * STRIP);
   int64_t width = 0;
   for (int64_t p = 0; p < number; p++) width = std::max(width, parts[p].to);
