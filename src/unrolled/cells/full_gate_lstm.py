@@ -80,8 +80,8 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
 
     def recurrent_weight(self) -> Tensor:
         """Return weight_hh and weight_gates as one (4 × hidden, 4 × hidden); the gates don't enter the candidate g."""
-        before, behind = self.weight_gates.split([2 * self.hidden_size, self.hidden_size])
-        gates = torch.cat([before, torch.zeros_like(behind), behind])
+        input_forget, output = self.weight_gates.split([2 * self.hidden_size, self.hidden_size])
+        gates = torch.cat([input_forget, torch.zeros_like(output), output])
         return torch.cat([self.weight_hh, gates], dim=1)
 
     def pointwise(

@@ -211,8 +211,8 @@ def _stream(
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
             lengths = torch.tensor([len(read[place]) for place in places])
             with torch.no_grad():
-                said = predicted_values(network(padded, lengths), codec)
-            found |= {place: prediction(row, codec) for place, row in zip(places, said, strict=True)}
+                values = predicted_values(network(padded, lengths), codec)
+            found |= {place: prediction(row, codec) for place, row in zip(places, values, strict=True)}
         done += len(taken)
         if progress is not None:
             progress(done, done)

@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stopped(options: argparse.Namespace, said: str) -> int:
-    print(f"unrolled {options.command}: {said}", file=sys.stderr)
+def _stopped(options: argparse.Namespace, reason: str) -> int:
+    print(f"unrolled {options.command}: {reason}", file=sys.stderr)
     return 2
 
 
@@ -270,7 +270,7 @@ def _translate(options: argparse.Namespace) -> None:
     lines = _utf8(sys.stdin, "standard input")
     how: dict[str, Any] = {name: getattr(options, name) for name in ("batch_tokens", "ahead", "max_length")}
     with Progress("translate") as progress:
-        how |= {"generator": generator, "notice": partial(_say, "translate")}
+        how |= {"generator": generator, "notice": partial(_report, "translate")}
         how["progress"] = partial(progress.counted, "lines are translated")
         if options.n_best is None:
             for text in translate(bundles, lines, options=search, **how):
@@ -343,27 +343,31 @@ def _classify(options: argparse.Namespace) -> None:
     names, sources = tee(options.files or _utf8(sys.stdin, "standard input"))
     skipped: list[ValueError] = []
     skip = skipped.append if options.on_error == "skip" else None
-    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_say, "classify"), "on_error": skip}
+    how: dict[str, Any] = {"ahead": options.ahead, "notice": partial(_report, "classify"), "on_error": skip}
     how["limits"] = Limits(options.max_pixels, options.max_seconds, options.max_length)
-    answered = 0
+    num_classified = 0
     with Progress("classify") as progress:
         how["progress"] = partial(progress.counted, "sources are classified")
-        for said, name in zip(predictions(bundle, sources, **how), names, strict=False):
-            if said is None:
+        for prediction, name in zip(predictions(bundle, sources, **how), names, strict=False):
+            if prediction is None:
                 continue
-            answered += 1
+            num_classified += 1
             shown = " ".join(name.split())
             if options.json:
-                content = {"source": shown, **({"label": said.label} if said.label else {}), "values": said.values}
+                content = {
+                    "source": shown,
+                    **({"label": prediction.label} if prediction.label else {}),
+                    "values": prediction.values,
+                }
                 print(json.dumps(content, ensure_ascii=False), flush=True)
             elif isinstance(bundle.codec, NumberCodec):
-                print(shown, *bundle.codec.written(list(said.values.values())), sep="\t", flush=True)
+                print(shown, *bundle.codec.written(list(prediction.values.values())), sep="\t", flush=True)
             else:
-                print(shown, said.label, f"{said.probability:.4f}", sep="\t", flush=True)
-    _report_skipped(skipped, f"{answered + len(skipped)} sources", options)
+                print(shown, prediction.label, f"{prediction.probability:.4f}", sep="\t", flush=True)
+    _report_skipped(skipped, f"{num_classified + len(skipped)} sources", options)
 
 
-def _say(command: str, text: str) -> None:
+def _report(command: str, text: str) -> None:
     print(f"unrolled {command}: {text}", file=sys.stderr)
 
 

@@ -113,9 +113,9 @@ class SequenceClassifier(nn.Module):
         if not shares or not all(0 < share <= 1 for share in shares):
             raise ValueError(f"shares are {list(shares)}, expected numbers above 0 and at most 1")
         # Rounded to a few digits before rounding up: 0.1 × 10 may be slightly above 1.
-        heard = [torch.ceil((lengths.double() * share).round(decimals=9)).long() for share in shares]
+        prefixes = [torch.ceil((lengths.double() * share).round(decimals=9)).long() for share in shares]
         if not self.streams:
-            return torch.stack([self(source, some) for some in heard], dim=1)
+            return torch.stack([self(source, prefix) for prefix in prefixes], dim=1)
         values = self.encoder(source, lengths).values
         state = self.pooling.initial_state(len(source), like=values)
         vectors: list[Tensor] = []
@@ -124,4 +124,4 @@ class SequenceClassifier(nn.Module):
             vectors.append(vector)
         nothing = values.new_zeros(len(source), self.pooling.output_size)
         pooled = torch.stack(vectors, dim=1) if vectors else nothing.unsqueeze(1)[:, :0]
-        return torch.stack([self.output(last_valid(pooled, some, nothing)) for some in heard], dim=1)
+        return torch.stack([self.output(last_valid(pooled, prefix, nothing)) for prefix in prefixes], dim=1)

@@ -182,9 +182,7 @@ def test_what_cannot_be_used_is_named(
 def test_a_label_that_training_never_saw_is_named(tmp_path: Path) -> None:
     test = jsonl(tmp_path / "test.jsonl", [{"text": "a good film", "label": "1"}, {"text": "what", "label": "11"}])
 
-    with pytest.raises(
-        DataError, match=r"test, .*test\.jsonl, line 2: label '11' is not among the labels of training; did you"
-    ):
+    with pytest.raises(DataError, match=r"test, .*test\.jsonl, line 2: label '11' is not among the labels"):
         text_data(jsonl(tmp_path / "a.jsonl", sentences()), test_files=str(test))
 
 
