@@ -84,6 +84,16 @@ def test_it_learns_as_torchs_layer_with_the_same_on_it(name: str, weight: str, b
     torch.testing.assert_close(*by_size, rtol=0, atol=1e-10)
 
 
+def test_a_cell_without_a_spectral_norm_has_its_own_kernel() -> None:
+    inputs = torch.randn(2, 9, 3)
+    unroll(nn.utils.spectral_norm(LSTMCell(3, 7), "weight_hh"), inputs, backend="compiled")
+    cell = LSTMCell(3, 7)
+
+    outputs, _ = unroll(cell, inputs, backend="compiled")
+
+    torch.testing.assert_close(outputs, unroll(cell, inputs, backend="loop")[0])
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", PRUNED)
 def test_all_backends_move_the_spectral_norm_on_by_one_iteration_per_pass(name: str, bidirectional: bool) -> None:

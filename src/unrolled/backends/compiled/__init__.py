@@ -165,7 +165,9 @@ def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
     kept = vars(cell)  # faster than named_parameters and similar methods, since every pass runs this
     options = tuple((name, _by_value(value)) for name, value in kept.items() if name not in _MODULE)
     tensors = (*kept["_parameters"].items(), *kept["_buffers"].items())
-    shapes = tuple((n, value.shape) for n, value in tensors if value is not None and not n.startswith("weight_"))
+    # The names of weights count, but not their shapes: a kernel serves any input size.
+    named = ((name, value) for name, value in tensors if value is not None)
+    shapes = tuple((name, None if name.startswith("weight_") else value.shape) for name, value in named)
     children = tuple(_Identity(child) for child in kept["_modules"].values())
     return type(cell), cell.weight_ih.dtype, options, shapes, children
 
