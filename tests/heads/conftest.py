@@ -10,8 +10,6 @@ from torch import Tensor
 
 from unrolled import CategoricalHead, Head, LabelsHead, MixtureHead, NumbersHead, QuantileHead
 
-INPUT = 4
-
 
 class Case(NamedTuple):
     make: Callable[..., Head]

@@ -69,9 +69,10 @@ def test_the_prediction_is_the_median_and_draws_lie_between_the_quantiles(genera
 def test_crossed_quantiles_are_drawn_in_order(generator: torch.Generator) -> None:
     head = QuantileHead(4, 1)
 
-    drawn = head.sample(torch.tensor([3.0, 2.0, 1.0]).expand(2000, -1), generator)
+    drawn = head.sample(torch.tensor([3.0, 1.0, 2.0]).expand(4000, -1), generator)
 
     assert (drawn.min(), drawn.max()) == (1.0, 3.0)
+    assert (drawn <= 2.0).double().mean().item() == pytest.approx(0.5, abs=4 * (0.25 / 4000) ** 0.5)
 
 
 @pytest.mark.parametrize("quantiles", [(), (0.1, 0.9), (0.5, 0.1), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0)])
