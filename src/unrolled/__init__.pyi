@@ -20,6 +20,7 @@ from unrolled.cells.projected_lstm import ProjectedLSTMCell as ProjectedLSTMCell
 from unrolled.cells.reset_first_gru import ResetFirstGRUCell as ResetFirstGRUCell
 from unrolled.checkpoint import Bundle as Bundle
 from unrolled.checkpoint import build as build
+from unrolled.checkpoint import build_processor as build_processor
 from unrolled.checkpoint import load_bundle as load_bundle
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search
@@ -90,11 +91,9 @@ from unrolled.processing.audio.features import AudioFeatures as AudioFeatures
 from unrolled.processing.frames import ImageSequence as ImageSequence
 from unrolled.processing.frames import SeriesScaler as SeriesScaler
 from unrolled.processing.images import ImageTransform as ImageTransform
-from unrolled.processing.labels import LabelCodec as LabelCodec
-from unrolled.processing.labels import NumberCodec as NumberCodec
-from unrolled.processing.text.base import Codec as Codec
-from unrolled.processing.text.captions import CaptionCodec as CaptionCodec
-from unrolled.processing.text.pair import PairCodec as PairCodec
+from unrolled.processing.labels import LabelEncoder as LabelEncoder
+from unrolled.processing.numbers import Scaler as Scaler
+from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
 from unrolled.processing.text.subword import BPETokenizer as BPETokenizer
 from unrolled.processing.text.subword import UnigramTokenizer as UnigramTokenizer
@@ -102,6 +101,8 @@ from unrolled.processing.text.tokenizers import ByteTokenizer as ByteTokenizer
 from unrolled.processing.text.tokenizers import CharacterTokenizer as CharacterTokenizer
 from unrolled.processing.text.tokenizers import SentenceTokenizer as SentenceTokenizer
 from unrolled.processing.text.tokenizers import WordTokenizer as WordTokenizer
+from unrolled.processing.transform import Processor as Processor
+from unrolled.processing.transform import Transform as Transform
 from unrolled.shapes import ShapeError as ShapeError
 from unrolled.shapes import expect as expect
 from unrolled.state import HiddenState as HiddenState

@@ -2,7 +2,7 @@
 
 A checkpoint is a Lightning checkpoint with one additional key,
 
-    {"unrolled": {"format": 1, "network": {"_target_": …}, "codec": {"_target_": …}, "info": {…}}}
+    {"unrolled": {"format": 2, "network": {"_target_": …}, "processor": {"source": …, "target": …}, "info": {…}}}
 
 whose descriptions are plain dicts. Reading a file never unpickles objects and imports only modules in an allow-list.
 """
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import durable
-from unrolled.processing.text.base import Codec
+from unrolled.processing.transform import Processor, Transform
 from unrolled.wording import article
 
-FORMAT = 1
+FORMAT = 2
 KEY = "unrolled"
 TRUSTED = ("unrolled.", "torch.nn.")
 
@@ -33,10 +33,10 @@ class CheckpointError(ValueError):
 
 
 class Bundle(NamedTuple):
-    """A trained network, its codec, and information about its training."""
+    """A trained network, its processor, and information about its training."""
 
     network: nn.Module
-    codec: Codec
+    processor: Processor
     info: dict[str, Any]
 
 
@@ -48,7 +48,7 @@ def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
 
     Args:
         description: plain dicts, lists, strings, numbers.
-        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Codec subclasses are allowed as targets.
+        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Transform subclasses are allowed as targets.
             None allows every target, which is meant for descriptions that you wrote yourself.
 
     Raises:
@@ -96,9 +96,9 @@ def locate(name: str, *, trusted: Sequence[str] | None = None) -> Any:
     found = _import(name)
     if trusted is not None:
         home = f"{getattr(found, '__module__', '')}."
-        allowed = inspect.isclass(found) and issubclass(found, (nn.Module, Codec))
+        allowed = inspect.isclass(found) and issubclass(found, (nn.Module, Transform))
         if not allowed or not home.startswith(tuple(trusted)):
-            raise CheckpointError(f"it names {name}, which is not a network or codec class of a trusted module")
+            raise CheckpointError(f"it names {name}, which is not a network or transform class of a trusted module")
     return found
 
 
@@ -147,8 +147,9 @@ def _check_shape(content: Mapping[str, Any], path: Path) -> None:
     ours: Any = content[KEY]
     found = ours.get("format") if isinstance(ours, Mapping) else None
     if found != FORMAT:
-        raise CheckpointError(f"{path}: format {found!r:.80}; this version of unrolled reads format {FORMAT}")
-    for name in ("network", "codec", "info"):
+        older = "; format 1 was never released: train the network again" if found == 1 else ""
+        raise CheckpointError(f"{path}: format {found!r:.80}; this version of unrolled reads format {FORMAT}{older}")
+    for name in ("network", "processor", "info"):
         if not isinstance(ours.get(name), Mapping):
             raise CheckpointError(f"{path}: its {name!r} is {_kind(ours.get(name))}, expected a dict")
     weights: Any = content["state_dict"]
@@ -233,32 +234,74 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
         device: the device of the network.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; an invalid description of the network or codec; or weights that don't
+        CheckpointError: see `read_checkpoint`; an invalid description of the network or processor; or weights that don't
             match the described network.
     """
     content = read_checkpoint(path)
-    codec, network = (described(content, name, path, trusted) for name in ("codec", "network"))
+    processor, network = (described(content, name, path, trusted) for name in ("processor", "network"))
     load_weights(network, content, path)
-    return Bundle(network.to(device).eval(), codec, dict(content[KEY]["info"]))
+    return Bundle(network.to(device).eval(), processor, dict(content[KEY]["info"]))
 
 
 def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: Sequence[str]) -> Any:
-    """Build the "network", without its weights, or the "codec" that a checkpoint describes.
+    """Build the "network", without its weights, or the "processor" that a checkpoint describes.
 
     Raises:
         CheckpointError: a description with untrusted code, or an invalid one.
     """
     try:
+        if name == "processor":
+            return build_processor(content[KEY][name], trusted=trusted)
         found = build(content[KEY][name], trusted=trusted)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # the file may pass any value to a constructor
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path}: its {name} cannot be built: {reason:.300}") from None
-    kind = {"network": nn.Module, "codec": Codec}[name]
-    if not isinstance(found, kind):
-        raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected {article(kind.__name__)}")
+    if not isinstance(found, nn.Module):
+        raise CheckpointError(f"{path}: its {name!r} describes {_kind(found)}, expected a Module")
     return found
+
+
+def build_processor(description: Mapping[str, Any], *, trusted: Sequence[str] | None = None) -> Processor:
+    """Build a processor from the result of `Processor.to_dict`.
+
+    Sides with equal descriptions, such as a vocabulary that two languages share, are one object.
+
+    Args:
+        description: {"source": …, "target": …}; the target may be None.
+        trusted: see `build`.
+
+    Raises:
+        CheckpointError: other keys, a side that describes no transform, untrusted code.
+        ValueError: see `build`.
+    """
+    if set(description) != {"source", "target"}:
+        raise CheckpointError(
+            f"a processor has a source and a target, got {sorted(map(str, description)) or 'nothing'}"
+        )
+    source, target = description["source"], description["target"]
+    built = _transform("source", source, trusted)
+    return Processor(
+        built, None if target is None else built if target == source else _transform("target", target, trusted)
+    )
+
+
+def _transform(side: str, description: Any, trusted: Sequence[str] | None) -> Transform:
+    if not isinstance(description, Mapping) or "_target_" not in description or _has_partial(description):
+        raise CheckpointError(f"the processor's {side} describes {_kind(description)}, expected a transform")
+    found = build(description, trusted=trusted)
+    if not isinstance(found, Transform):
+        raise CheckpointError(f"the processor's {side} describes {_kind(found)}, expected a transform")
+    return found
+
+
+def _has_partial(description: Any) -> bool:
+    """Whether a description has a partial call, which only networks complete."""
+    if isinstance(description, Mapping):
+        parts = cast("Mapping[str, Any]", description)
+        return bool(parts.get("_partial_")) or any(map(_has_partial, parts.values()))
+    return isinstance(description, (list, tuple)) and any(map(_has_partial, cast("Sequence[Any]", description)))
 
 
 def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:

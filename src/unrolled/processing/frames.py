@@ -3,19 +3,24 @@
 An extractor is fitted on the training split, is stored in the checkpoint as plain data, and needs torch alone.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from unrolled.processing.images import MAX_PIXELS, open_pixels
+from unrolled.processing.transform import Transform
 from unrolled.shapes import expect
-from unrolled.wording import counted
+from unrolled.wording import article, counted
 
 
-class FeatureExtractor(nn.Module, ABC):
-    """Base class of extractors, which convert a source to frames (time, output_size). They have no parameters."""
+class FeatureExtractor(nn.Module, Transform):
+    """Base class of extractors, which convert a source to frames (time, output_size). They have no parameters.
+
+    `encode` opens a source as it is found, such as a path, and `forward` converts the tensor that it holds.
+    """
 
     output_size: int
 
@@ -28,8 +33,38 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
     @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data from which `unrolled.build` creates this extractor."""
+    def encode(self, value: Any) -> Tensor:
+        """Open a source and convert it to frames (time, output_size).
+
+        Raises:
+            ValueError: a source that can't be opened or converted.
+        """
+
+    def collate(self, encoded: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        lengths = torch.tensor([len(frames) for frames in encoded])
+        return nn.utils.rnn.pad_sequence(list(encoded), batch_first=True), lengths
+
+
+def as_values(source: Any, wanted: str) -> Tensor:
+    """Convert an array to a tensor, and check that it has real numbers.
+
+    Args:
+        source: a tensor, or any object with the array protocol.
+        wanted: end of the error message, such as "samples must be a tensor or an array (time,)".
+
+    Raises:
+        ValueError: something else, or values that are not real numbers.
+    """
+    if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
+        raise ValueError(f"it is {article(type(source).__name__)}; {wanted}")
+    try:
+        # A copy, since an array may be read-only, which tensors don't support.
+        values = source if isinstance(source, Tensor) else torch.tensor(source.__array__())
+    except (TypeError, ValueError, RuntimeError) as error:  # arrays of objects or text, or rows of unequal length
+        raise ValueError(f"it is {article(type(source).__name__)} with values other than numbers: {error}") from None
+    if values.is_complex():
+        raise ValueError(f"it has complex numbers; {wanted}")
+    return values
 
 
 _ROUNDING = 4  # units in the last place: a feature that varies by no more is constant
@@ -136,6 +171,18 @@ class SeriesScaler(FeatureExtractor):
             )
         return frames
 
+    def encode(self, value: Any) -> Tensor:
+        """Scale a tensor or an array (time, channels)."""
+        return self(as_values(value, f"{article(type(self).__name__)} needs a tensor or an array"))
+
+    def decode(self, encoded: Tensor, given: Any = None) -> Tensor:
+        """Return a series (time, channels) in its own units, in float64."""
+        return encoded.double() * self.scales.to(encoded.device) + self.centers.to(encoded.device)
+
+    def normalize(self, value: Any) -> Tensor:
+        """Return a series as it is, in float64."""
+        return as_values(value, f"{article(type(self).__name__)} needs a tensor or an array").double()
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "_target_": "unrolled.SeriesScaler",
@@ -227,6 +274,10 @@ class ImageSequence(FeatureExtractor):
         if self.order == "pixels":
             return picture.permute(1, 2, 0).flatten(0, 1)
         return nn.functional.unfold(picture[None], self.patch, stride=self.stride)[0].T
+
+    def encode(self, value: Any, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """Open an image, see `open_pixels`, and convert it to frames (time, features)."""
+        return self(open_pixels(value, color=self.channels == 3, max_pixels=max_pixels))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -1,9 +1,8 @@
 """Reading of images with Pillow, and their conversion to normalized tensors of one size."""
 
-import inspect
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -11,10 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
+from unrolled.processing.transform import Transform
 from unrolled.wording import article, counted
 
 if TYPE_CHECKING:
     from PIL import Image
+
+MAX_PIXELS = 89_478_485
+"""Default maximum number of pixels of an image: the size above which Pillow warns."""
 
 _FITS = ("crop", "pad", "squash")
 _limit = threading.Lock()
@@ -26,7 +29,7 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class ImageTransform:
+class ImageTransform(Transform):
     """Converts an image to a tensor (channels, size, size). Checkpoints store the transform as plain data.
 
     Attributes:
@@ -69,22 +72,12 @@ class ImageTransform:
         """Number of channels, 1 or 3."""
         return 1 if self.grey else 3
 
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "ImageTransform":
-        """Create a transform from the result of `to_dict`.
-
-        Raises:
-            ValueError: an unknown option.
-        """
-        known = inspect.signature(cls).parameters
-        unknown = [name for name in plain if name not in known]
-        if unknown:
-            raise ValueError(f"an image transform has no {unknown[0]!r}; it takes {', '.join(known)}")
-        return cls(**plain)
-
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as plain data."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        options = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {"_target_": "unrolled.ImageTransform", **options}
+
+    def collate(self, encoded: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.stack(list(encoded)), torch.ones(len(encoded), dtype=torch.int64)
 
     def picture(self, image: "Image.Image") -> "Image.Image":
         """Crop and resize an RGB image, without normalization."""
@@ -104,17 +97,13 @@ class ImageTransform:
             image = image.resize(side, Image.Resampling.BICUBIC)
         return image.convert("L") if self.grey else image
 
-    def __call__(self, image: Any) -> Tensor:
+    def encode(self, value: Any, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         """Convert a path, bytes, PIL image, array or tensor, see `read_image`, to (channels, size, size) in float32."""
-        picture = self.picture(read_image(image))
+        picture = self.picture(read_image(value, max_pixels=max_pixels))
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         values = values.view(self.size, self.size, self.channels).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(list(numbers)).view(-1, 1, 1) for numbers in (self.mean, self.std))
         return (values - mean) / std
-
-
-MAX_PIXELS = 89_478_485
-"""Default maximum number of pixels of an image: the size above which Pillow warns."""
 
 
 def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> "Image.Image":
@@ -157,6 +146,34 @@ def read_image(source: Any, name: str = "", *, max_pixels: int = MAX_PIXELS) -> 
     except Exception as error:  # Pillow's decoders raise any exception for damaged files
         reason = str(error) or type(error).__name__
         raise ImageError(f"{name or 'an image'}: not readable as an image ({reason})") from None
+
+
+def open_pixels(source: Any, name: str = "", *, color: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Open an image of any size and return it as (channels, height, width) with values from 0 to 1.
+
+    Args:
+        source: what `read_image` reads; or a tensor (channels, height, width), uint8 or floats from 0 to 1.
+        name: name in error messages; the path by default.
+        color: whether the result has three channels instead of one; a tensor keeps its own.
+        max_pixels: see `read_image`.
+
+    Raises:
+        ValueError: see `read_image`; a tensor with values outside [0, 1].
+    """
+    if isinstance(source, Tensor):
+        values = source / 255 if source.dtype == torch.uint8 else source
+        if values.numel() and not bool(((values >= 0) & (values <= 1)).all()):
+            raise ValueError("an image's values must be bytes, or from 0 to 1")
+        return values
+    return read_pixels(source, name, color=color, max_pixels=max_pixels) / 255
+
+
+def read_pixels(source: Any, name: str = "", *, color: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read an image of any size, see `read_image`, as bytes (channels, height, width)."""
+    image = read_image(source, name, max_pixels=max_pixels)
+    picture = image if color else image.convert("L")
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
 def _decoded(file: BinaryIO, max_pixels: int) -> "Image.Image":

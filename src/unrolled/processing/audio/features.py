@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
 from unrolled.processing.audio.spectra import cosine_transform, delta, mel_filter_bank, power_spectrum
 from unrolled.processing.frames import FeatureExtractor, Moments
 from unrolled.sequences import mask_from_lengths
@@ -206,6 +207,11 @@ class AudioFeatures(FeatureExtractor):
         blocks = [scales[first : first + self.base_size] for first in range(0, count, self.base_size)]
         scales = [max(scale, _LEAST_SCALE * median(block)) for block in blocks for scale in block]
         return AudioFeatures(**kept, centers=centers, scales=scales)
+
+    def encode(self, value: Any, *, max_seconds: float = MAX_SECONDS) -> Tensor:
+        """Open a recording, see `open_recording`, and return its frames (time, output_size)."""
+        recording = open_recording(value, max_seconds=max_seconds)
+        return self(resample(recording.samples, recording.rate, self.rate))
 
     def initial_state(self, batch: int, *, like: Tensor) -> StreamState:
         """Return the state before the first sample.

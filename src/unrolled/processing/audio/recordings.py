@@ -1,14 +1,18 @@
 """Reading of audio files, and resampling."""
 
+import io
 import math
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from os import SEEK_END, PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+from unrolled.processing.frames import as_values
 
 _ZEROS = 8  # zero crossings of the sinc on each side
 _LARGEST_FILTERS = 1 << 24  # coefficients of all filters together: 128 MB
@@ -132,6 +136,63 @@ class Recording(NamedTuple):
     rate: int
     channels: int
     cut_off: str = ""
+
+    def notices(self, name: str, rate: int) -> dict[str, str]:
+        """What a user should know of a recording that is used at a rate, by kind of notice."""
+        found: dict[str, str] = {}
+        if self.channels > 1:
+            found["channels"] = f"{name} has {self.channels} channels, which are mixed to one"
+        if self.rate != rate:
+            found["rate"] = f"{name} has a rate of {self.rate} Hz; it is resampled to {rate} Hz"
+        if not bool(self.samples.any()):
+            found["silence"] = f"{name} is silent throughout"
+        return found
+
+
+def open_recording(
+    source: Any, name: str | None = None, *, max_seconds: float = MAX_SECONDS, partial: bool = False
+) -> Recording:
+    """Open a recording as it is found.
+
+    Args:
+        source: a path, the bytes of a file, or a pair (samples (time,) as floats from −1 to 1, rate in hertz).
+        name: name in error messages; the path by default.
+        max_seconds: see `read_recording`.
+        partial: see `read_recording`.
+
+    Raises:
+        ValueError: see `read_recording`; another type, or samples that are not one channel of finite floats.
+    """
+    if isinstance(source, bytes):
+        return read_recording(io.BytesIO(source), name or "a recording", max_seconds=max_seconds, partial=partial)
+    if isinstance(source, str | PathLike):
+        path = cast("str | PathLike[str]", source)
+        return read_recording(path, name, max_seconds=max_seconds, partial=partial)
+    pair = cast("Sequence[Any]", source) if isinstance(source, tuple | list) else (None, None)
+    rate: Any = pair[1] if len(pair) == 2 else None
+    if not isinstance(rate, int | float) or rate < 1 or rate != int(rate):
+        raise ValueError(
+            f"{name or 'a recording'} is neither a path nor a pair (samples, rate), as in (samples, 16000)"
+        )
+    samples = as_samples(pair[0])
+    if len(samples) == 0:
+        raise ValueError(f"{name or 'a recording'} has no samples")
+    return Recording(samples, int(rate), 1)
+
+
+def as_samples(samples: Any) -> Tensor:
+    """Return samples (time,) as a tensor of floats.
+
+    Raises:
+        ValueError: not one channel of floats, or samples that aren't finite.
+    """
+    values = as_values(samples, "samples must be a tensor or an array (time,)")
+    if values.dim() != 1 or not values.is_floating_point():
+        raise ValueError(f"samples are {tuple(values.shape)} of {values.dtype}, expected floats (time,) from -1 to 1")
+    wrong = (~values.isfinite()).nonzero()
+    if len(wrong):
+        raise ValueError(f"sample {int(wrong[0])} of {len(values)} is not finite")
+    return values.float()
 
 
 def read_recording(

@@ -1,22 +1,34 @@
-"""Base class of codecs, which convert text to ids and back."""
+"""The base class of tokenizers, which convert text to ids and back."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from unrolled.processing.transform import Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNKNOWN = 1
-"""The id of unknown symbols, in every codec that has one; 0 is <start>."""
+"""The id of unknown tokens, in every tokenizer that has one; 0 is <start>."""
 
 
-class Codec(ABC):
-    """Base class of codecs, which convert text to ids of a fixed vocabulary and back.
+class Tokenizer(Transform):
+    """Converts text to ids of a fixed vocabulary and back.
+
+    Args:
+        lowercase: whether text is read in lower case.
+        max_length: number of tokens after which `encode` truncates a text; None for no limit.
 
     Attributes:
-        unit: what an id represents: "character", "byte", "word" or "subword".
-        size: number of ids, which are 0 … size − 1.
-        start: id of the symbol that starts and ends a text; it decodes to an empty string.
-        unknown: id of symbols outside the vocabulary; None if there can be none.
+        unit: the kind of token: "character", "byte", "word" or "subword".
+        size: number of ids; every id is in 0 … size − 1.
+        start: id that a decoder reads before the first token, and that ends a text. It decodes to nothing.
+        unknown: id of tokens outside of the vocabulary, or None if there are none.
+
+    Raises:
+        ValueError: a max_length below 1.
     """
 
     unit: str
@@ -24,49 +36,72 @@ class Codec(ABC):
     start: int
     unknown: int | None
 
-    @abstractmethod
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        """Yield the ids of a text that is given in pieces, split anywhere; together they equal `encode` of the text."""
+    def __init__(self, lowercase: bool = False, max_length: int | None = None) -> None:
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length}: expected 1 or more, or None")
+        self.lowercase, self.max_length = lowercase, max_length
 
     @abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of some ids.
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+        """Yield the ids of a text in pieces, which are already in the right case."""
+
+    def encode(self, value: str) -> list[int]:
+        """Return the ids of a text, without `start`, truncated to `max_length`."""
+        return [index for ids in self.encode_pieces([value]) for index in ids][: self.max_length]
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+        """Yield the ids of a text that is split into pieces anywhere: together those of the whole text, all of them."""
+        return self._ids_of((piece.lower() for piece in pieces) if self.lowercase else pieces)
+
+    @abstractmethod
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        """Return the text of these ids.
 
         Raises:
             ValueError: an id outside 0 … size − 1.
         """
 
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data from which `codec_from_dict` creates this codec."""
+    def _cased(self, text: str) -> str:
+        return text.lower() if self.lowercase else text
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Return a text for each id, for tables and plots."""
+        """Return the text of each id, for tables and figures."""
         return [self.decode([index]) for index in ids]
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without `start`."""
-        return [index for ids in self.encode_pieces([text]) for index in ids]
+    def collate(self, encoded: Sequence[Sequence[int]]) -> "tuple[Tensor, Tensor]":
+        import torch  # tokenizers themselves do without
+
+        rows = [torch.tensor(list(ids), dtype=torch.int64) for ids in encoded]
+        padded: Any = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return cast("Tensor", padded), torch.tensor([len(row) for row in rows])
+
+    def _options(self) -> dict[str, Any]:
+        """The options of every tokenizer for `to_dict`, without those that have their default."""
+        return {
+            **({"lowercase": True} if self.lowercase else {}),
+            **({} if self.max_length is None else {"max_length": self.max_length}),
+        }
 
     def _checked(self, ids: Iterable[int]) -> Iterator[int]:
         for index in map(int, ids):
             if not 0 <= index < self.size:
                 raise ValueError(
-                    f"id {index} is outside this codec's 0 … {self.size - 1}: was the text encoded by another codec?"
+                    f"id {index} is outside this tokenizer's 0 … {self.size - 1}: "
+                    "was the text encoded by another tokenizer?"
                 )
             yield index
 
 
 def numbered(name: str, symbols: Sequence[str]) -> dict[str, int]:
-    """Assign ids from 2 on to symbols; 0 and 1 are <start> and <unknown>.
+    """Number symbols from 2 on; 0 and 1 are <start> and <unknown>.
 
     Raises:
         ValueError: no symbols, or duplicates.
     """
     if not symbols:
-        raise ValueError(f"a codec needs at least one of its {name}, got none")
+        raise ValueError(f"a tokenizer needs at least one of its {name}, got none")
     ids = {symbol: index for index, symbol in enumerate(symbols, start=2)}
     if len(ids) != len(symbols):
         twice = next(symbol for symbol, count in Counter(symbols).items() if count > 1)
-        raise ValueError(f"a codec's {name} must be unique, got {twice!r} twice")
+        raise ValueError(f"a tokenizer's {name} are distinct, got {twice!r} twice")
     return ids

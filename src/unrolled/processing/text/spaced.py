@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from unrolled.processing.text.base import UNKNOWN, Codec, numbered
+from unrolled.processing.text.base import UNKNOWN, Tokenizer, numbered
 from unrolled.wording import counted
 
 _BLANKS = re.compile(r"\s+")
 
 
-class SpacedTokenizer(Codec):
+class SpacedTokenizer(Tokenizer):
     """Splits text at white space, with one id per word: 0 is <start>, 1 is <unknown>, followed by the words.
 
     Decoding joins words with one space. Unlike `WordTokenizer`, it doesn't preserve white space, so a text has as many
@@ -19,6 +19,8 @@ class SpacedTokenizer(Codec):
 
     Args:
         words: the vocabulary, without duplicates and white space.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no words, duplicates, or a word with white space.
@@ -28,7 +30,8 @@ class SpacedTokenizer(Codec):
     start = 0
     unknown = UNKNOWN
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
+        super().__init__(lowercase, max_length)
         self._ids = numbered("words", words)
         wrong = next((word for word in words if word.split() != [word]), None)
         if wrong is not None:
@@ -38,7 +41,7 @@ class SpacedTokenizer(Codec):
         self.size = len(self._symbols)
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, min_count: int = 1, max_size: int | None = None) -> Self:
+    def fit(cls, texts: Iterable[str], *, min_count: int = 1, max_size: int | None = None) -> Self:
         """Create a tokenizer with the words of some texts, the most frequent first.
 
         Args:
@@ -60,7 +63,7 @@ class SpacedTokenizer(Codec):
             )
         return cls(kept[:max_size])
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         held: list[str] = []  # parts of the last word, joined only once
         for piece in pieces:
             first, *rest = _BLANKS.split(piece)
@@ -72,8 +75,13 @@ class SpacedTokenizer(Codec):
         if word := "".join(held):
             yield [self._ids.get(word, UNKNOWN)]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return " ".join(self._symbols[index] for index in self._checked(ids) if index != self.start)
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return " ".join(self._symbols[index] for index in self._checked(encoded) if index != self.start)
+
+    def normalize(self, value: str) -> str:
+        """Return the text with unknown words replaced and single spaces, truncated to `max_length` words."""
+        words = self._cased(value).split()[: self.max_length]
+        return " ".join(word if word in self._ids else self._symbols[UNKNOWN] for word in words)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": "unrolled.SpacedTokenizer", "words": list(self.words)}
+        return {"_target_": "unrolled.SpacedTokenizer", "words": list(self.words), **self._options()}

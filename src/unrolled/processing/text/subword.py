@@ -7,6 +7,7 @@ space is collapsed to one space and removed at both ends. `unrolled.training.dat
 
 import math
 import random
+import re
 import string
 import unicodedata
 from abc import abstractmethod
@@ -15,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any
 
-from unrolled.processing.text.base import UNKNOWN, Codec, numbered
+from unrolled.processing.text.base import UNKNOWN, Tokenizer, numbered
 
 SPACE = "▁"
 _CACHED = 100_000  # number of words whose pieces are cached
@@ -44,13 +45,15 @@ def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
-class SubwordTokenizer(Codec):
+class SubwordTokenizer(Tokenizer):
     """Base class of subword tokenizers: 0 is <start>, 1 is <unknown>, followed by the pieces.
 
     An unknown character decodes to U+FFFD.
 
     Args:
         pieces: the vocabulary, without duplicates.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no pieces, or duplicates.
@@ -60,7 +63,8 @@ class SubwordTokenizer(Codec):
     start = 0
     unknown = UNKNOWN
 
-    def __init__(self, pieces: Sequence[str]) -> None:
+    def __init__(self, pieces: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
+        super().__init__(lowercase, max_length)
         self._ids = numbered("pieces", pieces)
         self._symbols = ["", "\N{REPLACEMENT CHARACTER}", *pieces]
         self.pieces = list(pieces)
@@ -71,22 +75,32 @@ class SubwordTokenizer(Codec):
     def _spell(self, word: str) -> list[int]:
         """Return the ids of one word."""
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        yield from (self._encode("".join(text)) for text in [pieces])
-
-    def _encode(self, text: str) -> list[int]:
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids: list[int] = []
-        for word in words(text):
+        for word in words("".join(pieces)):
             spelled = self._known.get(word)
             if spelled is None:
                 spelled = self._spell(word)
                 if len(self._known) < _CACHED:
                     self._known[word] = spelled
             ids += spelled
-        return ids
+        yield ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._symbols[index] for index in self._checked(ids)).replace(SPACE, " ").removeprefix(" ")
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return "".join(self._symbols[index] for index in self._checked(encoded)).replace(SPACE, " ").removeprefix(" ")
+
+    def normalize(self, value: str) -> str:
+        """Return the text with unknown characters replaced and single spaces.
+
+        It is derived from the characters that are pieces themselves, or with `max_length` from the first pieces.
+        """
+        if self.max_length is not None:
+            return self.decode(self.encode(value))
+        text = "".join(self._readable(word) for word in words(self._cased(value)))
+        return text.replace(SPACE, " ").removeprefix(" ")
+
+    def _readable(self, word: str) -> str:
+        return "".join(character if character in self._ids else self._symbols[UNKNOWN] for character in word)
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         return [self._symbols[index] for index in self._checked(ids)]
@@ -100,13 +114,21 @@ class BPETokenizer(SubwordTokenizer):
     Args:
         pieces: the vocabulary, without duplicates.
         merges: pairs of pieces that are merged, in the order of training.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no pieces, duplicates, or a merge whose result is not a piece.
     """
 
-    def __init__(self, pieces: Sequence[str], merges: Sequence[Sequence[str]]) -> None:
-        super().__init__(pieces)
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        merges: Sequence[Sequence[str]],
+        lowercase: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__(pieces, lowercase, max_length)
         self.merges = [(left, right) for left, right in merges]
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         strange = next((pair for pair in self.merges if "".join(pair) not in self._ids), None)
@@ -144,7 +166,9 @@ class BPETokenizer(SubwordTokenizer):
             dropout: probability that a possible merge is skipped, drawn again after each merge of a word.
             generator: the random number generator.
         """
-        return [index for word in words(text) for index in self._spell_dropped(word, dropout, generator.random)]
+        return [
+            index for word in words(self._cased(text)) for index in self._spell_dropped(word, dropout, generator.random)
+        ]
 
     def _spell_dropped(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
         parts = list(word)
@@ -165,7 +189,7 @@ class BPETokenizer(SubwordTokenizer):
 
     def to_dict(self) -> dict[str, Any]:
         merges = [list(pair) for pair in self.merges]
-        return {"_target_": "unrolled.BPETokenizer", "pieces": list(self.pieces), "merges": merges}
+        return {"_target_": "unrolled.BPETokenizer", "pieces": list(self.pieces), "merges": merges, **self._options()}
 
 
 class UnigramTokenizer(SubwordTokenizer):
@@ -174,13 +198,17 @@ class UnigramTokenizer(SubwordTokenizer):
     Args:
         pieces: the vocabulary, without duplicates.
         scores: log probability of each piece.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no pieces, duplicates, or another number of scores.
     """
 
-    def __init__(self, pieces: Sequence[str], scores: Sequence[float]) -> None:
-        super().__init__(pieces)
+    def __init__(
+        self, pieces: Sequence[str], scores: Sequence[float], lowercase: bool = False, max_length: int | None = None
+    ) -> None:
+        super().__init__(pieces, lowercase, max_length)
         if len(scores) != len(pieces):
             raise ValueError(f"{len(pieces)} pieces have {len(scores)} scores, expected one each")
         self.scores = [float(score) for score in scores]
@@ -207,5 +235,10 @@ class UnigramTokenizer(SubwordTokenizer):
             end = begins[end]
         return ids[::-1]
 
+    def _readable(self, word: str) -> str:
+        unknown = self._symbols[UNKNOWN]
+        return re.sub(f"{unknown}+", unknown, super()._readable(word))
+
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": "unrolled.UnigramTokenizer", "pieces": list(self.pieces), "scores": list(self.scores)}
+        about = {"pieces": list(self.pieces), "scores": list(self.scores)}
+        return {"_target_": "unrolled.UnigramTokenizer", **about, **self._options()}

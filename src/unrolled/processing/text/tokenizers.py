@@ -3,21 +3,24 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Self
 
-from unrolled.processing.text.base import UNKNOWN, Codec, numbered
+from unrolled.processing.text.base import UNKNOWN, Tokenizer, numbered
 from unrolled.wording import counted
 
 _MODULE = "unrolled"  # the module in checkpoints, independent of where the classes are defined
 
 
-class CharacterTokenizer(Codec):
+class CharacterTokenizer(Tokenizer):
     """Tokenizes text into characters: 0 is <start>, 1 is <unknown>, followed by the characters.
 
     An unknown character decodes to U+FFFD, the Unicode replacement character.
 
     Args:
         characters: the vocabulary as one string, without duplicates.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no characters, or duplicates.
@@ -27,34 +30,47 @@ class CharacterTokenizer(Codec):
     start = 0
     unknown = UNKNOWN
 
-    def __init__(self, characters: str) -> None:
+    def __init__(self, characters: str, lowercase: bool = False, max_length: int | None = None) -> None:
+        super().__init__(lowercase, max_length)
         self._ids = numbered("characters", characters)
         self._symbols = ["", "\N{REPLACEMENT CHARACTER}", *characters]
         self.characters = characters
         self.size = len(self._symbols)
 
     @classmethod
-    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
+    def fit(
+        cls, texts: Iterable[str | Iterable[str]], *, lowercase: bool = False, max_length: int | None = None
+    ) -> Self:
+        """Create a tokenizer with the characters of some texts, each a string or an iterable of pieces.
+
+        Raises:
+            ValueError: an empty text.
+        """
         seen: set[str] = set()
         for text in texts:
-            for piece in _pieces(text):
+            for piece in _pieces(text, lowercase):
                 seen.update(piece)
         if not seen:
-            raise ValueError("cannot train a codec on an empty text")
-        return cls("".join(sorted(seen)))
+            raise ValueError("cannot fit a tokenizer to an empty text")
+        return cls("".join(sorted(seen)), lowercase, max_length)
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids = self._ids
         return ([ids.get(character, UNKNOWN) for character in piece] for piece in pieces)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._symbols[index] for index in self._checked(ids))
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return "".join(self._symbols[index] for index in self._checked(encoded))
+
+    def normalize(self, value: str) -> str:
+        """Return the text with unknown characters replaced, truncated to `max_length`."""
+        known = (character if character in self._ids else self._symbols[UNKNOWN] for character in self._cased(value))
+        return "".join(islice(known, self.max_length))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.CharacterTokenizer", "characters": self.characters}
+        return {"_target_": f"{_MODULE}.CharacterTokenizer", "characters": self.characters, **self._options()}
 
 
-class ByteTokenizer(Codec):
+class ByteTokenizer(Tokenizer):
     """Tokenizes text into UTF-8 bytes: 0 … 255 are the bytes, 256 is <start>, and nothing is unknown.
 
     Invalid UTF-8, which a model may generate, decodes to U+FFFD.
@@ -66,22 +82,33 @@ class ByteTokenizer(Codec):
     unknown = None
 
     @classmethod
-    def train(cls, texts: Iterable[str | Iterable[str]]) -> Self:
-        if not any(piece for text in texts for piece in _pieces(text)):
-            raise ValueError("cannot train a codec on an empty text")
-        return cls()
+    def fit(
+        cls, texts: Iterable[str | Iterable[str]], *, lowercase: bool = False, max_length: int | None = None
+    ) -> Self:
+        """Create a tokenizer; of the texts only whether there are any matters.
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+        Raises:
+            ValueError: an empty text.
+        """
+        if not any(piece for text in texts for piece in _pieces(text)):
+            raise ValueError("cannot fit a tokenizer to an empty text")
+        return cls(lowercase, max_length)
+
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         return (list(piece.encode()) for piece in pieces)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return bytes(index for index in self._checked(ids) if index != self.start).decode(errors="replace")
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return bytes(index for index in self._checked(encoded) if index != self.start).decode(errors="replace")
+
+    def normalize(self, value: str) -> str:
+        """Return the text, truncated to `max_length` bytes."""
+        return self._cased(value).encode()[: self.max_length].decode(errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.ByteTokenizer"}
+        return {"_target_": f"{_MODULE}.ByteTokenizer", **self._options()}
 
 
-class WordTokenizer(Codec):
+class WordTokenizer(Tokenizer):
     """Tokenizes text into words, runs of blanks, line ends and other characters.
 
     0 is <start>, 1 is <unknown>, followed by the words. Blanks are tokens, so decoding restores the text. An unknown
@@ -89,6 +116,8 @@ class WordTokenizer(Codec):
 
     Args:
         words: the vocabulary, without duplicates.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: no words, or duplicates.
@@ -101,30 +130,42 @@ class WordTokenizer(Codec):
     # A token is one character or a run of one kind of character, so only the last token of a piece can continue in the
     # next piece.
     _TOKEN = re.compile(r"\w+|[^\S\n]+|\n|[^\w\s]")
+    _JOINED = ""  # between two tokens of a decoded text
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
+        super().__init__(lowercase, max_length)
         self._ids = numbered("words", words)
         self._symbols = ["", "<unknown>", *words]
         self.words = list(words)
         self.size = len(self._symbols)
 
     @classmethod
-    def train(cls, texts: Iterable[str | Iterable[str]], *, min_count: int = 1, max_size: int | None = None) -> Self:
+    def fit(
+        cls,
+        texts: Iterable[str | Iterable[str]],
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        lowercase: bool = False,
+        max_length: int | None = None,
+    ) -> Self:
         """Create a tokenizer with the words of some texts, the most frequent first.
 
         Args:
             texts: the texts, each a string or an iterable of pieces, split anywhere.
             min_count: minimum frequency of a word.
             max_size: maximum number of words; None for no limit.
+            lowercase: see `Tokenizer`; words are then counted in lower case.
+            max_length: see `Tokenizer`.
 
         Raises:
             ValueError: an empty text, no word with a frequency of `min_count`, or a bound below one.
         """
         if min_count < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"min_count and max_size must be at least 1, got {min_count} and {max_size}")
-        counts = Counter(token for text in texts for token in cls._tokens(_pieces(text)))
+        counts = Counter(token for text in texts for token in cls._tokens(_pieces(text, lowercase)))
         if not counts:
-            raise ValueError("cannot train a codec on an empty text")
+            raise ValueError("cannot fit a tokenizer to an empty text")
         # Ties are broken by spelling, so that the ids do not depend on where the text was split.
         kept = sorted(
             (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
@@ -134,7 +175,7 @@ class WordTokenizer(Codec):
                 f"no word occurs min_count={min_count} times; "
                 f"the most frequent occurs {counted(max(counts.values()), 'time')}"
             )
-        return cls(kept[:max_size])
+        return cls(kept[:max_size], lowercase, max_length)
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
@@ -152,7 +193,7 @@ class WordTokenizer(Codec):
         if held:
             yield "".join(held)
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids: list[int] = []
         for token in self._tokens(pieces):
             ids.append(self._ids.get(token, UNKNOWN))
@@ -161,11 +202,18 @@ class WordTokenizer(Codec):
                 ids = []
         yield ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._symbols[index] for index in self._checked(ids))
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return self._JOINED.join(self._symbols[index] for index in self._checked(encoded))
+
+    def normalize(self, value: str) -> str:
+        """Return the text with unknown words replaced, truncated to `max_length` tokens."""
+        return self._JOINED.join(
+            token if token in self._ids else self._symbols[UNKNOWN]
+            for token in islice(self._tokens([self._cased(value)]), self.max_length)
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.WordTokenizer", "words": list(self.words)}
+        return {"_target_": f"{_MODULE}.WordTokenizer", "words": list(self.words), **self._options()}
 
 
 class SentenceTokenizer(WordTokenizer):
@@ -175,6 +223,7 @@ class SentenceTokenizer(WordTokenizer):
     """
 
     _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
+    _JOINED = " "
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
@@ -187,18 +236,16 @@ class SentenceTokenizer(WordTokenizer):
             held.append(piece[cut:])
         yield from cls._TOKEN.findall("".join(held))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return " ".join(self._symbols[index] for index in self._checked(ids))
-
     def to_dict(self) -> dict[str, Any]:
-        return {"_target_": f"{_MODULE}.SentenceTokenizer", "words": list(self.words)}
+        return {"_target_": f"{_MODULE}.SentenceTokenizer", "words": list(self.words), **self._options()}
 
 
-CODECS: dict[str, type[CharacterTokenizer] | type[ByteTokenizer] | type[WordTokenizer]] = {
-    codec.unit: codec for codec in (CharacterTokenizer, ByteTokenizer, WordTokenizer)
+TOKENIZERS: dict[str, type[CharacterTokenizer] | type[ByteTokenizer] | type[WordTokenizer]] = {
+    tokenizer.unit: tokenizer for tokenizer in (CharacterTokenizer, ByteTokenizer, WordTokenizer)
 }
 """The tokenizers that can be trained on a text, by their units."""
 
 
-def _pieces(text: str | Iterable[str]) -> Iterable[str]:
-    return [text] if isinstance(text, str) else text
+def _pieces(text: str | Iterable[str], lowercase: bool = False) -> Iterable[str]:
+    pieces = [text] if isinstance(text, str) else text
+    return (piece.lower() for piece in pieces) if lowercase else pieces
