@@ -48,8 +48,8 @@ def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
 
     Args:
         description: plain dicts, lists, strings, numbers.
-        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Transform subclasses are allowed as targets.
-            None allows every target, which is meant for descriptions that you wrote yourself.
+        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Transform subclasses are allowed as
+            targets. None allows every target, which is meant for descriptions that you wrote yourself.
 
     Raises:
         CheckpointError: an untrusted or unknown target.
@@ -234,8 +234,8 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
         device: the device of the network.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; an invalid description of the network or processor; or weights that don't
-            match the described network.
+        CheckpointError: see `read_checkpoint`; an invalid description of the network or processor; or weights that
+            don't match the described network.
     """
     content = read_checkpoint(path)
     processor, network = (described(content, name, path, trusted) for name in ("processor", "network"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.images.encoder import ImageEncoder
-from unrolled.processing.images import MAX_PIXELS, ImageError, ImageTransform, read_image
-from unrolled.processing.text.captions import CaptionCodec
+from unrolled.processing.images import MAX_PIXELS, ImageError, ImageTransform
+from unrolled.processing.text.base import Tokenizer
 from unrolled.wording import article
 
 CAPTIONS = Search(max_ratio=0.0, max_extra=30)
@@ -33,7 +33,7 @@ def caption(
     """Yield a caption for each image, in order.
 
     Args:
-        bundles: a captioning network from `load_bundle`, or several with the same codec, used as an ensemble.
+        bundles: a captioning network from `load_bundle`, or several with the same processor, used as an ensemble.
         images: paths, bytes of files, PIL images, arrays or tensors; see `unrolled.processing.images.read_image`.
         options: search options.
         batch_size: number of images in a batch.
@@ -77,7 +77,8 @@ def captions(
     Raises:
         ValueError: see `caption`.
     """
-    networks, codec = ensemble_members(bundles, CaptionCodec, "captions")
+    networks, processor = ensemble_members(bundles, ImageTransform, "captions")
+    transform, tokenizer = cast("tuple[ImageTransform, Tokenizer]", processor)
     for network in networks:
         if not isinstance(network.encoder, ImageEncoder):
             raise ValueError(
@@ -88,14 +89,13 @@ def captions(
         raise ValueError(f"images is {images!r:.60}, expected a list of images")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
-    transform = ImageTransform.from_dict(codec.image)
     tensors = (_readable(transform, image, max_pixels, on_error) for image in images)
-    return _stream(networks, codec, tensors, options, batch_size, generator, progress)
+    return _stream(networks, tokenizer, tensors, options, batch_size, generator, progress)
 
 
 def _stream(
     networks: Sequence[EncoderDecoder],
-    codec: CaptionCodec,
+    tokenizer: Tokenizer,
     images: Iterator[Tensor | None],
     options: Search,
     batch_size: int,
@@ -107,7 +107,7 @@ def _stream(
     while chunk := list(islice(images, batch_size)):
         seen = [tensor for tensor in chunk if tensor is not None]
         try:
-            rows = iter(_write(networks, codec, torch.stack(seen).to(device), options, generator) if seen else [])
+            rows = iter(_write(networks, tokenizer, torch.stack(seen).to(device), options, generator) if seen else [])
         except RowError as error:
             places = [place for place, tensor in enumerate(chunk, start=done + 1) if tensor is not None]
             raise ValueError(f"image {places[error.row]}: {error.reason}") from None
@@ -121,7 +121,7 @@ def _readable(
     transform: ImageTransform, image: Any, max_pixels: int, on_error: Callable[[ImageError], None] | None
 ) -> Tensor | None:
     try:
-        return transform(read_image(image, max_pixels=max_pixels))
+        return transform.encode(image, max_pixels=max_pixels)
     except ImageError as error:
         if on_error is None:
             raise
@@ -131,7 +131,7 @@ def _readable(
 
 def _write(
     networks: Sequence[EncoderDecoder],
-    codec: CaptionCodec,
+    tokenizer: Tokenizer,
     images: Tensor,
     options: Search,
     generator: torch.Generator | None,
@@ -139,4 +139,4 @@ def _write(
     with torch.no_grad():
         decoder, state, memory = start_decoding(networks, images)
         lengths = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)
+        return candidates(search(decoder, state, memory, tokenizer, lengths, options, generator), tokenizer)

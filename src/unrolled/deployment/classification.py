@@ -12,14 +12,15 @@ from torch.nn.utils.rnn import pad_sequence
 from unrolled.checkpoint import Bundle
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.audio.features import AudioFeatures
-from unrolled.processing.audio.recordings import MAX_SECONDS, read_recording, resample
+from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
 from unrolled.processing.frames import ImageSequence
-from unrolled.processing.images import MAX_PIXELS, read_image
-from unrolled.processing.labels import LabelCodec, NumberCodec
-from unrolled.processing.text.base import Codec
+from unrolled.processing.images import MAX_PIXELS
+from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.numbers import Scaler
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Transform
 from unrolled.wording import article
 
-TargetCodec = LabelCodec | NumberCodec
 MAX_LENGTH = 10_000
 """Default maximum number of steps of a text."""
 
@@ -56,17 +57,14 @@ class Limits(NamedTuple):
     steps: int = MAX_LENGTH
 
 
-def predicted_values(outputs: Tensor, codec: TargetCodec) -> Tensor:
+def predicted_values(outputs: Tensor, target: LabelEncoder | Scaler) -> Tensor:
     """Convert a classifier's outputs (…, outputs) to probabilities of labels, or to numbers in their own units.
 
     Numbers are float64 on the CPU, since float32 is too coarse for small changes of large numbers.
     """
-    if isinstance(codec, LabelCodec):
-        return outputs.sigmoid() if codec.multiple else outputs.softmax(-1)
-    if codec.bounded:
-        return outputs.sigmoid()
-    centers, scales = (torch.tensor(each, dtype=torch.float64) for each in (codec.centers, codec.scales))
-    return outputs.cpu().double() * scales + centers
+    if isinstance(target, LabelEncoder):
+        return outputs.sigmoid() if target.multiple else outputs.softmax(-1)
+    return outputs.sigmoid() if target.bounded else target.restore(outputs)
 
 
 def classify(
@@ -130,13 +128,13 @@ def predictions(
     Raises:
         ValueError: see `classify`.
     """
-    network, codec = classifier_of(bundle)
+    network, source, target = classifier_of(bundle)
     if isinstance(sources, str | bytes):
         raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
     if min(batch_size, ahead, *limits) <= 0:
         raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
-    tensors = _tensors(sources, codec, limits, Notices(notice), on_error)
-    return _stream(network, codec, tensors, batch_size, ahead, progress)
+    tensors = _tensors(source, sources, limits, Notices(notice), on_error)
+    return _stream(network, target, tensors, batch_size, ahead, progress)
 
 
 class Notices:
@@ -159,40 +157,41 @@ class Notices:
 
 def reads(bundle: Bundle) -> str:
     """Return the kind of a classifier's sources: "text", "sound", "pictures" or "series"."""
-    source = classifier_of(bundle)[1].source
-    if isinstance(source, Codec):
+    source = classifier_of(bundle)[1]
+    if isinstance(source, Tokenizer):
         return "text"
-    return {AudioFeatures: "sound", ImageSequence: "pictures"}.get(type(source), "series")
+    kinds: dict[type[Transform], str] = {AudioFeatures: "sound", ImageSequence: "pictures"}
+    return kinds.get(type(source), "series")
 
 
-def prediction(values: Tensor, codec: TargetCodec) -> Prediction:
+def prediction(values: Tensor, target: LabelEncoder | Scaler) -> Prediction:
     """Return the prediction of a row of `predicted_values`."""
-    if isinstance(codec, NumberCodec):
-        return Prediction("", dict(zip(codec.names, values.tolist(), strict=True)))
+    if isinstance(target, Scaler):
+        return Prediction("", dict(zip(target.names, values.tolist(), strict=True)))
     order = values.argsort(descending=True, stable=True).tolist()
-    named = {codec.labels[index]: float(values[index]) for index in order}
-    if codec.multiple:
+    named = {target.labels[index]: float(values[index]) for index in order}
+    if target.multiple:
         return Prediction(", ".join(label for label, sure in named.items() if sure > 0.5), named)
-    return Prediction(codec.labels[order[0]], named)
+    return Prediction(target.labels[order[0]], named)
 
 
-def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, TargetCodec]:
-    """Return the network and the codec of a classifier.
+def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, Transform, LabelEncoder | Scaler]:
+    """Return the network of a classifier, and the transforms of its sources and targets.
 
     Raises:
         ValueError: the bundle contains another network.
     """
-    network, codec = bundle.network, bundle.codec
-    if not isinstance(network, SequenceClassifier) or not isinstance(codec, LabelCodec | NumberCodec):
+    network, (source, target) = bundle.network, bundle.processor
+    if not isinstance(network, SequenceClassifier) or not isinstance(target, LabelEncoder | Scaler):
         raise ValueError(
             f"classification needs a SequenceClassifier; this checkpoint contains {article(type(network).__name__)}"
         )
-    return network, codec
+    return network, source, target
 
 
 def _stream(
     network: SequenceClassifier,
-    codec: TargetCodec,
+    target: LabelEncoder | Scaler,
     sources: Iterator[Tensor | None],
     batch_size: int,
     ahead: int,
@@ -211,8 +210,8 @@ def _stream(
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
             lengths = torch.tensor([len(read[place]) for place in places])
             with torch.no_grad():
-                values = predicted_values(network(padded, lengths), codec)
-            found |= {place: prediction(row, codec) for place, row in zip(places, values, strict=True)}
+                values = predicted_values(network(padded, lengths), target)
+            found |= {place: prediction(row, target) for place, row in zip(places, values, strict=True)}
         done += len(taken)
         if progress is not None:
             progress(done, done)
@@ -220,15 +219,15 @@ def _stream(
 
 
 def _tensors(
+    transform: Transform,
     sources: Iterable[Any],
-    codec: TargetCodec,
     limits: Limits,
     notices: Notices,
     on_error: Callable[[ValueError], None] | None,
 ) -> Iterator[Tensor | None]:
     for number, source in enumerate(sources, start=1):
         try:
-            tensor = _read(source, codec, number, limits, notices)
+            tensor = _read(transform, source, number, limits, notices)
         except ValueError as error:
             if on_error is None:
                 raise
@@ -237,29 +236,18 @@ def _tensors(
         yield tensor
 
 
-def _read(source: Any, codec: TargetCodec, number: int, limits: Limits, notices: Notices) -> Tensor:
+def _read(transform: Transform, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
     """Convert a source to the network's input, (time,) ids or (time, features)."""
-    extractor = codec.source
-    if isinstance(extractor, Codec):
-        if not isinstance(source, str):
-            raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
-        ids = codec.encode(" ".join(source.split()))
-        if not ids:
-            raise ValueError(f"source {number}: the text {source!r:.60} has no known {extractor.unit}")
-        if len(ids) > limits.steps:
-            notices.each(
-                f"source {number} has {len(ids):,} {extractor.unit}s, more than max_length={limits.steps}: it is "
-                "truncated"
-            )
-        return torch.tensor(ids[: limits.steps])
+    if isinstance(transform, Tokenizer):
+        return _text(transform, source, number, limits, notices)
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
     try:
-        if isinstance(extractor, AudioFeatures):
-            read = extractor(_samples(source, name, extractor.rate, limits, notices))
-        elif isinstance(extractor, ImageSequence):
-            read = extractor(_picture(source, extractor.channels, limits))
+        if isinstance(transform, AudioFeatures):
+            read = transform(_samples(source, name, transform.rate, limits, notices))
+        elif isinstance(transform, ImageSequence):
+            read = transform.encode(source, max_pixels=limits.pixels)
         else:
-            read = extractor(_values(source, f"{article(_kind(extractor))} needs a tensor or an array"))
+            read = transform.encode(source)
     except (ValueError, OSError) as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     if len(read) == 0:
@@ -269,67 +257,21 @@ def _read(source: Any, codec: TargetCodec, number: int, limits: Limits, notices:
     return read
 
 
-def _values(source: Any, wanted: str) -> Tensor:
-    """Convert an array to a tensor, and check that it has real numbers."""
-    if isinstance(source, str | bytes) or not (isinstance(source, Tensor) or hasattr(source, "__array__")):
-        raise ValueError(f"it is {article(type(source).__name__)}; {wanted}")
-    try:
-        # A copy, since an array may be read-only, which tensors don't support.
-        values = source if isinstance(source, Tensor) else torch.tensor(source.__array__())
-    except (TypeError, ValueError, RuntimeError) as error:  # arrays of objects or text, or rows of unequal length
-        raise ValueError(f"it is {article(type(source).__name__)} with values other than numbers: {error}") from None
-    if values.is_complex():
-        raise ValueError(f"it has complex numbers; {wanted}")
-    return values
+def _text(tokenizer: Tokenizer, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
+    if not isinstance(source, str):
+        raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
+    ids = tokenizer.encode(" ".join(source.split()))
+    if not ids:
+        raise ValueError(f"source {number}: the text {source!r:.60} has no known {tokenizer.unit}")
+    if len(ids) > limits.steps:
+        notices.each(
+            f"source {number} has {len(ids):,} {tokenizer.unit}s, more than max_length={limits.steps}: it is truncated"
+        )
+    return torch.tensor(ids[: limits.steps])
 
 
 def _samples(source: Any, name: str, rate: int, limits: Limits, notices: Notices) -> Tensor:
-    if isinstance(source, (str, PathLike)):
-        recording = read_recording(name, max_seconds=limits.seconds)
-        if recording.channels > 1:
-            notices.once("channels", f"{name} has {recording.channels} channels, which are mixed to one")
-        samples, own = recording.samples, recording.rate
-    else:
-        pair: Any = source if isinstance(source, tuple | list) and len(source) == 2 else (None, None)
-        if not isinstance(pair[1], int | float) or pair[1] < 1 or pair[1] != int(pair[1]):
-            raise ValueError(f"{name} is neither a path nor a pair (samples, rate), as in (samples, {rate})")
-        samples, own = as_samples(pair[0]), int(pair[1])
-    if len(samples) == 0:
-        raise ValueError(f"{name} has no samples")
-    if own != rate:
-        notices.once("rate", f"{name} has a rate of {own} Hz; it is resampled to {rate} Hz")
-    if not bool(samples.any()):
-        notices.once("silence", f"{name} is silent throughout")
-    return resample(samples, own, rate)
-
-
-def as_samples(samples: Any) -> Tensor:
-    """Return samples (time,) as a tensor of floats.
-
-    Raises:
-        ValueError: not one channel of floats, or samples that aren't finite.
-    """
-    values = _values(samples, "samples must be a tensor or an array (time,)")
-    if values.dim() != 1 or not values.is_floating_point():
-        raise ValueError(f"samples are {tuple(values.shape)} of {values.dtype}, expected floats (time,) from -1 to 1")
-    wrong = (~values.isfinite()).nonzero()
-    if len(wrong):
-        raise ValueError(f"sample {int(wrong[0])} of {len(values)} is not finite")
-    return values.float()
-
-
-def _picture(source: Any, channels: int, limits: Limits) -> Tensor:
-    """Return an image (channels, height, width) with values from 0 to 1."""
-    if not isinstance(source, Tensor):
-        image = read_image(source, max_pixels=limits.pixels)
-        picture = image if channels == 3 else image.convert("L")
-        flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        return flat.view(picture.height, picture.width, channels).permute(2, 0, 1) / 255
-    picture = source / 255 if source.dtype == torch.uint8 else source
-    if picture.numel() and not bool(((picture >= 0) & (picture <= 1)).all()):
-        raise ValueError("an image's values must be bytes, or from 0 to 1")
-    return picture
-
-
-def _kind(extractor: Any) -> str:
-    return type(extractor).__name__
+    recording = open_recording(source, name, max_seconds=limits.seconds)
+    for kind, message in recording.notices(name, rate).items():
+        notices.once(kind, message)
+    return resample(recording.samples, recording.rate, rate)

@@ -328,7 +328,7 @@ def _line(text: str) -> str:
 
 def _classify(options: argparse.Namespace) -> None:
     from unrolled.deployment.classification import Limits, predictions, reads
-    from unrolled.processing.labels import NumberCodec
+    from unrolled.processing.numbers import Scaler
 
     bundle = _load(options, options.checkpoint)
     wanted = reads(bundle)
@@ -360,8 +360,8 @@ def _classify(options: argparse.Namespace) -> None:
                     "values": prediction.values,
                 }
                 print(json.dumps(content, ensure_ascii=False), flush=True)
-            elif isinstance(bundle.codec, NumberCodec):
-                print(shown, *bundle.codec.written(list(prediction.values.values())), sep="\t", flush=True)
+            elif isinstance(bundle.processor.target, Scaler):
+                print(shown, *bundle.processor.target.format(list(prediction.values.values())), sep="\t", flush=True)
             else:
                 print(shown, prediction.label, f"{prediction.probability:.4f}", sep="\t", flush=True)
     _report_skipped(skipped, f"{num_classified + len(skipped)} sources", options)

@@ -1,7 +1,7 @@
 """Decoding of text from encoded sources, with one network or an ensemble."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,9 @@ from unrolled.generation.search import Search
 from unrolled.layers.encoded import Encoded
 from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.models.encoder_decoder import EncoderDecoder
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Processor, Transform
 from unrolled.wording import article
-
-C = TypeVar("C", bound=Codec)
 
 
 class Candidate(NamedTuple):
@@ -32,7 +31,7 @@ def search(
     decoder: Decoder,
     state: DecoderState,
     memory: Any,
-    codec: Codec,
+    tokenizer: Tokenizer,
     source_lengths: Tensor,
     options: Search,
     generator: torch.Generator | None = None,
@@ -43,7 +42,7 @@ def search(
         decoder: the decoder in evaluation mode.
         state: the decoder's state before the first token.
         memory: the memory that `Decoder.start` returned.
-        codec: codec of the texts. Its `start` starts and ends a text, its `unknown` is never generated.
+        tokenizer: tokenizer of the texts. Its `start` starts and ends a text, its `unknown` is never generated.
         source_lengths: (batch,) numbers of source tokens, for the bounds of the text length.
         options: search options.
         generator: random number generator for options.temperature.
@@ -52,17 +51,17 @@ def search(
         ValueError: invalid options.
     """
     options.checked()
-    start = torch.full_like(source_lengths, codec.start)
+    start = torch.full_like(source_lengths, tokenizer.start)
     most = (source_lengths * options.max_ratio).ceil().long() + options.max_extra
     least = (source_lengths * options.min_ratio).long()
-    forbidden = [] if codec.unknown is None else [codec.unknown]
+    forbidden = [] if tokenizer.unknown is None else [tokenizer.unknown]
     if options.temperature is not None:
         drawn = sample(
             decoder,
             state,
             memory,
             start=start,
-            stop=codec.start,
+            stop=tokenizer.start,
             max_length=most,
             min_length=least,
             temperature=options.temperature,
@@ -77,7 +76,7 @@ def search(
         state,
         memory,
         start=start,
-        stop=codec.start,
+        stop=tokenizer.start,
         num_beams=options.num_beams,
         max_length=most,
         min_length=least,
@@ -91,7 +90,7 @@ def search(
     )
 
 
-def candidates(found: Hypotheses, codec: Codec) -> list[list[Candidate]]:
+def candidates(found: Hypotheses, tokenizer: Tokenizer) -> list[list[Candidate]]:
     """Return the texts of each row, the best first."""
     rows = zip(
         found.tokens.tolist(),
@@ -102,7 +101,7 @@ def candidates(found: Hypotheses, codec: Codec) -> list[list[Candidate]]:
     )
     return [
         [
-            Candidate(codec.decode(tokens[:length]), score, log_probability)
+            Candidate(tokenizer.decode(tokens[:length]), score, log_probability)
             for tokens, length, score, log_probability in zip(*row, strict=True)
             if score > -float("inf")  # there may be fewer than n_best texts
         ]
@@ -144,29 +143,37 @@ def start_decoding(
     return ensemble, *ensemble.start(len(source), encoded)
 
 
-def ensemble_members(bundles: Bundle | Sequence[Bundle], kind: type[C], does: str) -> tuple[list[EncoderDecoder], C]:
-    """Return the networks of one or several bundles, and their common codec.
+def ensemble_members(
+    bundles: Bundle | Sequence[Bundle], reads: type[Transform], does: str
+) -> tuple[list[EncoderDecoder], Processor]:
+    """Return the networks of one or several bundles that generate text, and their common processor.
 
     Args:
         bundles: bundles from `load_bundle`.
-        kind: required class of the codec.
+        reads: required class of the source's transform.
         does: verb for error messages, such as "translates".
 
     Raises:
-        ValueError: no bundle, a network or codec of another class, or different codecs.
+        ValueError: no bundle, a network or transform of another class, or different processors.
     """
     listed = [bundles] if isinstance(bundles, Bundle) else list(bundles)
     if not listed:
         raise ValueError("no checkpoint: pass one, or several for an ensemble")
-    codec = listed[0].codec
+    processor = listed[0].processor
     networks: list[EncoderDecoder] = []
     for bundle in listed:
-        if not isinstance(bundle.network, EncoderDecoder) or not isinstance(bundle.codec, kind):
+        source, target = bundle.processor
+        if not (
+            isinstance(bundle.network, EncoderDecoder) and isinstance(source, reads) and isinstance(target, Tokenizer)
+        ):
             raise ValueError(
-                f"only an EncoderDecoder with {article(kind.__name__)} {does}; this checkpoint contains "
-                f"{article(type(bundle.network).__name__)} with {article(type(bundle.codec).__name__)}"
+                f"only an EncoderDecoder from {article(reads.__name__)} to a Tokenizer {does}; this checkpoint "
+                f"contains {article(type(bundle.network).__name__)} from {article(type(source).__name__)} to "
+                f"{'nothing' if target is None else article(type(target).__name__)}"
             )
-        if bundle.codec.to_dict() != codec.to_dict():
-            raise ValueError("an ensemble needs networks with the same codec; these were trained with different ones")
+        if bundle.processor.to_dict() != processor.to_dict():
+            raise ValueError(
+                "an ensemble needs networks with the same processor; these were trained with different ones"
+            )
         networks.append(bundle.network.eval())
-    return networks, cast(C, codec)
+    return networks, processor

@@ -5,7 +5,7 @@ import torch
 from unrolled.checkpoint import Bundle
 from unrolled.generation.sampling import sample
 from unrolled.models.decoders.base import Decoder
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.wording import article
 
 
@@ -24,7 +24,7 @@ def sample_text(
     Args:
         bundle: a language model from `load_bundle`.
         prompt: the start of the text; may be empty.
-        length: number of symbols to generate: characters, bytes, words or subwords, depending on the codec.
+        length: number of symbols to generate: characters, bytes, words or subwords, depending on the tokenizer.
         temperature: divisor of the logits: 1 for the model's distribution, less for more probable symbols, 0 for the
             most probable symbol.
         top_k: sample from the k most probable symbols only.
@@ -34,11 +34,12 @@ def sample_text(
     Raises:
         ValueError: a network of another kind, a prompt with unknown symbols, an invalid option.
     """
-    if not isinstance(bundle.network, Decoder):
+    tokenizer, target = bundle.processor
+    if not isinstance(bundle.network, Decoder) or not isinstance(tokenizer, Tokenizer) or target is not None:
         raise ValueError(f"sampling needs a decoder; this checkpoint contains {article(type(bundle.network).__name__)}")
     return continue_text(
         bundle.network,
-        bundle.codec,
+        tokenizer,
         prompt,
         length=length,
         temperature=temperature,
@@ -50,7 +51,7 @@ def sample_text(
 
 def continue_text(
     decoder: Decoder,
-    codec: Codec,
+    tokenizer: Tokenizer,
     prompt: str,
     *,
     length: int,
@@ -59,10 +60,10 @@ def continue_text(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> str:
-    """Sample text as `sample_text` does, with a decoder and a codec, such as those in training."""
-    written = encode_prompt(codec, prompt)
+    """Sample text as `sample_text` does, with a decoder and a tokenizer, such as those in training."""
+    written = encode_prompt(tokenizer, prompt)
     device = next(decoder.parameters()).device
-    read = torch.tensor([[codec.start, *written]], device=device)
+    read = torch.tensor([[tokenizer.start, *written]], device=device)
     state, memory = decoder.start(1)
     training = decoder.training
     decoder.eval()
@@ -79,22 +80,22 @@ def continue_text(
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
-                forbidden=[i for i in (codec.start, codec.unknown) if i is not None],
+                forbidden=[i for i in (tokenizer.start, tokenizer.unknown) if i is not None],
                 generator=generator,
             )
     finally:
         decoder.train(training)
-    return codec.decode([*written, *generated.tokens[0].tolist()])
+    return tokenizer.decode([*written, *generated.tokens[0].tolist()])
 
 
-def encode_prompt(codec: Codec, prompt: str) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Return the ids of a prompt; unknown symbols are an error, since the network would continue another text."""
-    ids = codec.encode(prompt)
-    if codec.unknown is not None and codec.unknown in ids:
-        pieces = prompt.split() if codec.unit == "word" else list(prompt)
-        strange = sorted({piece for piece in pieces if codec.unknown in codec.encode(piece)})
+    ids = tokenizer.encode(prompt)
+    if tokenizer.unknown is not None and tokenizer.unknown in ids:
+        pieces = prompt.split() if tokenizer.unit == "word" else list(prompt)
+        strange = sorted({piece for piece in pieces if tokenizer.unknown in tokenizer.encode(piece)})
         raise ValueError(
             f"the prompt has symbols that training data did not contain: {', '.join(map(repr, strange[:5]))}; "
-            f"the vocabulary has {codec.size} {codec.unit}s"
+            f"the vocabulary has {tokenizer.size} {tokenizer.unit}s"
         )
     return ids

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.classification import Prediction, as_samples, classifier_of, predicted_values, prediction
+from unrolled.deployment.classification import Prediction, classifier_of, predicted_values, prediction
 from unrolled.models.classifier import ClassifierState
 from unrolled.processing.audio.features import AudioFeatures
-from unrolled.processing.audio.recordings import StreamingResampler
+from unrolled.processing.audio.recordings import StreamingResampler, as_samples
 from unrolled.wording import article
 
 
@@ -26,8 +26,7 @@ class StreamingClassifier:
     """
 
     def __init__(self, bundle: Bundle, rate: int) -> None:
-        self.network, self.codec = classifier_of(bundle)
-        source = self.codec.source
+        self.network, source, self.target = classifier_of(bundle)
         if not isinstance(source, AudioFeatures):
             raise ValueError(
                 f"streaming needs an audio classifier; the sources of this one are read by "
@@ -85,5 +84,5 @@ class StreamingClassifier:
             outputs, self._state = self.network.step(frame, self._state)
         if outputs is None:
             return None
-        self._prediction = prediction(predicted_values(outputs, self.codec)[0], self.codec)
+        self._prediction = prediction(predicted_values(outputs, self.target)[0], self.target)
         return self._prediction

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from unrolled.deployment.decoding import (
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
-from unrolled.processing.text.pair import PairCodec
+from unrolled.processing.text.base import Tokenizer
 
 
 def translate(
@@ -39,7 +39,7 @@ def translate(
     """Yield the translation of each line, in order; the translation of an empty line is empty.
 
     Args:
-        bundles: a translation network from `load_bundle`, or several with the same codec, used as an ensemble.
+        bundles: a translation network from `load_bundle`, or several with the same processor, used as an ensemble.
         lines: sources, with or without a line end.
         options: search options.
         batch_tokens: number of source tokens in a batch, including padding.
@@ -78,28 +78,29 @@ def alternatives(
     Raises:
         ValueError: see `translate`.
     """
-    networks, codec = ensemble_members(bundles, PairCodec, "translates")
+    networks, processor = ensemble_members(bundles, Tokenizer, "translates")
+    reads, writes = cast("tuple[Tokenizer, Tokenizer]", processor)
     options.checked()
     if min(batch_tokens, ahead, max_length) < 1:
         raise ValueError(f"batch_tokens={batch_tokens}, ahead={ahead}, max_length={max_length}: expected 1 or more")
 
     def search_for(sources: Sequence[list[int]]) -> list[list[Candidate]]:
-        return _translate(sources, networks, codec, options, generator)
+        return _translate(sources, networks, writes, options, generator)
 
     cut = (
-        _pieces(line.rstrip("\r\n"), number, codec, max_length, notice) for number, line in enumerate(lines, start=1)
+        _pieces(line.rstrip("\r\n"), number, reads, max_length, notice) for number, line in enumerate(lines, start=1)
     )
     return _stream(cut, search_for, batch_tokens, ahead, progress)
 
 
 def _pieces(
-    line: str, number: int, codec: PairCodec, max_length: int, notice: Callable[[str], None] | None
+    line: str, number: int, tokenizer: Tokenizer, max_length: int, notice: Callable[[str], None] | None
 ) -> list[Piece]:
-    found = pieces(line, codec.encode, max_length)
+    found = pieces(line, tokenizer.encode, max_length)
     if len(found) > 1 and notice is not None:
         tokens = sum(len(piece.ids) for piece in found)
         notice(
-            f"line {number} has {tokens:,} {codec.source.unit}s, more than max_length={max_length}: "
+            f"line {number} has {tokens:,} {tokenizer.unit}s, more than max_length={max_length}: "
             f"it is translated in {len(found):,} pieces"
         )
     return found
@@ -157,7 +158,7 @@ def _joined(found: Sequence[list[Candidate]], line: Sequence[Piece]) -> list[Can
 def _translate(
     sources: Sequence[list[int]],
     networks: Sequence[EncoderDecoder],
-    codec: PairCodec,
+    tokenizer: Tokenizer,
     options: Search,
     generator: torch.Generator | None,
 ) -> list[list[Candidate]]:
@@ -167,4 +168,4 @@ def _translate(
     lengths = torch.tensor([len(row) for row in sources], device=device)
     with torch.no_grad():
         decoder, state, memory = start_decoding(networks, source, lengths)
-        return candidates(search(decoder, state, memory, codec.target, lengths, options, generator), codec)
+        return candidates(search(decoder, state, memory, tokenizer, lengths, options, generator), tokenizer)

@@ -62,7 +62,7 @@ class AudioFeatures(FeatureExtractor):
         trim: decibels below the loudest frame of a whole recording; quieter frames at the start and the end are
             removed, except one on each side. None to keep all frames.
         deltas: number of derivatives that are added to the features, 0, 1 or 2.
-        normalize: "none" for no normalization. "mean" subtracts the mean of each feature over the recording, and
+        normalization: "none" for no normalization. "mean" subtracts the mean of each feature over the recording, and
             "utterance" also divides by the standard deviation. "fitted" uses mean and standard deviation of the
             training split. "level" subtracts the loudest frame's level from all bands alike, which keeps the spectral
             shape of a short word, and then normalizes as "fitted". "running" uses the frames so far and the training
@@ -96,7 +96,7 @@ class AudioFeatures(FeatureExtractor):
         depth: float | None = None,
         trim: float | None = None,
         deltas: int = 0,
-        normalize: str = "utterance",
+        normalization: str = "utterance",
         centers: Sequence[float] | None = None,
         scales: Sequence[float] | None = None,
         prior: int = 50,
@@ -104,7 +104,7 @@ class AudioFeatures(FeatureExtractor):
         super().__init__()
         if kind not in KINDS or normalize not in NORMALIZATIONS or deltas not in (0, 1, 2):
             raise ValueError(
-                f"kind={kind!r}, normalize={normalize!r}, deltas={deltas}: expected a kind of {', '.join(KINDS)}, a "
+                f"kind={kind!r}, normalization={normalization!r}, deltas={deltas}: expected a kind of {', '.join(KINDS)}, a "
                 f"normalize of {', '.join(NORMALIZATIONS)}, and 0, 1 or 2 deltas"
             )
         if (
@@ -125,7 +125,7 @@ class AudioFeatures(FeatureExtractor):
             )
         self.rate, self.kind, self.num_mels, self.num_coefficients = rate, kind, num_mels, num_coefficients
         self.window, self.hop, self.low, self.high = window, hop, low, high
-        self.preemphasis, self.floor, self.deltas, self.normalize, self.prior = (
+        self.preemphasis, self.floor, self.deltas, self.normalization, self.prior = (
             preemphasis,
             floor,
             deltas,
@@ -151,12 +151,12 @@ class AudioFeatures(FeatureExtractor):
     @property
     def streams(self) -> bool:
         """Whether frames can be computed from a stream: no feature depends on later samples."""
-        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalize not in _WHOLE
+        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalization not in _WHOLE
 
     @property
     def needs_fit(self) -> bool:
         """Whether `fit` must be called with the training split before features can be computed."""
-        return self.normalize in _NEED_FIT
+        return self.normalization in _NEED_FIT
 
     def forward(self, source: Tensor) -> Tensor:
         """Compute features (frames, features) of samples (time,) from −1 to 1."""
@@ -198,7 +198,7 @@ class AudioFeatures(FeatureExtractor):
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
         unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
-        unscaled["normalize"] = self.normalize if self.normalize == "level" else "none"
+        unscaled["normalize"] = self.normalization if self.normalization == "level" else "none"
         plain = AudioFeatures(**unscaled)
         moments = Moments()
         for recording in recordings:
@@ -221,8 +221,8 @@ class AudioFeatures(FeatureExtractor):
         """
         if not self.streams:
             raise ValueError(
-                f"normalize={self.normalize}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs later "
-                "samples; for streaming, train with normalize=running (or fitted), deltas=0, depth=null and trim=null"
+                f"normalization={self.normalization}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs later "
+                "samples; for streaming, train with normalization=running (or fitted), deltas=0, depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
@@ -239,9 +239,9 @@ class AudioFeatures(FeatureExtractor):
             return buffered.new_zeros(len(buffered), 0, self.output_size), state._replace(samples=buffered)
         base = self._base(self._mels(_framed(buffered, self.window_samples, self.hop_samples), None), None)
         state = state._replace(samples=buffered[:, count * self.hop_samples :])
-        if self.normalize == "running":
+        if self.normalization == "running":
             return self._running(base, state)
-        return (base - self.centers) / self.scales if self.normalize == "fitted" else base, state
+        return (base - self.centers) / self.scales if self.normalization == "fitted" else base, state
 
     def to_dict(self) -> dict[str, Any]:
         names = "rate kind num_mels num_coefficients window hop low high preemphasis floor depth trim deltas"
@@ -265,12 +265,12 @@ class AudioFeatures(FeatureExtractor):
     def _base(self, mels: Tensor, counts: Tensor | None) -> Tensor:
         """Compute the features without derivatives (batch, time, base) of mels with `counts` valid frames."""
         logs = mels.clamp(min=self.floor).log()
-        if counts is not None and (self.depth is not None or self.normalize == "level"):
+        if counts is not None and (self.depth is not None or self.normalization == "level"):
             padding = ~mask_from_lengths(counts, logs.shape[1]).unsqueeze(-1)
             if self.depth is not None:
                 loudest = logs.masked_fill(padding, -torch.inf).amax((1, 2), keepdim=True)
                 logs = torch.maximum(logs, loudest - self.depth * math.log(10) / 10)
-            if self.normalize == "level":
+            if self.normalization == "level":
                 power = mels.masked_fill(padding, 0.0).mean(-1, keepdim=True).amax(1, keepdim=True)
                 logs = logs - power.clamp(min=self.floor).log()
         return logs if self.kind == "log_mel" else logs @ self.cosines
@@ -288,16 +288,16 @@ class AudioFeatures(FeatureExtractor):
         mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
         values = values.masked_fill(~mask, 0.0)
         if self.needs_fit and not self.fitted:
-            raise ValueError(f"normalize={self.normalize} needs centers and scales of the training split: call fit()")
-        if self.normalize in ("mean", "utterance"):
+            raise ValueError(f"normalization={self.normalization} needs centers and scales of the training split: call fit()")
+        if self.normalization in ("mean", "utterance"):
             count = lengths.view(-1, 1, 1)
             values = values - values.sum(1, keepdim=True) / count
-            if self.normalize == "utterance":
+            if self.normalization == "utterance":
                 variance = values.square().masked_fill(~mask, 0.0).sum(1, keepdim=True) / count
                 values = values / (variance + _FLOOR).sqrt()
-        elif self.normalize in ("level", "fitted"):
+        elif self.normalization in ("level", "fitted"):
             values = (values - self.centers) / self.scales
-        elif self.normalize == "running":
+        elif self.normalization == "running":
             nothing = values.new_zeros(len(values), self.output_size)
             start = StreamState(values.new_zeros(len(values), 0), values.new_zeros(len(values), 1), nothing, nothing)
             values, _ = self._running(values, start)
