@@ -10,7 +10,7 @@ from unrolled.generation.limits import forbid
 from unrolled.generation.sampling import Generated, sample
 from unrolled.generation.search import Search
 from unrolled.models.decoders.base import Decoder, DecoderState
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.sequences import mask_from_lengths
 from unrolled.state import leaves, select
 from unrolled_tasks.captioning.scores import CiderD, sentence_bleu, tokens
@@ -71,7 +71,7 @@ class SelfCritic:
         state: DecoderState,
         memory: Any,
         references: Sequence[Sequence[str]],
-        codec: Codec,
+        tokenizer: Tokenizer,
         options: Search,
     ) -> CriticResult:
         """Samples captions and computes the loss of a step.
@@ -81,18 +81,18 @@ class SelfCritic:
             state: its state before the first token, a row for each image, with the graph.
             memory: its memory, likewise.
             references: the captions of each image.
-            codec: the codec of the captions.
+            tokenizer: the tokenizer of the captions.
             options: its max_extra is the maximum length of captions.
         """
         several = torch.arange(len(references), device=_device(state)).repeat_interleave(self.samples)
         states, memories = select(state, several), select(memory, several)
         mode = decoder.training
         decoder.eval()
-        drawn = self._draw(decoder, states, memories, codec, options, temperature=1.0)
-        rewards = self._rewards(drawn, codec, [one for one in references for _ in range(self.samples)])
+        drawn = self._draw(decoder, states, memories, tokenizer, options, temperature=1.0)
+        rewards = self._rewards(drawn, tokenizer, [one for one in references for _ in range(self.samples)])
         if self.baseline == "greedy":
-            greedy = self._draw(decoder, state, memory, codec, options, temperature=0.0)
-            baseline = self._rewards(greedy, codec, references).repeat_interleave(self.samples)
+            greedy = self._draw(decoder, state, memory, tokenizer, options, temperature=0.0)
+            baseline = self._rewards(greedy, tokenizer, references).repeat_interleave(self.samples)
         else:
             of_image = rewards.view(-1, self.samples)
             baseline = ((of_image.sum(1, keepdim=True) - of_image) / (self.samples - 1)).flatten()
@@ -104,7 +104,7 @@ class SelfCritic:
         for rows in lengths.argsort().chunk(_CHUNKS):
             tokens = drawn.tokens[rows, : int(lengths[rows].max())]
             of_rows = (select(state, several[rows]), select(memory, several[rows]))
-            log_probabilities = self._log_probabilities(decoder, tokens, *of_rows, codec)
+            log_probabilities = self._log_probabilities(decoder, tokens, *of_rows, tokenizer)
             mask = mask_from_lengths(lengths[rows], tokens.shape[1])
             loss = loss - (advantage[rows].unsqueeze(1) * log_probabilities).masked_fill(~mask, 0.0).sum()
         decoder.train(mode)
@@ -112,13 +112,13 @@ class SelfCritic:
         return CriticResult(loss, float(rewards.mean()))
 
     def _log_probabilities(
-        self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, codec: Codec
+        self, decoder: Decoder, tokens: Tensor, state: DecoderState, memory: Any, tokenizer: Tokenizer
     ) -> Tensor:
         """Returns the log probabilities of tokens (batch, time), with the graph."""
-        start = torch.full_like(tokens[:, :1], codec.start)
+        start = torch.full_like(tokens[:, :1], tokenizer.start)
         decoded = decoder(torch.cat([start, tokens[:, :-1]], dim=1), state, memory)
         # Words that are never sampled are not part of the policy: otherwise they would gain probability.
-        logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(codec)).view_as(decoded.logits)
+        logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(tokenizer)).view_as(decoded.logits)
         return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
     def _draw(
@@ -126,7 +126,7 @@ class SelfCritic:
         decoder: Decoder,
         state: DecoderState,
         memory: Any,
-        codec: Codec,
+        tokenizer: Tokenizer,
         options: Search,
         *,
         temperature: float,
@@ -136,16 +136,18 @@ class SelfCritic:
             decoder,
             state,
             memory,
-            start=torch.full_like(rows, codec.start),
-            stop=codec.start,
+            start=torch.full_like(rows, tokenizer.start),
+            stop=tokenizer.start,
             max_length=options.max_extra,
             temperature=temperature,
-            forbidden=_forbidden(codec),
+            forbidden=_forbidden(tokenizer),
         )
 
-    def _rewards(self, generated: Generated, codec: Codec, references: Sequence[Sequence[str]]) -> Tensor:
+    def _rewards(self, generated: Generated, tokenizer: Tokenizer, references: Sequence[Sequence[str]]) -> Tensor:
         rows = zip(generated.tokens.tolist(), generated.lengths.tolist(), references, strict=True)
-        scores = [self._reward(codec.decode(ids[:length]), length < len(ids), several) for ids, length, several in rows]
+        scores = [
+            self._reward(tokenizer.decode(ids[:length]), length < len(ids), several) for ids, length, several in rows
+        ]
         return torch.tensor(scores, device=generated.tokens.device)
 
     def _reward(self, text: str, ended: bool, references: Sequence[str]) -> float:
@@ -159,8 +161,8 @@ def _words(text: str, *, ended: bool = True) -> list[str]:
     return [*tokens(text), _END] if ended else tokens(text)
 
 
-def _forbidden(codec: Codec) -> list[int]:
-    return [] if codec.unknown is None else [codec.unknown]
+def _forbidden(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.unknown is None else [tokenizer.unknown]
 
 
 def _leaf(state: DecoderState) -> Tensor:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.checkpoint import TRUSTED, build, build_processor
 from unrolled.durable import digest_in_folder
 from unrolled.models.images.encoder import ImageEncoder
 from unrolled.processing.images import MAX_PIXELS, ImageTransform, read_image
-from unrolled.processing.text.captions import CaptionCodec
-from unrolled.processing.text.description import codec_from_dict
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.arrays import Arrays, EncodedImages
 from unrolled.training.data.base import SPLITS, DataError
@@ -65,7 +66,8 @@ class _Prepared(NamedTuple):
 class CaptionData(Seq2SeqData[CaptionBatch]):
     """Images with captions.
 
-    Give exactly one of `glyphs`, `files`, `karpathy` and `dataset`. The codec is fitted on the training captions alone.
+    Give exactly one of `glyphs`, `files`, `karpathy` and `dataset`. The tokenizer is fitted on the training
+    captions alone.
     Every image is read once during preparation, so that unreadable images are reported before training. Training
     captions longer than `max_length` tokens and training images without a caption are dropped and counted.
 
@@ -93,7 +95,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         batch_tokens: maximum of captions × longest caption of a process's batch, including padding.
         max_length: maximum number of tokens of a training caption.
         split_fractions: fractions for splits without their own images.
-        codec_from: the codec of a trained network, with its transform, instead of one fitted on these data.
+        processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for these data.
         cache: folder for prepared data; None for $UNROLLED_CACHE or ~/.cache/unrolled.
         seed: seed of all random numbers.
 
@@ -126,7 +128,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         batch_tokens: int = 1024,
         max_length: int = 40,
         split_fractions: Sequence[float] = (0.9, 0.05, 0.05),
-        codec_from: Mapping[str, Any] | None = None,
+        processor_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -148,11 +150,10 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             raise DataError("karpathy names image files: give their folder with data.images")
         check_fractions(split_fractions)
         self._split_fractions = [float(share) for share in split_fractions]
-        self._given_codec = None if codec_from is None else _caption_codec(codec_from)
-        described = self._given_codec.image if self._given_codec else transform or {}
+        described = None if processor_from is None else _caption_processor(processor_from)
         try:
-            self._transform = ImageTransform.from_dict(described)
-        except ValueError as error:
+            self._transform = described[0] if described else ImageTransform(**(transform or {}))
+        except (TypeError, ValueError) as error:
             raise DataError(f"transform: {error}") from error
         if glyphs is not None:
             from unrolled_tasks.captioning.glyphs import GlyphSource
@@ -169,7 +170,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         self._preparation = Preparation(
             source=self._source,
             split_fractions=self._split_fractions,
-            given=self._given_codec,
+            given=None if described is None else described[1],
             unit=unit,
             min_count=min_count,
             vocabulary_size=vocabulary_size,
@@ -182,14 +183,14 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         self.features, self.horizontal_flip = features, horizontal_flip
         self.batch_tokens, self.seed = batch_tokens, seed
         self._cache = cache_folder(cache)
-        self._codec: CaptionCodec | None = None
+        self._tokenizer: Tokenizer | None = None
         self._splits: dict[str, _Prepared] = {}
         self._features: dict[str, list[Arrays]] = {}  # features of a split's images, and of the mirrored ones
         self._dropped: dict[str, int] = {}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
-        if self._codec is not None:
+        if self._tokenizer is not None:
             return
         folder = get_or_create(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
@@ -204,8 +205,8 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
                 about["places"][split],
             )
         self._dropped = about["dropped"]
-        # The text codec comes from the cache, the transform from this run's options.
-        self._codec = CaptionCodec(self._transform.to_dict(), codec_from_dict(about["codec"]))
+        # The tokenizer comes from the cache, the transform from this run's options.
+        self._tokenizer = build(about["tokenizer"], trusted=TRUSTED)
 
     def setup(self, stage: str) -> None:
         """Prepares the data and, with `features="cached"`, computes the trunk's features of all images."""
@@ -214,12 +215,17 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             self._compute_features()
 
     def sizes(self) -> dict[str, int]:
-        return {"vocabulary": self.codec().size}
+        return {"vocabulary": self.tokenizer.size}
 
-    def codec(self) -> CaptionCodec:
-        if self._codec is None:
+    def processor(self) -> Processor:
+        return Processor(self._transform, self.tokenizer)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the captions. Call `prepare` first."""
+        if self._tokenizer is None:
             raise RuntimeError("the captions are not encoded yet: call prepare() first")
-        return self._codec
+        return self._tokenizer
 
     def splits(self) -> Sequence[str]:
         """See `SequenceData.splits`."""
@@ -232,7 +238,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             for split, of in self._splits.items()
         )
         return (
-            f"{self._source}: {counts}; a vocabulary of {self.codec().size:,} {self.codec().unit}s"
+            f"{self._source}: {counts}; a vocabulary of {self.tokenizer.size:,} {self.tokenizer.unit}s"
             + ("; training images with horizontal flips" if self.horizontal_flip else "")
             + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
@@ -273,7 +279,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         return CaptionBatch(
             images=views,
             rows=torch.as_tensor(about),
-            **teacher_forcing_batch(documents(of.tokens, captions), self.codec().start)._asdict(),
+            **teacher_forcing_batch(documents(of.tokens, captions), self.tokenizer.start)._asdict(),
             examples=torch.as_tensor(images),
             scale=scale,
             references=tuple(tuple(of.captions[of.first[row] : of.first[row + 1]]) for row in images.tolist()),
@@ -310,7 +316,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
 
     def _read(self, split: str, views: Ints) -> Tensor:
         count = len(self._splits[split].pictures)
-        images = [self._transform(self._readable(split, view % count)) for view in views.tolist()]
+        images = [self._transform.encode(self._readable(split, view % count)) for view in views.tolist()]
         return torch.stack([each.flip(-1) if view >= count else each for each, view in zip(images, views, strict=True)])
 
     def _readable(self, split: str, row: int) -> Any:
@@ -342,8 +348,11 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
             self._features["train"].append(found["train"])
 
 
-def _caption_codec(plain: Mapping[str, Any]) -> CaptionCodec:
-    codec = codec_from_dict(plain)
-    if not isinstance(codec, CaptionCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; captioning needs a CaptionCodec")
-    return codec
+def _caption_processor(plain: Mapping[str, Any]) -> tuple[ImageTransform, Tokenizer]:
+    source, target = build_processor(plain, trusted=TRUSTED)
+    if not isinstance(source, ImageTransform) or not isinstance(target, Tokenizer):
+        raise DataError(
+            f"the checkpoint's network reads with {article(type(source).__name__)}; captioning needs an "
+            "ImageTransform and a Tokenizer"
+        )
+    return source, target

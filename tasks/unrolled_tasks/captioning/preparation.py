@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.processing.images import ImageError, read_image
-from unrolled.processing.text.base import Codec
-from unrolled.processing.text.captions import CaptionCodec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.training.data.arrays import write_encoded_images
 from unrolled.training.data.base import DataError
-from unrolled.training.data.seq2seq import describe_dropped, split_examples, train_codec
+from unrolled.training.data.seq2seq import describe_dropped, fit_tokenizer, split_examples
 from unrolled.training.data.tokens import write_tokens
 from unrolled_tasks.captioning.scores import tokens as clean
 from unrolled_tasks.captioning.sources import CaptionedImage, Source
@@ -27,7 +26,7 @@ class Preparation(NamedTuple):
 
     source: Source
     split_fractions: Sequence[float]  # for splits without their own images
-    given: CaptionCodec | None  # instead of one fitted on the training captions
+    given: Tokenizer | None  # instead of one fitted on the training captions
     unit: str
     min_count: int
     vocabulary_size: int
@@ -43,7 +42,7 @@ class Preparation(NamedTuple):
             "source": type(self.source).__name__,
             "images": self.source.fingerprint(),
             "split_fractions": self.split_fractions,
-            "codec": self.given.target.to_dict() if self.given else None,
+            "tokenizer": self.given.to_dict() if self.given else None,
             "coding": {name: getattr(self, name) for name in _CODING},
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
@@ -58,21 +57,21 @@ class Preparation(NamedTuple):
         splits = split_examples(
             {split: self._checked(split, dropped) for split in self.source.splits}, self.split_fractions
         )
-        codec: Codec = self.given.target if self.given else self._trained(splits.get("train", []))
+        tokenizer: Tokenizer = self.given or self._trained(splits.get("train", []))
         about: dict[str, Any] = {"splits": [], "counts": {}, "texts": {}, "places": {}}
         for split, images in splits.items():
             if split == "train":
-                images = _drop_long_captions(images, codec, self.max_length, dropped)
+                images = _drop_long_captions(images, tokenizer, self.max_length, dropped)
                 if not images:
                     raise DataError(f"no training image is left{describe_dropped(dropped)}")
             texts = [text for one in images for text in one.captions]
-            write_tokens(folder / f"{split}.captions", codec, texts)
+            write_tokens(folder / f"{split}.captions", tokenizer, texts)
             write_encoded_images(folder / f"{split}.images.arrow", (one.picture for one in images))
             about["splits"].append(split)
             about["counts"][split] = [len(one.captions) for one in images]
             about["texts"][split] = texts
             about["places"][split] = [one.place for one in images]
-        about |= {"dropped": dropped, "codec": codec.to_dict()}
+        about |= {"dropped": dropped, "tokenizer": tokenizer.to_dict()}
         (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     def _checked(self, split: str, dropped: dict[str, int]) -> list[CaptionedImage]:
@@ -99,23 +98,23 @@ class Preparation(NamedTuple):
     def _clean(self, text: str) -> str:
         return " ".join(clean(text)) if self.clean else text
 
-    def _trained(self, images: Sequence[CaptionedImage]) -> Codec:
+    def _trained(self, images: Sequence[CaptionedImage]) -> Tokenizer:
         texts = [text for one in images for text in one.captions]
         unit = "spaced" if self.unit == "word" else self.unit
         try:
             size, least = self.vocabulary_size, self.min_count
-            return train_codec(texts, unit, size=size, min_count=least)
+            return fit_tokenizer(texts, unit, size=size, min_count=least)
         except ValueError as error:
             raise DataError(f"training captions: {error}") from error
 
 
 def _drop_long_captions(
-    images: Sequence[CaptionedImage], codec: Codec, max_length: int, dropped: dict[str, int]
+    images: Sequence[CaptionedImage], tokenizer: Tokenizer, max_length: int, dropped: dict[str, int]
 ) -> list[CaptionedImage]:
     """Removes captions of more than `max_length` tokens, and images without a remaining caption."""
     usable: list[CaptionedImage] = []
     for one in images:
-        short = tuple(text for text in one.captions if len(codec.encode(text)) <= max_length)
+        short = tuple(text for text in one.captions if len(tokenizer.encode(text)) <= max_length)
         dropped["long captions"] += len(one.captions) - len(short)
         if short:
             usable.append(one._replace(captions=short))

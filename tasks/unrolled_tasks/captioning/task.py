@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unrolled import CaptionCodec, DecoderState, EncoderDecoder, ImageEncoder, doubly_stochastic_loss
+from unrolled import DecoderState, EncoderDecoder, ImageEncoder, Processor, doubly_stochastic_loss
 from unrolled.state import select
 from unrolled.training.callbacks.alignments import RegionAlignment
 from unrolled.training.console.markdown import table
@@ -33,7 +33,7 @@ class Captioning(Seq2SeqTask):
 
     Args:
         network: description of an `EncoderDecoder` with an `ImageEncoder`; see `Seq2SeqTask` for the next three.
-        codec: decodes captions, and contains the transform of images.
+        processor: the transform of images, and the tokenizer of captions.
         optimizer: a partial that is called with parameter groups.
         schedule: learning rate schedule.
         pretrained: weights of the trunk: "own" for the trunk's own pretrained weights, or the path of a file with a
@@ -50,7 +50,6 @@ class Captioning(Seq2SeqTask):
             `ImageEncoder`, or invalid arguments of `Seq2SeqTask`.
     """
 
-    codec: CaptionCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
@@ -63,7 +62,7 @@ class Captioning(Seq2SeqTask):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: CaptionCodec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -85,7 +84,7 @@ class Captioning(Seq2SeqTask):
     ) -> None:
         super().__init__(
             network,
-            codec,
+            processor,
             optimizer,
             schedule,
             l1=l1,
@@ -212,7 +211,7 @@ class Captioning(Seq2SeqTask):
         if self.critic is None:
             return super().training_step(batch, batch_idx)
         state, memory = self.start(batch)
-        learned = self.critic.learn(self.decoder, state, memory, batch.references, self.target_codec, self.search)
+        learned = self.critic.learn(self.decoder, state, memory, batch.references, self.tokenizer, self.search)
         self.log_step("train/loss", learned.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
         self.log_step("train/reward", learned.reward, prog_bar=True, batch_size=len(batch.examples))
         return learned.loss + self.penalty()

@@ -10,16 +10,17 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from unrolled.processing.text.base import Codec
-from unrolled.processing.text.description import codec_from_dict
-from unrolled.processing.text.tokenizers import CODECS
+from unrolled.checkpoint import TRUSTED, build, build_processor
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.text.tokenizers import TOKENIZERS
+from unrolled.processing.transform import Processor
 from unrolled.training.data.base import DataError, SequenceData, plain
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.files import did_you_mean
 from unrolled.training.data.plans import StreamPlan
 from unrolled.training.data.streams import RandomWindows, StreamLoader
-from unrolled.training.data.tokens import Tokens, codec_hash, write_tokens
-from unrolled.wording import counted
+from unrolled.training.data.tokens import Tokens, tokenizer_hash, write_tokens
+from unrolled.wording import article, counted
 from unrolled_tasks.char_lm.sources import source_of
 from unrolled_tasks.char_lm.splitting import split_text
 
@@ -32,7 +33,7 @@ class TextData(SequenceData):
 
     Give exactly one of `files`, `dataset` and `shakespeare`. Splits without their own text are split off the training
     text, first training, then validation, then test. A split with its own text needs no fraction, and the remaining
-    fractions are scaled to sum to one. The codec is fitted on the training split alone: symbols that occur only in the
+    fractions are scaled to sum to one. The tokenizer is fitted on the training split alone: symbols that occur only in
     other splits are <unknown>, and their number is logged.
 
     Args:
@@ -45,7 +46,7 @@ class TextData(SequenceData):
         unit: the unit of prediction: "character", "byte" or "word".
         min_count: words with a smaller count in training are unknown.
         max_words: maximum vocabulary of words, the most frequent first.
-        codec_from: `to_dict` of a trained network's codec, instead of a codec fitted on this text.
+        processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for this text.
         batch_size: number of parallel streams of a process.
         window: steps of truncated backpropagation.
         stride: new predictions in a window; None for all its steps.
@@ -61,7 +62,7 @@ class TextData(SequenceData):
 
     Raises:
         DataError: no source or several, or invalid options.
-        ValueError: conflicting window, stride, random_length and shift; an invalid description of a codec.
+        ValueError: conflicting window, stride, random_length and shift; an invalid description of a processor.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class TextData(SequenceData):
         unit: str = "character",
         min_count: int = 1,
         max_words: int | None = None,
-        codec_from: Mapping[str, Any] | None = None,
+        processor_from: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         window: int = 128,
         stride: int | None = None,
@@ -91,7 +92,7 @@ class TextData(SequenceData):
     ) -> None:
         super().__init__()
         self._source = source_of(files, validation_files, test_files, dataset, dataset_options, shakespeare)
-        self._given_codec = None if codec_from is None else codec_from_dict(plain(codec_from))
+        self._given = None if processor_from is None else _text_tokenizer(plain(processor_from))
         self._unit, self._words = unit, _checked_words(unit, min_count, max_words)
         self._split_fractions = _checked_fractions(split_fractions)
         if min(batch_size, validation_streams) < 1:
@@ -111,30 +112,35 @@ class TextData(SequenceData):
         StreamPlan([], rows=1, window=window, **self._training)
         self._random_windows = _check_random_windows_option(random_windows, concatenate)
         self._cache = cache_folder(cache)
-        self._codec: Codec | None = None
+        self._tokenizer: Tokenizer | None = None
         self._tokens: dict[str, Tokens] = {}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
-        if self._codec is not None:
+        if self._tokenizer is not None:
             return
         folder = get_or_create(self._cache / f"text-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text())
         self._tokens = {split: Tokens(folder / split) for split in about["splits"]}
-        self._codec = codec_from_dict(about["codec"])
-        if self._given_codec is None:  # with a trained network's codec, the text may be for scoring only
+        self._tokenizer = build(about["tokenizer"], trusted=TRUSTED)
+        if self._given is None:  # with a trained network's tokenizer, the text may be for scoring only
             self._check_training()
         self._check_random_windows()
         if any(tokens.unknown for tokens in self._tokens.values()):
             rank_zero_only(_log.warning)("%s", self.report())
 
     def sizes(self) -> dict[str, int]:
-        return {"vocabulary": self.codec().size}
+        return {"vocabulary": self.tokenizer.size}
 
-    def codec(self) -> Codec:
-        if self._codec is None:
+    def processor(self) -> Processor:
+        return Processor(self.tokenizer)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text. Call `prepare` first."""
+        if self._tokenizer is None:
             raise RuntimeError("the text is not encoded yet: call prepare() first")
-        return self._codec
+        return self._tokenizer
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
@@ -154,10 +160,10 @@ class TextData(SequenceData):
 
     def report(self) -> str:
         """Returns the size of each split and its number of unknown symbols. Call `prepare` first."""
-        codec = self.codec()
-        lines = [f"vocabulary of {codec.size} {codec.unit}s"]
+        tokenizer = self.tokenizer
+        lines = [f"vocabulary of {tokenizer.size} {tokenizer.unit}s"]
         for split, tokens in self._tokens.items():
-            line = f"{split}: {counted(len(tokens), codec.unit)} in {counted(len(tokens.lengths), 'document')}"
+            line = f"{split}: {counted(len(tokens), tokenizer.unit)} in {counted(len(tokens.lengths), 'document')}"
             if tokens.unknown:
                 share = tokens.unknown / len(tokens)
                 line += f", {tokens.unknown:,} of them ({share:.3%}) unknown"
@@ -170,7 +176,7 @@ class TextData(SequenceData):
         Raises:
             DataError: no training text, or too little for the number of streams.
         """
-        self.codec()
+        _ = self.tokenizer
         if "train" not in self._tokens:
             raise DataError(f"there is no training text: split_fractions={list(self._split_fractions)}")
         self._check_training()
@@ -210,7 +216,7 @@ class TextData(SequenceData):
         return self._loader(tokens, plan, restart=True)
 
     def _loader(self, tokens: Tokens, plan: StreamPlan, **options: Any) -> StreamLoader:
-        return StreamLoader(tokens, plan, start=self.codec().start, rank=self.rank, ranks=self.ranks, **options)
+        return StreamLoader(tokens, plan, start=self.tokenizer.start, rank=self.rank, ranks=self.ranks, **options)
 
     def _key(self) -> str:
         """Returns a hash that differs whenever the tokens do."""
@@ -220,26 +226,26 @@ class TextData(SequenceData):
             "text": self._source.fingerprint(),
             "split_fractions": self._split_fractions,
             "concatenate": self._concatenate,
-            "codec": codec_hash(self._given_codec) if self._given_codec else [self._unit, self._words],
+            "tokenizer": tokenizer_hash(self._given) if self._given else [self._unit, self._words],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def _encode(self, folder: Path) -> None:
         splits = split_text(self._source, self._split_fractions, self._concatenate)
-        codec = self._given_codec
-        if codec is None:
+        tokenizer = self._given
+        if tokenizer is None:
             if "train" not in splits:
                 raise DataError(
-                    f"a codec needs training text, and split_fractions={list(self._split_fractions)} gives none"
+                    f"a tokenizer needs training text, and split_fractions={list(self._split_fractions)} gives none"
                 )
             try:
-                codec = CODECS[self._unit].train(splits["train"](), **self._words)
+                tokenizer = TOKENIZERS[self._unit].fit(splits["train"](), **self._words)
             except ValueError as error:
                 raise DataError(f"training text: {error}") from error
         for split, documents in splits.items():
-            if not len(write_tokens(folder / split, codec, documents())):
+            if not len(write_tokens(folder / split, tokenizer, documents())):
                 raise DataError(f"the {split} text is empty")
-        (folder / "about.json").write_text(json.dumps({"splits": list(splits), "codec": codec.to_dict()}))
+        (folder / "about.json").write_text(json.dumps({"splits": list(splits), "tokenizer": tokenizer.to_dict()}))
 
     def _check_training(self) -> None:
         if "train" in self._tokens:
@@ -290,8 +296,8 @@ def _suggest_lower(batch_size: int, window: int) -> str:
 
 
 def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str, Any]:
-    if unit not in CODECS:
-        raise DataError(f"unit is one of {', '.join(CODECS)}, got {unit!r}{did_you_mean(str(unit), CODECS)}")
+    if unit not in TOKENIZERS:
+        raise DataError(f"unit is one of {', '.join(TOKENIZERS)}, got {unit!r}{did_you_mean(str(unit), TOKENIZERS)}")
     if unit != "word" and (min_count != 1 or max_words is not None):
         raise DataError(f"min_count and max_words need unit=word, got unit={unit}")
     if min_count < 1 or (max_words is not None and max_words < 1):
@@ -316,3 +322,13 @@ def _check_random_windows_option(random_windows: Mapping[str, int] | None, conca
     if not concatenate:
         raise DataError("random_windows cross documents, so they need concatenate=true; set random_windows=null")
     return dict(random_windows)
+
+
+def _text_tokenizer(described: Mapping[str, Any]) -> Tokenizer:
+    source, target = build_processor(described, trusted=TRUSTED)
+    if not isinstance(source, Tokenizer) or target is not None:
+        raise DataError(
+            f"the checkpoint's network reads with {article(type(source).__name__)}; a language model has a Tokenizer, "
+            "and no target"
+        )
+    return source

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from unrolled import Codec, Decoder, DecoderState, Loss, cross_entropy
+from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer, cross_entropy
 from unrolled.deployment.sampling import continue_text
 from unrolled.training.data.streams import Window
 from unrolled.training.tasks.base import SequenceTask
@@ -25,7 +25,7 @@ class CharLM(SequenceTask):
 
     Args:
         network: description of a `Decoder`; see `SequenceTask` for this and the next five.
-        codec: converts between text and ids.
+        processor: the tokenizer of the text, as the source.
         optimizer: a partial that is called with parameter groups.
         schedule: learning rate schedule.
         l1: weight of the L1 penalty.
@@ -45,7 +45,7 @@ class CharLM(SequenceTask):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: Codec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -56,7 +56,7 @@ class CharLM(SequenceTask):
         temperature: float = 0.8,
         dynamic: Annotated[Mapping[str, Any], DynamicEvaluation] | None = None,
     ) -> None:
-        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
+        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
         self.prompt = prompt
         self.sample_length = sample_length
         self.temperature = temperature
@@ -72,6 +72,11 @@ class CharLM(SequenceTask):
         if not torch.backends.mps.is_available():
             for metric in (self.validation_loss, *self.test_losses.values()):
                 metric.set_dtype(torch.float64)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text."""
+        return cast("Tokenizer", self.processor.source)
 
     def loss(self, batch: Window, loader: str) -> Loss:
         """Returns the summed cross-entropy (nats) of a window, and carries the state to the loader's next window."""
@@ -95,7 +100,7 @@ class CharLM(SequenceTask):
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns a command that samples text."""
-        prompt = '--prompt "ROMEO:" ' if self.codec.unknown not in self.codec.encode("ROMEO:") else ""
+        prompt = '--prompt "ROMEO:" ' if self.tokenizer.unknown not in self.tokenizer.encode("ROMEO:") else ""
         return (f"python -m unrolled sample {checkpoint} {prompt}--length 400",)
 
     def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
@@ -172,7 +177,7 @@ class CharLM(SequenceTask):
     @property
     def measure(self) -> str:
         """The usual metric of the unit: bits per character or byte, perplexity per word."""
-        return "perplexity" if self.codec.unit == "word" else f"bits_per_{self.codec.unit}"
+        return "perplexity" if self.tokenizer.unit == "word" else f"bits_per_{self.tokenizer.unit}"
 
     def _convert(self, nats: torch.Tensor) -> torch.Tensor:
         return nats.exp() if self.measure == "perplexity" else nats / math.log(2)
@@ -181,7 +186,7 @@ class CharLM(SequenceTask):
         """Returns a text sampled from the network."""
         return continue_text(
             self.network,
-            self.codec,
+            self.tokenizer,
             self.prompt,
             length=self.sample_length,
             temperature=self.temperature,

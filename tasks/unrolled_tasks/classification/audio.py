@@ -1,17 +1,16 @@
 """Recordings, read as frames of mel bands or cepstral coefficients."""
 
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
 from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.processing.audio.features import AudioFeatures
-from unrolled.processing.audio.recordings import MAX_SECONDS, read_recording, resample
-from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
+from unrolled.processing.transform import Transform
 from unrolled.training.data.base import DataError
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example
@@ -70,19 +69,14 @@ class Audio(Modality):
         source = located(example)
         if not isinstance(source, bytes | Path):
             raise ValueError(f"its source is {example.source!r:.80}, not a recording")
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source
         name = str(source) if isinstance(source, Path) else example.place
-        recording = read_recording(opened, name, max_seconds=self.max_seconds, partial=self.partial)
+        recording = open_recording(source, name, max_seconds=self.max_seconds, partial=self.partial)
         if recording.cut_off:
             self._truncated.append(f"{name}: {recording.cut_off}")
         if self.rate is None:
             self.rate = recording.rate
-        if recording.channels > 1:
-            self._warn_once("channels", f"{example.place} has {recording.channels} channels, which are mixed into one")
-        if recording.rate != self.rate:
-            self._warn_once("rate", f"{example.place} has {recording.rate} Hz; it is resampled to {self.rate} Hz")
-        if not bool(recording.samples.any()):
-            self._warn_once("silence", f"{example.place} is silent throughout")
+        for kind, message in recording.notices(example.place, self.rate).items():
+            self._warn_once(kind, message)
         return resample(recording.samples, recording.rate, self.rate)
 
     def fit(self, sources: Sequence[Tensor]) -> AudioFeatures:
@@ -96,9 +90,9 @@ class Audio(Modality):
         features = self._features(rate=self.rate or 16000).to_dict()
         return {"rate": self.rate, "partial": self.partial, "max_seconds": self.max_seconds, "features": features}
 
-    def restore(self, codec: LabelCodec | NumberCodec) -> None:
-        super().restore(codec)
-        self.rate = codec.source.rate
+    def restore(self, transform: Transform) -> None:
+        super().restore(transform)
+        self.rate = cast("AudioFeatures", transform).rate
 
     def read(self, source: Tensor, extractor: AudioFeatures) -> Tensor:
         return extractor(source)
@@ -117,7 +111,7 @@ class Audio(Modality):
         return example.source if isinstance(example.source, str) else example.place
 
     def describe(self, extractor: AudioFeatures) -> str:
-        kind = f"{extractor.kind}, {extractor.normalize}"
+        kind = f"{extractor.kind}, {extractor.normalization}"
         return f"{counted(extractor.output_size, 'feature')} ({kind}) at {extractor.rate} Hz"
 
     def _warn_once(self, kind: str, message: str) -> None:

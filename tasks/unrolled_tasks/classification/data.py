@@ -1,17 +1,21 @@
-"""Sequences with labels or numbers, read by a codec or feature extractor fitted on the training split."""
+"""Sequences with labels or numbers, read by transforms fitted on the training split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from unrolled.checkpoint import TRUSTED, build
-from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.checkpoint import TRUSTED, build_processor
+from unrolled.processing.frames import FeatureExtractor
+from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.numbers import Scaler
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.data.base import SPLITS, DataError, SequenceData
 from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
@@ -39,7 +43,7 @@ class LabeledBatch(NamedTuple):
 
     source: Tensor  # (batch, time) int64 or (batch, time, features)
     lengths: Tensor  # (batch,)
-    targets: Tensor  # (batch,) int64, or (batch, outputs) float32, numbers as the codec normalizes them
+    targets: Tensor  # (batch,) int64, or (batch, outputs) float32, scaled numbers
     examples: Tensor  # (batch,) numbers of the examples within their split
     scale: float  # turns the summed loss into this batch's share of the step's mean
     names: tuple[str, ...] = ()  # readable names of the examples
@@ -49,7 +53,7 @@ class LabeledBatch(NamedTuple):
 class ClassificationData(SequenceData):
     """Examples of any modality with labels or numbers as targets.
 
-    Give exactly one of `package`, `files` and `dataset`. The codec or feature extractor (vocabulary, normalization) is
+    Give exactly one of `package`, `files` and `dataset`. The transforms (vocabulary, normalization) are
     fitted on the training split alone. Missing splits are split off the training examples.
 
     Args:
@@ -82,7 +86,8 @@ class ClassificationData(SequenceData):
         batch_steps: maximum of rows × longest row of a process's batch, as an alternative.
         split_fractions: fractions for training, validation and test, for splits without their own examples.
         held_out: groups that are the test split; all other groups are for training.
-        codec_from: the codec of a trained network, instead of one fitted on these examples.
+        processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one fitted on these
+            examples.
         seed: seed of all random numbers.
 
     Raises:
@@ -116,7 +121,7 @@ class ClassificationData(SequenceData):
         batch_steps: int | None = None,
         split_fractions: Sequence[float] = (0.8, 0.1, 0.1),
         held_out: Sequence[str] = (),
-        codec_from: Mapping[str, Any] | None = None,
+        processor_from: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -164,10 +169,10 @@ class ClassificationData(SequenceData):
             [str(name) for name in held_out],
             seed,
         )
-        self._given_codec = None if codec_from is None else _target_codec(codec_from)
-        if self._given_codec is not None:
-            self.modality.restore(self._given_codec)
-        self._preparation = Preparation(self.modality, self.targets, self._given_codec, skip=on_error == "skip")
+        self._given = None if processor_from is None else _classifier_processor(processor_from)
+        if self._given is not None:
+            self.modality.restore(self._given.source)
+        self._preparation = Preparation(self.modality, self.targets, self._given, skip=on_error == "skip")
         self._storage, self._cache = storage, cache_folder(cache)
         self._prepared: Prepared | None = None
         self._first: dict[str, list[Example]] = {}  # some of each split
@@ -177,7 +182,7 @@ class ClassificationData(SequenceData):
         if self._prepared is not None:
             return
         found = self._examples()
-        if self._split_fractions != [0.0, 0.0, 1.0] or self._given_codec is None:
+        if self._split_fractions != [0.0, 0.0, 1.0] or self._given is None:
             stratify = self.targets.kind == "label"
             found = split_labeled(found, self._split_fractions, self._held_out, stratify=stratify, seed=self._seed)
         else:
@@ -191,16 +196,16 @@ class ClassificationData(SequenceData):
             self._prepared = self._preparation.load(get_or_create(folder, write))
 
     def sizes(self) -> dict[str, int]:
-        codec = self.codec()
+        source, target = self.processor()
         tokens = self.unit == "token"
         return {
-            "vocabulary": codec.source.size if tokens else 0,
-            "features": 0 if tokens else codec.source.output_size,
-            "outputs": codec.size,
+            "vocabulary": cast("Tokenizer", source).size if tokens else 0,
+            "features": 0 if tokens else cast("FeatureExtractor", source).output_size,
+            "outputs": cast("LabelEncoder | Scaler", target).size,
         }
 
-    def codec(self) -> LabelCodec | NumberCodec:
-        return self._ready.codec
+    def processor(self) -> Processor:
+        return self._ready.processor
 
     def splits(self) -> Sequence[str]:
         """See `SequenceData.splits`."""
@@ -230,16 +235,20 @@ class ClassificationData(SequenceData):
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
-        codec, splits, skipped = self.codec(), self._ready.splits, self._ready.skipped
+        (source, target), splits, skipped = self.processor(), self._ready.splits, self._ready.skipped
         counts = ", ".join(f"{split} {len(content.steps):,}" for split, content in splits.items())
         steps = [steps for content in splits.values() for steps in content.steps]
         length = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{max(steps)}"
-        targets = counted(codec.size, "label") if isinstance(codec, LabelCodec) else ", ".join(codec.names)
+        targets = (
+            counted(target.size, "label")
+            if isinstance(target, LabelEncoder)
+            else ", ".join(cast("Scaler", target).names)
+        )
         errors = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
         if truncated := self._ready.truncated:
             errors += f"; truncated: {len(truncated):,}, first {truncated[0]}"
         return (
-            f"{counts} examples of {length} {self.unit}s, {self.modality.describe(codec.source)}; {targets}{errors}; "
+            f"{counts} examples of {length} {self.unit}s, {self.modality.describe(source)}; {targets}{errors}; "
             f"scored: {self.evaluated_split}"
         )
 
@@ -285,7 +294,7 @@ class ClassificationData(SequenceData):
         return loader
 
     def _batch(self, split: str, rows: Ints, scale: float, *, epoch: int | None) -> LabeledBatch:
-        content, extractor, numbers = self._ready.splits[split], self.codec().source, rows.tolist()
+        content, extractor, numbers = self._ready.splits[split], self.processor().source, rows.tolist()
         stored = [content.stored[number] for number in numbers]
         if epoch is not None and content.raw:
             # By example and epoch, so that it does not depend on the number of processes, or on resuming.
@@ -320,8 +329,9 @@ def _length_class(steps: int) -> int:
     return -(-steps // grain) * grain
 
 
-def _target_codec(plain: Mapping[str, Any]) -> LabelCodec | NumberCodec:
-    codec = build(plain, trusted=TRUSTED)
-    if not isinstance(codec, LabelCodec | NumberCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; classification needs a LabelCodec")
-    return codec
+def _classifier_processor(plain: Mapping[str, Any]) -> Processor:
+    processor = build_processor(plain, trusted=TRUSTED)
+    if not isinstance(processor.target, LabelEncoder | Scaler):
+        kind = "nothing" if processor.target is None else article(type(processor.target).__name__)
+        raise DataError(f"the checkpoint's network predicts {kind}; classification needs a LabelEncoder or a Scaler")
+    return processor

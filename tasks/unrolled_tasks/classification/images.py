@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unrolled.processing.frames import ORDERS, ImageSequence
-from unrolled.processing.images import MAX_PIXELS, read_image
+from unrolled.processing.images import MAX_PIXELS, read_pixels
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification.examples import Example
@@ -69,7 +69,7 @@ class Images(Modality):
     def open(self, example: Example) -> Tensor:
         if isinstance(example.source, Tensor):
             return example.source
-        return read_picture(located(example), color=self.color, max_pixels=self.max_pixels)
+        return read_pixels(located(example), color=self.color, max_pixels=self.max_pixels)
 
     def display_name(self, example: Example, source: Tensor) -> str:
         return example.source if isinstance(example.source, str) else example.place
@@ -116,20 +116,3 @@ class Images(Modality):
 def _unit(picture: Tensor) -> Tensor:
     """Converts bytes to values from 0 to 1."""
     return picture.float() / 255 if picture.dtype == torch.uint8 else picture
-
-
-def read_picture(source: Any, *, color: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads an image as (channels, height, width) uint8.
-
-    Args:
-        source: an argument of `unrolled.processing.images.read_image`.
-        color: return three channels instead of one.
-        max_pixels: maximum number of pixels.
-
-    Raises:
-        ValueError: the image cannot be read.
-    """
-    image = read_image(source, max_pixels=max_pixels)
-    picture = image if color else image.convert("L")
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

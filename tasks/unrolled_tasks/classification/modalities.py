@@ -3,31 +3,29 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.processing.frames import FeatureExtractor
-from unrolled.processing.labels import LabelCodec, NumberCodec
-from unrolled.processing.text.base import Codec
-from unrolled.processing.text.tokenizers import CODECS, SentenceTokenizer
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Transform
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.base import DataError
-from unrolled.training.data.subwords import train_subwords
+from unrolled.training.data.seq2seq import fit_tokenizer
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import Columns, Example
 
 
 class Modality(ABC):
-    """A kind of source, which is opened, and read by a codec or feature extractor fitted on the training split.
+    """A kind of source, which is opened, and read by a transform fitted on the training split.
 
     Attributes:
         unit: the unit of a step: "frame" or "token".
         suffixes: suffixes of files that are one example each.
         what: name of such files in messages.
-        reads: the class of the codec or feature extractor.
+        reads: the class of the transform.
         data: the choice of the configuration group `data` for files of this modality.
         augments: whether training sources are augmented.
         partial: whether truncated sources are opened as far as possible, if the modality supports it.
@@ -62,8 +60,8 @@ class Modality(ABC):
         """
 
     @abstractmethod
-    def fit(self, sources: Sequence[Any]) -> Codec | FeatureExtractor:
-        """Fits the codec or feature extractor on the sources of the training split."""
+    def fit(self, sources: Sequence[Any]) -> Transform:
+        """Fits the transform to the sources of the training split."""
 
     def options(self) -> dict[str, Any]:
         """Returns all options that affect opening and reading, as plain data.
@@ -75,15 +73,15 @@ class Modality(ABC):
             f"{type(self).__name__} has no options(), which the cache of examples needs: set data.storage=memory"
         )
 
-    def restore(self, codec: LabelCodec | NumberCodec) -> None:
-        """Sets the options that a trained network's codec determines, before any source is opened.
+    def restore(self, transform: Transform) -> None:
+        """Sets the options that a trained network's transform determines, before any source is opened.
 
         Raises:
             DataError: the network reads another modality.
         """
-        if not isinstance(codec.source, self.reads):
+        if not isinstance(transform, self.reads):
             raise DataError(
-                f"this checkpoint's network reads with {article(type(codec.source).__name__)}, and "
+                f"this checkpoint's network reads with {article(type(transform).__name__)}, and "
                 f"{type(self).__name__} are read with {article(self.reads.__name__)}: "
                 f"choose data of the network's modality, data=…"
             )
@@ -150,7 +148,7 @@ class Text(Modality):
     """
 
     unit: ClassVar[str] = "token"
-    reads: ClassVar[type] = Codec
+    reads: ClassVar[type] = Tokenizer
     data: ClassVar[str] = "sentences"
 
     def __init__(
@@ -192,19 +190,25 @@ class Text(Modality):
             raise ValueError("the text is empty")
         return text.lower() if self.lowercase else text
 
-    def restore(self, codec: LabelCodec | NumberCodec) -> None:
-        super().restore(codec)
-        self.lowercase, self.max_length = codec.lowercase, codec.max_length
+    def restore(self, transform: Transform) -> None:
+        super().restore(transform)
+        tokenizer = cast("Tokenizer", transform)
+        self.lowercase, self.max_length = tokenizer.lowercase, tokenizer.max_length
 
-    def fit(self, sources: Sequence[str]) -> Codec:
-        if self.symbols == "subword":
-            return train_subwords(sources, self.vocabulary_size, kind=self.subwords)
-        if self.symbols == "word":
-            return SentenceTokenizer.train(_lines(sources), min_count=self.min_count, max_size=self.vocabulary_size)
-        return CODECS[self.symbols].train(sources)
+    def fit(self, sources: Sequence[str]) -> Tokenizer:
+        words = self.symbols == "word"
+        return fit_tokenizer(
+            cast("Any", _lines(sources)) if words else sources,
+            "sentence" if words else self.symbols,
+            size=self.vocabulary_size,
+            subwords=self.subwords,
+            min_count=self.min_count,
+            lowercase=self.lowercase,
+            max_length=self.max_length,
+        )
 
-    def read(self, source: str, extractor: Codec) -> Tensor:
-        ids = extractor.encode(source)[: self.max_length]
+    def read(self, source: str, extractor: Tokenizer) -> Tensor:
+        ids = extractor.encode(source)
         if not ids:
             raise ValueError(f"the text {source!r:.80} contains no {extractor.unit}")
         return torch.tensor(ids)
@@ -215,7 +219,7 @@ class Text(Modality):
     def example(self, example: Example, folder: Path) -> str | None:
         return " ".join(str(example.source).split())[:200]
 
-    def describe(self, extractor: Codec) -> str:
+    def describe(self, extractor: Tokenizer) -> str:
         return f"{extractor.size:,} {extractor.unit}s"
 
 

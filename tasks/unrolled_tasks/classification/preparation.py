@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from unrolled.checkpoint import TRUSTED, build
+from unrolled.checkpoint import TRUSTED, build_processor
 from unrolled.processing.audio.recordings import CutOffError
-from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.numbers import Scaler
+from unrolled.processing.transform import Processor
 from unrolled.training.console.terminal import track_progress
 from unrolled.training.data.arrays import Sequences, write_sequences
 from unrolled.training.data.base import DataError
@@ -39,7 +41,7 @@ class PreparedSplit(NamedTuple):
 class Prepared(NamedTuple):
     """The result of a preparation."""
 
-    codec: LabelCodec | NumberCodec
+    processor: Processor
     splits: dict[str, PreparedSplit]
     training_counts: dict[str, int]  # number of training examples of each label
     skipped: list[str]  # descriptions of sources that could not be opened
@@ -52,13 +54,11 @@ class Preparation:
     Args:
         modality: opens and reads the sources.
         targets: converts the targets.
-        given: the codec of a trained network, instead of one fitted on the training split.
+        given: the processor of a trained network, instead of one fitted on the training split.
         skip: skip and count sources that cannot be opened.
     """
 
-    def __init__(
-        self, modality: Modality, targets: TargetSpec, given: LabelCodec | NumberCodec | None, *, skip: bool
-    ) -> None:
+    def __init__(self, modality: Modality, targets: TargetSpec, given: Processor | None, *, skip: bool) -> None:
         self._modality, self._targets, self._given, self._skip = modality, targets, given, skip
 
     def prepare(self, found: Mapping[str, Sequence[Example]], store: Store | None = None) -> Prepared:
@@ -81,13 +81,17 @@ class Preparation:
             sources = store_source(f"{split}.opened", self._opened(examples, usable, skipped))
             if usable:
                 opened[split] = usable, sources
-        codec = self._given or self._targets.fit(*opened.get("train", ([], [])), self._modality)
+        processor = self._given or self._fit(*opened.get("train", ([], [])))
         counts: dict[str, int] = {}
-        if isinstance(codec, LabelCodec) and "train" in opened:
+        if isinstance(processor.target, LabelEncoder) and "train" in opened:
             found_labels = label_counts(self._targets.labels(example) for example in opened["train"][0])
-            counts = {label: found_labels[label] for label in codec.labels}
-        splits = {split: self._read_split(split, *both, codec, store) for split, both in opened.items()}
-        return Prepared(codec, splits, counts, skipped, list(self._modality.truncated))
+            counts = {label: found_labels[label] for label in processor.target.labels}
+        splits = {split: self._read_split(split, *both, processor, store) for split, both in opened.items()}
+        return Prepared(processor, splits, counts, skipped, list(self._modality.truncated))
+
+    def _fit(self, examples: Sequence[Example], sources: Sequence[Any]) -> Processor:
+        target = self._targets.fit(examples)
+        return Processor(self._modality.fit(sources), target)
 
     def key(self, found: Mapping[str, Sequence[Example]]) -> str:
         """Returns a hash that differs whenever the result of `prepare` does."""
@@ -95,7 +99,7 @@ class Preparation:
             "version": _VERSION,
             "modality": [type(self._modality).__name__, self._modality.options(), self._modality.augments],
             "targets": self._targets.options(),
-            "codec": self._given.to_dict() if self._given else None,
+            "processor": self._given.to_dict() if self._given else None,
             "skip": self._skip,
             "examples": {split: [self._stamp(example) for example in examples] for split, examples in found.items()},
         }
@@ -116,7 +120,7 @@ class Preparation:
             unused = "read" if split.raw else "opened"
             (folder / f"{name}.{unused}.arrow").unlink(missing_ok=True)
         about = {
-            "codec": prepared.codec.to_dict(),
+            "processor": prepared.processor.to_dict(),
             "training_counts": prepared.training_counts,
             "skipped": prepared.skipped,
             "truncated": prepared.truncated,
@@ -127,8 +131,8 @@ class Preparation:
     def load(self, folder: Path) -> Prepared:
         """Loads the result of `write`."""
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        codec: Any = build(about["codec"], trusted=TRUSTED)
-        self._modality.restore(codec)
+        processor = build_processor(about["processor"], trusted=TRUSTED)
+        self._modality.restore(processor.source)
         splits = {
             name: PreparedSplit(
                 Sequences(folder / f"{name}.{'opened' if split['raw'] else 'read'}.arrow"),
@@ -140,7 +144,7 @@ class Preparation:
             )
             for name, split in about["splits"].items()
         }
-        return Prepared(codec, splits, about["training_counts"], about["skipped"], about["truncated"])
+        return Prepared(processor, splits, about["training_counts"], about["skipped"], about["truncated"])
 
     def _opened(self, examples: Sequence[Example], usable: list[Example], skipped: list[str]) -> Iterator[Any]:
         """Yields the sources of examples, and adds the examples that could be opened to `usable`."""
@@ -164,7 +168,7 @@ class Preparation:
         split: str,
         examples: Sequence[Example],
         sources: Sequence[Any],
-        codec: LabelCodec | NumberCodec,
+        processor: Processor,
         store: Store,
     ) -> PreparedSplit:
         steps: list[int] = []
@@ -172,16 +176,17 @@ class Preparation:
         names: list[str] = []
         numbers: list[list[float]] = []
         raw = split == "train" and self._modality.augments
+        target = cast("LabelEncoder | Scaler", processor.target)
 
         def read() -> Iterator[Tensor]:
             for example, source in zip(track_progress(examples, "examples read"), sources, strict=True):
                 try:
-                    frames = None if raw else self._modality.read(source, codec.source)
-                    targets.append(self._targets.target(example, codec))
-                    numbers.append(self._targets.numbers(example) if isinstance(codec, NumberCodec) else [])
+                    frames = None if raw else self._modality.read(source, processor.source)
+                    targets.append(self._targets.target(example, target))
+                    numbers.append(self._targets.numbers(example) if isinstance(target, Scaler) else [])
                 except ValueError as error:
                     raise DataError(f"{split}, {example.place}: {error}") from error
-                steps.append(self._modality.steps(source, codec.source) if frames is None else len(frames))
+                steps.append(self._modality.steps(source, processor.source) if frames is None else len(frames))
                 names.append(self._modality.display_name(example, source))
                 if frames is not None:
                     yield frames

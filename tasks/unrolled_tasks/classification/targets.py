@@ -1,4 +1,4 @@
-"""Targets: conversion of labels and numbers of examples to targets of a loss, and the fitting of the codec."""
+"""Targets: conversion of labels and numbers of examples to targets of a loss, and the fitting of their transform."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.processing.labels import LabelCodec, NumberCodec
+from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.numbers import Scaler
 from unrolled.training.data.base import DataError
 from unrolled.training.data.files import did_you_mean
 from unrolled.wording import counted
 from unrolled_tasks.classification.examples import Example, label_counts
-from unrolled_tasks.classification.modalities import Modality
 
 TARGETS = ("label", "labels", "number", "share")
 
@@ -47,20 +47,17 @@ class TargetSpec:
             "min_examples": self._min_examples,
         }
 
-    def fit(self, examples: Sequence[Example], sources: Sequence[Any], modality: Modality) -> LabelCodec | NumberCodec:
-        """Fits the codec on the training split's examples and their opened sources.
+    def fit(self, examples: Sequence[Example]) -> LabelEncoder | Scaler:
+        """Fits the transform of targets to the examples of the training split.
 
         Raises:
             DataError: targets that cannot be learned.
         """
         if not examples:
             raise DataError("there are no training examples; change data.split_fractions or data.files")
-        text: dict[str, Any] = {
-            name: getattr(modality, name) for name in ("lowercase", "max_length") if hasattr(modality, name)
-        }
         if self.kind in ("number", "share"):
             numbers = torch.tensor([self.numbers(example) for example in examples], dtype=torch.float64)
-            return self._number_codec(numbers, modality.fit(sources), text)
+            return self._scaler(numbers)
         self._check_names(examples)
         counts = label_counts(self.labels(example) for example in examples)
         rare = [label for label, count in counts.items() if count < self._min_examples]
@@ -73,8 +70,7 @@ class TargetSpec:
         if len(counts) < 2 and self.kind == "label":
             raise DataError(f"all training examples have the label {next(iter(counts))!r}: there must be two or more")
         labels = sorted(counts, key=_in_order)
-        extractor = modality.fit(sources)
-        return LabelCodec(labels, extractor, multiple=self.kind == "labels", **text)
+        return LabelEncoder(labels, multiple=self.kind == "labels")
 
     def _check_names(self, examples: Sequence[Example]) -> None:
         """Checks that all named labels occur in training examples, since a misspelt one would be ignored."""
@@ -88,13 +84,12 @@ class TargetSpec:
                     f"the labels are {', '.join(sorted(labels)[:20])}"
                 )
 
-    def _number_codec(self, numbers: Tensor, extractor: Any, text: Mapping[str, Any]) -> NumberCodec:
+    def _scaler(self, numbers: Tensor) -> Scaler:
         names = [self._target] if isinstance(self._target, str) else list(self._target)
         if self.kind == "share":
-            ones = [1.0] * len(names)
-            return NumberCodec(names, [0.0] * len(names), ones, extractor, bounded=True, **text)
+            return Scaler(names, [0.0] * len(names), [1.0] * len(names), bounded=True)
         if not self._scaled:
-            return NumberCodec(names, [0.0] * len(names), [1.0] * len(names), extractor, **text)
+            return Scaler(names, [0.0] * len(names), [1.0] * len(names))
         deviations = numbers.std(0, unbiased=False)
         same = (numbers == numbers[0]).all(0).tolist()
         constant = [name for name, one in zip(names, same, strict=True) if one]
@@ -104,23 +99,22 @@ class TargetSpec:
             raise DataError(
                 f"{', '.join(names)}: numbers up to {float(numbers.abs().max()):g} are too large for training"
             )
-        return NumberCodec(names, numbers.mean(0).tolist(), deviations.tolist(), extractor, **text)
+        return Scaler(names, numbers.mean(0).tolist(), deviations.tolist())
 
-    def target(self, example: Example, codec: LabelCodec | NumberCodec) -> Tensor:
+    def target(self, example: Example, transform: LabelEncoder | Scaler) -> Tensor:
         """Returns the target of an example: () int64, or (outputs,) float32 of standardized numbers.
 
         Raises:
             ValueError: a label that does not occur in training, or not a number.
         """
-        if isinstance(codec, NumberCodec):
-            numbers = torch.tensor(codec.normalized(self.numbers(example)))
+        if isinstance(transform, Scaler):
+            numbers = torch.tensor(transform.encode(self.numbers(example)))
             if not bool(numbers.isfinite().all()):
                 raise DataError(f"{example.place}: {example.target!r} is too far from the training split's numbers")
             return numbers
-        ids = [codec.index(label) for label in self.labels(example)]
-        if not codec.multiple:
-            return torch.tensor(ids[0])
-        return torch.zeros(codec.size).index_fill(0, torch.tensor(ids, dtype=torch.int64), 1.0)
+        labels = self.labels(example)
+        encoded = transform.encode(labels if transform.multiple else labels[0])
+        return transform.collate([encoded])[0][0]
 
     def labels(self, example: Example) -> list[str]:
         """Returns the names of the labels of an example."""

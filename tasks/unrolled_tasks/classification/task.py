@@ -16,8 +16,10 @@ from unrolled.deployment.classification import predicted_values
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.frames import SeriesScaler
-from unrolled.processing.labels import LabelCodec, NumberCodec
-from unrolled.processing.text.base import Codec
+from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.numbers import Scaler
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_rows, write_text
@@ -33,14 +35,14 @@ from unrolled_tasks.classification.vectors import load_vectors
 
 
 class Classification(SequenceTask):
-    """Trains a network to predict a label, several labels, or numbers, depending on the codec.
+    """Trains a network to predict a label, several labels, or numbers, depending on the target's transform.
 
     The loss is cross-entropy for a label, binary cross-entropy for several labels and for numbers from 0 to 1, and the
     squared error of standardized numbers otherwise.
 
     Args:
         network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
-        codec: a `LabelCodec` or `NumberCodec`.
+        processor: the transform of sources, and a `LabelEncoder` or `Scaler` of targets.
         optimizer: a partial that is called with parameter groups.
         schedule: learning rate schedule.
         l1: weight of the L1 penalty.
@@ -56,7 +58,7 @@ class Classification(SequenceTask):
         frozen: do not train the embeddings.
 
     Raises:
-        ValueError: an invalid option, or an option for labels with a codec for numbers.
+        ValueError: an invalid option, or an option for labels with a `Scaler`.
     """
 
     network: SequenceClassifier  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
@@ -71,7 +73,7 @@ class Classification(SequenceTask):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: Codec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -86,30 +88,32 @@ class Classification(SequenceTask):
         vectors: str | None = None,
         frozen: bool = False,
     ) -> None:
-        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
-        if not isinstance(codec, LabelCodec | NumberCodec):
+        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
+        source, target = processor
+        if not isinstance(target, LabelEncoder | Scaler):
             raise ValueError(
-                f"codec: classification needs a LabelCodec or a NumberCodec, not {article(type(codec).__name__)}"
+                "processor: classification needs a LabelEncoder or a Scaler of targets, not "
+                f"{article(type(target).__name__)}"
             )
         if not 0.0 <= label_smoothing < 1.0 or min(num_samples, num_mistakes) < 0:
             raise ValueError(
                 f"label_smoothing={label_smoothing} must be in [0, 1), num_samples={num_samples} and "
                 f"num_mistakes={num_mistakes} 0 or more"
             )
-        if not 0 <= mixup < float("inf") or (mixup and isinstance(codec.source, Codec)):
+        if not 0 <= mixup < float("inf") or (mixup and isinstance(source, Tokenizer)):
             raise ValueError(f"mixup={mixup} must be 0 or more, and 0 for text: only frames can be mixed")
         if any(not 0 < share <= 1 for share in prefix_fractions):
             raise ValueError(f"prefix_fractions={list(prefix_fractions)}: must be above 0 and at most 1")
         if isinstance(class_weights, str) and class_weights != "balanced":
             raise ValueError(f"class_weights={class_weights!r} must be balanced, a weight for each label, or null")
-        self.target_codec: LabelCodec | NumberCodec = codec
-        numbers = isinstance(codec, NumberCodec)
+        self.target: LabelEncoder | Scaler = target
+        numbers = isinstance(target, Scaler)
         if numbers and (label_smoothing or class_weights):
             raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
         if isinstance(class_weights, Mapping):
-            class_weights = _weights_by_label(class_weights, cast("LabelCodec", codec))
+            class_weights = _weights_by_label(class_weights, cast("LabelEncoder", target))
         self.label_smoothing, self.mixup, self.class_weights = label_smoothing, mixup, class_weights
-        self.single = isinstance(codec, LabelCodec) and not codec.multiple
+        self.single = isinstance(target, LabelEncoder) and not target.multiple
         self.prefix_fractions = [float(share) for share in prefix_fractions] if self.single else []
         self.num_samples, self.num_mistakes = num_samples, num_mistakes
         self.mean_loss = MeanMetric()
@@ -125,17 +129,17 @@ class Classification(SequenceTask):
     def load_pretrained(self) -> None:
         """Initializes embeddings with word vectors."""
         if self._vectors is not None:
-            self.notes["vectors"] = load_vectors(self._vectors, self.target_codec.source, self.network.encoder)
+            self.notes["vectors"] = load_vectors(self._vectors, self.processor.source, self.network.encoder)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns commands that classify."""
         use, example = f"python -m unrolled classify {checkpoint}", self.example()
-        if isinstance(self.target_codec.source, Codec):
+        if isinstance(self.processor.source, Tokenizer):
             return (
                 f"{echo_command(example or 'some words')} | {use}",
                 f"# a file, line by line: {use} < FILE",
             )
-        if isinstance(self.target_codec.source, SeriesScaler):  # not supported by the command
+        if isinstance(self.processor.source, SeriesScaler):  # not supported by the command
             return ()
         return (*([f"{use} {example}"] if example else []), f"# your own files: {use} FILE …")
 
@@ -144,7 +148,7 @@ class Classification(SequenceTask):
         super().on_fit_start()
         if self.class_weights is None:
             return
-        labels = cast("LabelCodec", self.target_codec).labels
+        labels = cast("LabelEncoder", self.target).labels
         if isinstance(self.class_weights, str):
             if not isinstance(self.data, ClassificationData):
                 raise ValueError("class_weights=balanced counts the labels of ClassificationData; give weights instead")
@@ -193,9 +197,9 @@ class Classification(SequenceTask):
 
     def report(self, found: Sequence[Prediction], folder: Path) -> None:
         """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
-        codec = self.target_codec
-        numbers = isinstance(codec, NumberCodec)
-        names = codec.names if isinstance(codec, NumberCodec) else codec.labels
+        transform = self.target
+        numbers = isinstance(transform, Scaler)
+        names = transform.names if isinstance(transform, Scaler) else transform.labels
         lines = (
             json.dumps(scoring.as_row(o, names, numbers=numbers, multiple=not self.single), ensure_ascii=False)
             for o in found
@@ -221,8 +225,8 @@ class Classification(SequenceTask):
         if self.single:
             logits, expected = outputs.unsqueeze(1), targets.unsqueeze(1)
             return cross_entropy(logits, expected, label_smoothing=smoothing, weights=weights)
-        codec = self.target_codec
-        if isinstance(codec, NumberCodec) and not codec.bounded:
+        transform = self.target
+        if isinstance(transform, Scaler) and not transform.bounded:
             return squared_error(outputs, targets)
         if smoothing:
             targets = targets * (1 - smoothing) + 0.5 * smoothing
@@ -232,9 +236,9 @@ class Classification(SequenceTask):
         outputs = self.network(batch.source, batch.lengths)
         loss = self._loss(outputs, batch.targets)
         self.mean_loss.update(loss.mean, loss.count)
-        values = predicted_values(outputs, self.target_codec).tolist()
+        values = predicted_values(outputs, self.target).tolist()
         targets = batch.targets.reshape(len(outputs), -1).tolist()
-        if isinstance(self.target_codec, NumberCodec):
+        if isinstance(self.target, Scaler):
             targets = [list(numbers) for numbers in batch.numbers]
         early: list[list[list[float]]] = [[] for _ in values]
         if shares:
@@ -251,7 +255,7 @@ class Classification(SequenceTask):
             return found
         if self.single:
             scores = scoring.label_scores(found)
-        elif isinstance(self.target_codec, NumberCodec):
+        elif isinstance(self.target, Scaler):
             scores = scoring.number_scores(found)
         else:
             scores = scoring.multilabel_scores(found)
@@ -264,25 +268,26 @@ class Classification(SequenceTask):
         return found
 
     def _line(self, prediction: Prediction) -> str:
-        codec = self.target_codec
+        transform = self.target
         name = prediction.name if len(prediction.name) <= 80 else f"{prediction.name[:79]}…"
-        if isinstance(codec, NumberCodec):
-            target, output = (codec.written(numbers, digits=4) for numbers in (prediction.target, prediction.output))
-            rows = zip(codec.names, output, target, strict=True)
+        if isinstance(transform, Scaler):
+            target, output = (transform.format(numbers, digits=4) for numbers in (prediction.target, prediction.output))
+            rows = zip(transform.names, output, target, strict=True)
             return f"{name}: " + ", ".join(f"{column} {value} (target {true})" for column, value, true in rows)
-        if codec.multiple:
+        if transform.multiple:
             predicted = [i for i, probability in enumerate(prediction.output) if probability > 0.5]
             true = [i for i, present in enumerate(prediction.target) if present]
-            return f"{name}: {codec.decode(predicted) or 'none'} (target {codec.decode(true) or 'none'})"
-        best, label = max(range(codec.size), key=prediction.output.__getitem__), int(prediction.target[0])
-        wrong = "" if best == label else f" (target {codec.labels[label]})"
-        return f"{name}: {codec.labels[best]} at {prediction.output[best]:.0%}{wrong}"
+            chosen, right = (", ".join(transform.decode(ids)) or "none" for ids in (predicted, true))
+            return f"{name}: {chosen} (target {right})"
+        best, label = max(range(transform.size), key=prediction.output.__getitem__), int(prediction.target[0])
+        wrong = "" if best == label else f" (target {transform.labels[label]})"
+        return f"{name}: {transform.labels[best]} at {prediction.output[best]:.0%}{wrong}"
 
 
-def _weights_by_label(given: Mapping[Any, float], codec: LabelCodec) -> dict[str, float]:
+def _weights_by_label(given: Mapping[Any, float], encoder: LabelEncoder) -> dict[str, float]:
     weights = {str(label): float(weight) for label, weight in given.items()}
     for label in weights:
-        codec.index(label)  # raises for an unknown label
+        encoder.index(label)  # raises for an unknown label
     if min(weights.values(), default=0.0) < 0:
         raise ValueError(f"class_weights={weights}: weights must be 0 or more; or set balanced")
-    return dict.fromkeys(codec.labels, 1.0) | weights
+    return dict.fromkeys(encoder.labels, 1.0) | weights

@@ -11,7 +11,7 @@ from unrolled.training.data.files import find_files, read_lines
 from unrolled.wording import counted
 
 
-def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
+def load_vectors(file: str | Path, tokenizer: Any, encoder: Any) -> str:
     """Initializes an encoder's embedding with word vectors, and returns a sentence on how many words have one.
 
     A line contains a word and its numbers, separated by spaces; fastText's first line, with two counts, is skipped.
@@ -19,13 +19,13 @@ def load_vectors(file: str | Path, codec: Any, encoder: Any) -> str:
 
     Raises:
         DataError: no such file, vectors of another size than the embedding's, an invalid line, no common word, or a
-            codec without words.
+            tokenizer without words.
     """
-    if not isinstance(codec, WordTokenizer):
-        raise DataError(f"vectors={file}: word vectors are for data.modality.unit=word, not for {codec.unit}s")
+    if not isinstance(tokenizer, WordTokenizer):
+        raise DataError(f"vectors={file}: word vectors are for data.modality.unit=word, not for {tokenizer.unit}s")
     (path,) = find_files(file, "word vectors")
     weight: torch.Tensor = encoder.embedding.weight
-    wanted = {word: index for index, word in enumerate(codec.words, start=2)}
+    wanted = {word: index for index, word in enumerate(tokenizer.words, start=2)}
     found: dict[int, torch.Tensor] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.rstrip().split(" ")

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.processing.text.base import Codec
-from unrolled.processing.text.description import codec_from_dict
-from unrolled.processing.text.pair import PairCodec
+from unrolled.checkpoint import TRUSTED, build_processor
+from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.subword import BPETokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
@@ -27,8 +27,8 @@ from unrolled.training.data.seq2seq import (
     check_fractions,
     describe_dropped,
     documents,
+    fit_tokenizer,
     teacher_forcing_batch,
-    train_codec,
 )
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
@@ -81,7 +81,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         batch_tokens: maximum of rows × longest row of a process's batch, including padding.
         max_length: maximum number of tokens on a side of a training pair.
         split_fractions: fractions for splits without their own pairs.
-        codec_from: the codec of a trained network, instead of one fitted on these pairs.
+        processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for these pairs.
         cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
         seed: seed of all random numbers.
 
@@ -109,7 +109,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         batch_tokens: int = 2048,
         max_length: int = 128,
         split_fractions: Sequence[float] = (0.94, 0.03, 0.03),
-        codec_from: Mapping[str, Any] | None = None,
+        processor_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -136,34 +136,39 @@ class TranslationData(Seq2SeqData[PairBatch]):
         else:
             self._source = source_of_files(files or [], validation_files, test_files, source, target)
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
-        self._given_codec = None if codec_from is None else _pair_codec(codec_from)
+        self._given = None if processor_from is None else _tokenizers(processor_from)
         self.batch_tokens, self.seed = batch_tokens, seed
         self._subword_dropout = subword_dropout
         self._cache = cache_folder(cache)
-        self._codec: PairCodec | None = None
+        self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
         self._texts: dict[str, list[Pair]] = {}
         self._dropped = {"empty": 0, "long": 0}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
-        if self._codec is not None:
+        if self._tokenizers is not None:
             return
         folder = get_or_create(self._cache / f"pairs-{self._key()}", self._encode)
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["splits"]}
         self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
         self._dropped = about["dropped"]
-        self._codec = _pair_codec(about["codec"])
+        self._tokenizers = _tokenizers(about["processor"])
 
     def sizes(self) -> dict[str, int]:
-        codec = self.codec()
-        return {"source_vocabulary": codec.source.size, "target_vocabulary": codec.target.size}
+        source, target = self.tokenizers
+        return {"source_vocabulary": source.size, "target_vocabulary": target.size}
 
-    def codec(self) -> PairCodec:
-        if self._codec is None:
+    def processor(self) -> Processor:
+        return Processor(*self.tokenizers)
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """The tokenizers of sources and targets. Call `prepare` first."""
+        if self._tokenizers is None:
             raise RuntimeError("the pairs are not encoded yet: call prepare() first")
-        return self._codec
+        return self._tokenizers
 
     def splits(self) -> Sequence[str]:
         """See `SequenceData.splits`."""
@@ -171,11 +176,11 @@ class TranslationData(Seq2SeqData[PairBatch]):
 
     def describe(self) -> str:
         """See `SequenceData.describe`."""
-        codec, sizes = self.codec(), self.sizes()
+        target, sizes = self.tokenizers[1], self.sizes()
         counts = ", ".join(f"{split} {len(pair[0].lengths):,}" for split, pair in self._tokens.items())
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
-            f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
+            f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {target.unit}s"
             + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
         )
@@ -201,15 +206,15 @@ class TranslationData(Seq2SeqData[PairBatch]):
 
     def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
         """Builds a batch of these pairs, with their texts if it is for scoring."""
-        codec = self.codec()
+        tokenizers = self.tokenizers
         sides = [documents(tokens, rows) for tokens in self._tokens[split]]
         if self._subword_dropout > 0 and not scored:
-            sides = [self._respelled(side, ids) for side, ids in zip((codec.source, codec.target), sides, strict=True)]
+            sides = [self._respelled(side, ids) for side, ids in zip(tokenizers, sides, strict=True)]
         texts = self._scored_texts(split, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
             source_lengths=torch.tensor([len(row) for row in sides[0]]),
-            **teacher_forcing_batch(sides[1], codec.start)._asdict(),
+            **teacher_forcing_batch(sides[1], tokenizers[1].start)._asdict(),
             examples=torch.as_tensor(rows),
             scale=scale,
             source_text=tuple(pair.source for pair in texts),
@@ -217,22 +222,22 @@ class TranslationData(Seq2SeqData[PairBatch]):
             kinds=tuple(pair.kind for pair in texts),
         )
 
-    def _respelled(self, codec: Codec, rows: Sequence[Tensor]) -> list[Tensor]:
+    def _respelled(self, tokenizer: Tokenizer, rows: Sequence[Tensor]) -> list[Tensor]:
         """Tokenizes sentences with BPE-dropout, with torch's generator, whose state a checkpoint contains."""
-        if not isinstance(codec, BPETokenizer):
+        if not isinstance(tokenizer, BPETokenizer):
             raise DataError(
-                f"subword_dropout needs a BPETokenizer, and the given codec is {article(type(codec).__name__)}"
+                f"subword_dropout needs a BPETokenizer, and the given tokenizer is {article(type(tokenizer).__name__)}"
             )
         generator = random.Random(int(torch.randint(2**62, ())))
-        texts = (codec.decode(row.tolist()) for row in rows)
-        return [torch.tensor(codec.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
+        texts = (tokenizer.decode(row.tolist()) for row in rows)
+        return [torch.tensor(tokenizer.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
 
     def _scored_texts(self, split: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
         if split in self._texts:
             return [self._texts[split][row] for row in rows.tolist()]
-        codec = self.codec()  # the texts of training pairs are not stored, so they are decoded from tokens
+        reads, writes = self.tokenizers  # the texts of training pairs are not stored, so they are decoded from tokens
         pairs = zip(sides[0], sides[1], strict=True)
-        return [Pair(codec.source.decode(source.tolist()), codec.decode(target.tolist())) for source, target in pairs]
+        return [Pair(reads.decode(source.tolist()), writes.decode(target.tolist())) for source, target in pairs]
 
     def _key(self) -> str:
         """Returns a hash that differs whenever the tokens do."""
@@ -241,7 +246,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
             "source": type(self._source).__name__,
             "pairs": self._source.fingerprint(),
             "split_fractions": self._split_fractions,
-            "codec": self._given_codec.to_dict() if self._given_codec else self._coding,
+            "processor": Processor(*self._given).to_dict() if self._given else self._coding,
             "max_length": self._coding[-1],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
@@ -255,10 +260,10 @@ class TranslationData(Seq2SeqData[PairBatch]):
                     _expect_both_sides(split, pairs)
             train = splits.get("train")
             full = None if train is None else train.where([bool(pair.source and pair.target) for pair in train])
-            codec = self._given_codec or self._trained_codec(full)
+            tokenizers = self._given or self._fitted(full)
             dropped = {"empty": 0, "long": 0}
             if train is not None and full is not None:
-                splits["train"] = short = full.where([self._fits(codec, pair) for pair in full])
+                splits["train"] = short = full.where([self._fits(tokenizers, pair) for pair in full])
                 dropped = {"empty": len(train) - len(full), "long": len(full) - len(short)}
                 if not len(short):
                     raise DataError(
@@ -266,10 +271,15 @@ class TranslationData(Seq2SeqData[PairBatch]):
                         f"more than max_length={self._coding[-1]} tokens"
                     )
             for split, pairs in splits.items():
-                write_tokens(folder / f"{split}.source", codec.source, Texts(pairs, "source"))
-                write_tokens(folder / f"{split}.target", codec.target, Texts(pairs, "target"))
+                write_tokens(folder / f"{split}.source", tokenizers[0], Texts(pairs, "source"))
+                write_tokens(folder / f"{split}.target", tokenizers[1], Texts(pairs, "target"))
             texts = {split: list(pairs) for split, pairs in splits.items() if split != "train"}
-            about = {"splits": list(splits), "texts": texts, "codec": codec.to_dict(), "dropped": dropped}
+            about = {
+                "splits": list(splits),
+                "texts": texts,
+                "processor": Processor(*tokenizers).to_dict(),
+                "dropped": dropped,
+            }
             (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     def _store_pairs(self, folder: Path) -> dict[str, PairStore]:
@@ -282,31 +292,34 @@ class TranslationData(Seq2SeqData[PairBatch]):
             splits = _split_pairs(splits, self._split_fractions)
         return {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
 
-    def _fits(self, codec: PairCodec, pair: Pair) -> bool:
-        return max(len(codec.encode(pair.source)), len(codec.target.encode(pair.target))) <= self._coding[-1]
+    def _fits(self, tokenizers: tuple[Tokenizer, Tokenizer], pair: Pair) -> bool:
+        reads, writes = tokenizers
+        return max(len(reads.encode(pair.source)), len(writes.encode(pair.target))) <= self._coding[-1]
 
-    def _trained_codec(self, pairs: PairStore | None) -> PairCodec:
-        joint, lowercase = self._coding[3:5]
+    def _fitted(self, pairs: PairStore | None) -> tuple[Tokenizer, Tokenizer]:
+        joint = self._coding[3]
         if not pairs:
-            raise DataError("a codec is fitted on training pairs, and there are none with text on both sides")
+            raise DataError("tokenizers are fitted on training pairs, and there are none with text on both sides")
         try:
             if joint:
-                codec = self._trained(Texts(pairs, "source", "target"))
-                return PairCodec(codec, codec, lowercase)
-            return PairCodec(self._trained(Texts(pairs, "source")), self._trained(Texts(pairs, "target")), lowercase)
+                both = self._trained(Texts(pairs, "source", "target"))
+                return both, both
+            return self._trained(Texts(pairs, "source")), self._trained(Texts(pairs, "target"))
         except ValueError as error:
             raise DataError(f"training pairs: {error}") from error
 
-    def _trained(self, texts: Texts) -> Codec:
-        unit, subwords, size = self._coding[:3]
-        return train_codec(texts, unit, size=size, subwords=subwords)
+    def _trained(self, texts: Texts) -> Tokenizer:
+        unit, subwords, size, _, lowercase = self._coding[:5]
+        return fit_tokenizer(texts, unit, size=size, subwords=subwords, lowercase=lowercase)
 
 
-def _pair_codec(plain: Mapping[str, Any]) -> PairCodec:
-    codec = codec_from_dict(plain)
-    if not isinstance(codec, PairCodec):
-        raise DataError(f"the checkpoint's codec is {article(type(codec).__name__)}; translation needs a PairCodec")
-    return codec
+def _tokenizers(plain: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer]:
+    source, target = build_processor(plain, trusted=TRUSTED)
+    if not isinstance(source, Tokenizer) or not isinstance(target, Tokenizer):
+        raise DataError(
+            f"the checkpoint's network reads with {article(type(source).__name__)}; translation needs two Tokenizers"
+        )
+    return source, target
 
 
 def _expect_both_sides(split: str, pairs: PairStore) -> None:

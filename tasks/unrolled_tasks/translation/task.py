@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unrolled import DecoderState, EncoderDecoder, PairCodec
+from unrolled import DecoderState, EncoderDecoder, Processor, Tokenizer
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
 from unrolled.training.console.terminal import echo_command
@@ -27,7 +27,6 @@ class Translation(Seq2SeqTask):
             See `Seq2SeqTask` for all other arguments.
     """
 
-    codec: PairCodec  # pyright: ignore[reportIncompatibleVariableOverride]  # as the network
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
@@ -40,7 +39,7 @@ class Translation(Seq2SeqTask):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: PairCodec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -57,7 +56,7 @@ class Translation(Seq2SeqTask):
     ) -> None:
         super().__init__(
             network,
-            codec,
+            processor,
             optimizer,
             schedule,
             l1=l1,
@@ -94,7 +93,9 @@ class Translation(Seq2SeqTask):
 
     def source_symbols(self, batch: PairBatch, row: int) -> list[str]:
         """Returns the source's tokens, for the axis of an alignment."""
-        return self.codec.source.symbols(batch.source[row, : int(batch.source_lengths[row])].tolist())
+        return cast("Tokenizer", self.processor.source).symbols(
+            batch.source[row, : int(batch.source_lengths[row])].tolist()
+        )
 
     def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
         """Computes BLEU (cased, lower-cased, and on Moses tokens), chrF and exact matches, in percent."""

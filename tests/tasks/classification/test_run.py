@@ -352,7 +352,7 @@ def test_whoever_types_has_an_answer_before_the_next_line(trained: Path) -> None
 
 def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, python: Process) -> None:
     soundfile = pytest.importorskip("soundfile")
-    options = ["encoder.frame.bidirectional=false", "data.modality.features.normalize=running", "trainer.max_epochs=2"]
+    options = ["encoder.frame.bidirectional=false", "data.modality.features.normalization=running", "trainer.max_epochs=2"]
     run(configure("run", *SOUND, *options, small=False))
     checkpoint = tones / "run" / "checkpoints" / "best.ckpt"
     bundle = load_bundle(checkpoint)

@@ -102,10 +102,10 @@ class AudioFeatures(FeatureExtractor):
         prior: int = 50,
     ) -> None:
         super().__init__()
-        if kind not in KINDS or normalize not in NORMALIZATIONS or deltas not in (0, 1, 2):
+        if kind not in KINDS or normalization not in NORMALIZATIONS or deltas not in (0, 1, 2):
             raise ValueError(
-                f"kind={kind!r}, normalization={normalization!r}, deltas={deltas}: expected a kind of {', '.join(KINDS)}, a "
-                f"normalize of {', '.join(NORMALIZATIONS)}, and 0, 1 or 2 deltas"
+                f"kind={kind!r}, normalization={normalization!r}, deltas={deltas}: expected a kind of "
+                f"{', '.join(KINDS)}, a normalization of {', '.join(NORMALIZATIONS)}, and 0, 1 or 2 deltas"
             )
         if (
             min(rate, num_mels, num_coefficients, prior, floor) <= 0
@@ -125,13 +125,8 @@ class AudioFeatures(FeatureExtractor):
             )
         self.rate, self.kind, self.num_mels, self.num_coefficients = rate, kind, num_mels, num_coefficients
         self.window, self.hop, self.low, self.high = window, hop, low, high
-        self.preemphasis, self.floor, self.deltas, self.normalization, self.prior = (
-            preemphasis,
-            floor,
-            deltas,
-            normalize,
-            prior,
-        )
+        self.preemphasis, self.floor, self.deltas = preemphasis, floor, deltas
+        self.normalization, self.prior = normalization, prior
         self.window_samples, self.hop_samples = round(window * rate), max(1, round(hop * rate))
         self.depth, self.trim = depth, trim
         self.fft_size = 1 << (self.window_samples - 1).bit_length()
@@ -198,7 +193,7 @@ class AudioFeatures(FeatureExtractor):
         kept: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k not in ("_target_", "centers", "scales")}
         count = len(self.centers)
         unscaled: dict[str, Any] = {**kept, "centers": [0.0] * count, "scales": [1.0] * count}
-        unscaled["normalize"] = self.normalization if self.normalization == "level" else "none"
+        unscaled["normalization"] = self.normalization if self.normalization == "level" else "none"
         plain = AudioFeatures(**unscaled)
         moments = Moments()
         for recording in recordings:
@@ -221,8 +216,9 @@ class AudioFeatures(FeatureExtractor):
         """
         if not self.streams:
             raise ValueError(
-                f"normalization={self.normalization}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} needs later "
-                "samples; for streaming, train with normalization=running (or fitted), deltas=0, depth=null and trim=null"
+                f"normalization={self.normalization}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} "
+                "needs later samples; for streaming, train with normalization=running (or fitted), deltas=0, "
+                "depth=null and trim=null"
             )
         nothing = like.new_zeros(batch, self.output_size)
         return StreamState(like.new_zeros(batch, 0), like.new_zeros(batch, 1), nothing, nothing)
@@ -245,7 +241,7 @@ class AudioFeatures(FeatureExtractor):
 
     def to_dict(self) -> dict[str, Any]:
         names = "rate kind num_mels num_coefficients window hop low high preemphasis floor depth trim deltas"
-        names += " normalize prior"
+        names += " normalization prior"
         fitted = {"centers": self.centers.tolist(), "scales": self.scales.tolist()} if self.fitted else {}
         plain = {name: getattr(self, name) for name in names.split()}
         return {"_target_": "unrolled.AudioFeatures", **plain, **fitted}
@@ -288,7 +284,9 @@ class AudioFeatures(FeatureExtractor):
         mask = mask_from_lengths(lengths, values.shape[1]).unsqueeze(-1)
         values = values.masked_fill(~mask, 0.0)
         if self.needs_fit and not self.fitted:
-            raise ValueError(f"normalization={self.normalization} needs centers and scales of the training split: call fit()")
+            raise ValueError(
+                f"normalization={self.normalization} needs centers and scales of the training split: call fit()"
+            )
         if self.normalization in ("mean", "utterance"):
             count = lengths.view(-1, 1, 1)
             values = values - values.sum(1, keepdim=True) / count

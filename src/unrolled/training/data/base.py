@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.trainer.trainer import Trainer
 from torch import nn
 
-from unrolled.processing.text.base import Codec
+from unrolled.processing.transform import Processor
 
 SPLITS = ("train", "validation", "test")
 
@@ -21,8 +21,8 @@ class DataError(ValueError):
 class SequenceData(LightningDataModule, ABC):
     """A LightningDataModule that gives the sizes of its data before the network is built.
 
-    A subclass takes its options in its constructor and implements `prepare`, `sizes`, `codec`, `splits`, `describe` and
-    Lightning's dataloader hooks. The loaders distribute their batches to processes themselves
+    A subclass takes its options in its constructor and implements `prepare`, `sizes`, `processor`, `splits`,
+    `describe` and Lightning's dataloader hooks. The loaders distribute their batches to processes themselves
     (`use_distributed_sampler=False`).
     """
 
@@ -47,8 +47,8 @@ class SequenceData(LightningDataModule, ABC):
         """Returns the sizes that a network depends on, such as {"vocabulary": 67}. Call `prepare` first."""
 
     @abstractmethod
-    def codec(self) -> Codec:
-        """Returns the codec between data and ids. Call `prepare` first."""
+    def processor(self) -> Processor:
+        """Returns the transforms of sources and targets. Call `prepare` first."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer
-from unrolled.processing.text.tokenizers import CharacterTokenizer, WordTokenizer
+from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, SentenceTokenizer, WordTokenizer
 from unrolled.training.data.base import SPLITS, DataError, SequenceData
 from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
 from unrolled.training.data.subwords import train_subwords
 from unrolled.training.data.tokens import Tokens
+
+_WORDS = {"word": WordTokenizer, "sentence": SentenceTokenizer, "spaced": SpacedTokenizer}
+_SYMBOLS = {"character": CharacterTokenizer, "byte": ByteTokenizer}
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -115,24 +118,39 @@ def documents(tokens: Tokens, rows: Ints) -> list[Tensor]:
     return [tokens.read(int(tokens.documents[row]), int(tokens.documents[row + 1])) for row in rows.tolist()]
 
 
-def train_codec(texts: Iterable[str], unit: str, *, size: int, subwords: str = "bpe", min_count: int = 1) -> Codec:
-    """Fits a codec on the training texts.
+def fit_tokenizer(
+    texts: Iterable[str],
+    unit: str,
+    *,
+    size: int,
+    subwords: str = "bpe",
+    min_count: int = 1,
+    lowercase: bool = False,
+    max_length: int | None = None,
+) -> Tokenizer:
+    """Fits a tokenizer to the training texts.
 
     Args:
         texts: the texts of the training split alone; they may be iterated twice.
-        unit: "subword", "character", "word", or "spaced" for words between spaces.
+        unit: "subword", "character", "byte", "word" (with blanks as tokens), "sentence" (words and
+            punctuation without blanks), or "spaced" (words between blanks).
         size: maximum number of subwords or words.
         subwords: the subword model, "bpe" or "unigram".
-        min_count: spaced words with a smaller count are unknown.
+        min_count: words with a smaller count are unknown.
+        lowercase: see `Tokenizer`.
+        max_length: see `Tokenizer`.
 
     Raises:
         ValueError: an unknown unit, or empty texts.
     """
+    options: dict[str, Any] = {"lowercase": lowercase, "max_length": max_length}
     if unit == "subword":
-        return train_subwords(texts, size, kind=subwords)
-    if unit == "spaced":
-        return SpacedTokenizer.train(texts, min_count=min_count, max_size=size)
-    return CharacterTokenizer.train(texts) if unit == "character" else WordTokenizer.train(texts, max_size=size)
+        return train_subwords(texts, size, kind=subwords, **options)
+    if unit in _WORDS:
+        return _WORDS[unit].fit(texts, min_count=min_count, max_size=size, **options)
+    if unit not in _SYMBOLS:
+        raise ValueError(f"unit={unit!r} is one of subword, {', '.join([*_WORDS, *_SYMBOLS])}")
+    return _SYMBOLS[unit].fit(texts, **options)
 
 
 def check_exactly_one(what: str, given: Mapping[str, Any]) -> str:

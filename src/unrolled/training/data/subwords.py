@@ -13,7 +13,9 @@ _SPECIAL = ["<start>", "<unknown>"]
 _SEPARATOR = "\n"  # between words; no word contains it
 
 
-def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SubwordTokenizer:
+def train_subwords(
+    texts: Iterable[str], size: int, *, kind: str = "bpe", lowercase: bool = False, max_length: int | None = None
+) -> SubwordTokenizer:
     """Trains a subword tokenizer on texts.
 
     Byte-pair merges are reproducible. A unigram model's scores may differ in the fourth digit, since the library sums
@@ -24,6 +26,8 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
         size: vocabulary size, including <start> and <unknown>; smaller, with a warning, if the texts don't have as many
             subwords.
         kind: "bpe" or "unigram".
+        lowercase: see `unrolled.Tokenizer`; subwords are then trained on texts in lower case.
+        max_length: see `unrolled.Tokenizer`.
 
     Raises:
         ValueError: an unknown kind, texts that can be iterated only once, empty texts, a size below the number of
@@ -39,7 +43,9 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
         raise ValueError(
             f"texts are iterated twice, and {article(type(texts).__name__)} can be iterated only once; give a list"
         )
-    alphabet = {character for text in texts for word in words(text) for character in word}
+    alphabet = {
+        character for text in texts for word in words(text.lower() if lowercase else text) for character in word
+    }
     if not alphabet:
         raise ValueError("cannot train subwords on an empty text")
     if size < len(alphabet) + len(_SPECIAL):
@@ -60,18 +66,21 @@ def train_subwords(texts: Iterable[str], size: int, *, kind: str = "bpe") -> Sub
             show_progress=False,
         )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_SEPARATOR), behavior="removed")
-    tokenizer.train_from_iterator((_SEPARATOR.join(words(text)) for text in texts), trainer)
-    codec = _codec(json.loads(tokenizer.to_str())["model"])
-    if codec.size < size:
-        _log.warning("the text has subwords for a vocabulary of %d, not of %d", codec.size, size)
-    return codec
+    tokenizer.train_from_iterator(
+        (_SEPARATOR.join(words(text.lower() if lowercase else text)) for text in texts), trainer
+    )
+    fitted = _of_model(json.loads(tokenizer.to_str())["model"], lowercase, max_length)
+    if fitted.size < size:
+        _log.warning("the text has subwords for a vocabulary of %d, not of %d", fitted.size, size)
+    return fitted
 
 
-def _codec(model: Any) -> SubwordTokenizer:
+def _of_model(model: Any, lowercase: bool, max_length: int | None) -> SubwordTokenizer:
     if model["type"] == "BPE":
         numbered = sorted((index, piece) for piece, index in model["vocab"].items())
         pieces = [piece for _, piece in numbered if piece not in _SPECIAL]
         merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        return BPETokenizer(pieces, merges)
+        return BPETokenizer(pieces, merges, lowercase, max_length)
     scored = [(piece, score) for piece, score in model["vocab"] if piece not in _SPECIAL]
-    return UnigramTokenizer([piece for piece, _ in scored], [score for _, score in scored])
+    pieces, scores = [piece for piece, _ in scored], [score for _, score in scored]
+    return UnigramTokenizer(pieces, scores, lowercase, max_length)

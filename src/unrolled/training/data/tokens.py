@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unrolled.durable import digest_in_folder
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 
 _TYPES = ("uint8", "uint16", "uint32")
 _FORMAT = 1
@@ -29,7 +29,7 @@ class Tokens:
 
     Attributes:
         documents: (documents + 1) int64, the beginning of each document, and the end of the last.
-        unknown: number of ids that are the codec's unknown id.
+        unknown: number of ids that are the tokenizer's unknown id.
 
     Raises:
         FileNotFoundError: the file does not exist or is incomplete.
@@ -43,7 +43,7 @@ class Tokens:
         if about["format"] != _FORMAT or self.path.stat().st_size != expected:
             raise ValueError(f"{self.path} is not the file that its .json describes; remove both and encode again")
         self.unknown: int = about["unknown"]
-        self.codec_hash: str = about["codec"]
+        self.tokenizer_hash: str = about["tokenizer"]
         self.documents: NDArray[np.int64] = np.load(_sidecar(self.path, "documents.npy"))
         # An empty file cannot be mapped.
         self._ids: NDArray[Any] = (
@@ -71,7 +71,7 @@ class Tokens:
         return torch.as_tensor(self._ids[positions].astype(np.int64))
 
 
-def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str | Iterable[str]]) -> Tokens:
+def write_tokens(path: str | os.PathLike[str], tokenizer: Tokenizer, texts: Iterable[str | Iterable[str]]) -> Tokens:
     """Encodes documents to disk, in chunks.
 
     The files are written to a hidden temporary folder and moved into place when all are complete, the description last:
@@ -79,11 +79,11 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
 
     Args:
         path: the file of ids; its offsets and description are written beside it.
-        codec: converts text to ids.
+        tokenizer: converts text to ids.
         texts: one item per document: its text, or the chunks of its text.
     """
     path = Path(path)
-    dtype = np.dtype(next(name for name in _TYPES if codec.size <= np.iinfo(name).max + 1))
+    dtype = np.dtype(next(name for name in _TYPES if tokenizer.size <= np.iinfo(name).max + 1))
     ends = array("q", [0])  # a tenth of a list's memory
     unknown = 0
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -91,9 +91,9 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
         with partial.open("wb") as file:
             for text in texts:
                 size = 0
-                for ids in codec.encode_pieces([text] if isinstance(text, str) else text):
+                for ids in tokenizer.encode_pieces([text] if isinstance(text, str) else text):
                     encoded = np.asarray(ids, dtype=dtype)
-                    unknown += 0 if codec.unknown is None else int(np.count_nonzero(encoded == codec.unknown))
+                    unknown += 0 if tokenizer.unknown is None else int(np.count_nonzero(encoded == tokenizer.unknown))
                     size += encoded.size
                     file.write(encoded.tobytes())
                 ends.append(ends[-1] + size)
@@ -105,7 +105,7 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
             "size": ends[-1],
             "dtype": dtype.name,
             "unknown": unknown,
-            "codec": codec_hash(codec),
+            "tokenizer": tokenizer_hash(tokenizer),
         }
         _sidecar(partial, "json").write_text(json.dumps(about))
         _sidecar(path, "json").unlink(missing_ok=True)  # of an older text, which is incomplete from now on
@@ -115,9 +115,9 @@ def write_tokens(path: str | os.PathLike[str], codec: Codec, texts: Iterable[str
     return Tokens(path)
 
 
-def codec_hash(codec: Codec) -> str:
-    """Returns a hash of the codec's description."""
-    return hashlib.sha256(json.dumps(codec.to_dict(), sort_keys=True).encode()).hexdigest()
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Returns a hash of the tokenizer's description."""
+    return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def _sidecar(path: Path, name: str) -> Path:

@@ -78,7 +78,7 @@ def _run(config: DictConfig) -> dict[str, float]:
     if config.resume:
         config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
     start = _load_checkpoint(config)
-    parts = assemble(config, codec=start[KEY]["codec"] if start else None)
+    parts = assemble(config, processor=start[KEY]["processor"] if start else None)
     check_network(config)
     _check_sweep_processes(parts.trainer)
 
@@ -94,7 +94,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
     if start is not None:
-        _check_codec(config, parts.data, start[KEY]["codec"])
+        _check_processor(config, parts.data, start[KEY]["processor"])
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
     task.data_settings = data_settings(_arguments(config.data), parts.data, parts.trainer)
@@ -138,18 +138,18 @@ def _score(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
-    _, network = (described(content, name, config.checkpoint, trusted) for name in ("codec", "network"))
+    _, network = (described(content, name, config.checkpoint, trusted) for name in ("processor", "network"))
     if config.seed is None:
         seed = content[KEY]["info"].get("seed", 1)
         config.seed = seed if isinstance(seed, int) else 1
     description = content[KEY]["network"]
-    parts = assemble(config, codec=content[KEY]["codec"])
+    parts = assemble(config, processor=content[KEY]["processor"])
     load_weights(network, content, config.checkpoint)
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
-    _check_codec(config, parts.data, content[KEY]["codec"])
-    task = _create_task(config, network=description, codec=parts.data.codec(), optimizer=None)
+    _check_processor(config, parts.data, content[KEY]["processor"])
+    task = _create_task(config, network=description, processor=parts.data.processor(), optimizer=None)
     task.network = network
     task.attach(parts.data)
     parts.data.evaluate_split(config.split)
@@ -159,7 +159,7 @@ def _score(config: DictConfig) -> dict[str, float]:
     return dict(numbers)
 
 
-def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> RunParts:
+def assemble(config: DictConfig, *, processor: Mapping[str, Any] | None = None) -> RunParts:
     """Builds data, Trainer, optimizer and schedule. Errors name the place in the configuration."""
     check_options(config)
     callbacks = [_instantiate(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
@@ -167,7 +167,9 @@ def assemble(config: DictConfig, *, codec: Mapping[str, Any] | None = None) -> R
     optimizer = _instantiate(config, "optimizer")
     if optimizer is not None:
         _check_optimizer(optimizer, config.optimizer)
-    data = _instantiate(config, "data", **({} if codec is None or not _takes_codec(config) else {"codec_from": codec}))
+    data = _instantiate(
+        config, "data", **({} if processor is None or not _takes_processor(config) else {"processor_from": processor})
+    )
     try:
         threads = Threads(config.get("threads"))
     except ValueError as error:
@@ -203,8 +205,10 @@ def check_network(config: DictConfig) -> None:
 def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
     """Builds the task and its network, with the sizes of the data."""
     network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
-    codec = parts.data.codec()
-    task = _create_task(config, network=network, codec=codec, optimizer=parts.optimizer, schedule=parts.schedule)
+    processor = parts.data.processor()
+    task = _create_task(
+        config, network=network, processor=processor, optimizer=parts.optimizer, schedule=parts.schedule
+    )
     task.info = {"versions": versions(), "seed": int(config.seed), "data": parts.data.describe()}
     task.info["choices"] = dict(config.get("choices") or {})
     task.attach(parts.data)
@@ -221,17 +225,17 @@ def _task_class(config: DictConfig) -> type[SequenceTask]:
     return locate(config.task._target_)
 
 
-def _takes_codec(config: DictConfig) -> bool:
+def _takes_processor(config: DictConfig) -> bool:
     takes = inspect.signature(locate(config.data._target_)).parameters
-    return "codec_from" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+    return "processor_from" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
 
 
-def _check_codec(config: DictConfig, data: SequenceData, wanted: Mapping[str, Any]) -> None:
-    """Checks that data which don't accept a codec have the same codec as the network."""
-    if not _takes_codec(config) and data.codec().to_dict() != wanted:
+def _check_processor(config: DictConfig, data: SequenceData, wanted: Mapping[str, Any]) -> None:
+    """Checks that data which don't accept a processor have the same processor as the network."""
+    if not _takes_processor(config) and data.processor().to_dict() != wanted:
         raise ConfigurationError(
-            f"data: their codec differs from the network's; let {config.data._target_} take codec_from, the to_dict() "
-            "of a trained network's codec"
+            f"data: their processor differs from the network's; let {config.data._target_} take processor_from, the "
+            "to_dict() of a trained network's processor"
         )
 
 
@@ -341,7 +345,7 @@ def _load_checkpoint(config: DictConfig) -> dict[str, Any] | None:
     if path is None:
         return None
     content = read_checkpoint(path)
-    described(content, "codec", path, TRUSTED)  # checks the codec; the network comes from the configuration
+    described(content, "processor", path, TRUSTED)  # checks the processor; the network comes from the configuration
     return content
 
 

@@ -23,7 +23,7 @@ from unrolled.checkpoint import (
     save_tensors,
 )
 from unrolled.losses import Loss
-from unrolled.processing.text.base import Codec
+from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.data.base import SequenceData
@@ -38,13 +38,13 @@ _REFRESH_SECONDS = 0.2  # seconds between two updates of the progress bar
 class SequenceTask(LightningModule, ABC):
     """A LightningModule with the loss, metrics and optimizer of a network. Only the network has parameters.
 
-    Checkpoints contain plain data only: Lightning's own entries, the description of the network, the codec, and the
+    Checkpoints contain plain data only: Lightning's own entries, the description of the network, the processor, and the
     state needed to resume a run at its exact step (carried states, random generators). `load_bundle` reads them with
     torch alone.
 
     Args:
         network: description of the network, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
-        codec: converts between text and ids.
+        processor: the transforms of sources and targets.
         optimizer: a partial that is called with parameter groups; None for a task that only scores.
         schedule: learning rate schedule; None for a constant rate.
         l1: weight of Σ|w| over the weight matrices (not biases), added to the loss.
@@ -60,7 +60,7 @@ class SequenceTask(LightningModule, ABC):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: Codec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -72,7 +72,7 @@ class SequenceTask(LightningModule, ABC):
         if not (0 <= l1 < float("inf") and 0 <= l2 < float("inf")):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
-        self.codec = codec
+        self.processor = processor
         self.data: SequenceData | None = None
         self.state_store = StateStore()
         self.info: dict[str, Any] = {}
@@ -131,7 +131,7 @@ class SequenceTask(LightningModule, ABC):
 
     def foreign_packages(self) -> list[str]:
         """Returns the packages of the classes in the checkpoint that are not trusted by default."""
-        named = [*_targets(self._description), *_targets(self.codec.to_dict())]
+        named = [*_targets(self._description), *_targets(self.processor.to_dict())]
         return sorted({name.partition(".")[0] for name in named if not name.startswith(TRUSTED)})
 
     def penalty(self) -> Tensor | float:
@@ -173,7 +173,7 @@ class SequenceTask(LightningModule, ABC):
         return [PlateauStepper()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the description of the network, the codec, and this rank's state for resuming.
+        """Adds the description of the network, the processor, and this rank's state for resuming.
 
         Raises:
             NonFiniteWeights: a weight is NaN or infinite, and must not overwrite a good checkpoint.
@@ -183,7 +183,7 @@ class SequenceTask(LightningModule, ABC):
         checkpoint[KEY] = {
             "format": FORMAT,
             "network": self._description,
-            "codec": self.codec.to_dict(),
+            "processor": self.processor.to_dict(),
             "info": self.info,
             "resume": resume,
         }

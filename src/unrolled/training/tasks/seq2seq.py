@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from unrolled.generation.search import Search
 from unrolled.layers.hard_attention import HardAttention
 from unrolled.losses import Loss, coverage_loss, cross_entropy
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Processor
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.callbacks.alignments import Alignment, Drawable
 from unrolled.training.callbacks.gathering import gather_from_all_ranks
@@ -68,7 +69,7 @@ class Seq2SeqTask(SequenceTask):
 
     Args:
         network: description of a network with a `decoder`; see `SequenceTask` for this and the next five.
-        codec: encodes sources, decodes texts.
+        processor: the transform of sources, and the tokenizer of the generated texts.
         optimizer: a partial that is called with parameter groups.
         schedule: learning rate schedule.
         l1: weight of the L1 penalty.
@@ -91,7 +92,7 @@ class Seq2SeqTask(SequenceTask):
     def __init__(
         self,
         network: Mapping[str, Any],
-        codec: Codec,
+        processor: Processor,
         optimizer: Callable[[Iterable[Any]], Optimizer] | None,
         schedule: Schedule | None = None,
         *,
@@ -105,7 +106,7 @@ class Seq2SeqTask(SequenceTask):
         validation_num_beams: int = 1,
         num_samples: int = 6,
     ) -> None:
-        super().__init__(network, codec, optimizer, schedule, l1=l1, l2=l2)
+        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
         for name, value in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
             if not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
@@ -158,9 +159,9 @@ class Seq2SeqTask(SequenceTask):
         return decoder
 
     @property
-    def target_codec(self) -> Codec:
-        """The codec of the generated texts."""
-        return getattr(self.codec, "target", self.codec)
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the generated texts."""
+        return cast("Tokenizer", self.processor.target)
 
     def loss(self, batch: TeacherForcing, loader: str) -> Loss:
         """Returns the summed cross-entropy (nats) of the references' tokens, without smoothing or coverage."""
@@ -241,9 +242,9 @@ class Seq2SeqTask(SequenceTask):
         right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
         self.mean_loss.update(loss.mean, loss.count)
         self.accuracy.update(right / loss.count.clamp(min=1), loss.count)
-        found = search(self.decoder, state, memory, self.target_codec, self.source_lengths(batch), options)
+        found = search(self.decoder, state, memory, self.tokenizer, self.source_lengths(batch), options)
         self._keep_alignments(batch, found)
-        for row, texts in enumerate(candidates(found, self.codec)):
+        for row, texts in enumerate(candidates(found, self.tokenizer)):
             source, references, kind = self.describe(batch, row)
             text = texts[0].text if texts else ""
             self.generated.append(GeneratedText(int(batch.examples[row]), source, text, references, kind))
@@ -271,7 +272,7 @@ class Seq2SeqTask(SequenceTask):
             if example >= _MAX_ALIGNMENTS:
                 continue
             length = int(found.lengths[row, 0])
-            text = [*self.target_codec.symbols(found.tokens[row, 0, :length].tolist()), "■"]
+            text = [*self.tokenizer.symbols(found.tokens[row, 0, :length].tolist()), "■"]
             weights = found.weights[row, 0, : length + 1]
             drawn = self.alignment(batch, row, text[: len(weights)], weights)
             if drawn is not None:
