@@ -43,7 +43,7 @@ VOCABULARY, WORDS, CAPTIONS, STOP = 2540, 12, 5, 0
 
 
 class Ids:
-    """What a search asks of a codec."""
+    """What a search asks of a tokenizer."""
 
     start, unknown = STOP, None
 
@@ -92,11 +92,11 @@ def main() -> None:
 
     ours, asked = network(), Search(num_beams=options.num_beams)
     writer: Any = ours
-    codec: Any = Ids()
+    tokenizer: Any = Ids()
     if options.checkpoint:
         asked = asked._replace(max_ratio=0.0, max_extra=30)
         bundle: Any = load_bundle(options.checkpoint)
-        writer, codec = bundle.network, bundle.codec.target
+        writer, tokenizer = bundle.network, bundle.processor.target
     else:
         asked = asked._replace(min_ratio=1.0, max_ratio=1.0, max_extra=0)
     encoder: Any = ours.encoder
@@ -112,7 +112,7 @@ def main() -> None:
 
     def write() -> None:
         with torch.no_grad():
-            search(writer.decoder, *writer.start(images), codec, lengths, asked)
+            search(writer.decoder, *writer.start(images), tokenizer, lengths, asked)
 
     seen = look()
     amp = options.precision == "bfloat16"

@@ -1,7 +1,8 @@
-"""What a linear classifier says that knows no order: the least that a recurrent network has to beat.
+r"""What a linear classifier says that knows no order: the least that a recurrent network has to beat.
 
     python benchmarks/classification_baselines.py data=japanese_vowels
-    python benchmarks/classification_baselines.py data=speech data.files=FOLDER data.modality.features.normalization=none
+    python benchmarks/classification_baselines.py data=speech data.files=FOLDER \\
+        data.modality.features.normalization=none
     python benchmarks/classification_baselines.py data=sentences data.files=train.jsonl data.test_files=test.jsonl
 
 Frames become their mean and standard deviation over a sequence, standardised; texts become tf-idf of words and pairs of

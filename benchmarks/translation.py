@@ -243,14 +243,16 @@ def searched(find: Callable[[Tensor, Tensor], list[list[int]]], sources: list[Te
     return len(sources) / (time.perf_counter() - begun), texts
 
 
-def our_search(ours: EncoderDecoder, codec: Any, options: Search, source: Tensor, lengths: Tensor) -> list[list[int]]:
-    found = search(ours.decoder, *ours.start(source, lengths), codec, lengths, options)
+def our_search(
+    ours: EncoderDecoder, tokenizer: Any, options: Search, source: Tensor, lengths: Tensor
+) -> list[list[int]]:
+    found = search(ours.decoder, *ours.start(source, lengths), tokenizer, lengths, options)
     rows = zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)
     return [tokens[:length] for tokens, length in rows]
 
 
 class Ids:
-    """What a search asks of a codec."""
+    """What a search asks of a tokenizer."""
 
     start, unknown = STOP, None
 
@@ -292,7 +294,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
 
-    ours, codec = network(*options.sizes), Ids()
+    ours, tokenizer = network(*options.sizes), Ids()
     plain = plain_like(ours)
     steps = batches(options.steps, options.sizes[0], options.batch_tokens)
     with torch.no_grad():
@@ -310,9 +312,9 @@ def main() -> None:
     asked = Search(num_beams=options.num_beams)
     if options.checkpoint:
         bundle: Any = load_bundle(options.checkpoint)
-        ours, codec = bundle.network.eval(), bundle.codec.target
+        ours, tokenizer = bundle.network.eval(), bundle.processor.target
         lines = options.lines.read_text(encoding="utf-8").splitlines()[: options.sentences]
-        sources = [torch.tensor(bundle.codec.encode(line)) for line in lines]
+        sources = [torch.tensor(bundle.processor.source.encode(line)) for line in lines]
     else:
         torch.manual_seed(0)
         ours = network(*options.sizes).eval()
@@ -328,7 +330,7 @@ def main() -> None:
 
     found = {
         "nn.LSTM, by hand": lambda: measure("plain", lambda s, n: plain.search(s, n, asked)),
-        "unrolled": lambda: measure("ours", partial(our_search, ours, codec, asked)),
+        "unrolled": lambda: measure("ours", partial(our_search, ours, tokenizer, asked)),
     }
     report(f"beam search, width {options.width}", "sentences per second", alternating(options.rounds, found))
     same = sum(one == other for one, other in zip(texts["plain"], texts["ours"], strict=True))

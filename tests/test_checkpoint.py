@@ -10,6 +10,7 @@ from torch import nn
 
 from unrolled import CharacterTokenizer, Recurrent, RecurrentDecoder, build, load_bundle
 from unrolled.checkpoint import CheckpointError
+from unrolled.processing.transform import Processor
 
 NETWORK: dict[str, Any] = {
     "_target_": "unrolled.RecurrentDecoder",
@@ -24,9 +25,18 @@ NETWORK: dict[str, Any] = {
 }
 
 
+def source(described: Any) -> dict[str, Any]:
+    return {"source": described, "target": None}
+
+
 def content(**changes: Any) -> dict[str, Any]:
     network = build(NETWORK)
-    ours = {"format": 1, "network": NETWORK, "codec": CharacterTokenizer("abc").to_dict(), "info": {"seed": 1}}
+    ours = {
+        "format": 2,
+        "network": NETWORK,
+        "processor": Processor(CharacterTokenizer("abc")).to_dict(),
+        "info": {"seed": 1},
+    }
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
     return {"state_dict": weights, "unrolled": {**ours, **changes}}
 
@@ -49,7 +59,7 @@ def test_a_bundle_comes_back_whole(tmp_path: Path) -> None:
 
     bundle = load_bundle(saved(tmp_path, whole))
 
-    assert bundle.codec.decode(bundle.codec.encode("cab")) == "cab"
+    assert bundle.processor.source.decode(bundle.processor.source.encode("cab")) == "cab"
     assert bundle.info == {"seed": 1}
     assert not bundle.network.training
     for name, value in bundle.network.state_dict().items():
@@ -75,7 +85,7 @@ def test_a_bundle_comes_back_whole(tmp_path: Path) -> None:
 def test_code_outside_the_allow_list_is_refused(tmp_path: Path, target: str) -> None:
     path = saved(tmp_path, content(network={"_target_": target}))
 
-    with pytest.raises(CheckpointError, match=r"outside the trusted modules|not a network or codec class"):
+    with pytest.raises(CheckpointError, match=r"outside the trusted modules|not a network or transform class"):
         load_bundle(path)
 
 
@@ -105,21 +115,28 @@ def test_a_pickled_object_is_not_executed(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ({"state_dict": {}}, "not one written by unrolled"),
         ([1, 2], "not one written by unrolled"),
-        (content(format=2), "format 2"),
+        (content(format=3), "format 3"),
+        (content(format=1), "format 1; .* train the network again"),
         ({**content(), "state_dict": {}}, "is missing"),
         (content(network={**NETWORK, "embedding_size": 9}), "the network has"),
         ({"state_dict": {}, "unrolled": [1]}, "format None"),
         (content(network=[NETWORK]), "its 'network' is a list, expected a dict"),
-        (content(codec=None), "its 'codec' is missing, expected a dict"),
+        (content(processor=None), "its 'processor' is missing, expected a dict"),
         (content(info="none"), "its 'info' is a str"),
         (content(network={"of": 1}), "its 'network' describes a dict, expected a Module"),
-        (content(codec={"_target_": "torch.nn.ReLU"}), "its 'codec' describes a ReLU, expected a Codec"),
+        (
+            content(processor={"source": {"_target_": "torch.nn.ReLU"}, "target": None}),
+            "source describes a ReLU, expected a transform",
+        ),
         (content(network={**NETWORK, "_partial_": True}), "its 'network' describes a partial"),
         (content(network={**NETWORK, "_target_": 5}), "its network cannot be built"),
         (content(network={**NETWORK, "vocabulary_size": "5"}), "its network cannot be built"),
         (content(network={**NETWORK, "vocabulary_size": 10**12}), "its network cannot be built"),
         (content(network={**NETWORK, "core": 3}), "its network cannot be built"),
-        (content(codec={"_target_": "unrolled.CharacterTokenizer", "characters": 7}), "its codec cannot be built"),
+        (
+            content(processor={"source": {"_target_": "unrolled.CharacterTokenizer", "characters": 7}, "target": None}),
+            "its processor cannot be built",
+        ),
         ({**content(), "state_dict": [1]}, "its 'state_dict' is a list"),
         ({**content(), "state_dict": {"network.a": 1}}, "its weight 'network.a' is an int"),
         ({**content(), "state_dict": {7: torch.ones(2)}}, "its weight 7 is a Tensor"),

@@ -32,8 +32,9 @@ from unrolled.deployment.command import main
 from unrolled.processing.audio.recordings import read_recording
 from unrolled.processing.frames import ImageSequence
 from unrolled.processing.images import ImageTransform, read_image
-from unrolled.processing.labels import LabelCodec
+from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.text.tokenizers import WordTokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.data.files import read_lines
 from unrolled_tasks.captioning.sources import KarpathySource, TableSource
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
@@ -223,8 +224,8 @@ def bundle(reader: Any) -> dict[str, Any]:
     pooling = {"_target_": "unrolled.MeanPooling", "_partial_": True}
     network = {"_target_": "unrolled.SequenceClassifier", "encoder": encoder, "num_outputs": 2, "pooling": pooling}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
-    codec = LabelCodec(["a", "b"], reader).to_dict()
-    return {"state_dict": weights, "unrolled": {"format": 1, "network": network, "codec": codec, "info": {}}}
+    processor = Processor(reader, LabelEncoder(["a", "b"])).to_dict()
+    return {"state_dict": weights, "unrolled": {"format": 2, "network": network, "processor": processor, "info": {}}}
 
 
 def packed(columns: dict[str, list[Any]]) -> bytes:

@@ -164,7 +164,9 @@ def test_a_classifier_trained_here_hears_there_with_torch_alone(site: Path, tmp_
     code = "from unrolled.training.run.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=classification data=speech data.files=tones model.hidden_size=8 encoder.frame.hidden_size=null"
-    options += " data.modality.features.trim=30 data.modality.features.normalization=level data.modality.features.depth=40"
+    options += (
+        " data.modality.features.trim=30 data.modality.features.normalization=level data.modality.features.depth=40"
+    )
     options += " data.modality.augmentation=null optimizer.lr=0.02 data.batch_size=4"
     options += " trainer=cpu trainer.max_epochs=30 data.split_fractions=[0.8,0.2,0.0] test=false hydra.run.dir=run"
 

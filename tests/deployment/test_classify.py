@@ -12,8 +12,9 @@ from unrolled import (
     AudioFeatures,
     FeatureEncoder,
     GRUCell,
-    LabelCodec,
+    LabelEncoder,
     MeanPooling,
+    Processor,
     Recurrent,
     RecurrentEncoder,
     SequenceClassifier,
@@ -30,12 +31,12 @@ CORE = partial(Recurrent, GRUCell, hidden_size=8)
 
 def bundle(reader: Any, **options: Any) -> Bundle:
     torch.manual_seed(1)
-    codec = LabelCodec(["a", "b"], reader, **options)
+    processor = Processor(reader, LabelEncoder(["a", "b"], **options))
     if isinstance(reader, SentenceTokenizer):
         encoder: Any = RecurrentEncoder(reader.size, 8, CORE)
     else:
         encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
-    return Bundle(SequenceClassifier(encoder, 2, MeanPooling).eval(), codec, {})
+    return Bundle(SequenceClassifier(encoder, 2, MeanPooling).eval(), processor, {})
 
 
 def said(made: Bundle, *sources: Any) -> list[dict[str, float]]:
@@ -71,7 +72,7 @@ def test_samples_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_a_listener_refuses_what_it_could_not_forget() -> None:
-    listener = StreamingClassifier(bundle(AudioFeatures(8000, num_mels=8, normalize="none")), 8000)
+    listener = StreamingClassifier(bundle(AudioFeatures(8000, num_mels=8, normalization="none")), 8000)
     with pytest.raises(ValueError, match="sample 3 of 500 is not finite"):
         listener.feed(np.where(np.arange(500) == 3, np.inf, 0.0))
 
@@ -89,7 +90,7 @@ def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, len
     if piece == 1 and length > 1000:
         piece = 3
     drawn = torch.Generator().manual_seed(length)
-    features = AudioFeatures(8000, num_mels=8, normalize=normalize)
+    features = AudioFeatures(8000, num_mels=8, normalization=normalize)
     training = [torch.rand(2000, generator=drawn) - 0.5]
     ears = bundle(features.fit(training) if features.needs_fit else features)
     samples = torch.rand(length, generator=drawn) - 0.5
@@ -105,7 +106,7 @@ def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, len
 
 
 def test_a_listener_wants_to_know_the_rate() -> None:
-    ears = bundle(AudioFeatures(8000, num_mels=8, normalize="none"))
+    ears = bundle(AudioFeatures(8000, num_mels=8, normalization="none"))
     for rate, message in ((0, "1 hertz or more"), (8001, "too many filters")):
         with pytest.raises(ValueError, match=message):
             StreamingClassifier(ears, rate)
@@ -170,7 +171,7 @@ def test_series_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_texts_are_cut_where_training_cut_them() -> None:
-    words = SentenceTokenizer.train([["a good film and a bad book"]], min_count=1)
+    words = SentenceTokenizer.fit([["a good film and a bad book"]], min_count=1)
 
     short, cut, whole = (
         said(bundle(words, max_length=most), text)[0]

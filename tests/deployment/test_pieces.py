@@ -8,41 +8,43 @@ from hypothesis import strategies as st
 
 from unrolled.deployment.chunks import pieces
 from unrolled.deployment.progress import Progress
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.subword import BPETokenizer
 from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer
 
 ALPHABET = "abc .,!?。，\n\t”é"
-CODECS: list[Codec] = [CharacterTokenizer(ALPHABET), ByteTokenizer(), BPETokenizer(list("▁abc.,!?é"), [])]
+TOKENIZERS: list[Tokenizer] = [CharacterTokenizer(ALPHABET), ByteTokenizer(), BPETokenizer(list("▁abc.,!?é"), [])]
 
 
-def shown(codec: Codec, text: str, most: int) -> list[str]:
-    return [codec.decode(piece.ids) for piece in pieces(text, codec.encode, most)]
+def shown(tokenizer: Tokenizer, text: str, most: int) -> list[str]:
+    return [tokenizer.decode(piece.ids) for piece in pieces(text, tokenizer.encode, most)]
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.text(ALPHABET, max_size=80), st.integers(1, 40), st.sampled_from(CODECS))
-def test_pieces_are_short_enough_and_make_up_the_text(text: str, most: int, codec: Codec) -> None:
-    found = pieces(text, codec.encode, most)
+@given(st.text(ALPHABET, max_size=80), st.integers(1, 40), st.sampled_from(TOKENIZERS))
+def test_pieces_are_short_enough_and_make_up_the_text(text: str, most: int, tokenizer: Tokenizer) -> None:
+    found = pieces(text, tokenizer.encode, most)
 
-    whole = len(codec.encode(text))
+    whole = len(tokenizer.encode(text))
     assert (len(found) == 1) == (whole <= most or len(text) <= 1) or not text.strip()
     for piece in found:
-        assert len(piece.ids) <= most or len(codec.decode(piece.ids)) <= 1 or len(found) == 1
-    if isinstance(codec, CharacterTokenizer):
-        joined = "".join(codec.decode(piece.ids) + " " * piece.blank for piece in found)
+        assert len(piece.ids) <= most or len(tokenizer.decode(piece.ids)) <= 1 or len(found) == 1
+    if isinstance(tokenizer, CharacterTokenizer):
+        joined = "".join(tokenizer.decode(piece.ids) + " " * piece.blank for piece in found)
         assert joined.split() == text.split()
 
 
 def test_a_text_is_cut_where_it_hurts_least() -> None:
-    codec = CharacterTokenizer("".join(sorted(set("One two. “Three four!” Five, six; seven eight nine ten.三。四"))))
+    tokenizer = CharacterTokenizer(
+        "".join(sorted(set("One two. “Three four!” Five, six; seven eight nine ten.三。四")))
+    )
 
-    assert shown(codec, "One two. “Three four!” Five.", 24) == ["One two. “Three four!”", "Five."]
-    assert shown(codec, "One two. “Three four!” Five.", 14) == ["One two.", "“Three four!”", "Five."]
-    assert shown(codec, "Five, six; seven eight nine.", 12) == ["Five, six;", "seven eight", "nine."]
-    assert shown(codec, "三三。四四。三三", 4) == ["三三。", "四四。", "三三"]
-    assert shown(codec, "eeeeeeeeee", 4) == ["ee", "eee", "ee", "eee"]
-    assert [piece.blank for piece in pieces("三三。四四。 三三", codec.encode, 4)] == [False, True, False]
+    assert shown(tokenizer, "One two. “Three four!” Five.", 24) == ["One two. “Three four!”", "Five."]
+    assert shown(tokenizer, "One two. “Three four!” Five.", 14) == ["One two.", "“Three four!”", "Five."]
+    assert shown(tokenizer, "Five, six; seven eight nine.", 12) == ["Five, six;", "seven eight", "nine."]
+    assert shown(tokenizer, "三三。四四。三三", 4) == ["三三。", "四四。", "三三"]
+    assert shown(tokenizer, "eeeeeeeeee", 4) == ["ee", "eee", "ee", "eee"]
+    assert [piece.blank for piece in pieces("三三。四四。 三三", tokenizer.encode, 4)] == [False, True, False]
 
 
 @pytest.mark.parametrize("text", ["ab. " * 250_000, "a" * 1_000_000, "a b " * 250_000, "." * 1_000_000])

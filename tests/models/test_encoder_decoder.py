@@ -22,6 +22,7 @@ from unrolled import (
     greedy,
     load_bundle,
 )
+from unrolled.processing.transform import Processor
 from unrolled.sequences import mask_from_lengths
 
 CORE: dict[str, Any] = {
@@ -135,9 +136,9 @@ def test_a_file_keeps_weights_and_what_they_share(
     whole = build(description(**options)).eval()
     weights = {f"network.{name}": value for name, value in whole.state_dict().items()}
     ours = {
-        "format": 1,
+        "format": 2,
         "network": description(**options),
-        "codec": CharacterTokenizer("abcdefg").to_dict(),
+        "processor": Processor(CharacterTokenizer("abcdefg")).to_dict(),
         "info": {},
     }
     torch.save({"state_dict": weights, "unrolled": ours}, tmp_path / "best.ckpt")

@@ -29,7 +29,7 @@ def sound() -> Tensor:
 
 
 def features(**options: Any) -> AudioFeatures:
-    return AudioFeatures(RATE, **{"num_mels": 20, "normalize": "none", "floor": 1e-12, **options}).double()
+    return AudioFeatures(RATE, **{"num_mels": 20, "normalization": "none", "floor": 1e-12, **options}).double()
 
 
 def close(found: Tensor, expected: Any, *, atol: float) -> None:
@@ -62,7 +62,7 @@ def test_log_mels_cepstra_and_deltas_are_librosas() -> None:
 @pytest.mark.parametrize("deltas", [0, 2])
 def test_padding_and_neighbours_never_matter(normalize: str, deltas: int) -> None:
     one, other = sound(), 0.1 * sound()[:500]
-    reader = features(normalize=normalize, deltas=deltas)
+    reader = features(normalization=normalize, deltas=deltas)
     if reader.needs_fit:
         reader = reader.fit([one.float(), other.float()]).double()
     padded = torch.full((2, 1200), torch.nan, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_padding_and_neighbours_never_matter(normalize: str, deltas: int) -> Non
 @pytest.mark.parametrize("normalize", ["none", "fitted", "running"])
 @pytest.mark.parametrize("pieces", [[1200], [1] * 7 + [350, 3, 840], [80] * 15])
 def test_frames_of_arriving_samples_are_those_of_the_whole(normalize: str, pieces: list[int]) -> None:
-    reader = features(normalize=normalize, preemphasis=0.9).fit([0.5 * sound().float()]).double()
+    reader = features(normalization=normalize, preemphasis=0.9).fit([0.5 * sound().float()]).double()
     state = reader.initial_state(1, like=sound())
     heard: list[Tensor] = []
     for piece in sound().split(pieces):
@@ -92,7 +92,7 @@ def test_frames_of_arriving_samples_are_those_of_the_whole(normalize: str, piece
 
 def test_a_microphone_hears_what_the_whole_recording_says() -> None:
     torch.manual_seed(0)
-    reader = features(normalize="running").fit([sound().float()]).double()
+    reader = features(normalization="running").fit([sound().float()]).double()
     encoder = FeatureEncoder(20, lambda **sizes: Recurrent(GRUCell, hidden_size=6, **sizes), bidirectional=False)
     network = SequenceClassifier(encoder, 3, MeanPooling).double().eval()
     ears, memory = reader.initial_state(1, like=sound()), network.initial_state(1)
@@ -109,19 +109,19 @@ def test_a_microphone_hears_what_the_whole_recording_says() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"normalize": "utterance"},
-        {"normalize": "mean"},
+        {"normalization": "utterance"},
+        {"normalization": "mean"},
         {"deltas": 1},
         {"depth": 60},
         {"trim": 30},
-        {"normalize": "level"},
+        {"normalization": "level"},
     ],
 )
 def test_what_needs_the_end_cannot_hear_as_samples_arrive(options: dict[str, Any]) -> None:
     reader = features(**options)
 
     assert not reader.streams
-    with pytest.raises(ValueError, match="normalize=running"):
+    with pytest.raises(ValueError, match="normalization=running"):
         reader.initial_state(1, like=sound())
 
 
@@ -164,7 +164,7 @@ def test_silence_is_not_trimmed_away() -> None:
 
 def test_a_level_is_one_number_for_all_bands_and_frames() -> None:
     fitted = {"centers": [0.0] * 20, "scales": [1.0] * 20}
-    level = features(normalize="level", **fitted)
+    level = features(normalization="level", **fitted)
 
     moved = level(sound()) - features()(sound())
 
@@ -176,13 +176,13 @@ def test_a_level_is_one_number_for_all_bands_and_frames() -> None:
 def test_silence_and_the_shortest_sounds_are_finite() -> None:
     for normalize in ("none", "mean", "utterance"):
         for samples in (torch.zeros(900), torch.zeros(1), torch.ones(3)):
-            assert bool(AudioFeatures(RATE, normalize=normalize, deltas=1)(samples).isfinite().all())
+            assert bool(AudioFeatures(RATE, normalization=normalize, deltas=1)(samples).isfinite().all())
     with pytest.raises(ValueError, match="without a sample"):
         AudioFeatures(RATE)(torch.zeros(0))
 
 
 def test_the_features_come_back_from_plain_data() -> None:
-    reader = AudioFeatures(RATE, normalize="running", num_mels=12, high=3500.0, prior=9, trim=20.0, depth=50.0).fit(
+    reader = AudioFeatures(RATE, normalization="running", num_mels=12, high=3500.0, prior=9, trim=20.0, depth=50.0).fit(
         [sound().float()]
     )
 
@@ -197,17 +197,17 @@ def test_fitted_features_have_mean_zero_and_deviation_one(normalize: str, trim: 
     swelling = torch.linspace(0.1, 1.0, 4000) * torch.randn(4000, generator=torch.Generator().manual_seed(0))
     recordings = [swelling, 0.3 * swelling[:2000]]
 
-    reader = AudioFeatures(RATE, normalize=normalize, trim=trim, num_mels=12).fit(recordings)
+    reader = AudioFeatures(RATE, normalization=normalize, trim=trim, num_mels=12).fit(recordings)
 
     values = torch.cat([reader(recording) for recording in recordings])
     torch.testing.assert_close(values.mean(0), torch.zeros(12), rtol=0, atol=1e-4)
     torch.testing.assert_close(values.std(0, unbiased=False), torch.ones(12), rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="call fit"):
-        AudioFeatures(RATE, normalize="fitted")(sound().float())
+        AudioFeatures(RATE, normalization="fitted")(sound().float())
 
 
 def test_a_band_that_hardly_varied_in_training_is_not_blown_up() -> None:
-    reader = AudioFeatures(RATE, normalize="level", num_mels=12, deltas=1, low=200.0, depth=30.0)
+    reader = AudioFeatures(RATE, normalization="level", num_mels=12, deltas=1, low=200.0, depth=30.0)
     tone = 0.5 * torch.sin(2 * math.pi * 250 * torch.arange(8000) / RATE)
     swelling = tone * torch.linspace(0.1, 1.0, 8000)  # far from the tone all lies at the depth, always
     trained = reader.fit([swelling, 0.7 * swelling + 1e-4 * sound().float().repeat(7)[:8000]])
@@ -220,7 +220,7 @@ def test_a_band_that_hardly_varied_in_training_is_not_blown_up() -> None:
 def test_a_warp_moves_a_tone_to_another_band_and_keeps_the_ends() -> None:
     time = torch.arange(1600) / RATE
     tone = torch.sin(2 * math.pi * 1000 * time).unsqueeze(0).repeat(3, 1)
-    reader = AudioFeatures(RATE, normalize="none")
+    reader = AudioFeatures(RATE, normalization="none")
 
     peaks = reader.features(tone, torch.tensor([1600] * 3), [0.8, 1.0, 1.2]).values.mean(1).argmax(-1).tolist()
 
@@ -259,7 +259,7 @@ def test_deltas_are_slopes() -> None:
     ("options", "message"),
     [
         ({"kind": "spectrum"}, "kind='spectrum'"),
-        ({"normalize": "batch"}, "normalize='batch'"),
+        ({"normalization": "batch"}, "normalization='batch'"),
         ({"high": 9000.0}, "high=9000.0"),
         ({"hop": 0.0}, "hop=0.0"),
         ({"deltas": 3}, "deltas=3"),

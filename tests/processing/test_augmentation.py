@@ -14,7 +14,7 @@ RATE = 8000
 
 def bands(samples: Tensor, augmentation: AudioAugmentation | None = None, seed: int = 0) -> Tensor:
     """Decibels of each of 20 bands, in the mean over time."""
-    features = AudioFeatures(RATE, num_mels=20, normalize="none")
+    features = AudioFeatures(RATE, num_mels=20, normalization="none")
     frames = features(samples) if augmentation is None else augmentation([samples], features, [seed])[0]
     return frames.mean(0) * 10 / math.log(10)
 

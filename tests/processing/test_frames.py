@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrolled import FeatureEncoder, GRUCell, LastPooling, NumberCodec, Recurrent, SequenceClassifier
+from unrolled import FeatureEncoder, GRUCell, LastPooling, Processor, Recurrent, Scaler, SequenceClassifier
 from unrolled.checkpoint import Bundle, build
 from unrolled.deployment import StreamingClassifier, classify
 from unrolled.processing.audio.features import AudioFeatures
@@ -74,9 +74,9 @@ def test_what_float32_cannot_hold_is_named() -> None:
 
 def numbers_bundle(reader: Any, center: float, scale: float) -> Bundle:
     torch.manual_seed(1)
-    codec = NumberCodec(["y"], [center], [scale], reader)
+    processor = Processor(reader, Scaler(["y"], [center], [scale]))
     encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
-    return Bundle(SequenceClassifier(encoder, 1, LastPooling).eval(), codec, {})
+    return Bundle(SequenceClassifier(encoder, 1, LastPooling).eval(), processor, {})
 
 
 @pytest.mark.parametrize("as_array", [True, False])
@@ -92,7 +92,7 @@ def test_predictions_do_not_depend_on_where_zero_lies(as_array: bool) -> None:
 
 
 def test_a_listener_answers_with_numbers_far_from_zero() -> None:
-    features = AudioFeatures(8000, num_mels=8, normalize="none")
+    features = AudioFeatures(8000, num_mels=8, normalization="none")
     samples = 0.1 * np.sin(np.arange(2000))
 
     near, far = (StreamingClassifier(numbers_bundle(features, c, 1.0), 8000).feed(samples) for c in (0.0, 1e8))
@@ -103,10 +103,10 @@ def test_a_listener_answers_with_numbers_far_from_zero() -> None:
 
 
 def test_numbers_are_written_with_the_digits_that_vary() -> None:
-    codec = NumberCodec(["y", "z"], [1e8, 0.0], [0.5, 2.0], SeriesScaler(["x"], [0.0], [1.0]))
+    scaler = Scaler(["y", "z"], [1e8, 0.0], [0.5, 2.0])
 
-    assert codec.written([100000000.123456, 1.23456789]) == ["100000000.12346", "1.23457"]
-    assert codec.normalized([1e8 + 0.25, 3.0]) == [0.5, 1.5]
+    assert scaler.format([100000000.123456, 1.23456789]) == ["100000000.12346", "1.23457"]
+    assert scaler.encode([1e8 + 0.25, 3.0]) == [0.5, 1.5]
 
 
 @pytest.mark.parametrize("source", [np.array([["a"]]), np.array([[{}]], dtype=object), np.ones((3, 1), dtype=complex)])

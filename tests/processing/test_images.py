@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from unrolled.checkpoint import build
 from unrolled.processing.images import ImageError, ImageTransform, read_image
 
 Image = pytest.importorskip("PIL.Image")
@@ -117,9 +118,9 @@ def test_a_crop_keeps_the_middle_and_squash_and_pad_keep_all() -> None:
     image = Image.new("RGB", (8, 4), "black")
     image.paste("white", (2, 0, 6, 4))
 
-    cropped = ImageTransform(**PLAIN)(image)
-    squashed = ImageTransform(**PLAIN, fit="squash")(image)
-    padded = ImageTransform(**PLAIN, fit="pad")(image)
+    cropped = ImageTransform(**PLAIN).encode(image)
+    squashed = ImageTransform(**PLAIN, fit="squash").encode(image)
+    padded = ImageTransform(**PLAIN, fit="pad").encode(image)
 
     assert cropped.shape == (3, 4, 4)
     assert cropped.min() == 1.0
@@ -132,17 +133,17 @@ def test_a_crop_keeps_the_middle_and_squash_and_pad_keep_all() -> None:
 def test_numbers_are_normalized_by_channel() -> None:
     transform = ImageTransform(size=2, mean=[0.5, 0.0, 1.0], std=[0.5, 1.0, 2.0])
 
-    values = transform(Image.new("RGB", (2, 2), (255, 51, 0)))
+    values = transform.encode(Image.new("RGB", (2, 2), (255, 51, 0)))
 
     torch.testing.assert_close(values[:, 0, 0], torch.tensor([1.0, 0.2, -0.5]))
-    grey = ImageTransform(size=2, grey=True, mean=[0.0], std=[1.0])(Image.new("RGB", (2, 2), (51, 51, 51)))
+    grey = ImageTransform(size=2, grey=True, mean=[0.0], std=[1.0]).encode(Image.new("RGB", (2, 2), (51, 51, 51)))
     torch.testing.assert_close(grey, torch.full((1, 2, 2), 0.2))
 
 
 def test_a_transform_is_plain_data_and_comes_back() -> None:
     transform = ImageTransform(size=3, fit="pad", grey=True, mean=[0.1], std=[0.2])
 
-    assert ImageTransform.from_dict(transform.to_dict()).to_dict() == transform.to_dict()
+    assert build(transform.to_dict()).to_dict() == transform.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_transform_is_plain_data_and_comes_back() -> None:
 )
 def test_an_impossible_transform_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        ImageTransform.from_dict(options)
+        build({"_target_": "unrolled.ImageTransform", **options})
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])

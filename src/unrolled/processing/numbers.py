@@ -48,7 +48,8 @@ class Scaler(Transform):
 
     def decode(self, encoded: Any, given: Any = None) -> list[float]:
         """Return numbers in their own units, of scaled ones (a sequence or a tensor)."""
-        return self.restore(torch.as_tensor(encoded)).tolist()
+        values = encoded if isinstance(encoded, Tensor) else torch.tensor(list(encoded), dtype=torch.float64)
+        return self.restore(values).tolist()
 
     def restore(self, encoded: Tensor) -> Tensor:
         """Return numbers (…, size) in their own units, in float64 on the CPU."""

@@ -18,7 +18,7 @@ REFERENCES = ["red blue", "red"]
 
 
 class Names:
-    """What self-critical training asks of a codec."""
+    """What self-critical training asks of a tokenizer."""
 
     start, unknown = STOP, UNKNOWN
 
@@ -66,14 +66,14 @@ def drawn(caption: list[int]) -> Generated:
 def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(
     baseline: str, bleu: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, codec, options = Policy(), Names(), Search(max_extra=LONGEST)
+    policy, words, options = Policy(), Names(), Search(max_extra=LONGEST)
     critic: Any = SelfCritic(
         [REFERENCES, ["blue"]], samples=1 if baseline == "greedy" else 2, baseline=baseline, bleu=bleu
     )
     plain = SelfCritic._draw
 
     def rewarded(caption: list[int]) -> float:
-        return float(critic._rewards(drawn(caption), codec, [REFERENCES]))
+        return float(critic._rewards(drawn(caption), words, [REFERENCES]))
 
     total = sum(float(probability(policy, caption).detach()) for caption in captions())
     assert total == pytest.approx(1.0)  # the written-out policy is complete
@@ -90,7 +90,7 @@ def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(
             return Generated(*(torch.cat(column) for column in zip(*each, strict=True)))
 
         monkeypatch.setattr(critic, "_draw", draw)
-        outcome = critic.learn(policy, *policy.start(1), [REFERENCES], codec, options)
+        outcome = critic.learn(policy, *policy.start(1), [REFERENCES], words, options)
         count = sum(min(len(caption) + 1, LONGEST) for caption in chosen)  # the loss is a mean over tokens
         (gradient,) = torch.autograd.grad(-outcome.loss * count / critic.samples, [policy.logits])
         chance = torch.stack([probability(policy, caption) for caption in chosen]).prod()
@@ -101,11 +101,11 @@ def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(
 
 
 def test_bleu_is_paid_beside_cider_d() -> None:
-    codec: Any = Names()
+    words: Any = Names()
     texts = [drawn(caption) for caption in captions()]
     plain, paid = (SelfCritic([REFERENCES, ["blue"]], bleu=bleu) for bleu in (0.0, 0.7))
     more = [
-        float(paid._rewards(text, codec, [REFERENCES]) - plain._rewards(text, codec, [REFERENCES])) for text in texts
+        float(paid._rewards(text, words, [REFERENCES]) - plain._rewards(text, words, [REFERENCES])) for text in texts
     ]
 
     assert more[captions().index([2, 3])] == pytest.approx(0.7)

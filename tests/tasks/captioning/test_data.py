@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled.processing.text.captions import CaptionCodec
-from unrolled.processing.text.description import codec_from_dict
+from unrolled.processing.transform import Processor
 from unrolled.training.data.arrays import Arrays, EncodedImage, EncodedImages, write_arrays, write_encoded_images
 from unrolled.training.data.base import DataError
 from unrolled_tasks.captioning import CaptionData
@@ -96,7 +95,7 @@ def test_karpathys_file_deals_its_images_to_parts(pictures: Path) -> None:
 
 def test_training_takes_each_caption_once_and_scoring_each_image(pictures: Path) -> None:
     data = prepared(files="shapes", batch_tokens=40)
-    codec = data.codec()
+    codec = data.tokenizer
 
     seen: list[str] = []
     for batch in data.train_dataloader():
@@ -137,7 +136,7 @@ def test_an_epoch_shows_each_image_as_it_is_and_mirrored(pictures: Path) -> None
         ):
             ways = [way for way in WAYS if torch.equal(image, _seen_so(images[number], way))]
             for way in ways:
-                seen[number, way, data.codec().decode(target[: length - 1].tolist())] += 1
+                seen[number, way, data.tokenizer.decode(target[: length - 1].tolist())] += 1
     every = [(n, way, text) for n, several in enumerate(data.references("train")) for text in several for way in WAYS]
 
     upright = [n for n, each in images.items() if torch.equal(each, each.flip(-1))]
@@ -318,17 +317,16 @@ def test_impossible_options_are_refused(folder: Path, options: dict[str, Any], s
         CaptionData(**{"transform": TRANSFORM, **options})
 
 
-def test_the_codec_of_a_trained_network_is_kept_with_its_transform(pictures: Path) -> None:
-    codec = prepared(files="shapes").codec()
-    plain = json.loads(json.dumps(codec.to_dict()))
+def test_the_processor_of_a_trained_network_is_kept_with_its_transform(pictures: Path) -> None:
+    processor = prepared(files="shapes").processor()
+    plain = json.loads(json.dumps(processor.to_dict()))
 
-    data = prepared(files="shapes", codec_from=plain, transform={"size": 99})
+    data = prepared(files="shapes", processor_from=plain, transform={"size": 99})
 
-    assert data.codec().to_dict() == codec.to_dict()
-    assert isinstance(codec_from_dict(plain), CaptionCodec)
+    assert data.processor().to_dict() == processor.to_dict()
     assert data.batch("train", np.arange(2), 1.0, scored=True).images.shape == (2, 3, 12, 12)
-    with pytest.raises(DataError, match="captioning needs a CaptionCodec"):
-        prepared(files="shapes", codec_from=codec.target.to_dict())
+    with pytest.raises(DataError, match="captioning needs an ImageTransform"):
+        prepared(files="shapes", processor_from=Processor(processor.target).to_dict())
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.deployment import CAPTIONS, caption, captions
-from unrolled.processing.images import ImageTransform
+from unrolled.processing.transform import Processor
 from unrolled.training.run.runner import run, score
 
 Image = pytest.importorskip("PIL.Image")
@@ -68,7 +68,7 @@ def test_photographs_are_seen_in_color(pictures: Path, configure: Configure) -> 
     run(configure("run", *options, "trunk=small_color", "trainer.max_steps=1", "test=false", small=False))
 
     bundle = load_bundle(pictures / "run" / "checkpoints" / "last.ckpt")
-    transform = ImageTransform.from_dict(bundle.codec.image)
+    transform = bundle.processor.source
     red, blue = (transform(Image.new("RGB", (200, 100), color)) for color in ("red", "blue"))
     assert red.shape == (3, 96, 96)
     assert not torch.equal(red, blue)
@@ -269,8 +269,8 @@ def test_what_cannot_caption_is_refused(trained: Path, pictures: Path) -> None:
         list(caption(bundle, [pictures / "red.png"]))
     with pytest.raises(ValueError, match="no checkpoint"):
         caption([], [])
-    with pytest.raises(ValueError, match="with a CaptionCodec captions"):
-        caption(bundle._replace(codec=bundle.codec.target), [])  # type: ignore[attr-defined]  # a captioner's codec
+    with pytest.raises(ValueError, match="from an ImageTransform to a Tokenizer captions"):
+        caption(bundle._replace(processor=Processor(bundle.processor.target)), [])
     with pytest.raises(ValueError, match="batch_size=0"):
         caption(bundle, [], batch_size=0)
 

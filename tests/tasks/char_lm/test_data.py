@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.data import files as text_files
 from unrolled.training.data.base import DataError
 from unrolled.training.data.streams import StreamLoader
 from unrolled_tasks.char_lm import TextData
 
 ALPHABET = "abcdefghij klmno\n"
+
+HOSTILE = {"source": {"_target_": "os.system"}, "target": None}
 
 
 def text_of(size: int) -> str:
@@ -62,7 +65,7 @@ def whole(loaders: Any, data: TextData) -> str:
     for window in loader:
         for row, targets in enumerate(rows):
             targets.extend(window.targets[row][window.loss_mask[row]].tolist())
-    return "".join(data.codec().decode(targets) for targets in rows)
+    return "".join(data.tokenizer.decode(targets) for targets in rows)
 
 
 def test_parts_are_cut_by_position_and_read_whole(write: Callable[..., str]) -> None:
@@ -197,7 +200,10 @@ def test_files_that_are_not_there_are_named(write: Callable[..., str], tmp_path:
         ),
         ({"files": "a", "window": 8, "stride": 9}, "stride must be at most window"),
         ({"files": "a", "random_length": True, "shift": True}, "remove shift"),
-        ({"files": "a", "codec_from": {"_target_": "os.system"}}, "a codec's _target_"),
+        (
+            {"files": "a", "processor_from": HOSTILE},
+            "outside the trusted",
+        ),
         ({"dataset": "a", "dataset_options": {"splits": {"training": "x"}}}, "splits names"),
     ],
 )
@@ -239,18 +245,20 @@ def test_the_vocabulary_is_that_of_training_and_the_rest_is_counted_and_reported
     with caplog.at_level(logging.WARNING):
         data = small(files=write("a.txt", "ab" * 45 + "abxya" + "ababz"))
 
-    assert data.codec().to_dict()["characters"] == "ab"
+    assert data.tokenizer.to_dict()["characters"] == "ab"
     assert "validation: 5 characters in 1 document, 2 of them (40.000%) unknown" in data.report()
     assert "test: 5 characters in 1 document, 1 of them (20.000%) unknown" in data.report()
     assert [record.getMessage() for record in caplog.records] == [data.report()]
 
 
-@pytest.mark.parametrize("codec", [CharacterTokenizer("ba"), ByteTokenizer()])
-def test_a_given_codec_encodes_any_text_without_training(write: Callable[..., str], codec: Any) -> None:
-    data = small(files=write("a.txt", "abcab"), split_fractions=(0, 0, 1), codec_from=codec.to_dict())
+@pytest.mark.parametrize("tokenizer", [CharacterTokenizer("ba"), ByteTokenizer()])
+def test_a_given_tokenizer_encodes_any_text_without_training(write: Callable[..., str], tokenizer: Any) -> None:
+    data = small(
+        files=write("a.txt", "abcab"), split_fractions=(0, 0, 1), processor_from=Processor(tokenizer).to_dict()
+    )
 
-    assert data.codec().to_dict() == codec.to_dict()
-    assert next(iter(data.test_dataloader()[0])).targets[0].tolist() == codec.encode("abcab")
+    assert data.tokenizer.to_dict() == tokenizer.to_dict()
+    assert next(iter(data.test_dataloader()[0])).targets[0].tolist() == tokenizer.encode("abcab")
     with pytest.raises(DataError, match="no training text"):
         data.train_dataloader()
 
@@ -258,7 +266,7 @@ def test_a_given_codec_encodes_any_text_without_training(write: Callable[..., st
 def test_a_text_too_short_to_train_on_can_be_scored(write: Callable[..., str]) -> None:
     data = small(
         files=write("a.txt", text_of(100)),
-        codec_from=ByteTokenizer().to_dict(),
+        processor_from=Processor(ByteTokenizer()).to_dict(),
         window=64,
         split_fractions=(0.5, 0, 0.5),
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled import LabelCodec, NumberCodec
+from unrolled import LabelEncoder, Scaler
 from unrolled.training.data.base import DataError
 from unrolled_tasks.classification import ClassificationData, Series, Text
 from unrolled_tasks.classification.data import LabeledBatch
@@ -65,11 +65,11 @@ def test_what_is_read_is_fitted_on_the_training_part_alone(tmp_path: Path, batch
         split_fractions=[0.9, 0.1, 0],
     )
 
-    codec = data.codec().source
-    assert "unheard" not in codec.words
+    tokenizer = data.processor().source
+    assert "unheard" not in tokenizer.words
     (batch,) = batches(data, "test")
     first = batch.source[batch.examples.tolist().index(0)].tolist()
-    assert codec.unknown in first
+    assert tokenizer.unknown in first
     assert batch.names[batch.examples.tolist().index(0)] == "an unheard word film"
 
 
@@ -78,12 +78,12 @@ def test_words_keep_apostrophes_and_lose_blanks(tmp_path: Path, batches: Batches
     data = text_data(jsonl(tmp_path / "a.jsonl", rows), split_fractions=[1, 0, 0])
 
     (batch,) = batches(data)
-    codec = data.codec().source
-    assert codec.decode(batch.source[0].tolist()) == "it's a well-made film , isn't it ?"
-    assert codec.encode("it's a well-made film , isn't it ?") == batch.source[0].tolist()
+    tokenizer = data.processor().source
+    assert tokenizer.decode(batch.source[0].tolist()) == "it's a well-made film , isn't it ?"
+    assert tokenizer.encode("it's a well-made film , isn't it ?") == batch.source[0].tolist()
     for cut in range(1, 30):  # in pieces it is the same
         text = "it's a well-made film , isn't it ?"
-        assert [i for ids in codec.encode_pieces([text[:cut], text[cut:]]) for i in ids] == codec.encode(text)
+        assert [i for ids in tokenizer.encode_pieces([text[:cut], text[cut:]]) for i in ids] == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("unit", ["word", "character", "byte", "subword"])
@@ -93,7 +93,7 @@ def test_every_unit_of_text_is_read(tmp_path: Path, unit: str, batches: Batches)
     data = text_data(jsonl(tmp_path / "a.jsonl", sentences()), modality=modality)
 
     assert max(int(b.lengths.max()) for b in batches(data)) <= 9
-    assert data.sizes()["vocabulary"] == data.codec().source.size
+    assert data.sizes()["vocabulary"] == data.processor().source.size
 
 
 def test_labels_may_be_named_and_several(tmp_path: Path, batches: Batches) -> None:
@@ -101,10 +101,10 @@ def test_labels_may_be_named_and_several(tmp_path: Path, batches: Batches) -> No
     several = [{"text": f"a film {n}", "label": ["odd"] * (n % 2) + ["third"] * (n % 3 == 0)} for n in range(12)]
     multiple = text_data(jsonl(tmp_path / "b.jsonl", several), target_type="labels", split_fractions=[1, 0, 0])
 
-    assert named.codec().labels == ["disliked", "liked"]
-    codec = multiple.codec()
-    assert isinstance(codec, LabelCodec)
-    assert codec.multiple
+    assert named.processor().target.labels == ["disliked", "liked"]
+    target = multiple.processor().target
+    assert isinstance(target, LabelEncoder)
+    assert target.multiple
     (batch,) = batches(multiple)
     expected = {n: [float(n % 2), float(n % 3 == 0)] for n in range(12)}
     assert {int(n): t.tolist() for n, t in zip(batch.examples, batch.targets, strict=True)} == expected
@@ -131,13 +131,13 @@ def test_numbers_are_normalized_by_the_training_part(tmp_path: Path) -> None:
         split_fractions=[1, 0, 0],
     )
 
-    codec = data.codec()
-    assert isinstance(codec, NumberCodec)
-    assert codec.names == ["stars", "share"]
-    assert codec.centers == pytest.approx([2.5, 0.5])
-    assert codec.scales == pytest.approx([math.sqrt(35 / 12), math.sqrt(35 / 12) / 5])
-    share = text_data(jsonl(tmp_path / "a.jsonl", sentences()), target="share", target_type="share").codec()
-    assert isinstance(share, NumberCodec)
+    target = data.processor().target
+    assert isinstance(target, Scaler)
+    assert target.names == ["stars", "share"]
+    assert target.centers == pytest.approx([2.5, 0.5])
+    assert target.scales == pytest.approx([math.sqrt(35 / 12), math.sqrt(35 / 12) / 5])
+    share = text_data(jsonl(tmp_path / "a.jsonl", sentences()), target="share", target_type="share").processor().target
+    assert isinstance(share, Scaler)
     assert share.bounded
     assert (share.centers, share.scales) == ([0.0], [1.0])
 
@@ -266,12 +266,12 @@ def test_film_sentences_are_liked_or_rated(tmp_path: Path) -> None:
     liked.prepare()
     rated.prepare()
 
-    assert liked.codec().to_dict()["labels"] == ["negative", "positive"]
+    assert liked.processor().target.to_dict()["labels"] == ["negative", "positive"]
     for data in (liked, rated):
         assert data.splits() == ("train", "validation", "test")
-    codec = rated.codec()
-    assert isinstance(codec, NumberCodec)
-    numbers = torch.cat([batch.targets for batch in rated.train_dataloader()]) * codec.scales[0] + codec.centers[0]
+    target = rated.processor().target
+    assert isinstance(target, Scaler)
+    numbers = torch.cat([batch.targets for batch in rated.train_dataloader()]) * target.scales[0] + target.centers[0]
     assert float(numbers.max()) > 4
     assert float(numbers.min()) < -4
     broken = film_archive(tmp_path / "other.tar.gz", inner="additional_resources/else.tar.gz")

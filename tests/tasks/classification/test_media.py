@@ -67,7 +67,7 @@ def test_a_folder_of_labels_is_read_and_its_speakers_held_out(tmp_path: Path, ba
 
     data = sound_data(folder, group="^([a-z]+)_", held_out=["ada"], split_fractions=[0.7, 0.3, 0])
 
-    assert data.codec().labels == ["high", "low"]
+    assert data.processor().target.labels == ["high", "low"]
     (batch,) = batches(data, "test")
     assert all("/ada_" in shown for shown in batch.names)
     assert batch.source.shape[2] == data.sizes()["features"] == 12
@@ -178,7 +178,7 @@ def test_the_default_digits_are_read_row_by_row(batches: Batches) -> None:
     values = torch.cat([b.source.flatten() for b in batches(data)])
     assert abs(float(values.mean())) < 0.02
     assert abs(float(values.std()) - 1) < 0.02
-    assert data.codec().labels == [str(n) for n in range(10)]
+    assert data.processor().target.labels == [str(n) for n in range(10)]
 
 
 def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batches: Batches) -> None:
@@ -195,7 +195,7 @@ def test_pictures_of_a_folder_are_resized_and_put_in_order(tmp_path: Path, batch
     (batch,) = batches(data)
     assert batch.source.shape == (12, 9, 48)
     assert Images(size=8).options()["size"] == [8, 8]
-    permutation = data.codec().source.permutation
+    permutation = data.processor().source.permutation
     assert sorted(permutation) == list(range(9)) != permutation
     (tmp_path / "dark" / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError, match=r"broken\.png: not readable as an image"):
@@ -221,7 +221,7 @@ def test_the_hub_gives_sound_and_pictures_as_they_are_stored(tmp_path: Path, bat
     )
     data.prepare()
 
-    assert data.codec().labels == ["high", "low"]
+    assert data.processor().target.labels == ["high", "low"]
     assert len(batches(data)[0].lengths) == 12
     picture = io.BytesIO()
     Image.new("L", (8, 8), 90).save(picture, "PNG")

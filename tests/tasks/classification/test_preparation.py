@@ -34,7 +34,7 @@ def recordings(folder: Path) -> Options:
 
 
 def heard(folder: Path) -> Options:
-    return {**recordings(folder), "modality": Audio(partial(AudioFeatures, num_mels=12, normalize="fitted"))}
+    return {**recordings(folder), "modality": Audio(partial(AudioFeatures, num_mels=12, normalization="fitted"))}
 
 
 def heard_changed(folder: Path) -> Options:
@@ -97,7 +97,7 @@ def assert_same(one: ClassificationData, other: ClassificationData) -> None:
         assert ours.targets.dtype == theirs.targets.dtype
         assert ours.names == theirs.names
     assert count > 6
-    assert one.codec().to_dict() == other.codec().to_dict()
+    assert one.processor().to_dict() == other.processor().to_dict()
     assert one.training_counts() == other.training_counts()
     assert one.describe() == other.describe()
 

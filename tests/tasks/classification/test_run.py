@@ -204,10 +204,10 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     run(configure("run", *WORDS, *options, small=False))
 
     checkpoint = texts / "run" / "checkpoints" / "last.ckpt"
-    codec = load_bundle(checkpoint).codec.source
+    tokenizer = load_bundle(checkpoint).processor.source
     embedding = weights(checkpoint)["network.encoder.embedding.weight"]
     for n, word in enumerate(words):
-        torch.testing.assert_close(embedding[codec.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
+        torch.testing.assert_close(embedding[tokenizer.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
     assert "vector for 4 of" in json.loads((texts / "run" / "summary.json").read_text())["vectors"]
     with pytest.raises(ValueError, match=r"embedding size is 7; set encoder\.token\.embedding_size=12"):
         run(configure("wide", *WORDS, *options, "encoder.token.embedding_size=7", small=False))
@@ -352,7 +352,11 @@ def test_whoever_types_has_an_answer_before_the_next_line(trained: Path) -> None
 
 def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, python: Process) -> None:
     soundfile = pytest.importorskip("soundfile")
-    options = ["encoder.frame.bidirectional=false", "data.modality.features.normalization=running", "trainer.max_epochs=2"]
+    options = [
+        "encoder.frame.bidirectional=false",
+        "data.modality.features.normalization=running",
+        "trainer.max_epochs=2",
+    ]
     run(configure("run", *SOUND, *options, small=False))
     checkpoint = tones / "run" / "checkpoints" / "best.ckpt"
     bundle = load_bundle(checkpoint)

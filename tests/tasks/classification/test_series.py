@@ -89,7 +89,7 @@ def test_tables_with_a_row_for_each_step_are_read(tmp_path: Path, batches: Batch
 
     data = series_data(tmp_path / "long.csv", Series(series="run"))
 
-    scaler = data.codec().source
+    scaler = data.processor().source
     assert scaler.channels == ["x", "y"]
     (batch,) = batches(data)
     assert batch.source.shape == (6, 4, 2)
@@ -110,7 +110,7 @@ def test_a_file_may_be_a_series(tmp_path: Path, batches: Batches) -> None:
 
     data = series_data(tmp_path)
 
-    assert data.codec().labels == ["down", "up"]
+    assert data.processor().target.labels == ["down", "up"]
     assert sorted(n for batch in batches(data) for n in batch.lengths.tolist()) == [2, 2, 3, 3, 4, 4]
 
 

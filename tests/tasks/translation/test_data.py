@@ -56,8 +56,8 @@ def data(**options: Any) -> TranslationData:
     return made
 
 
-def texts(codec: Any, ids: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-    return [codec.decode(row[:length].tolist()) for row, length in zip(ids, lengths.tolist(), strict=True)]
+def texts(tokenizer: Any, ids: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+    return [tokenizer.decode(row[:length].tolist()) for row, length in zip(ids, lengths.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.tsv", "t.parquet", "t"])
@@ -69,8 +69,8 @@ def test_pairs_come_from_every_kind_of_file(name: str) -> None:
         pair
         for batch in batches
         for pair in zip(
-            texts(made.codec().source, batch.source, batch.source_lengths),
-            texts(made.codec(), batch.targets, batch.lengths),
+            texts(made.tokenizers[0], batch.source, batch.source_lengths),
+            texts(made.tokenizers[1], batch.targets, batch.lengths),
             strict=True,
         )
     }
@@ -78,7 +78,7 @@ def test_pairs_come_from_every_kind_of_file(name: str) -> None:
     assert len(made.val_dataloader()) > 0
     assert len(made.test_dataloader()) > 0
     first = batches[0]
-    assert (first.inputs[:, 0] == made.codec().start).all()
+    assert (first.inputs[:, 0] == made.tokenizers[1].start).all()
     torch.testing.assert_close(first.inputs[:, 1:][first.inputs[:, 1:] > 1], first.targets[first.targets > 1])
 
 
@@ -105,12 +105,13 @@ def test_over_long_and_empty_training_pairs_are_left_out_and_counted(place: Path
 
 def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
     made = data(files=write("t.jsonl"), unit="subword", vocabulary_size=60, joint=True)
-    codec = made.codec()
+    source, target = made.tokenizers
 
-    assert codec.source.to_dict() == codec.target.to_dict()
-    again = data(files="t.jsonl", codec_from=json.loads(json.dumps(codec.to_dict())))
-    assert again.codec().to_dict() == codec.to_dict()
-    assert made.sizes() == {"source_vocabulary": codec.size, "target_vocabulary": codec.size}
+    assert source is target
+    again = data(files="t.jsonl", processor_from=json.loads(json.dumps(made.processor().to_dict())))
+    assert again.tokenizers[0] is again.tokenizers[1]
+    assert again.processor().to_dict() == made.processor().to_dict()
+    assert made.sizes() == {"source_vocabulary": target.size, "target_vocabulary": target.size}
 
 
 def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:
@@ -134,13 +135,13 @@ def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:
 
 def sentences(made: TranslationData, batches: list[PairBatch]) -> set[str]:
     """Both sides of all pairs."""
-    codec = made.codec()
+    source, target = made.tokenizers
     return {
         text
         for batch in batches
         for text in (
-            *texts(codec.source, batch.source, batch.source_lengths),
-            *texts(codec, batch.targets, batch.lengths),
+            *texts(source, batch.source, batch.source_lengths),
+            *texts(target, batch.targets, batch.lengths),
         )
     }
 
@@ -213,7 +214,7 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
         ({"files": "t.jsonl", "max_length": 2}, "no training pair is left"),
         ({"files": "t.jsonl", "test_files": "hole.jsonl"}, r"test pair 1 \(.*hole.jsonl, line 1\) has an empty side"),
         (
-            {"files": "t.jsonl", "codec_from": {"_target_": "unrolled.ByteTokenizer"}},
+            {"files": "t.jsonl", "processor_from": {"source": {"_target_": "unrolled.ByteTokenizer"}, "target": None}},
             "a ByteTokenizer; translation needs",
         ),
         ({"phrases": 9, "source": "enn"}, "locale 'enn' is not in CLDR"),

@@ -229,7 +229,7 @@ def test_a_long_line_is_translated_in_pieces_and_short_ones_do_not_wait(trained:
     bundle = load_bundle(trained)
     sentences = ["ab cd.", "abcd abcd!", "d c b a?"] * 100
     long = " ".join(sentences)
-    most = max(len(bundle.codec.encode(sentence)) for sentence in sentences)
+    most = max(len(bundle.processor.source.encode(sentence)) for sentence in sentences)
     said: list[str] = []
     told: list[tuple[int, int]] = []
 
@@ -237,15 +237,15 @@ def test_a_long_line_is_translated_in_pieces_and_short_ones_do_not_wait(trained:
         translate(bundle, ["ab", long, "cd"], max_length=most, notice=said.append, progress=lambda *n: told.append(n))
     )
 
-    cut = pieces(long, bundle.codec.encode, most)
+    cut = pieces(long, bundle.processor.source.encode, most)
     assert found == [
         *translate(bundle, ["ab"]),
-        " ".join(translate(bundle, [bundle.codec.source.decode(piece.ids) for piece in cut])),
+        " ".join(translate(bundle, [bundle.processor.source.decode(piece.ids) for piece in cut])),
         *translate(bundle, ["cd"]),
     ]
     assert len(cut) > 100
     tokens = sum(len(piece.ids) for piece in cut)
-    why = f"line 2 has {tokens:,} {bundle.codec.source.unit}s, more than max_length={most}"
+    why = f"line 2 has {tokens:,} {bundle.processor.source.unit}s, more than max_length={most}"
     assert said == [f"{why}: it is translated in {len(cut)} pieces"]
     assert told[0] == (0, 3)
     assert told[-1] == (3, 3)

@@ -85,8 +85,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "latin.txt").write_bytes("one café two\n".encode("latin-1") * 100)
     (tmp_path / "poems.jsonl").write_text('{"poem": "one two"}\n' * 9)
-    codec = {"_target_": "os.system", "command": "touch exploded"}
-    hostile = {"state_dict": {}, "unrolled": {"format": 1, "network": {}, "codec": codec, "info": {}}}
+    processor = {"source": {"_target_": "os.system", "command": "touch exploded"}, "target": None}
+    hostile = {"state_dict": {}, "unrolled": {"format": 2, "network": {}, "processor": processor, "info": {}}}
     torch.save(hostile, tmp_path / "hostile.ckpt")
     return tmp_path
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unrolled.processing.text.base import Codec
 from unrolled.processing.text.tokenizers import ByteTokenizer
+from unrolled.processing.transform import Processor
 from unrolled.training.data.base import DataError, SequenceData
 
 
@@ -26,10 +26,10 @@ class Counted(SequenceData):
         return ("train", "validation")
 
     def sizes(self) -> dict[str, int]:
-        return {"vocabulary": self.codec().size}
+        return {"vocabulary": ByteTokenizer.size}
 
-    def codec(self) -> Codec:
-        return ByteTokenizer()
+    def processor(self) -> Processor:
+        return Processor(ByteTokenizer())
 
 
 def test_without_a_trainer_there_is_one_process() -> None:
@@ -58,7 +58,7 @@ def test_lightnings_hooks_prepare() -> None:
 
 
 def test_a_data_set_must_say_what_it_is() -> None:
-    with pytest.raises(TypeError, match=r"codec.*describe.*prepare.*sizes.*splits"):
+    with pytest.raises(TypeError, match=r"describe.*prepare.*processor.*sizes.*splits"):
         SequenceData()  # pyright: ignore[reportAbstractUsage]
     assert issubclass(DataError, ValueError)
 

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from unrolled import CharacterTokenizer, build
 from unrolled.checkpoint import load_tensors
+from unrolled.processing.transform import Processor
 from unrolled.training.console.outputs import write_rows, write_text
 from unrolled.training.run import command
 from unrolled.wording import refused
@@ -120,7 +121,7 @@ def test_no_room_for_what_is_written_on_standard_output(tmp_path: Path) -> None:
     core = {"_target_": "unrolled.Recurrent", "_partial_": True, "hidden_size": 4}
     core["cell"] = {"_target_": "unrolled.GRUCell", "_partial_": True}
     network = {"_target_": "unrolled.RecurrentDecoder", "vocabulary_size": 5, "embedding_size": 3, "core": core}
-    ours = {"format": 1, "network": network, "codec": CharacterTokenizer("abc").to_dict(), "info": {}}
+    ours = {"format": 2, "network": network, "processor": Processor(CharacterTokenizer("abc")).to_dict(), "info": {}}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
     torch.save({"state_dict": weights, "unrolled": ours}, tmp_path / "a.ckpt")
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.training.data.plans import StreamPlan
 from unrolled.training.data.streams import RandomWindows, StreamLoader, Window
 from unrolled.training.data.tokens import Tokens, write_tokens
@@ -25,20 +25,20 @@ START = 60_000
 law = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-class Places(Codec):
+class Places(Tokenizer):
     """Encodes a text in which every character is its own place, so that ids say where they come from."""
 
     unit, size, start, unknown = "place", START + 1, START, None
 
     @classmethod
-    def train(cls, texts: Iterable[str]) -> "Places":
+    def fit(cls, texts: Iterable[str]) -> "Places":
         return cls()
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+    def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         return ([ord(character) for character in piece] for piece in pieces)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(map(chr, ids))
+    def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
+        return "".join(map(chr, encoded))
 
     def to_dict(self) -> dict[str, Any]:
         return {"_target_": "places"}

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from unrolled.processing.text.base import Codec
+from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, WordTokenizer
-from unrolled.training.data.tokens import Tokens, codec_hash, write_tokens
+from unrolled.training.data.tokens import Tokens, tokenizer_hash, write_tokens
 
 
 def test_documents_are_read_back_in_ranges(tmp_path: Path) -> None:
-    codec = CharacterTokenizer("abc")
+    tokenizer = CharacterTokenizer("abc")
 
-    written = write_tokens(tmp_path / "text", codec, ["abc", "", iter(["ca", "b?"])])
+    written = write_tokens(tmp_path / "text", tokenizer, ["abc", "", iter(["ca", "b?"])])
     tokens = Tokens(tmp_path / "text")
 
     assert tokens.documents.tolist() == written.documents.tolist() == [0, 3, 3, 7]
@@ -26,11 +26,11 @@ def test_documents_are_read_back_in_ranges(tmp_path: Path) -> None:
     assert tokens.gather(np.array([[0, 6], [1, 1]])).tolist() == [[2, 1], [3, 3]]
     assert tokens.read(0, 7).dtype == torch.int64
     assert tokens.unknown == 1
-    assert tokens.codec_hash == codec_hash(codec)
+    assert tokens.tokenizer_hash == tokenizer_hash(tokenizer)
 
 
 @pytest.mark.parametrize(
-    ("codec", "itemsize"),
+    ("tokenizer", "itemsize"),
     [
         (CharacterTokenizer("".join(map(chr, range(1000, 1254)))), 1),
         (CharacterTokenizer("".join(map(chr, range(1000, 1255)))), 2),
@@ -38,13 +38,13 @@ def test_documents_are_read_back_in_ranges(tmp_path: Path) -> None:
         (WordTokenizer([str(number) for number in range(65_600)]), 4),
     ],
 )
-def test_ids_take_no_more_room_than_the_vocabulary_needs(tmp_path: Path, codec: Codec, itemsize: int) -> None:
-    text = codec.decode([codec.size - 1]) if not isinstance(codec, ByteTokenizer) else "é"
+def test_ids_take_no_more_room_than_the_vocabulary_needs(tmp_path: Path, tokenizer: Tokenizer, itemsize: int) -> None:
+    text = tokenizer.decode([tokenizer.size - 1]) if not isinstance(tokenizer, ByteTokenizer) else "é"
 
-    tokens = write_tokens(tmp_path / "text", codec, [text])
+    tokens = write_tokens(tmp_path / "text", tokenizer, [text])
 
     assert (tmp_path / "text").stat().st_size == itemsize * len(tokens)
-    assert codec.decode(tokens.read(0, len(tokens)).tolist()) == text
+    assert tokenizer.decode(tokens.read(0, len(tokens)).tolist()) == text
 
 
 def test_an_empty_text_can_be_read(tmp_path: Path) -> None:
@@ -88,5 +88,5 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
 def test_codecs_that_encode_differently_have_different_hashes() -> None:
     codecs = [CharacterTokenizer("ab"), CharacterTokenizer("ba"), WordTokenizer(["ab"]), ByteTokenizer()]
 
-    assert len({codec_hash(codec) for codec in codecs}) == 4
-    assert codec_hash(CharacterTokenizer("ab")) == codec_hash(codecs[0])
+    assert len({tokenizer_hash(tokenizer) for tokenizer in codecs}) == 4
+    assert tokenizer_hash(CharacterTokenizer("ab")) == tokenizer_hash(codecs[0])

@@ -49,7 +49,7 @@ def test_every_file_that_a_run_writes_is_plain_data(folder: Path, configure: Con
     assert len(written) >= 2
     for path in written:
         assert torch.load(path, weights_only=True)["unrolled"]["format"] == 1
-        assert load_bundle(path).codec.size > 10
+        assert load_bundle(path).processor.source.size > 10
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
@@ -108,7 +108,7 @@ def test_a_run_goes_on_from_its_end_though_that_was_not_validated(folder: Path, 
         assert torch.equal(value, resumed[name]), name
 
 
-def test_init_from_starts_from_the_weights_and_the_codec(folder: Path, configure: Configure) -> None:
+def test_init_from_starts_from_the_weights_and_the_processor(folder: Path, configure: Configure) -> None:
     run(configure("first", "trainer.max_epochs=1", "test=false"))
     (folder / "rhyme.txt").write_text("a text with other letters: äöü xyz\n" * 50)
     first = folder / "first/checkpoints/last.ckpt"
@@ -118,7 +118,7 @@ def test_init_from_starts_from_the_weights_and_the_codec(folder: Path, configure
     second = folder / "second/checkpoints/last.ckpt"
     for name, value in weights(first).items():
         assert torch.equal(value, weights(second)[name])
-    assert load_bundle(second).codec.to_dict() == load_bundle(first).codec.to_dict()
+    assert load_bundle(second).processor.to_dict() == load_bundle(first).processor.to_dict()
 
 
 def test_other_sizes_are_refused_by_name(folder: Path, configure: Configure) -> None:

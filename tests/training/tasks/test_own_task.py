@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from unrolled import ByteTokenizer, squared_error
+from unrolled import ByteTokenizer, Processor, squared_error
 from unrolled.training import SequenceData, SequenceTask
 
 
@@ -50,8 +50,8 @@ class Numbers(SequenceData):
     def sizes(self):
         return {"features": 1}
 
-    def codec(self):
-        return ByteTokenizer()
+    def processor(self):
+        return Processor(ByteTokenizer())
 
     def splits(self):
         return ("train", "validation", "test")
@@ -125,7 +125,7 @@ def test_a_task_needs_a_loss_and_its_steps(lab: Path, python: Process, train_scr
     assert f"{summary['test/loss']:.4f}" in again.stdout
 
 
-def test_data_that_cannot_take_the_networks_codec_must_have_the_same(
+def test_data_that_cannot_take_the_networks_processor_must_have_the_same(
     lab: Path, python: Process, train_script: str
 ) -> None:
     asked = ["task=sums", "model.hidden_size=8", "trainer=cpu", "trainer.max_steps=2", "run_dir=run", "test=false"]
@@ -139,4 +139,4 @@ def test_data_that_cannot_take_the_networks_codec_must_have_the_same(
     refused = python("-m", "unrolled", "evaluate", "--config-dir", "mylab/conf", "checkpoint=run")
 
     assert refused.returncode == 2
-    assert "mylab.sums.Numbers take codec_from" in refused.stderr
+    assert "mylab.sums.Numbers take processor_from" in refused.stderr
