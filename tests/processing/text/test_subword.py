@@ -113,7 +113,7 @@ def test_a_vocabulary_below_the_alphabet_is_refused() -> None:
         train_subwords(TEXTS, 10)
     with pytest.raises(ValueError, match="empty"):
         train_subwords(["", " "], 10)
-    with pytest.raises(ValueError, match="read twice, and a list_iterator"):
+    with pytest.raises(ValueError, match="iterated twice, and a list_iterator"):
         train_subwords(iter(TEXTS), 90)
     with pytest.raises(ValueError, match="subwords='wordpiece'"):
         train_subwords(TEXTS, 90, kind="wordpiece")
