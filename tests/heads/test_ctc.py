@@ -159,7 +159,7 @@ def test_half_precision_is_summed_in_single(dtype: torch.dtype, generator: torch
 def test_nothing_is_drawn_but_a_search_may_be_sharper(generator: torch.Generator) -> None:
     parameters = torch.randn(2, 3, 5, generator=generator)
 
-    with pytest.raises(NotImplementedError, match="CTCHead can't be drawn from; predict"):
+    with pytest.raises(NotImplementedError, match="CTCHead can't be sampled; use predict"):
         HEAD.sample(parameters)
     with pytest.raises(NotImplementedError, match="CTCHead has no distribution"):
         HEAD.distribution(parameters)

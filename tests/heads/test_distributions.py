@@ -200,5 +200,5 @@ def test_a_temperature_is_a_power_of_probabilities(name: str, generator: torch.G
 
 @pytest.mark.parametrize("head", [NumbersHead(4, 2), QuantileHead(4, 2)], ids=["numbers", "quantile"])
 def test_what_has_no_distribution_says_so(head: Any) -> None:
-    with pytest.raises(NotImplementedError, match=r"Head has no distribution of torch.distributions; it offers losses"):
+    with pytest.raises(NotImplementedError, match=r"Head has no distribution in torch.distributions; use losses"):
         head.distribution(torch.zeros(head.output_size))

@@ -135,7 +135,7 @@ def test_at_temperature_zero_a_draw_is_the_prediction(case: Any, generator: torc
 def test_a_temperature_below_zero_or_without_end_is_refused(case: Any, temperature: float) -> None:
     head = case.make(4)
 
-    with pytest.raises(ValueError, match=r"temperature=.*: 0 \(no chance\) or more"):
+    with pytest.raises(ValueError, match=r"temperature=.*: expected 0 \(deterministic\) or more"):
         head.sharpen(torch.zeros(head.output_size), temperature)
 
 
@@ -249,7 +249,7 @@ def test_axes_that_do_not_belong_together_are_refused(case: Any, generator: torc
 def test_targets_outside_zero_to_one_are_refused(make: Any) -> None:
     head = make(4, 2)
 
-    with pytest.raises(ValueError, match=r"targets go from 0 to 1.5, expected 0 to 1; mask what is missing"):
+    with pytest.raises(ValueError, match=r"targets go from 0 to 1.5, expected 0 to 1; mask missing targets"):
         head.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.5]]))
     with pytest.raises(ValueError, match="targets go from nan to nan"):
         head.loss(torch.zeros(1, 2), torch.tensor([[0.0, torch.nan]]))

@@ -1,4 +1,4 @@
-"""What a network predicts: from features to the parameters of a distribution over targets, and the loss of targets.
+"""Heads: output layers that predict the parameters of a distribution over targets, with its loss.
 
-A head knows one prediction, for any leading axes; time, search and the names of classes live elsewhere.
+A head computes single predictions with any leading axes. Time, search and class names are handled outside of it.
 """

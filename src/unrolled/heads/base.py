@@ -1,4 +1,4 @@
-"""What a head is, and what all heads share: masked sums of losses."""
+"""Base classes of heads, with masked sums of losses."""
 
 from abc import ABC, abstractmethod
 
@@ -12,17 +12,17 @@ from unrolled.shapes import ShapeError, expect
 
 
 class Head(nn.Module, ABC):
-    """Turns features into the parameters of a distribution over targets, and compares targets with it.
+    """Base class of heads, which predict the parameters of a distribution over targets from features.
 
-    A head of your own needs `losses` and `predict`, and `sharpen` and `sample` if its predictions are fed back. All
-    methods take any leading axes: none, (batch,), (batch, time), …
+    A subclass implements `losses` and `predict`, and `sharpen` and `sample` if its predictions are fed back. All
+    methods support any leading axes: none, (batch,), (batch, time), …
 
     Attributes:
-        target_size: entries of a target; None where a target is a single number, such as a class.
+        target_size: number of entries of a target; None if a target is a single number, such as a class.
 
     Args:
-        input_size: features of an input. Users of a head complete it: `partial(CategoricalHead, num_classes=5)`.
-        output_size: parameters of one prediction.
+        input_size: number of input features. Networks pass it to a partial: `partial(CategoricalHead, num_classes=5)`.
+        output_size: number of parameters of one prediction.
         bias: whether the linear map from features to parameters has a bias.
 
     Raises:
@@ -39,21 +39,21 @@ class Head(nn.Module, ABC):
         self.linear = nn.Linear(input_size, output_size, bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (..., input) -> parameters (..., outputs)."""
+        """Compute parameters (..., outputs) of features (..., input)."""
         expect(features, "... input", input=self.input_size, name="features")
         return self.linear(features)
 
     @abstractmethod
     def losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """Parameters (..., outputs) and targets -> (...): the loss of each prediction, minus its log-probability.
+        """Compute the loss (...) of each prediction, its negative log probability, from parameters (..., outputs).
 
-        It is at least float32, whatever the parameters are.
+        Its dtype is float32, or that of wider parameters.
         """
 
     def loss(self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None) -> Loss:
-        """The summed loss of the predictions that count, beside their number.
+        """Compute the sum of losses where the mask is true, and the number of these predictions.
 
-        What is masked may be anything, even NaN, and changes neither the sum nor a gradient.
+        Masked values, even NaN, affect neither the sum nor a gradient.
 
         Args:
             parameters: (..., outputs).
@@ -61,7 +61,7 @@ class Head(nn.Module, ABC):
             mask: (...) bool, true where a prediction counts; all of them by default.
 
         Raises:
-            ShapeError: axes that don't belong together.
+            ShapeError: tensors whose shapes don't match.
             ValueError: a mask that isn't bool.
         """
         self.check(parameters, targets)
@@ -69,52 +69,52 @@ class Head(nn.Module, ABC):
             return summed(self.losses(parameters, targets), None)
         check_mask(mask, parameters.shape[:-1])
         hidden = (~mask).unsqueeze(-1)
-        # Filled before anything is computed: NaN under a zero gradient would still give a NaN gradient.
+        # Values are masked before the loss: NaN with a zero gradient would still give a NaN gradient.
         targets = targets.masked_fill(~mask if self.target_size is None else hidden, 0)
         return summed(self.losses(parameters.masked_fill(hidden, 0.0), targets).masked_fill(~mask, 0.0), mask)
 
     @abstractmethod
     def predict(self, parameters: Tensor) -> Tensor:
-        """Parameters (..., outputs) -> the one target to expect: (...), or (..., target_size)."""
+        """Return the most probable or expected target, (...) or (..., target_size), of parameters (..., outputs)."""
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """The parameters at a temperature: 1 leaves them, below 1 draws vary less, at 0 each is what `predict` gives.
+        """Return parameters at a temperature: 1 for no change, less for less varied samples, 0 for that of `predict`.
 
         Raises:
-            NotImplementedError: a head that isn't drawn from.
+            NotImplementedError: a head that can't be sampled.
             ValueError: a temperature below 0, or one that isn't finite.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no temperature; predict(parameters) gives its answer")
+        raise NotImplementedError(f"{type(self).__name__} has no temperature; use predict(parameters)")
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw for each prediction, with gradients for none: (...), or (..., target_size).
+        """Draw a sample of each prediction, (...) or (..., target_size), without gradients.
 
         Args:
             parameters: (..., outputs).
-            generator: of the parameters' device; torch's own by default.
+            generator: random number generator on the parameters' device; torch's global generator by default.
 
         Raises:
-            NotImplementedError: a head that isn't drawn from.
+            NotImplementedError: a head that can't be sampled.
         """
-        raise NotImplementedError(f"{type(self).__name__} can't be drawn from; predict(parameters) gives its answer")
+        raise NotImplementedError(f"{type(self).__name__} can't be sampled; use predict(parameters)")
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        """The distribution as torch.distributions has it, with the leading axes as its batch, for users and tests.
+        """Return the predicted distribution as one of torch.distributions, with the leading axes as batch shape.
 
-        It checks no values. `losses` are faster than its `log_prob`, and `sample` takes a generator.
+        It doesn't validate values. `losses` is faster than its `log_prob`, and `sample` accepts a generator.
 
         Raises:
-            NotImplementedError: a head whose loss belongs to no distribution of torch's.
+            NotImplementedError: a head whose loss has no distribution in torch.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} has no distribution of torch.distributions; it offers losses(parameters, targets)"
+            f"{type(self).__name__} has no distribution in torch.distributions; use losses(parameters, targets)"
         )
 
     def check(self, parameters: Tensor, targets: Tensor) -> None:
-        """Check the axes of both.
+        """Check the shapes of parameters and targets.
 
         Raises:
-            ShapeError: axes that don't belong together.
+            ShapeError: tensors whose shapes don't match.
         """
         expect(parameters, "... outputs", outputs=self.output_size, name="parameters")
         expect(targets, "...", name="targets")
@@ -127,24 +127,24 @@ class Head(nn.Module, ABC):
 
 
 class VectorHead(Head):
-    """A head whose target is a vector of `target_size` entries, each with a loss and as many parameters of its own.
+    """Base class of heads whose target is a vector of `target_size` entries with separate losses and parameters.
 
-    The parameters of an entry lie side by side. Entries may be missing one by one: a mask of the targets' shape.
+    The parameters of an entry are adjacent. A mask with the shape of the targets marks missing entries.
     """
 
     target_size: int  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never None
 
     @abstractmethod
     def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(..., target_size): the loss of each entry."""
+        """Compute the loss (..., target_size) of each entry."""
 
     def losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(...): the loss of each prediction, the sum over its entries."""
+        """Compute the loss (...) of each prediction, the sum over its entries."""
         self.check(parameters, targets)
         return self.entry_losses(parameters, targets).sum(-1)
 
     def loss(self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None) -> Loss:
-        """The summed loss of the entries that count, beside the number of predictions with at least one of them.
+        """Compute the sum of losses where the mask is true, and the number of predictions with at least one such entry.
 
         Args:
             parameters: (..., outputs).
@@ -152,7 +152,7 @@ class VectorHead(Head):
             mask: bool, (...) or (..., target_size), true where a prediction or an entry counts; all by default.
 
         Raises:
-            ShapeError: axes that don't belong together.
+            ShapeError: tensors whose shapes don't match.
             ValueError: a mask that isn't bool.
         """
         self.check(parameters, targets)
@@ -167,10 +167,10 @@ class VectorHead(Head):
 
 
 def summed(losses: Tensor, mask: Tensor | None) -> Loss:
-    """Losses (...) that are 0 where they are masked, as a sum beside the number of predictions."""
+    """Return the sum of losses (...), which are 0 where masked, and the number of predictions."""
     return Loss(losses.sum(), _number(losses.unsqueeze(-1)) if mask is None else mask.sum())
 
 
 def _number(parameters: Tensor) -> Tensor:
-    # Not torch.tensor: that would copy from the host, and the host would wait for it.
+    # Not torch.tensor, which would copy from the host and synchronize.
     return torch.full((), parameters.shape[:-1].numel(), dtype=torch.int64, device=parameters.device)

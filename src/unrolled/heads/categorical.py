@@ -1,4 +1,4 @@
-"""One class of several."""
+"""Classification with exclusive classes."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ from unrolled.losses import NO_TARGET
 
 
 class CategoricalHead(Head):
-    """Predicts one class of several: parameters are logits (..., num_classes), a target is the number of a class.
+    """Predicts one of several classes. Parameters are logits (..., num_classes), and a target is the index of a class.
 
-    Losses are in nats. Label smoothing and class weights act in training mode alone.
+    Losses are in nats. Label smoothing and class weights are used in training mode only.
 
     Args:
-        input_size: features of an input.
-        num_classes: classes, numbered from 0.
+        input_size: number of input features.
+        num_classes: number of classes.
         bias: whether logits have a bias.
-        label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
-        class_weights: what a prediction of each class weighs in the sum; it counts as one all the same. The buffer of
-            this name may also be set later, when the data are known; no checkpoint holds it.
+        label_smoothing: fraction of the target that is spread evenly over the classes (Szegedy et al. 2016, section 7).
+        class_weights: weight of each class in the sum; the count is not weighted. The buffer with this name can be set
+            later, when the data are known; it is not stored in checkpoints.
 
     Raises:
         ValueError: a size below one; a share outside [0, 1); weights that are negative, infinite or not one per class.
@@ -48,7 +48,7 @@ class CategoricalHead(Head):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """Logits (..., classes) and int64 targets (...) -> (...), the cross-entropy of each in nats."""
+        """Compute the cross-entropy (...) in nats of logits (..., classes) and int64 targets (...)."""
         self.check(parameters, targets)
         logits = widened(parameters)
         weights = self.class_weights if self.training else None
@@ -63,19 +63,19 @@ class CategoricalHead(Head):
         return losses.reshape(targets.shape)
 
     def probabilities(self, parameters: Tensor) -> Tensor:
-        """Logits (..., classes) -> the probability of each class."""
+        """Return the probability of each class, (..., classes)."""
         return widened(parameters).softmax(-1)
 
     def predict(self, parameters: Tensor) -> Tensor:
-        """The likeliest class, (...) int64."""
+        """Return the most probable class, (...) int64."""
         return parameters.argmax(-1)
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """Logits divided by the temperature; at 0 the likeliest class has all the probability."""
+        """Divide logits by the temperature; with 0, the most probable class gets probability 1."""
         return sharpened(parameters, temperature)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A class for each prediction, (...) int64."""
+        """Sample a class for each prediction, (...) int64."""
         shares = self.probabilities(parameters.detach()).reshape(-1, self.num_classes)
         return torch.multinomial(shares, 1, generator=generator).reshape(parameters.shape[:-1])
 
@@ -83,10 +83,10 @@ class CategoricalHead(Head):
         return Categorical(logits=widened(parameters), validate_args=False)
 
     def tie(self, embedding: nn.Embedding) -> None:
-        """Share an embedding's weights (Press & Wolf 2017), drawn anew at the scale of an output layer.
+        """Share an embedding's weights (Press & Wolf 2017), and initialize them again as an output layer.
 
-        An embedding's unit normal would give logits of the size of √input_size. Whoever reads the embedding may
-        multiply by that (Vaswani et al. 2017, section 3.4).
+        With an embedding's N(0, 1), logits would have a standard deviation of √input_size. The embedded inputs can be
+        multiplied by this factor (Vaswani et al. 2017, section 3.4).
 
         Raises:
             ValueError: an embedding of another shape than (num_classes, input_size).

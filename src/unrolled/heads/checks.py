@@ -1,4 +1,4 @@
-"""What heads refuse, each with its text."""
+"""Checks of heads' arguments."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from unrolled.shapes import ShapeError, expect
 
 
 def check_sizes(**sizes: int) -> None:
-    """Check sizes that are given by their names.
+    """Check that sizes, passed by name, are 1 or more.
 
     Raises:
         ValueError: a size below one.
@@ -21,7 +21,7 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_mask(mask: Tensor, shape: torch.Size) -> None:
-    """Check that a mask has a shape and is bool.
+    """Check the shape and the dtype of a mask.
 
     Raises:
         ShapeError: another shape.
@@ -35,23 +35,23 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
 
 
 def check_shares(targets: Tensor) -> None:
-    """Check that targets lie from 0 to 1, where they can be read at no cost: on the CPU, in no compiled program.
+    """Check that targets are from 0 to 1. They are read only on the CPU and outside of compiled programs.
 
     Raises:
-        ValueError: targets outside, NaN included.
+        ValueError: targets outside [0, 1], or NaN.
     """
     if targets.numel() == 0 or not readable(targets):
         return
     least, greatest = (float(extreme) for extreme in targets.detach().aminmax())
     if not 0.0 <= least <= greatest <= 1.0:
-        raise ValueError(f"targets go from {least:g} to {greatest:g}, expected 0 to 1; mask what is missing")
+        raise ValueError(f"targets go from {least:g} to {greatest:g}, expected 0 to 1; mask missing targets")
 
 
 def checked_smoothing(label_smoothing: float) -> float:
-    """A share of the target, as given.
+    """Check a label smoothing and return it.
 
     Raises:
-        ValueError: one outside [0, 1).
+        ValueError: a value outside [0, 1).
     """
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1)")
@@ -59,10 +59,10 @@ def checked_smoothing(label_smoothing: float) -> float:
 
 
 def checked_weights(weights: Sequence[float] | None, number: int) -> Tensor | None:
-    """Weights as a tensor.
+    """Check class weights and return them as a tensor.
 
     Raises:
-        ValueError: another number of them, or one that is negative or not finite.
+        ValueError: another number of weights, or weights that are negative or not finite.
     """
     if weights is None:
         return None

@@ -1,4 +1,4 @@
-"""Transcripts that are shorter than what they are about, without an alignment."""
+"""Connectionist temporal classification: transcripts without an alignment to the frames."""
 
 import torch
 from torch import Tensor
@@ -19,16 +19,16 @@ class CTCHead(Head):
     "Connectionist Temporal Classification").
 
     Parameters are logits (batch, time, num_classes). Class 0 is the blank; labels are 1 to num_classes − 1. A
-    prediction is a whole sequence: its loss sums over all ways to spread the transcript over the frames. Nothing is
-    drawn step by step, so there are no `sample` and `distribution`.
+    prediction is a whole sequence: its probability is the sum over all alignments of the transcript to the frames.
+    `sample` and `distribution` are not supported.
 
     Args:
-        input_size: features of a frame.
-        num_classes: labels and the blank.
+        input_size: number of features of a frame.
+        num_classes: number of labels plus one for the blank.
         bias: whether logits have a bias.
 
     Raises:
-        ValueError: an input without features, or no label beside the blank.
+        ValueError: an input size below one, or no label besides the blank.
     """
 
     def __init__(self, input_size: int, num_classes: int, *, bias: bool = True) -> None:
@@ -40,7 +40,7 @@ class CTCHead(Head):
     def losses(
         self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None, target_mask: Tensor | None = None
     ) -> Tensor:
-        """(batch,): minus the log-probability of each transcript in nats; 0 for none over no frame.
+        """Compute the negative log probability of each transcript, (batch,) in nats; 0 for an empty one without frames.
 
         Args:
             parameters: (batch, time, classes).
@@ -48,12 +48,12 @@ class CTCHead(Head):
             mask: (batch, time) bool, true for the frames of each sequence, its first ones; all of them by default.
             target_mask: (batch, labels) bool, true for the labels of each transcript; all of them by default.
 
-        torch's algorithm wants lengths on the host, so on another device the host waits for them here, unlike in other
-        heads. On the meta device torch has no such loss.
+        torch's algorithm needs lengths on the host, so unlike other heads this one synchronizes with a GPU. torch has
+        no such loss on the meta device.
 
         Raises:
-            ShapeError: axes that don't belong together.
-            ValueError: a label that there is not; a transcript too long for its frames; a mask with a gap.
+            ShapeError: tensors whose shapes don't match.
+            ValueError: an unknown label; a transcript too long for its frames; a mask with a gap.
         """
         expect(parameters, "batch time outputs", outputs=self.output_size, name="parameters")
         batch, time, _ = parameters.shape
@@ -72,15 +72,15 @@ class CTCHead(Head):
     def loss(
         self, parameters: Tensor, targets: Tensor, mask: Tensor | None = None, target_mask: Tensor | None = None
     ) -> Loss:
-        """The summed loss of the sequences that have frames, beside their number. For the rest see `losses`."""
+        """Compute the sum of the losses of non-empty sequences, and their number; see `losses`."""
         losses = self.losses(parameters, targets, mask, target_mask)
         return summed(losses, None if mask is None else mask.any(-1))
 
     def predict(self, parameters: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, time) int64: the likeliest class of each frame, repeats and blanks left out, then −1 to the end.
+        """Return the most probable class of each frame without repeats and blanks, (batch, time) int64, padded with −1.
 
         Raises:
-            ShapeError: axes that don't belong together.
+            ShapeError: tensors whose shapes don't match.
         """
         expect(parameters, "batch time outputs", outputs=self.output_size, name="parameters")
         best = parameters.argmax(-1)
@@ -89,17 +89,17 @@ class CTCHead(Head):
             best = best.masked_fill(~mask, BLANK)
         kept = best != BLANK
         kept[:, 1:] &= best[:, 1:] != best[:, :-1]
-        # What is left out goes to a place behind the last one, which is cut off.
+        # Repeats and blanks are written to an additional column, which is removed.
         places = torch.where(kept, kept.cumsum(1) - 1, best.shape[1])
         padded = best.new_full((best.shape[0], best.shape[1] + 1), -1)
         return padded.scatter(1, places, best)[:, :-1]
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """Logits divided by the temperature, for a search; at 0 the likeliest class of each frame alone is possible."""
+        """Divide logits by the temperature, for a search; with 0, the most probable classes get probability 1."""
         return sharpened(parameters, temperature)
 
     def _check_transcripts(self, targets: Tensor, frames: Tensor, labels: Tensor) -> None:
-        """Refuse what has no probability, and labels that torch's algorithm would look up outside of its memory."""
+        """Check for impossible transcripts, and for labels with which torch would read outside of its memory."""
         there = torch.arange(targets.shape[1]) < labels.unsqueeze(1)
         unknown = there & ((targets <= BLANK) | (targets >= self.num_classes))
         if unknown.any():

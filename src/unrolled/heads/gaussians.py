@@ -1,4 +1,4 @@
-"""Mixtures of normal distributions over one or two coordinates, in logarithms."""
+"""Mixtures of normal distributions over one or two coordinates, computed in logarithms."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ MAX_CORRELATION = 8.0
 
 
 class Gaussians(NamedTuple):
-    """A mixture for each prediction.
+    """The parameters of a mixture for each prediction.
 
     weights: (..., components), logits.
     means: (..., components, coordinates).
@@ -26,10 +26,10 @@ class Gaussians(NamedTuple):
     correlations: Tensor | None
 
     def limited(self, min_scale: float) -> "Gaussians":
-        """With standard deviations of `min_scale` or more and correlations within tanh(±8).
+        """Return the mixture with standard deviations of at least `min_scale` and correlations within tanh(±8).
 
-        A component that collapses on a target, or two coordinates that always agree, would make the density infinite
-        (Bishop 2006, section 9.2.1). Gradients that lead back from beyond a limit pass, others are 0.
+        A component that collapses to a target, or two equal coordinates, would make the density infinite (Bishop 2006,
+        section 9.2.1). Outside of a limit, only gradients that lead back into it are passed; others are 0.
         """
         log_scales = _Limit.apply(self.log_scales, math.log(min_scale), math.inf)
         if self.correlations is None:
@@ -38,7 +38,7 @@ class Gaussians(NamedTuple):
         return self._replace(log_scales=log_scales, correlations=correlations)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        """Points (..., coordinates) -> (...), the logarithm of their density.
+        """Compute the logarithm of the density (...) of points (..., coordinates).
 
         With ρ = tanh r, neither 1 − ρ² nor a quotient by it is computed: √(1 − ρ²) is 1 / cosh r, and the exponent of
         Graves's eq. 24-25, Z / 2(1 − ρ²), is ((x − y)² (1 + e^2r) + (x + y)² (1 + e^−2r)) / 8 for x and y in standard
@@ -56,11 +56,11 @@ class Gaussians(NamedTuple):
         return torch.logsumexp(self.weights.log_softmax(-1) - exponents - log_volumes, -1)
 
     def likeliest(self) -> Tensor:
-        """(..., coordinates): the mean of the component with the greatest weight."""
+        """Return the mean (..., coordinates) of the component with the greatest weight."""
         return self._mean_of(self.weights.argmax(-1))
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """(..., coordinates): a point of each mixture."""
+        """Draw a point (..., coordinates) from each mixture."""
         shares = self.weights.softmax(-1)
         chosen = torch.multinomial(shares.reshape(-1, shares.shape[-1]), 1, generator=generator)
         chosen = chosen.reshape(shares.shape[:-1])
@@ -74,7 +74,7 @@ class Gaussians(NamedTuple):
         return mean + self.log_scales.exp().gather(-2, index).squeeze(-2) * noise
 
     def distribution(self) -> MixtureSameFamily:
-        """The same as torch.distributions has it, by factors that need no Cholesky decomposition."""
+        """Return the mixture as one of torch.distributions, built without a Cholesky decomposition."""
         scales = self.log_scales.exp()
         factors = torch.diag_embed(scales)
         if self.correlations is not None:
@@ -90,7 +90,7 @@ class Gaussians(NamedTuple):
 
 
 class WithEnd(Distribution):
-    """Points of a mixture, each beside whether a stroke ends there: (..., coordinates + 1)."""
+    """The joint distribution of a mixture's point and of the end of a stroke, (..., coordinates + 1)."""
 
     def __init__(self, points: MixtureSameFamily, end: Bernoulli) -> None:
         self.points, self.end = points, end
@@ -116,7 +116,7 @@ def _log_cosh(values: Tensor) -> Tensor:
 
 
 class _Limit(torch.autograd.Function):
-    """Values within limits. Gradients pass inside, and outside where a step against them leads back."""
+    """Clamps values. Gradients are passed inside the limits, and outside if a descent step leads back."""
 
     generate_vmap_rule = True
 

@@ -1,4 +1,4 @@
-"""Any number of labels at once, each there or not."""
+"""Multi-label classification."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,19 @@ from unrolled.heads.temperature import sharpened_signs, widened
 
 
 class LabelsHead(VectorHead):
-    """Predicts which of several labels hold, or which notes sound: independent Bernoulli distributions.
+    """Predicts the presence of several labels, such as notes that sound: independent Bernoulli distributions.
 
     Parameters are logits (..., num_labels). A target (..., num_labels) is the probability of each label, often 0 or 1.
-    The loss of a prediction is the sum over its labels, in nats. Label smoothing and class weights act in training
-    mode alone.
+    The loss of a prediction is the sum over its labels, in nats. Label smoothing and class weights are used in training
+    mode only.
 
     Args:
-        input_size: features of an input.
-        num_labels: entries of a target.
+        input_size: number of input features.
+        num_labels: number of entries of a target.
         bias: whether logits have a bias.
-        label_smoothing: share of each target that becomes ½.
-        class_weights: what each label weighs in the sum. The buffer of this name may also be set later, when the data
-            are known; no checkpoint holds it.
+        label_smoothing: fraction of each target that is replaced by ½.
+        class_weights: weight of each label in the sum. The buffer with this name can be set later, when the data are
+            known; it is not stored in checkpoints.
 
     Raises:
         ValueError: a size below one; a share outside [0, 1); weights that are negative, infinite or not one per label.
@@ -50,10 +50,10 @@ class LabelsHead(VectorHead):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(..., num_labels): the cross-entropy of each label in nats.
+        """Compute the cross-entropy (..., num_labels) of each label in nats.
 
         Raises:
-            ValueError: targets outside [0, 1], where they are on the CPU.
+            ValueError: targets outside [0, 1]; checked only on the CPU.
         """
         logits = widened(parameters)
         targets = targets.to(logits.dtype)
@@ -66,19 +66,19 @@ class LabelsHead(VectorHead):
         )
 
     def probabilities(self, parameters: Tensor) -> Tensor:
-        """Logits (..., num_labels) -> the probability of each label."""
+        """Return the probability of each label, (..., num_labels)."""
         return widened(parameters).sigmoid()
 
     def predict(self, parameters: Tensor) -> Tensor:
-        """(..., num_labels): 1.0 for each label that is likelier than not, else 0.0."""
+        """Return 1.0 for each label with a probability above one half, else 0.0, (..., num_labels)."""
         return (parameters > 0).to(widened(parameters).dtype)
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """Logits divided by the temperature; at 0 only what `predict` gives is possible."""
+        """Divide logits by the temperature; with 0, the result of `predict` gets probability 1."""
         return sharpened_signs(parameters, temperature)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(..., num_labels): 1.0 or 0.0 for each label."""
+        """Sample 1.0 or 0.0 for each label, (..., num_labels)."""
         return bernoulli(parameters.detach(), generator)
 
     def distribution(self, parameters: Tensor) -> Distribution:
@@ -87,6 +87,6 @@ class LabelsHead(VectorHead):
 
 
 def bernoulli(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """1.0 with the probability σ(logits), else 0.0."""
+    """Sample 1.0 with probability σ(logits), else 0.0."""
     shares = widened(logits).sigmoid()
     return (torch.rand(shares.shape, generator=generator, device=shares.device, dtype=shares.dtype) < shares).to(shares)

@@ -1,4 +1,4 @@
-"""Pen strokes and other numbers by a mixture of normal distributions."""
+"""Mixture density networks, for pen strokes and other numbers."""
 
 import torch
 from torch import Tensor
@@ -13,27 +13,27 @@ from unrolled.heads.temperature import check_temperature, sharpened, sharpened_s
 
 
 class MixtureHead(Head):
-    """Predicts where a pen goes and whether its stroke ends there (Graves 2013, "Generating Sequences With Recurrent
-    Neural Networks", eq. 18-26): a mixture of bivariate normal distributions beside a Bernoulli distribution.
+    """Predicts the offset of a pen and the end of its stroke (Graves 2013, "Generating Sequences With Recurrent Neural
+    Networks", eq. 18-26) with a mixture of bivariate normal distributions and a Bernoulli distribution.
 
-    A target is (..., 3): two offsets, then the probability that the stroke ends, mostly 0 or 1. Losses are in nats.
+    A target is (..., 3): two offsets, and the probability that the stroke ends, usually 0 or 1. Losses are in nats.
     With one coordinate and no end it is a mixture over numbers, for forecasts.
 
-    Parameters of a prediction, in this order: a logit for each component; its means; logarithms of its standard
-    deviations; inverse tanh of its correlation, for two coordinates; the logit of the end. In losses and distributions
+    The parameters of a prediction are, in this order: a logit for each component; means; logarithms of standard
+    deviations; inverse tanh of correlations, for two coordinates; the logit of the end. In losses and distributions
     a standard deviation is at least `min_scale` and a correlation within tanh(±8), which is 1 − 2.3e-7. Values and
     gradients are then finite in float32 for any parameters and targets up to 1e15 × min_scale from the means.
 
     Args:
-        input_size: features of an input.
-        num_components: of the mixture.
-        num_coordinates: 2, or 1.
-        end_of_stroke: whether the last entry of a target says if the stroke ends.
-        min_scale: the least standard deviation, in the units of the targets.
+        input_size: number of input features.
+        num_components: number of components of the mixture.
+        num_coordinates: 2 or 1.
+        end_of_stroke: whether the last entry of a target is the end of a stroke.
+        min_scale: minimum standard deviation, in the units of the targets.
         bias: whether parameters have a bias.
 
     Raises:
-        ValueError: a size below one, more than two coordinates, a least scale that isn't above 0.
+        ValueError: a size below one, more than two coordinates, a min_scale that isn't above 0.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class MixtureHead(Head):
         self.target_size = num_coordinates + end_of_stroke
 
     def mixture(self, parameters: Tensor) -> Gaussians:
-        """The mixture of each prediction, without limits."""
+        """Return the mixture of each prediction, without limits."""
         weights, means, log_scales, correlations, _ = widened(parameters).split(self._sizes, -1)
         shape = (self.num_components, self.num_coordinates)
         means, log_scales = means.unflatten(-1, shape), log_scales.unflatten(-1, shape)
         return Gaussians(weights, means, log_scales, correlations if self.num_coordinates == 2 else None)
 
     def losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(...): minus the log-density of the point, and minus the log-probability of the end, in nats.
+        """Compute the negative log density of the point, plus the negative log probability of the end, (...) in nats.
 
         Raises:
-            ValueError: ends outside [0, 1], where they are on the CPU.
+            ValueError: ends outside [0, 1]; checked only on the CPU.
         """
         self.check(parameters, targets)
         mixture = self.mixture(parameters).limited(self.min_scale)
@@ -84,17 +84,17 @@ class MixtureHead(Head):
         return losses + binary_cross_entropy_with_logits(widened(parameters[..., -1]), end, reduction="none")
 
     def predict(self, parameters: Tensor) -> Tensor:
-        """(..., target_size): the mean of the component with the greatest weight; 1.0 for an end likelier than not.
+        """Return the mean of the component with the greatest weight, and 1.0 for a probable end, (..., target_size).
 
-        The mean over all components, often a point where no target ever is, is `distribution(parameters).mean`.
+        The mean over all components, which is often far from all targets, is `distribution(parameters).mean`.
         """
         return self._with_end(self.mixture(parameters).likeliest(), parameters[..., -1:] > 0)
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """Graves's bias b = 1 / temperature − 1: log σ − b, weights' logits × (1 + b) (eq. 61-62).
+        """Apply Graves's bias b = 1 / temperature − 1: log σ − b, weights' logits × (1 + b) (eq. 61-62).
 
-        The logit of the end is divided by the temperature too (Ha & Eck 2018, eq. 8), so that at 0 nothing is left to
-        chance.
+        The logit of the end is also divided by the temperature (Ha & Eck 2018, eq. 8), so that with 0 sampling is
+        deterministic.
         """
         check_temperature(temperature)
         bias = (1.0 / temperature if temperature else float("inf")) - 1.0
@@ -103,7 +103,7 @@ class MixtureHead(Head):
         return torch.cat([weights, means, log_scales - bias, correlations, end], -1)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(..., target_size): a point, and 1.0 or 0.0 for the end. Standard deviations may be below `min_scale`."""
+        """Sample a point, and 1.0 or 0.0 for the end, (..., target_size). `min_scale` is not applied."""
         parameters = parameters.detach()
         points = self.mixture(parameters).draw(generator)
         return self._with_end(points, bernoulli(parameters[..., -1:], generator)) if self.end_of_stroke else points

@@ -1,4 +1,4 @@
-"""Numbers by their mean."""
+"""Regression: the means of numbers."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,19 @@ from unrolled.heads.temperature import check_temperature, widened
 
 
 class NumbersHead(VectorHead):
-    """Predicts the mean of each number, and nothing of how far a number may be from it.
+    """Predicts the mean of each number, without its variance.
 
-    A target is (..., num_outputs), as a scaler gives it. Its loss is half the squared distance: up to a constant, minus
-    the log-probability under a normal distribution of variance 1. With `bounded`, targets lie from 0 to 1, a parameter
-    is the logit of their mean, and the loss is the cross-entropy in nats, summed over the numbers.
+    A target is (..., num_outputs), normalized by a scaler. Its loss is half the squared distance, which is, up to a
+    constant, the negative log probability under a normal distribution with variance 1. With `bounded`, targets are from
+    0 to 1, a parameter is the logit of their mean, and the loss is the cross-entropy in nats, summed over the numbers.
 
-    `sample` gives the mean, which is how forecasts are fed back. For draws take `MixtureHead`, which learns how far
-    numbers scatter.
+    `sample` returns the mean, which is fed back in forecasts. `MixtureHead` learns the variance, too, and can be
+    sampled.
 
     Args:
-        input_size: features of an input.
-        num_outputs: entries of a target.
-        bounded: targets lie from 0 to 1.
+        input_size: number of input features.
+        num_outputs: number of entries of a target.
+        bounded: whether targets are from 0 to 1.
         bias: whether parameters have a bias.
 
     Raises:
@@ -36,10 +36,10 @@ class NumbersHead(VectorHead):
         self.bounded = bounded
 
     def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(..., num_outputs): half the squared error of each number, or its cross-entropy.
+        """Compute half the squared error of each number, or its cross-entropy, (..., num_outputs).
 
         Raises:
-            ValueError: bounded targets outside [0, 1], where they are on the CPU.
+            ValueError: bounded targets outside [0, 1]; checked only on the CPU.
         """
         outputs = widened(parameters)
         targets = targets.to(outputs.dtype)
@@ -49,15 +49,15 @@ class NumbersHead(VectorHead):
         return binary_cross_entropy_with_logits(outputs, targets, reduction="none")
 
     def predict(self, parameters: Tensor) -> Tensor:
-        """(..., num_outputs): the mean of each number."""
+        """Return the mean of each number, (..., num_outputs)."""
         outputs = widened(parameters)
         return outputs.sigmoid() if self.bounded else outputs
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """The parameters as they are: a mean can't be sharper."""
+        """Return the parameters unchanged: there is no variance to reduce."""
         check_temperature(temperature)
         return parameters
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(..., num_outputs): what `predict` gives; nothing is drawn."""
+        """Return the result of `predict`, (..., num_outputs)."""
         return self.predict(parameters.detach())

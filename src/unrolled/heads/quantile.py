@@ -1,4 +1,4 @@
-"""Numbers by their quantiles."""
+"""Quantile regression."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,27 +14,27 @@ from unrolled.heads.temperature import check_temperature, widened
 class QuantileHead(VectorHead):
     """Predicts quantiles of each number, with the pinball loss (Koenker & Bassett 1978; Wen et al. 2017, section 3.1).
 
-    Parameters are (..., num_outputs × quantiles), an output's quantiles side by side; a target is (..., num_outputs).
-    The loss of a number y is Σ_q max(q (y − ŷ_q), (q − 1)(y − ŷ_q)), in the units of the targets. It is no
-    log-probability, so there is no `distribution`.
+    Parameters are (..., num_outputs × quantiles), with adjacent quantiles of an output; a target is (..., num_outputs).
+    The loss of a number y is Σ_q max(q (y − ŷ_q), (q − 1)(y − ŷ_q)), in the units of the targets. It is not a log
+    probability, so there is no `distribution`.
 
-    Nothing forces quantiles to ascend: few training examples, or inputs unlike them, may leave two of them crossed.
+    Predicted quantiles need not be in ascending order: they may cross with few training examples or unusual inputs.
 
     Args:
-        input_size: features of an input.
-        num_outputs: entries of a target.
-        quantiles: probabilities that a number lies below, ascending, between 0 and 1, with 0.5 among them.
+        input_size: number of input features.
+        num_outputs: number of entries of a target.
+        quantiles: probabilities of the quantiles in ascending order, between 0 and 1 and including 0.5.
         bias: whether parameters have a bias.
 
     Raises:
-        ValueError: a size below one, impossible quantiles, or none that is the median.
+        ValueError: a size below one, invalid quantiles, or quantiles without the median.
     """
 
     def __init__(
         self, input_size: int, num_outputs: int, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9), bias: bool = True
     ) -> None:
         check_sizes(num_outputs=num_outputs)
-        # Numbers rather than a buffer: a module in bfloat16 would make 1 of 0.999.
+        # Numbers instead of a buffer, which a module in bfloat16 would round from 0.999 to 1.
         self.quantiles = tuple(float(quantile) for quantile in quantiles)
         inside = all(0.0 < quantile < 1.0 for quantile in self.quantiles)
         if not inside or any(low >= high for low, high in pairwise(self.quantiles)) or 0.5 not in self.quantiles:
@@ -43,30 +43,30 @@ class QuantileHead(VectorHead):
         self.num_outputs = self.target_size = num_outputs
 
     def values(self, parameters: Tensor) -> Tensor:
-        """Parameters (..., outputs) -> (..., num_outputs, quantiles): the value of each quantile."""
+        """Return the value of each quantile, (..., num_outputs, quantiles)."""
         return widened(parameters).unflatten(-1, (self.num_outputs, len(self.quantiles)))
 
     def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
-        """(..., num_outputs): the pinball loss of each number, summed over the quantiles."""
+        """Compute the pinball loss of each number, summed over the quantiles, (..., num_outputs)."""
         values = self.values(parameters)
         errors = (targets.to(values.dtype).unsqueeze(-1) - values).unbind(-1)
         pairs = zip(self.quantiles, errors, strict=True)
         return torch.stack([torch.maximum(q * error, (q - 1) * error) for q, error in pairs], -1).sum(-1)
 
     def predict(self, parameters: Tensor) -> Tensor:
-        """(..., num_outputs): the median of each number."""
+        """Return the median of each number, (..., num_outputs)."""
         return self.values(parameters)[..., self.quantiles.index(0.5)]
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
-        """Each quantile's distance from the median times the temperature."""
+        """Multiply each quantile's distance from the median by the temperature."""
         scale = 0.0 if temperature == 0.0 else check_temperature(temperature)
         median = self.predict(parameters).unsqueeze(-1)
         return (median + scale * (self.values(parameters) - median)).flatten(-2)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(..., num_outputs): each number's quantile at a probability that is drawn evenly.
+        """Sample each number as the quantile of a uniformly drawn probability, (..., num_outputs).
 
-        Between two quantiles it is interpolated. What lies outside of them is unknown, and the outermost is given.
+        Values between two quantiles are interpolated. Outside of all quantiles, the outermost is returned.
         """
         values = self.values(parameters.detach()).sort(-1).values.unbind(-1)
         like = values[0]

@@ -1,4 +1,4 @@
-"""Recordings changed at random in training, so that a net learns what stays: speed, pitch, voice, noise, gaps."""
+"""Random augmentation of recordings in training: speed, pitch, voice, noise, masks."""
 
 from collections.abc import Sequence
 
@@ -8,37 +8,36 @@ from torch import Tensor
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import resample
 
-_GRID = 20  # speeds are twentieths, so that few filters do for all
-_REGIONS = 4  # between five places whose level is drawn
+_GRID = 20  # speeds are multiples of 1/20, so that few resampling filters are needed
+_REGIONS = 4  # between five frequencies whose gain is drawn
 
 
 class AudioAugmentation:
-    """What may happen to a recording, each by itself; 0 leaves a thing out.
+    """Random augmentation of a recording. Each option is drawn independently; 0 disables it.
 
-    Everything is drawn from one seed for each recording, so it is the same on one process as on several.
+    All random numbers of a recording come from its own seed, so they don't depend on the number of processes.
 
     Args:
-        speed: s of a factor from 1 − s to 1 + s on speed and pitch together, in steps of 0.05 (Ko et al. 2015).
-        warp: w of a factor from 1 − w to 1 + w on the frequencies of the bands, as another vocal tract would have
-            (Jaitly & Hinton 2013).
-        stretch: s of a factor from 1 − s to 1 + s on the length alone: frames are interpolated.
-        shift: seconds of silence at most in front of a recording, or cut off it.
-        trim: probability that the ends are cut off, as by a recorder that waits for loudness: an s may go.
-        min_trim: decibels below the loudest fiftieth of a second under which ends are cut off, at least.
-        max_trim: likewise, at most.
-        padding: seconds of silence at most in front of a recording and, drawn by itself, behind it, before there is
-            noise: how much silence there is says nothing about a word.
+        speed: s of a factor from 1 − s to 1 + s for speed and pitch together, in steps of 0.05 (Ko et al. 2015).
+        warp: w of a factor from 1 − w to 1 + w for the frequencies of the bands (vocal tract length perturbation,
+            Jaitly & Hinton 2013).
+        stretch: s of a factor from 1 − s to 1 + s for the length; frames are interpolated.
+        shift: maximum seconds of silence added before a recording, or removed from its start.
+        trim: probability that quiet ends are removed, as a recorder with a level threshold does.
+        min_trim: minimum of the threshold for quiet ends, in decibels below the loudest 1/50 second.
+        max_trim: maximum of this threshold.
+        padding: maximum seconds of silence added before and, drawn separately, after a recording, before noise is
+            added.
         noise: probability that noise is added.
-        min_snr: of the noise, in decibels below the recording.
-        max_snr: likewise.
-        gain: decibels at most, louder or softer.
-        tilt: decibels at most by which the highest frequency is raised over the lowest, or lowered: another voice.
-        equalizer: decibels at most by which each of five frequencies is raised or lowered, with straight lines between
-            them: another microphone and room.
-        band_masks: runs of bands that are blanked (Park et al. 2019, SpecAugment).
-        band_width: bands at most in each.
-        time_masks: runs of frames that are blanked.
-        time_width: share of the frames at most in each.
+        min_snr: minimum signal-to-noise ratio in decibels.
+        max_snr: maximum signal-to-noise ratio in decibels.
+        gain: maximum gain or attenuation in decibels.
+        tilt: maximum difference in decibels between the gains of the highest and the lowest frequency.
+        equalizer: maximum gain or attenuation in decibels at each of five frequencies, with linear interpolation.
+        band_masks: number of masks over bands (SpecAugment, Park et al. 2019).
+        band_width: maximum number of bands in a mask.
+        time_masks: number of masks over frames.
+        time_width: maximum fraction of the frames in a mask.
 
     Raises:
         ValueError: a value below 0, or a factor that could reach 0.
@@ -85,7 +84,7 @@ class AudioAugmentation:
         self.time_masks, self.time_width = time_masks, time_width
 
     def __call__(self, recordings: Sequence[Tensor], features: AudioFeatures, seeds: Sequence[int]) -> list[Tensor]:
-        """Samples (samples,) -> frames (time, features) of changed recordings, each by its own seed."""
+        """Return frames (time, features) of augmented recordings (samples,), each with its own seed."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         changed = [self._sound(r, features.rate, g) for r, g in zip(recordings, generators, strict=True)]
         lengths = torch.tensor([len(samples) for samples in changed])
@@ -118,8 +117,8 @@ class AudioAugmentation:
         return samples
 
     def _filtered(self, samples: Tensor, rate: int, generator: torch.Generator) -> Tensor:
-        """Louder here and softer there along the frequencies as they are heard, without a shift in time."""
-        length = len(samples) + rate // 50  # room for what the filter spreads: nothing wraps round to the other end
+        """Apply random gains along the mel scale, without a delay."""
+        length = len(samples) + rate // 50  # padding for the filter's response, to avoid circular wrap-around
         spectrum = torch.fft.rfft(samples, length)
         heard = torch.log1p(torch.linspace(0, rate / 2, len(spectrum)) / 700)
         place = heard / heard[-1]
@@ -130,7 +129,7 @@ class AudioAugmentation:
         return torch.fft.irfft(spectrum * 10 ** (decibels / 20), length)[: len(samples)]
 
     def _noise(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise between white and pink, so many decibels below the recording's own power."""
+        """Return noise between white and pink, with a power relative to that of the recording."""
         white = torch.fft.rfft(torch.randn(len(samples), generator=generator))
         bins = torch.arange(1, len(white) + 1, dtype=torch.float32)
         noise = torch.fft.irfft(white * bins ** (-0.5 * _uniform(generator)), len(samples))
@@ -156,13 +155,13 @@ class AudioAugmentation:
         for _ in range(self.band_masks):
             width = int((min(self.band_width, bands) + 1) * _uniform(generator))
             start = int((bands - width + 1) * _uniform(generator))
-            for first in range(0, frames.shape[1], bands):  # deltas lose the same bands
+            for first in range(0, frames.shape[1], bands):  # deltas have the same masks
                 frames[:, first + start : first + start + width] = mean[first + start : first + start + width]
         return frames
 
 
 def _trimmed(samples: Tensor, size: int, depth: float) -> Tensor:
-    """From the first to the last frame of so many samples that is at most `depth` decibels below the loudest."""
+    """Remove frames of `size` samples at both ends that are more than `depth` decibels below the loudest frame."""
     power = torch.nn.functional.pad(samples, (0, -len(samples) % size)).view(-1, size).square().mean(1)
     loud = (power >= power.max() * 10 ** (-depth / 10)).nonzero()
     return samples[int(loud[0]) * size : (int(loud[-1]) + 1) * size]
@@ -173,5 +172,5 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def _between(generator: torch.Generator) -> float:
-    """From −1 to 1."""
+    """Draw a number from −1 to 1."""
     return 2 * _uniform(generator) - 1
