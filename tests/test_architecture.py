@@ -130,7 +130,7 @@ def test_only_training_imports_what_training_needs(path: Path) -> None:
 
 
 def test_the_text_side_needs_not_even_torch() -> None:
-    use = "t = unrolled.CharacterTokenizer('ab'); t.decode(t.encode('ba')); unrolled.Processor(t, unrolled.LabelEncoder('xy'))"
+    use = "t = unrolled.CharacterTokenizer('ab'); t.decode(t.encode('ba')); unrolled.LabelEncoder('xy')"
 
     assert not _loaded_by(f"import unrolled; {use}") & {"torch", *TRAINING_ONLY}
 

@@ -171,10 +171,8 @@ def test_series_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_texts_are_cut_where_training_cut_them() -> None:
-    words = SentenceTokenizer.fit([["a good film and a bad book"]], min_count=1)
-
     short, cut, whole = (
-        said(bundle(words, max_length=most), text)[0]
+        said(bundle(SentenceTokenizer.fit([["a good film and a bad book"]], max_length=most)), text)[0]
         for most, text in ((None, "a good"), (2, "a good film"), (None, "a good film"))
     )
 
