@@ -41,27 +41,37 @@ class SpacedTokenizer(Tokenizer):
         self.size = len(self._symbols)
 
     @classmethod
-    def fit(cls, texts: Iterable[str], *, min_count: int = 1, max_size: int | None = None) -> Self:
+    def fit(
+        cls,
+        texts: Iterable[str],
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        lowercase: bool = False,
+        max_length: int | None = None,
+    ) -> Self:
         """Create a tokenizer with the words of some texts, the most frequent first.
 
         Args:
             texts: texts of the training split.
             min_count: minimum frequency of a word.
             max_size: maximum number of words; None for no limit.
+            lowercase: see `Tokenizer`; words are then counted in lower case.
+            max_length: see `Tokenizer`.
 
         Raises:
             ValueError: a bound below one, or no word with a frequency of min_count.
         """
         if min_count < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"min_count={min_count}, max_size={max_size}: expected 1 or more")
-        counts = Counter(word for text in texts for word in text.split())
+        counts = Counter(word for text in texts for word in (text.lower() if lowercase else text).split())
         kept = sorted((w for w, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise ValueError(
                 f"no word occurs min_count={min_count} times; "
                 f"the most frequent occurs {counted(max(counts.values(), default=0), 'time')}"
             )
-        return cls(kept[:max_size])
+        return cls(kept[:max_size], lowercase, max_length)
 
     def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         held: list[str] = []  # parts of the last word, joined only once
