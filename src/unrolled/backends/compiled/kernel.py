@@ -122,7 +122,8 @@ class Kernel:
     Args:
         program: the program of one step.
         dtype: dtype of all tensors, float32 or float64.
-        bfloat16_products: whether the factors of products are rounded to bfloat16; only for float32, on a processor with support.
+        bfloat16_products: whether the factors of products are rounded to bfloat16; only for float32, on a processor
+            that supports it.
 
     Raises:
         CompilerError: the library can't be compiled on this machine.
