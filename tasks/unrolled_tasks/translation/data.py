@@ -158,7 +158,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
 
     def sizes(self) -> dict[str, int]:
         codec = self.codec()
-        return {"source_vocabulary": codec.source.size, "target_vocabulary": codec.target.size}
+        return {"source_vocabulary": codec.source.size, "vocabulary": codec.target.size}
 
     def codec(self) -> PairCodec:
         if self._codec is None:
@@ -175,7 +175,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         counts = ", ".join(f"{split} {len(pair[0].lengths):,}" for split, pair in self._tokens.items())
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
-            f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {codec.unit}s"
+            f"{sizes['source_vocabulary']:,} and {sizes['vocabulary']:,} {codec.unit}s"
             + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
         )

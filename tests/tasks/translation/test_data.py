@@ -110,7 +110,7 @@ def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
     assert codec.source.to_dict() == codec.target.to_dict()
     again = data(files="t.jsonl", codec_from=json.loads(json.dumps(codec.to_dict())))
     assert again.codec().to_dict() == codec.to_dict()
-    assert made.sizes() == {"source_vocabulary": codec.size, "target_vocabulary": codec.size}
+    assert made.sizes() == {"source_vocabulary": codec.size, "vocabulary": codec.size}
 
 
 def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:
