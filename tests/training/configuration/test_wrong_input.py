@@ -60,7 +60,7 @@ WRONG = [
     (f"{TEXT} data.unit=letter", "letter", "character"),
     (f"{TEXT} data.window=0", "0", "window"),
     (f"{TEXT} data.stride=99", "99", "stride"),
-    (f"{TEXT} data.split_fractions=[0.5,0.9,0.1]", "0.9", "cut"),
+    (f"{TEXT} data.split_fractions=[0.5,0.9,0.1]", "0.9", "sum to 1"),
     (f"{TEXT} data.window=100000", "100000", "window"),
     (f"{TEXT} data.batch_size=100000", "100000", "batch_size"),
     ("data=text data.files=missing.txt", "missing.txt", ""),

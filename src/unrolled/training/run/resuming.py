@@ -67,7 +67,7 @@ def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Train
 
 
 def with_defaults(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a description with the defaults of its constructors, so that it doesn't matter which of them a file has."""
+    """Returns a description with the defaults of its constructors, whether or not a file repeats them."""
     filled = {key: _with_defaults(value) for key, value in description.items()}
     target = description.get("_target_")
     parameters = inspect.signature(locate(target)).parameters.values() if isinstance(target, str) else ()
