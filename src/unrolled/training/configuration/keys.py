@@ -1,6 +1,6 @@
 # pyright: reportPrivateUsage=false
 # OmegaConf tells interpolations and null apart from others by methods with an underscore alone.
-"""Whether a key that was typed leads to an option: of a file, or of a constructor, whose defaults no file repeats."""
+"""Checks that the key of an override is an option of a file or an argument of a constructor."""
 
 import difflib
 import re
@@ -14,8 +14,8 @@ from unrolled.training.configuration.options import ConfigurationError, trainer_
 from unrolled.training.configuration.renamed import renamed
 from unrolled.training.configuration.schema import Kind, Signature, signature
 
-FILLED_IN = ("hydra", "sizes", "choices")  # at the top, by a run
-COMPLETED: Mapping[str, tuple[str, ...]] = {  # arguments that a run or the network around gives, by the place
+FILLED_IN = ("hydra", "sizes", "choices")  # top-level keys that the run fills in
+COMPLETED: Mapping[str, tuple[str, ...]] = {  # optional arguments that the run or the network passes itself
     "data": ("codec_from",),
     "data.modality.features": ("centers", "scales"),
     "decoder": ("source_size",),
@@ -26,20 +26,20 @@ COMPLETED: Mapping[str, tuple[str, ...]] = {  # arguments that a run or the netw
 
 
 class _Place(NamedTuple):
-    """Where a key was looked for: its path, what the files have there, and what takes the options."""
+    """A node of the configuration: its path, its content in the files, and the signature that takes its options."""
 
     path: str
     node: Any
     made: Signature | None = None
-    kinds: tuple[Kind, ...] = ()  # of the argument that the whole is
+    kinds: tuple[Kind, ...] = ()  # of the argument that the node is passed as
 
     def present(self) -> list[str]:
-        """Keys of the files; `in node` itself is false for a value that is still to be given."""
+        """Returns the keys in the files; `in node` itself is false for a missing value (???)."""
         node = self.node
         return list(map(str, node)) if isinstance(node, DictConfig) and not node._is_none() else []
 
     def arguments(self) -> list[str]:
-        """What the constructor takes, but not what completes it."""
+        """Returns the arguments of the constructor, without those that complete it."""
         if self.path == "trainer":
             return trainer_arguments()
         if self.made is None:
@@ -48,22 +48,22 @@ class _Place(NamedTuple):
         return [name for name in self.made.parameters if name not in completed]
 
     def options(self) -> list[str]:
-        """All keys that may be typed."""
+        """Returns all keys that an override may set."""
         hidden = () if self.path else FILLED_IN
         found = [key for key in self.present() if not key.startswith("_") and key not in hidden]
         return list(dict.fromkeys([*found, *self.arguments()]))
 
     def is_open(self) -> bool:
-        """Whether others than these are taken with a plus: a constructor with **options, or one without a source."""
+        """Whether other keys are accepted with a plus: for **options, or without the source of the constructor."""
         return self.made.anything if self.made else "_target_" in self.present()
 
     def holds_anything(self) -> bool:
-        """Options of another library, or a mapping that the files leave to the user."""
+        """Whether any key is accepted: options of another library, or a mapping without keys in the files."""
         free = any(kind.name in ("mapping", "any") and not kind.options for kind in self.kinds)
         return self.path.endswith("_options") or (free and not self.present())
 
     def below(self, key: str) -> "_Place":
-        """The place that a key leads to."""
+        """Returns the node of a key."""
         kinds = self.made.parameters.get(key, ()) if self.made else ()
         node = self.node._get_node(key) if key in self.present() else None
         named = str(node["_target_"]) if isinstance(node, DictConfig) and "_target_" in node else ""
@@ -73,14 +73,14 @@ class _Place(NamedTuple):
 
 
 def check_key(override: Override, config: DictConfig) -> None:
-    """Refuses a key that is no option of what it is given to.
+    """Checks that the key of an override exists.
 
     Args:
-        override: as parsed.
-        config: composed from the chosen files.
+        override: the parsed override.
+        config: the configuration composed from the chosen files.
 
     Raises:
-        ConfigurationError: with the nearest key, and all that there are.
+        ConfigurationError: the key does not exist; the message has the nearest key and the list of keys.
     """
     path = override.key_or_group.split(".")
     place = _Place("", config)

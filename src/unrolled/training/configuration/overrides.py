@@ -88,9 +88,9 @@ def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def forced(argument: str) -> str:
-    """An argument in the form that sets a key whether or not a file mentions it (`++`), once it has been checked.
+    """Returns a checked argument in the form that sets a key whether or not a file contains it (`++`).
 
-    Choices, options of the command line and Hydra's own keys stay as they are.
+    Choices, command-line options and keys of Hydra are returned unchanged.
     """
     key = argument.lstrip("+")
     path, given, _ = key.partition("=")

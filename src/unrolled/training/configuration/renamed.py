@@ -1,4 +1,4 @@
-"""Keys that had another name once: whoever types one is told the new one."""
+"""Former names of configuration keys, which are answered with the new ones."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ RENAMED: Mapping[str, str] = {
 
 
 def renamed(path: str) -> str | None:
-    """`data.cut is called data.split_fractions` for a key of the left column, or one below it; None for any other."""
+    """Returns "data.cut is called data.split_fractions" for a former key, or one below it, and None for any other."""
     parts = path.split(".")
     for length in range(len(parts), 1, -1):
         old = ".".join(parts[:length])
