@@ -80,7 +80,9 @@ class Audio(Modality):
         if recording.channels > 1:
             self._warn_once("channels", f"{example.place} has {recording.channels} channels, which are mixed into one")
         if recording.rate != self.rate:
-            self._warn_once("rate", f"{example.place} has {recording.rate} Hz; it is resampled to {self.rate} Hz")
+            self._warn_once(
+                "rate", f"{example.place} has a rate of {recording.rate} Hz; it is resampled to {self.rate} Hz"
+            )
         if not bool(recording.samples.any()):
             self._warn_once("silence", f"{example.place} is silent throughout")
         return resample(recording.samples, recording.rate, self.rate)
