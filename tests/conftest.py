@@ -32,7 +32,7 @@ from unrolled import (
     ResetFirstGRUCell,
 )
 from unrolled.backends import BACKENDS
-from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.configuration.overrides import config_folder, forced
 
 torch.set_num_threads(1)  # as many workers as cores may run beside one another; and sums come out the same everywhere
 
@@ -139,7 +139,7 @@ def configure(folder: Path) -> Configure:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             given = [*(SMALL if small else ()), f"run_dir={folder / run}", *overrides]
-            return compose(name, given)
+            return compose(name, list(map(forced, given)))
 
     return configured
 

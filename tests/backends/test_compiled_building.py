@@ -64,7 +64,7 @@ def test_with_a_compiler_that_fails(
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
 
-    assert_auto_goes_on_and_says_so_once("broken fails: error: no such processor", caplog)
+    assert_auto_goes_on_and_says_so_once("broken failed: error: no such processor", caplog)
 
 
 def test_with_a_cache_that_is_no_folder(

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from unrolled import ElmanCell, GRUCell, LSTMCell, LSTMState, PeepholeLSTMCell, Recurrent, unroll
 from unrolled.backends import choose
-from unrolled.backends.compiled import multiplies_in_half
-from unrolled.backends.compiled.build import multiplies_halves
+from unrolled.backends.compiled import uses_bfloat16_products
+from unrolled.backends.compiled.build import supports_bfloat16_products
 from unrolled.state import leaves
 
-pytestmark = pytest.mark.skipif(not multiplies_halves(), reason="this processor has no products of bfloat16")
+pytestmark = pytest.mark.skipif(not supports_bfloat16_products(), reason="this processor has no products of bfloat16")
 MAKES = [LSTMCell, GRUCell, ElmanCell, PeepholeLSTMCell]
 
 
@@ -96,7 +96,7 @@ def test_c_is_never_rounded(kind: str) -> None:
 
     # when it is run in bfloat16
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
-        assert multiplies_in_half(cell)
+        assert uses_bfloat16_products(cell)
         _, final = unroll(cell, inputs, state, backend="compiled")
     torch.set_float32_matmul_precision("highest")
 
@@ -134,12 +134,12 @@ def test_a_module_in_bfloat16_gives_and_takes_it(make: Any) -> None:
 
 def test_doubles_stay_doubles_and_single_precision_is_whole_by_default(generator: torch.Generator) -> None:
     inputs = torch.randn(2, 20, 3, generator=generator)
-    assert not multiplies_in_half(GRUCell(3, 5))
+    assert not uses_bfloat16_products(GRUCell(3, 5))
     with torch.autocast("cpu", torch.float16):
-        assert not multiplies_in_half(GRUCell(3, 5))
+        assert not uses_bfloat16_products(GRUCell(3, 5))
     with torch.autocast("cpu", torch.bfloat16):
-        assert multiplies_in_half(GRUCell(3, 5))
-        assert not multiplies_in_half(GRUCell(3, 5).double())
+        assert uses_bfloat16_products(GRUCell(3, 5))
+        assert not uses_bfloat16_products(GRUCell(3, 5).double())
     cell = GRUCell(3, 5).double()
     expected = unroll(cell, inputs.double(), backend="loop")[0]
     with torch.autocast("cpu", torch.bfloat16):

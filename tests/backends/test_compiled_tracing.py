@@ -151,8 +151,8 @@ class _Plain(Cell[HiddenState]):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (_OwnStep(3, 5), "_OwnStep has a step of its own"),
-        (_OwnProduct(3, 5), "_OwnProduct has a recur of its own"),
+        (_OwnStep(3, 5), "_OwnStep overrides step"),
+        (_OwnProduct(3, 5), "_OwnProduct overrides recur"),
         (JordanCell(3, 5, output_units=10), "JordanCell has 10 outputs and 5 units; a compiled cell needs equal sizes"),
         (_Lost(3, 5), "its step uses sum, of the shape (6,), which mixes rows or units"),
         (_Overall(3, 5), "its step uses mean, of the shape (1, 5), which mixes rows or units"),

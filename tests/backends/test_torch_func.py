@@ -194,7 +194,7 @@ def test_what_is_chosen_and_what_is_refused_by_name() -> None:
 def test_recomputation_is_refused_where_torch_cannot_do_it() -> None:
     network = Recurrent(GRUCell, 3, 4, recompute=True).double()
 
-    with pytest.raises(ValueError, match=r"recompute=True needs hooks that torch\.func"):
+    with pytest.raises(ValueError, match=r"recompute=True needs hooks, which torch\.func"):
         grad(partial(total_of, network))(double(2, 16, 3))
 
 

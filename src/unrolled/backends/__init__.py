@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from unrolled.backends.base import Backend
-from unrolled.backends.compiled import CompiledBackend, multiplies_in_half
+from unrolled.backends.compiled import CompiledBackend, uses_bfloat16_products
 from unrolled.backends.fused import FusedBackend
 from unrolled.backends.loop import LoopBackend
 from unrolled.cells.base import Cell
@@ -79,4 +79,4 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> BackendChoice:
 
 def _fused_is_fast(cell: Cell[Any], time: int, ragged: bool) -> bool:
     """Return whether torch's kernel is fast for this cell on a CPU."""
-    return isinstance(cell, LSTMCell) and not ragged and time < _LONG and not multiplies_in_half(cell)
+    return isinstance(cell, LSTMCell) and not ragged and time < _LONG and not uses_bfloat16_products(cell)

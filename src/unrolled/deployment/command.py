@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
     from unrolled.checkpoint import Bundle
 
+RENAMED = {  # former names of options, which are answered with the new ones
+    "--diversity": "--diversity-penalty",
+    "--groups": "--num-beam-groups",
+    "--no-repeat": "--no-repeat-ngram-size",
+    "--skip-broken": "--on-error skip",
+    "--width": "--num-beams",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 after an error."""
@@ -53,6 +61,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     command = commands.get(arguments[0]) if arguments else None
     if command is None:
         return parser.parse_args(arguments)  # help, or an error with the list of commands
+    for option in (argument.partition("=")[0] for argument in arguments):
+        if option in RENAMED:
+            command.error(f"{option} is called {RENAMED[option]}")
     return command.parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))
 
 

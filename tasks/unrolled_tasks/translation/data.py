@@ -158,7 +158,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
 
     def sizes(self) -> dict[str, int]:
         source, target = self.tokenizers
-        return {"source_vocabulary": source.size, "target_vocabulary": target.size}
+        return {"source_vocabulary": source.size, "vocabulary": target.size}
 
     def processor(self) -> Processor:
         return Processor(*self.tokenizers)
@@ -180,7 +180,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
         counts = ", ".join(f"{split} {len(pair[0].lengths):,}" for split, pair in self._tokens.items())
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
-            f"{sizes['source_vocabulary']:,} and {sizes['target_vocabulary']:,} {target.unit}s"
+            f"{sizes['source_vocabulary']:,} and {sizes['vocabulary']:,} {target.unit}s"
             + describe_dropped(self._dropped)
             + f"; scored: {self.evaluated_split}"
         )

@@ -165,7 +165,7 @@ def test_labels_weigh_as_asked(
 def test_weights_of_unknown_labels_are_refused(texts: Path, configure: Configure) -> None:
     with pytest.raises(ValueError, match="label 'awful' is not among the labels of training"):
         run(configure("unknown", *WORDS, "task.class_weights={awful: 2}", small=False))
-    with pytest.raises(ValueError, match="class_weights='balance' is balanced"):
+    with pytest.raises(ValueError, match="class_weights='balance' must be balanced"):
         run(configure("misspelt", *WORDS, "task.class_weights=balance", small=False))
 
 
@@ -219,9 +219,9 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     ("options", "message"),
     [
         (["task.label_smoothing=1"], "label_smoothing=1"),
-        (["task.prefix_fractions=[0.5,1.5]"], "numbers above 0 and at most 1"),
-        (["task.class_weights={good:-1}"], "0 or more for each label, or balanced"),
-        (["task.mixup=0.3"], "mixup=0.3 is 0 or more, and 0 for text"),
+        (["task.prefix_fractions=[0.5,1.5]"], "must be above 0 and at most 1"),
+        (["task.class_weights={good:-1}"], "weights must be 0 or more"),
+        (["task.mixup=0.3"], "mixup=0.3 must be 0 or more, and 0 for text"),
         (["task.mixup=much"], "task.mixup=much: expected a number"),
         (["pooling.hidden_size=0", "pooling=attention"], "hidden_size is 0"),
         (["data.files=text.jsonl"], r"no file or folder text\.jsonl.*did you mean texts\.jsonl"),
@@ -278,7 +278,7 @@ def test_other_kinds_of_data_are_no_test_for_it(trained: Path, texts: Path, conf
     asked = ["task=classification", "data=digits", "trainer=cpu", f"checkpoint={trained}"]
 
     with pytest.raises(
-        ValueError, match="network reads with a SentenceTokenizer, and Images are read with a PictureRead"
+        ValueError, match="network reads with a SentenceTokenizer, and Images are read with an ImageSequence"
     ):
         score(configure("other", *asked, name="evaluate", small=False))
 

@@ -111,7 +111,7 @@ def test_subwords_are_shared_when_asked_and_travel_as_plain_data() -> None:
     again = data(files="t.jsonl", processor_from=json.loads(json.dumps(made.processor().to_dict())))
     assert again.tokenizers[0] is again.tokenizers[1]
     assert again.processor().to_dict() == made.processor().to_dict()
-    assert made.sizes() == {"source_vocabulary": target.size, "target_vocabulary": target.size}
+    assert made.sizes() == {"source_vocabulary": target.size, "vocabulary": target.size}
 
 
 def test_training_pairs_are_spelled_anew_and_scored_ones_are_not() -> None:

@@ -31,7 +31,7 @@ TINY = [
     "model.num_layers=1",
     "model.dropout=0",
     "network.encoder.embedding_size=12",
-    "network.decoder.embedding_size=12",
+    "decoder.embedding_size=12",
     "attention=multiplicative",
     "optimizer.lr=1e-2",
     "trainer=cpu",
@@ -40,7 +40,7 @@ TINY = [
     "callbacks.curves=null",
     "+trainer.enable_progress_bar=false",
 ]
-STILL = ["network.encoder.input_dropout=0", "network.decoder.input_dropout=0", "network.decoder.output_dropout=0"]
+STILL = ["network.encoder.input_dropout=0", "decoder.input_dropout=0", "decoder.output_dropout=0"]
 
 
 @pytest.fixture
@@ -74,6 +74,18 @@ def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, mode
     assert (pairs / "run" / "alignments").exists() == (attention != "none")
 
 
+@pytest.mark.parametrize("decoder", ["show_attend_tell", "up_down", "show_tell"])
+def test_every_decoder_translates(pairs: Path, configure: Configure, decoder: str) -> None:
+    options = [f"decoder={decoder}", "model.hidden_size=12", "trainer.max_steps=3", "trainer.limit_val_batches=1"]
+
+    numbers = run(configure("run", *TINY, *options, small=False))
+
+    assert numbers["test/loss"] < 4
+    assert (pairs / "run" / "alignments").exists() == (decoder != "show_tell")
+    bundle = load_bundle(pairs / "run" / "checkpoints" / "last.ckpt")
+    assert len(list(translate(bundle, ["abc", "cab"]))) == 2
+
+
 def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Configure, capsys: Any) -> None:
     run(configure("run", *TINY, "trainer.max_steps=1", "test=false", small=False))
 
@@ -87,6 +99,9 @@ def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Confi
     [
         (["attention=none", "task.coverage=0.5"], "has none"),
         (["attention=none", "task.search.coverage_penalty=0.5"], "has none"),
+        (["decoder=show_tell", "model.hidden_size=12", "task.coverage=0.5"], "choose decoder=attentive"),
+        (["decoder=show_tell", "decoder.tied=true"], "embedding_size equal to"),
+        (["decoder=up_down", "decoder.input_feeding=false"], "input_feeding=False"),
         (["task.search.n_best=9"], "n_best=9"),
         (["task.search.temperature=-1"], "temperature=-1"),
         (["task.label_smoothing=1"], "label_smoothing is 1"),
@@ -119,13 +134,13 @@ def test_copying_coverage_word_dropout_and_own_inputs_go_together(pairs: Path, c
     options = [
         "data.joint=true",
         "network.shared_embedding=true",
-        "network.decoder.copy=true",
+        "decoder.copy=true",
         "attention=additive",
         "attention.coverage=true",
         "task.coverage=0.5",
         "task.scheduled_sampling=0.4",
         "network.encoder.token_dropout=0.1",
-        "network.decoder.token_dropout=0.1",
+        "decoder.token_dropout=0.1",
     ]
 
     numbers = run(configure("run", *TINY, *options, small=False))

@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.checkpoint import locate
-from unrolled.training.configuration.options import TRAINER, ConfigurationError, check_options, trainer_arguments
+from unrolled.training.configuration.options import (
+    TRAINER,
+    ConfigurationError,
+    check_options,
+    drop,
+    trainer_arguments,
+)
 from unrolled.training.configuration.overrides import check_overrides, config_folder, quoted
 from unrolled.training.configuration.schema import fits, signature
 from unrolled.training.run.runner import assemble, check_network
@@ -69,7 +75,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def numbers_of(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with a number that stands in a file itself."""
+    """Keys with a number that stands in a file itself, and those that only a constructor takes, with None."""
+    made = signature(node["_target_"]) if "_target_" in node else None
+    for name, kinds in made.parameters.items() if made else ():
+        if name not in node and kinds and {kind.name for kind in kinds} <= {"int", "float", "bool", "none"}:
+            yield f"{path}.{name}", None
     for key in (key for key in node if not key.startswith("_")):
         child = node._get_node(key)
         place = f"{path}.{key}" if path else str(key)
@@ -86,18 +96,22 @@ def test_every_number_and_switch_refuses_text_and_lists_by_its_key(task: str) ->
     check_options(config)
     places = dict(numbers_of(config))
 
-    assert len(places) > 40
+    assert len(places) > 60
+    assert None in places.values()
     for place, number in places.items():
         for wrong in ("abc", ["a", "b"], {"a": 1}):
             if place == "trainer.val_check_interval" or (place == "data.modality.size" and wrong != "abc"):
                 continue  # Lightning takes a time there; a picture's size may be two numbers
-            OmegaConf.update(config, place, wrong, merge=False)
+            OmegaConf.update(config, place, wrong, merge=False, force_add=True)
             with pytest.raises(ConfigurationError) as error:
                 check_options(config)
             assert str(error.value).startswith(f"{place}"), error.value
             assert "expected" in str(error.value) or "takes no" in str(error.value)
             assert len(str(error.value).splitlines()) <= 2
-        OmegaConf.update(config, place, number)
+        if number is None:
+            drop(config, [place])
+        else:
+            OmegaConf.update(config, place, number)
     check_options(config)
 
 
@@ -118,14 +132,16 @@ def test_every_number_and_switch_refuses_text_and_lists_by_its_key(task: str) ->
         ("data.random_windows.length=abc", "data.random_windows.length=abc: expected a whole number"),
         ("+task.dynamic={rate: fast}", "task.dynamic.rate=fast: expected a number"),
         ("callbacks.gradient_clip.nonfinite=hope", "expected 'raise' or 'skip'"),
-        ("+optimizer.amsgrd=true", "optimizer.amsgrd: torch.optim.AdamW takes no 'amsgrd'; did you mean amsgrad?"),
+        ("optimizer.amsgrd=true", "optimizer has no 'amsgrd'; did you mean optimizer.amsgrad?"),
+        ("+optimizer.amsgrd=true", "optimizer has no 'amsgrd'; did you mean optimizer.amsgrad?"),
+        ("optimizer.amsgrad=3", "optimizer.amsgrad=3: expected true or false"),
         (
             "scheduler=none scheduler.warmup=0.1",
             "scheduler.warmup=0.1: what was chosen by scheduler=… takes no options",
         ),
-        ("scheduler=step +scheduler.warmup=0.1", "unrolled.training.tasks.schedules.Steps takes no 'warmup'"),
+        ("scheduler=step +scheduler.warmup=0.1", "scheduler has no 'warmup'\nKeys of scheduler: epochs, factor"),
         ("data=pairs data.files=a.jsonl", "add task=translation"),
-        ("task=classification data=labelled", "data: unrolled_tasks.classification.ClassificationData needs reader"),
+        ("task=classification data=labelled", "data: unrolled_tasks.classification.ClassificationData needs modality"),
         ("task=translation data=sentences data.files=a.jsonl", "add task=classification"),
         ("model.hidden_size=8,16", "several values start several runs, with -m"),
     ],
@@ -185,9 +201,10 @@ def asked(experiment: str) -> tuple[str, ...]:
     """What an experiment leaves to be said."""
     data = composed(f"experiment={experiment}").data
     missing = [str(name) for name in data if OmegaConf.is_missing(data, name)]
-    if "package" in data and data.package is data.files is None:
-        missing.append("files")
-    return ("trainer.accelerator=cpu", *(f"data.{name}=some.jsonl" for name in missing))
+    return (
+        "trainer.accelerator=cpu",
+        *(f"data.{name}={'[someone]' if name == 'held_out' else 'some.jsonl'}" for name in missing),
+    )
 
 
 def held_to_the_rule(experiment: str, choice: str, configure: Configure) -> None:

@@ -32,14 +32,13 @@ def test_every_experiment_builds_its_parts(configure: Configure, experiment: str
     chosen = [f"experiment={experiment}", "trainer.accelerator=cpu"]
     data = configure("run", *chosen, small=False).data
     asked = {name for name in data if OmegaConf.is_missing(data, name)}
-    if "package" in data and data.package is data.files is None:
-        asked.add("files")
-    config = configure("run", *chosen, *(f"data.{name}=some.jsonl" for name in asked), small=False)
+    given = {name: "[someone]" if name == "held_out" else "some.jsonl" for name in asked}
+    config = configure("run", *chosen, *(f"data.{name}={value}" for name, value in given.items()), small=False)
 
     parts = assemble(config)
     check_network(config)
 
-    assert asked <= {"files", "validation_files", "test_files"}, "nothing else has to be said"
+    assert asked <= {"files", "validation_files", "test_files", "held_out"}, "nothing else has to be said"
     assert parts.optimizer is not None
     head = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[1]
     assert head.startswith(f"# python train.py experiment={experiment}"), "its second line shows how it is run"

@@ -239,7 +239,9 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_evaluation_reads_and_scores_as_the_experiment_did(experiment: str) -> None:
-    needed = ["data.files=FILE"] if experiment.startswith(("captioning", "char_lm/tiny")) else []
+    own = ("captioning", "char_lm/tiny", "classification/spoken", "classification/sst2", "classification/unseen")
+    needed = ["data.files=FILE"] if experiment.startswith(own) else []
+    needed += ["data.held_out=[someone]"] if "unseen" in experiment else []
     ours = compose(f"experiment={experiment}", *needed)
 
     options = changed_options(ours)

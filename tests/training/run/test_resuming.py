@@ -52,7 +52,7 @@ def test_a_folder_and_last_name_a_run(folder: Path, configure: Configure, monkey
         ("data.batch_size=2", "data.batch_size was 4, now 2"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches was 1, now 2"),
         ("data.random_length=true", "data.random_length was False, now True"),
-        ("data.files=other.txt", "the training examples are others"),
+        ("data.files=other.txt", "the training examples differ"),
     ],
 )
 def test_other_data_are_refused_with_what_differs(folder: Path, configure: Configure, change: str, named: str) -> None:
@@ -122,7 +122,7 @@ def test_two_runs_do_not_share_a_folder(folder: Path, python: Process, train_scr
     with FileLock(folder / "run" / ".lock"):
         done = python(train_script, *small, "run_dir=run")
     assert done.returncode == 2
-    assert "another run is writing there now" in done.stderr
+    assert "another run is writing to this folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (folder / "run").iterdir() if path.suffix == ".ckpt"] == []
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.backends.base import Backend
-from unrolled.backends.compiled.build import CompilerError, multiplies_halves
+from unrolled.backends.compiled.build import CompilerError, supports_bfloat16_products
 from unrolled.backends.compiled.derivatives import run_layer
 from unrolled.backends.compiled.kernel import Kernel, LayerInputs
 from unrolled.backends.compiled.lower import NotPointwiseError
@@ -88,12 +88,12 @@ def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtyp
     found = _refusal(cell, device, dtype, mixed is not None)
     if found is None:
         known = cast(PointwiseCell[Any], cell)
-        halves = _halved(known, mixed)
-        key = (*_fingerprint(known), halves)
+        bfloat16_products = _uses_bfloat16(known, mixed)
+        key = (*_fingerprint(known), bfloat16_products)
         if key not in _known:
             if len(_known) >= _CACHE_SIZE:
                 del _known[next(iter(_known))]
-            _known[key] = _make(known, _COMPUTED[known.weight_ih.dtype], halves)
+            _known[key] = _make(known, _COMPUTED[known.weight_ih.dtype], bfloat16_products)
         kernel = _known[key]
         if isinstance(kernel, Kernel):
             layout = kernel.program.layout
@@ -102,25 +102,25 @@ def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtyp
     return "", found, False, ()
 
 
-def multiplies_in_half(cell: AffineCell[Any]) -> bool:
+def uses_bfloat16_products(cell: AffineCell[Any]) -> bool:
     """Return whether a compiled cell's products are in bfloat16: requested, and supported by the processor."""
-    return _halved(cell, _autocast_dtype())
+    return _uses_bfloat16(cell, _autocast_dtype())
 
 
-def _halved(cell: AffineCell[Any], mixed: torch.dtype | None) -> bool:
+def _uses_bfloat16(cell: AffineCell[Any], mixed: torch.dtype | None) -> bool:
     dtype = cell.weight_ih.dtype
     asked = torch.bfloat16 in (mixed, dtype) or torch.get_float32_matmul_precision() == "medium"
-    return asked and _COMPUTED.get(dtype) == torch.float32 and _processor_halves()
+    return asked and _COMPUTED.get(dtype) == torch.float32 and _supports_bfloat16()
 
 
 @constant
-def _processor_halves() -> bool:
-    return multiplies_halves()
+def _supports_bfloat16() -> bool:
+    return supports_bfloat16_products()
 
 
-def _make(cell: PointwiseCell[Any], dtype: torch.dtype, halves: bool) -> Kernel | str:
+def _make(cell: PointwiseCell[Any], dtype: torch.dtype, bfloat16_products: bool) -> Kernel | str:
     try:
-        kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype, halves=halves)
+        kernel = Kernel(trace(cell, layout_of(cell), dtype), dtype, bfloat16_products=bfloat16_products)
     except NotPointwiseError as reason:
         return f"{type(cell).__name__} cannot be compiled: {reason}"
     except CompilerError as reason:

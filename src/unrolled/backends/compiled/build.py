@@ -82,7 +82,7 @@ def find_compiler(wanted: str | None, path: str | None) -> Compiler:
     return Compiler(found, version, tuple(flags))
 
 
-def multiplies_halves() -> bool:
+def supports_bfloat16_products() -> bool:
     """Return whether the processor multiplies pairs of bfloat16 and accumulates them in float32 (AVX512_BF16)."""
     flags = (line.partition(":")[2].split() for line in processor().splitlines() if line.startswith("flags"))
     return any("avx512_bf16" in words for words in flags)
@@ -112,14 +112,14 @@ def cache_folder() -> Path:
         raise CacheError(f"the cache {wanted} cannot be used ({error}); {_REMEDY}") from error
 
 
-def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) -> ctypes.CDLL:
+def load(name: str, source: str, dtype: torch.dtype, *, bfloat16_products: bool = False) -> ctypes.CDLL:
     """Load the library of a C++ source, which may include this package's headers. It is compiled if it isn't cached.
 
     Args:
         name: prefix of the file name.
         source: C++ source.
         dtype: dtype of its numbers, float32 or float64.
-        halves: whether the factors of its products are rounded to bfloat16.
+        bfloat16_products: whether the factors of its products are rounded to bfloat16.
 
     Raises:
         CompilerError: no compiler, or a compilation error.
@@ -131,7 +131,7 @@ def load(name: str, source: str, dtype: torch.dtype, *, halves: bool = False) ->
     flags = (
         *compiler.flags,
         f"-DREAL={'float' if dtype == torch.float32 else 'double'}",
-        *(["-DHALF"] if halves else []),
+        *(["-DHALF"] if bfloat16_products else []),
     )
     parts = [source, *included.values(), *flags, compiler.path, compiler.version, torch.__version__, processor()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

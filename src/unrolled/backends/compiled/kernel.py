@@ -122,21 +122,22 @@ class Kernel:
     Args:
         program: the program of one step.
         dtype: dtype of all tensors, float32 or float64.
-        halves: whether the factors of products are rounded to bfloat16; only for float32, on a processor with support.
+        bfloat16_products: whether the factors of products are rounded to bfloat16; only for float32, on a processor
+            that supports it.
 
     Raises:
         CompilerError: the library can't be compiled on this machine.
     """
 
-    def __init__(self, program: Program, dtype: torch.dtype, *, halves: bool = False) -> None:
+    def __init__(self, program: Program, dtype: torch.dtype, *, bfloat16_products: bool = False) -> None:
         self.program = program
         self.plan: Plan = plan(program)
         self.dtype = dtype
-        self.halves = halves
+        self.bfloat16_products = bfloat16_products
         self.own = len(program.gradients["own"])  # blocks
         text = source(program, self.plan)
-        self.key = hashlib.sha256(f"{dtype} {halves} {program.layout} {text}".encode()).hexdigest()[:32]
-        engine, lanes = _engine(dtype, halves), load("cell", text, dtype)
+        self.key = hashlib.sha256(f"{dtype} {bfloat16_products} {program.layout} {text}".encode()).hexdigest()[:32]
+        engine, lanes = _engine(dtype, bfloat16_products), load("cell", text, dtype)
         self._forward, self._backward = engine.forward, engine.backward
         self._fixed = self._fix()
         self._steps = {name: self._parts(lanes, name) for name in _FUNCTIONS}
@@ -287,9 +288,9 @@ _FUNCTIONS = ("infer", "keep", "back")
 
 
 @cache
-def _engine(dtype: torch.dtype, halves: bool) -> ctypes.CDLL:
+def _engine(dtype: torch.dtype, bfloat16_products: bool) -> ctypes.CDLL:
     native = resources.files("unrolled.backends.compiled") / "native"
-    return load("engine", (native / "engine.cpp").read_text(), dtype, halves=halves)
+    return load("engine", (native / "engine.cpp").read_text(), dtype, bfloat16_products=bfloat16_products)
 
 
 def _integers(numbers: Sequence[int]) -> Any:

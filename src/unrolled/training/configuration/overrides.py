@@ -20,17 +20,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import unrolled
+from unrolled.training.configuration.keys import check_key
 from unrolled.training.configuration.options import ConfigurationError as ConfigurationError
 from unrolled.training.configuration.options import (
     check_options,
     check_task_of_data,
     drop,
     leftovers,
-    trainer_arguments,
 )
 
 OVERLAYS = ("experiment", "debug")  # groups whose files give options to others
@@ -87,6 +87,17 @@ def dropped_options(config_name: str, overrides: Sequence[str]) -> list[str]:
     return _dropped(config_name, groups, [])
 
 
+def forced(argument: str) -> str:
+    """Returns a checked argument in the form that sets a key whether or not a file contains it (`++`).
+
+    Choices, command-line options and keys of Hydra are returned unchanged.
+    """
+    key = argument.lstrip("+")
+    path, given, _ = key.partition("=")
+    option = "." in path and not (set("-~/@") & set(path) or path.startswith("hydra."))
+    return f"++{key}" if given and (option or argument != key) else argument
+
+
 def quoted(key: str, value: str) -> str:
     """Returns an override of a value with any characters, quoted for a shell."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # or else an interpolation
@@ -141,9 +152,9 @@ def _check_one(config_name: str, overrides: list[Override], searched: list[Overr
         drop(with_choices, dropped)
         keys = [o for o in overrides if o not in groups and not o.key_or_group.startswith("hydra")]
         for override in keys:
-            _check_key(override, with_choices)
+            check_key(override, with_choices)
         try:
-            composed = compose(config_name, [*extra, *_lines(groups), *(forced(o) for o in keys)])
+            composed = compose(config_name, [*extra, *_lines(groups), *map(forced, _lines(keys))])
             drop(composed, dropped)
             _refuse_missing(composed)
         except (HydraException, OmegaConfBaseException) as error:
@@ -172,55 +183,6 @@ def _is_group(override: Override, loader: Any) -> bool:
 
 def _lines(overrides: Iterable[Override]) -> list[str]:
     return [o.input_line for o in overrides if o.input_line is not None]
-
-
-def forced(override: Override) -> str:
-    """Returns a checked override in the form that sets a key whether or not a file contains it."""
-    line = override.input_line or ""
-    return line if line.startswith("~") or line.startswith("++") else f"++{line.lstrip('+')}"
-
-
-def _check_key(override: Override, config: DictConfig) -> None:
-    path = override.key_or_group.split(".")
-    node: Any = config
-    for depth, key in enumerate(path):
-        where = ".".join(path[:depth])
-        if isinstance(node, ListConfig) and key.isdigit() and int(key) < len(node):
-            node = node._get_node(int(key))
-            continue
-        if not isinstance(node, DictConfig) or node._is_none():
-            inner = "a list" if isinstance(node, ListConfig) else "a single value"
-            raise ConfigurationError(f"{override.input_line}: {where} is {inner}, it has no {key!r}")
-        if key in list(node):  # `in node` itself is false for a value that is still to be given
-            node = node._get_node(key)
-            continue
-        if where == "trainer":
-            allowed = trainer_arguments()
-            if key in allowed:
-                return
-        elif "_target_" in node and override.is_add():
-            return  # an argument that the files don't mention; building it will tell whether the class has it
-        elif where.endswith("_options"):
-            return  # handed on to another library as it is
-        else:
-            allowed = [
-                str(k) for k in node if not str(k).startswith("_") and str(k) not in ("hydra", "sizes", "choices")
-            ]
-        raise ConfigurationError(
-            _unknown(override, where, key, allowed, adds=where != "trainer" and "_target_" in node)
-        )
-
-
-def _unknown(override: Override, where: str, key: str, allowed: Sequence[str], *, adds: bool) -> str:
-    if not allowed:
-        return f"{override.input_line}: what was chosen by {where.replace('.', '/')}=… takes no options"
-    place = f"{where} has" if where else "there is"
-    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
-    prefix = f"{where}." if where else ""
-    hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-    more = f"\nAn argument that the files don't mention takes a plus: +{prefix}{key}=…" if adds and not near else ""
-    listed = ", ".join(sorted(allowed))
-    return f"{override.input_line}: {place} no {key!r}{hint}\nKeys of {where or 'the configuration'}: {listed}{more}"
 
 
 def _explain_choice(message: str, groups: Sequence[Override], loader: Any) -> str:

@@ -22,6 +22,7 @@ from unrolled.training.configuration.overrides import (
     check_overrides,
     config_folder,
     dropped_options,
+    forced,
 )
 from unrolled.training.configuration.run_dir import check_one_folder, in_run_dir, is_sweep, refuse_unwritable
 from unrolled.training.run.folder import FolderError
@@ -69,7 +70,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
     try:
         added = _choices_of_checkpoint(given) if name == "evaluate" else []
         overrides, left_out = _check(name, [*given, *added])
-        given = [*in_run_dir([freed(argument) for argument in (*given, *added)]), *left_out]
+        given = [*in_run_dir([*given, *added]), *left_out]
         check_one_folder(given)
         refuse_unwritable(given)
     except ValueError as error:
@@ -98,7 +99,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
             if Sweep.is_running():
                 sweep.succeeded(numbers)
 
-    sys.argv[1:] = given  # which Hydra reads
+    sys.argv[1:] = map(forced, given)  # which Hydra reads
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
     finally:
@@ -191,18 +192,6 @@ def _drop_options(config: DictConfig) -> None:
     drop(config, dropped)
     if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
         _log.info("dropped together with the choices that took them: %s", ", ".join(dropped))
-
-
-def freed(argument: str) -> str:
-    """Returns a checked override in the form that sets a key whether or not a file contains it (`++`).
-
-    Arguments of Lightning's Trainer and of other libraries (`…_options`) need no plus. A plus before an existing key is
-    accepted.
-    """
-    key = argument.lstrip("+")
-    path = key.partition("=")[0]
-    free = argument.startswith("+") or path.startswith("trainer.") or "_options." in path
-    return f"++{key}" if free else argument
 
 
 def _remove_unbegun_run() -> None:

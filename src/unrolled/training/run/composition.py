@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
 from unrolled.training.configuration.options import drop
-from unrolled.training.configuration.overrides import check_overrides, config_folder
-from unrolled.training.run.command import CHOICES, freed
+from unrolled.training.configuration.overrides import check_overrides, config_folder, forced
+from unrolled.training.run.command import CHOICES
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, command: str = "train") -> DictConfig:
@@ -29,7 +29,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None, command: str 
     searched = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).resolve()}']"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        given = [*searched, *map(freed, overrides)]
+        given = [*searched, *map(forced, overrides)]
         config = hydra.compose(command, given, return_hydra_config=True)
     drop(config, dropped)
     with open_dict(config):

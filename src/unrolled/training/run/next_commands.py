@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.configuration.quoting import quote_value
+from unrolled.training.configuration.schema import signature
 from unrolled.training.console.terminal import quoted_path, relative_path
 from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.base import SequenceTask
@@ -76,11 +77,13 @@ def _changed(ours: Any, theirs: Any, values: Any, path: str) -> Iterator[str]:
         if ours != theirs:
             yield f"{path}={quote_value(values)}"
         return
+    made = signature(str(ours.get("_target_")))
     for key in ours:
         if key in theirs:
             yield from _changed(ours[key], theirs[key], values[key], f"{path}.{key}")
         else:
-            yield f"+{path}.{key}={quote_value(values[key])}"
+            plus = "" if made and str(key) in made.parameters else "+"  # an argument that no signature names
+            yield f"{plus}{path}.{key}={quote_value(values[key])}"
     yield from (f"~{path}.{key}" for key in theirs if key not in ours)
 
 

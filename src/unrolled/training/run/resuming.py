@@ -1,12 +1,13 @@
 """Resuming a run: finding its checkpoint, and checking that the data are the same."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
 
-from unrolled.checkpoint import CheckpointError
+from unrolled.checkpoint import CheckpointError, locate
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.data.base import SequenceData
 
@@ -50,11 +51,12 @@ def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Train
     """Returns all settings that determine the order of the training examples, as plain data for a checkpoint.
 
     Args:
-        options: the configuration of the data.
+        options: the configuration of the data, with `_target_`.
         data: the prepared data.
         trainer: the run's Trainer.
     """
-    numbers = {f"data.{key}": value for key, value in _numbers(options) if not key.startswith(_UNRELATED)}
+    given = _numbers(with_defaults(options))
+    numbers = {f"data.{key}": value for key, value in given if not key.startswith(_UNRELATED)}
     return {
         **numbers,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
@@ -62,6 +64,21 @@ def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Train
         "processes": trainer.world_size,
         "content": data.fingerprint(),
     }
+
+
+def with_defaults(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a description with the defaults of its constructors, whether or not a file repeats them."""
+    filled = {key: _with_defaults(value) for key, value in description.items()}
+    target = description.get("_target_")
+    parameters = inspect.signature(locate(target)).parameters.values() if isinstance(target, str) else ()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {**defaults, **filled}
+
+
+def _with_defaults(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return with_defaults(cast("Mapping[str, Any]", value))
+    return [_with_defaults(each) for each in cast("Sequence[Any]", value)] if isinstance(value, list) else value
 
 
 def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -97,7 +97,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         _check_processor(config, parts.data, start[KEY]["processor"])
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
-    task.data_settings = data_settings(_arguments(config.data), parts.data, parts.trainer)
+    task.data_settings = data_settings(_plain(config.data), parts.data, parts.trainer)
     if start is not None and config.resume:
         check_same_data(start[KEY]["resume"].get("data_settings", {}), task.data_settings)
         for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
@@ -204,7 +204,7 @@ def check_network(config: DictConfig) -> None:
 
 def build_task(config: DictConfig, parts: RunParts) -> SequenceTask:
     """Builds the task and its network, with the sizes of the data."""
-    network = cast("dict[str, Any]", OmegaConf.to_container(config.network, resolve=True))
+    network = _plain(config.network)
     processor = parts.data.processor()
     task = _create_task(
         config, network=network, processor=processor, optimizer=parts.optimizer, schedule=parts.schedule
@@ -249,8 +249,11 @@ def _create_task(config: DictConfig, **given: Any) -> SequenceTask:
 
 
 def _arguments(node: DictConfig) -> dict[str, Any]:
-    plain = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
-    return {name: value for name, value in plain.items() if name != "_target_"}
+    return {name: value for name, value in _plain(node).items() if name != "_target_"}
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
 
 
 def _instantiate(config: DictConfig, path: str, **arguments: Any) -> Any:
@@ -258,7 +261,7 @@ def _instantiate(config: DictConfig, path: str, **arguments: Any) -> Any:
     if not node:  # null, or a choice such as none whose file is empty
         return None
     try:
-        plain = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+        plain = _plain(node)
         if not arguments:
             return build(plain)
         # Values from a checkpoint are passed unchanged: if they were built with the rest, they could name any code.
@@ -283,7 +286,7 @@ def _is_negative(value: Any) -> bool:
 
 
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
-    arguments = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
+    arguments = _plain(config.trainer)
     # Lightning refuses these switches together with callbacks of the kind, so such callbacks are removed.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)

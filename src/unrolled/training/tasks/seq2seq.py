@@ -122,7 +122,7 @@ class Seq2SeqTask(SequenceTask):
         if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
             raise ValueError(
                 f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} need attention, and "
-                "this network has none; leave them at 0, or choose attention=additive"
+                "this network has none; leave them at 0, or choose decoder=attentive attention=additive"
             )
         self.validation_search = self.search._replace(
             num_beams=validation_num_beams, n_best=1, num_beam_groups=1, coverage_penalty=0.0, temperature=None
