@@ -271,7 +271,7 @@ def test_what_cannot_caption_is_refused(trained: Path, pictures: Path) -> None:
         caption([], [])
     with pytest.raises(ValueError, match="with a CaptionCodec captions"):
         caption(bundle._replace(codec=bundle.codec.target), [])  # type: ignore[attr-defined]  # a captioner's codec
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         caption(bundle, [], batch_size=0)
 
 
