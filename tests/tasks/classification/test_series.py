@@ -58,7 +58,7 @@ def test_ts_files_are_read_and_normalized_by_channel(tmp_path: Path, batches: Ba
     [
         (
             ["1,2:5,5:a", "1,?:5,5:a", "1:1:b", "2:1:b"],
-            "training series 2: step 1 .*, channel 'channel 0' is nan; one of 1",
+            "training series 2: step 1 .*, channel 'channel 0' is nan, one of 1",
         ),
         (["1,2:5:a"], r"a\.ts, line 6: 2 channels of 2, 1 steps"),
         (["1,2:5,x:a"], r"line 6: could not convert"),
