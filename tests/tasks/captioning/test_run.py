@@ -271,7 +271,7 @@ def test_what_cannot_caption_is_refused(trained: Path, pictures: Path) -> None:
         caption([], [])
     with pytest.raises(ValueError, match="from an ImageTransform to a Tokenizer captions"):
         caption(bundle._replace(processor=Processor(bundle.processor.target)), [])
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         caption(bundle, [], batch_size=0)
 
 

@@ -106,8 +106,8 @@ class AudioAugmentation:
             depth = self.min_trim + (self.max_trim - self.min_trim) * _uniform(generator)
             samples = _trimmed(samples, rate // 50, depth)
         if self.padding:
-            before, behind = (round(self.padding * rate * _uniform(generator)) for _ in range(2))
-            samples = torch.nn.functional.pad(samples, (before, behind))
+            before, after = (round(self.padding * rate * _uniform(generator)) for _ in range(2))
+            samples = torch.nn.functional.pad(samples, (before, after))
         if self.tilt or self.equalizer:
             samples = self._filtered(samples, rate, generator)
         if self.noise and _uniform(generator) < self.noise:
@@ -120,8 +120,8 @@ class AudioAugmentation:
         """Apply random gains along the mel scale, without a delay."""
         length = len(samples) + rate // 50  # padding for the filter's response, to avoid circular wrap-around
         spectrum = torch.fft.rfft(samples, length)
-        heard = torch.log1p(torch.linspace(0, rate / 2, len(spectrum)) / 700)
-        place = heard / heard[-1]
+        mel = torch.log1p(torch.linspace(0, rate / 2, len(spectrum)) / 700)
+        place = mel / mel[-1]
         knots = self.equalizer * (2 * torch.rand(_REGIONS + 1, generator=generator) - 1)
         left = (place * _REGIONS).long().clamp(max=_REGIONS - 1)
         curve = torch.lerp(knots[left], knots[left + 1], place * _REGIONS - left)
