@@ -68,7 +68,7 @@ WRONG = [
     ("data=text data.files=latin.txt", "latin.txt", "UTF-8"),
     ("data=hub data.dataset=json +data.dataset_options.data_files=poems.jsonl", "text", "poem"),
     (f"{TEXT} resume=nothing.ckpt", "nothing.ckpt", "no such file"),
-    (f"{TEXT} init_from=rhyme.txt", "rhyme.txt", "no checkpoint"),
+    (f"{TEXT} init_from=rhyme.txt", "rhyme.txt", "not a checkpoint"),
     (f"{TEXT} init_from=hostile.ckpt", "os.system", "trusted"),
     (f"{TEXT} resume=a.ckpt init_from=b.ckpt", "resume and init_from", "exclude"),
     ("-m model=lstm,gruu", "gruu", "did you mean model=gru"),
@@ -120,7 +120,7 @@ def test_a_mistake_is_explained(
     [
         ("data=text data.files=rhyme.txt", "checkpoint", "add checkpoint=…"),
         ("checkpoint=nothing.ckpt", "nothing.ckpt", "no such file"),
-        ("checkpoint=rhyme.txt", "rhyme.txt", "no checkpoint"),
+        ("checkpoint=rhyme.txt", "rhyme.txt", "not a checkpoint"),
         ("checkpoint=hostile.ckpt", "os.system", "trusted"),
         ("checkpoint=hostile.ckpt splitt=train", "splitt", "did you mean split"),
     ],
@@ -139,7 +139,7 @@ def test_an_evaluation_is_explained_too(
     ("arguments", "message"),
     [
         (["sample", "nothing.ckpt"], "no such file"),
-        (["sample", "rhyme.txt"], "no checkpoint"),
+        (["sample", "rhyme.txt"], "not a checkpoint"),
         (["sampel", "rhyme.txt"], "invalid choice: 'sampel'"),
         (["sample", "hostile.ckpt"], "trusted"),
         (["sample", "rhyme.txt", "--device", "cudaa"], "cudaa"),

@@ -76,6 +76,14 @@ def test_the_same_text_in_another_place_goes_on(folder: Path, configure: Configu
     assert steps(folder / "resumed") == 3
 
 
+def test_a_default_that_is_given_changes_nothing(folder: Path, configure: Configure) -> None:
+    run(configure("run", *SHORT, "trainer.max_steps=2"))
+
+    given = ["data.random_length=false", "data.min_count=1"]  # what the class takes when no file says anything
+    run(configure("resumed", *SHORT, "trainer.max_steps=3", f"resume={folder}/run", *given))
+    assert steps(folder / "resumed") == 3
+
+
 def test_a_resumed_run_keeps_the_best_that_it_had(folder: Path, configure: Configure) -> None:
     # The loss falls, so the first validation stays the best for mode=max, in either run.
     common = [option for option in SHORT if "max_epochs" not in option] + ["optimizer.lr=0.01", "monitor.mode=max"]
