@@ -134,9 +134,6 @@ def test_the_text_side_needs_not_even_torch() -> None:
 
     assert not _loaded_by(f"import unrolled; {use}") & {"torch", *TRAINING_ONLY}
 
-    assert len(files) > 3
-    assert "torch" not in {name.split(".")[0] for path in files for name in imports(path)}
-
 
 def test_no_room_is_a_heap() -> None:
     names = {path.stem for root in (SOURCE, TASKS) for path in root.rglob("*")}
