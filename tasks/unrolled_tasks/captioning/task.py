@@ -225,19 +225,19 @@ class Captioning(Seq2SeqTask):
         pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
         return RegionAlignment(pixels.view(picture.height, picture.width, 3), text, weights.clone())
 
-    def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
+    def corpus_scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
         """Computes BLEU-1 to 4 with and without the brevity penalty, ROUGE-L, CIDEr-D and exact matches."""
         return corpus_scores(generated)
 
-    def report(self, generated: Sequence[GeneratedText], folder: Path) -> None:
+    def report(self, rows: Sequence[GeneratedText], folder: Path) -> None:
         """Writes written.txt, captions.md and gallery.html."""
-        super().report(generated, folder)
-        words = [(word, count, f"{found:.1f}", f"{right:.1f}") for word, count, found, right in by_word(generated)]
+        super().report(rows, folder)
+        words = [(word, count, f"{found:.1f}", f"{right:.1f}") for word, count, found, right in by_word(rows)]
         lines = ["# Test captions", "", f"Tokens: {TOKENIZATION}.", ""]
         lines += table(("word", "images", "recall %", "precision %"), words)
         write_text(folder / "captions.md", "\n".join(lines))
         if self._data is not None and self.gallery:
-            write_gallery(folder / "gallery.html", generated, self._data, self._scored_split, self.gallery)
+            write_gallery(folder / "gallery.html", rows, self._data, self._scored_split, self.gallery)
 
     @property
     def _data(self) -> CaptionData | None:

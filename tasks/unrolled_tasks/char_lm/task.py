@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
 from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer, cross_entropy
 from unrolled.deployment.sampling import continue_text
 from unrolled.training.data.streams import Window
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
+from unrolled.training.tasks.evaluation import Scored, perplexity
 from unrolled.training.tasks.schedules import Schedule
 
 
@@ -42,6 +42,8 @@ class CharLM(SequenceTask):
 
     network: Decoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and never assigned another
 
+    test_loaders: ClassVar[Sequence[str]] = ("continuous", "random_windows")
+
     def __init__(
         self,
         network: Mapping[str, Any],
@@ -60,18 +62,8 @@ class CharLM(SequenceTask):
         self.prompt = prompt
         self.sample_length = sample_length
         self.temperature = temperature
-        self.validation_loss = MeanMetric()
         self.dynamic = DynamicEvaluation.from_options(dynamic)
-        self.test_continuous, self.test_random_windows, self.test_dynamic = MeanMetric(), MeanMetric(), MeanMetric()
-        self.test_losses = {
-            "continuous": self.test_continuous,
-            "random_windows": self.test_random_windows,
-            "dynamic": self.test_dynamic,
-        }
-        # Sums over a whole test set: in float32 the last digits of the mean would depend on the batch size.
-        if not torch.backends.mps.is_available():
-            for metric in (self.validation_loss, *self.test_losses.values()):
-                metric.set_dtype(torch.float64)
+        self.progress_metrics = (self.measure,)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -108,26 +100,29 @@ class CharLM(SequenceTask):
         loss = self.loss(batch, "train")
         mean = loss.mean.detach()
         self.log_step("train/loss", mean, prog_bar=True)
-        self.log_step(f"train/{self.measure}", self._convert(mean))
+        self.log_step(f"train/{self.measure}", mean.exp() if self.measure == "perplexity" else mean / math.log(2))
         return loss.total * batch.scale + self.penalty()
 
-    def on_validation_epoch_start(self) -> None:
-        """Drops the carried state, since validation reads its text from the beginning."""
-        self.state_store.drop("validation")
+    def score(self, batch: Window, loader: str) -> Scored:
+        """Returns the loss, named by protocol: the continuous text, random windows, and dynamic evaluation."""
+        loss = self.loss(batch, loader)
+        if loader == "random_windows":
+            return Scored({"random_windows_loss": loss})
+        if self.dynamic is None or loader != "continuous":
+            return Scored({"loss": loss})
+        return Scored({"loss": loss, "dynamic_loss": self._dynamic_loss(self.dynamic, batch)})
 
-    def validation_step(self, batch: Window, batch_idx: int) -> None:
-        loss = self.loss(batch, "validation")
-        self.validation_loss.update(loss.mean, loss.count)
-
-    def on_validation_epoch_end(self) -> None:
-        mean = self.validation_loss.compute().float()
-        self.validation_loss.reset()
-        self.log("validation/loss", mean)
-        self.log(f"validation/{self.measure}", self._convert(mean), prog_bar=True)
+    def scores(self, means: Mapping[str, float], rows: Sequence[Any]) -> dict[str, float]:
+        """Returns the loss and `measure` of each protocol."""
+        found: dict[str, float] = {}
+        for protocol in ("", "random_windows_", "dynamic_"):
+            if f"{protocol}loss" in means:
+                nats = means[f"{protocol}loss"]
+                found[f"{protocol}loss"], found[f"{protocol}{self.measure}"] = nats, self._convert(nats)
+        return found
 
     def on_test_epoch_start(self) -> None:
-        for name in self.test_losses:
-            self.state_store.drop(name)
+        self.state_store.drop("dynamic")
         if self.dynamic is not None:
             if self.trainer.world_size > 1:
                 raise ValueError(
@@ -135,15 +130,6 @@ class CharLM(SequenceTask):
                     f"{self.trainer.world_size}"
                 )
             self.dynamic.begin(self.network)
-
-    def test_step(self, batch: Window, batch_idx: int, dataloader_idx: int = 0) -> None:
-        name = list(self.test_losses)[dataloader_idx]
-        loss = self.loss(batch, name)
-        self.test_losses[name].update(loss.mean, loss.count)
-        if self.dynamic is not None and name == "continuous":
-            loss = self._dynamic_loss(self.dynamic, batch)
-            if loss.count > 0:
-                self.test_dynamic.update(loss.mean, loss.count)
 
     def _dynamic_loss(self, dynamic: DynamicEvaluation, batch: Window) -> Loss:
         initial, memory = self.network.start(len(batch.inputs))
@@ -162,25 +148,18 @@ class CharLM(SequenceTask):
         return loss
 
     def on_test_epoch_end(self) -> None:
-        """Logs the scores of the continuous text, of random windows, and of dynamic evaluation."""
+        """Deletes the network that learned from the text."""
+        super().on_test_epoch_end()
         if self.dynamic is not None:
             self.dynamic.end()
-        for name, metric in self.test_losses.items():
-            if not metric.update_called:
-                continue
-            mean = metric.compute().float()
-            metric.reset()
-            prefix = "test/" if name == "continuous" else f"test/{name}_"
-            self.log(f"{prefix}loss", mean)
-            self.log(f"{prefix}{self.measure}", self._convert(mean))
 
     @property
     def measure(self) -> str:
         """The usual metric of the unit: bits per character or byte, perplexity per word."""
         return "perplexity" if self.tokenizer.unit == "word" else f"bits_per_{self.tokenizer.unit}"
 
-    def _convert(self, nats: torch.Tensor) -> torch.Tensor:
-        return nats.exp() if self.measure == "perplexity" else nats / math.log(2)
+    def _convert(self, nats: float) -> float:
+        return perplexity(nats) if self.measure == "perplexity" else nats / math.log(2)
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns a text sampled from the network."""

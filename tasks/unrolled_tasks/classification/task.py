@@ -10,7 +10,6 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
 from unrolled.deployment.classification import predicted_values
 from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
@@ -20,11 +19,11 @@ from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
-from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_rows, write_text
 from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.evaluation import Scored
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
 from unrolled_tasks.classification import scores as scoring
@@ -116,8 +115,6 @@ class Classification(SequenceTask):
         self.single = isinstance(target, LabelEncoder) and not target.multiple
         self.prefix_fractions = [float(share) for share in prefix_fractions] if self.single else []
         self.num_samples, self.num_mistakes = num_samples, num_mistakes
-        self.mean_loss = MeanMetric()
-        self.predictions: list[Prediction] = []
         self._vectors = vectors
         self._weights: Tensor | None = None
         embedding = getattr(self.network.encoder, "embedding", None)
@@ -176,45 +173,59 @@ class Classification(SequenceTask):
         self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
-    def validation_step(self, batch: LabeledBatch, batch_idx: int) -> None:
-        self._score(batch, ())
+    def score(self, batch: LabeledBatch, loader: str) -> Scored:
+        """Returns the loss, and a `Prediction` of each example; in the test also after `prefix_fractions`."""
+        outputs = self.network(batch.source, batch.lengths)
+        loss = self._loss(outputs, batch.targets)
+        values = predicted_values(outputs, self.target).tolist()
+        targets = batch.targets.reshape(len(outputs), -1).tolist()
+        if isinstance(self.target, Scaler):
+            targets = [list(numbers) for numbers in batch.numbers]
+        early: list[list[list[float]]] = [[] for _ in values]
+        if self.prefix_fractions and loader == "test":
+            early = self.network.predict_prefixes(batch.source, batch.lengths, self.prefix_fractions).tolist()
+        rows = zip(batch.examples.tolist(), batch.names, targets, values, early, strict=True)
+        return Scored({"loss": loss}, [Prediction(*row) for row in rows])
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("validation")
-
-    def test_step(self, batch: LabeledBatch, batch_idx: int) -> None:
-        self._score(batch, self.prefix_fractions)
-
-    def on_test_epoch_end(self) -> None:
-        found = self._log_scores("test")
-        if self.trainer.is_global_zero and found:
-            self.report(found, Path(self.trainer.default_root_dir))
+    def scores(self, means: Mapping[str, float], rows: Sequence[Prediction]) -> dict[str, float]:
+        """Returns the loss and the metrics of the kind of target; see `scores.py`."""
+        if not rows:
+            return dict(means)
+        if self.single:
+            found = scoring.label_scores(rows)
+        elif isinstance(self.target, Scaler):
+            found = scoring.number_scores(rows)
+        else:
+            found = scoring.multilabel_scores(rows)
+        if rows[0].early:
+            found["early_accuracy"] = math.fsum(scoring.early_accuracy(rows)) / len(self.prefix_fractions)
+        return {**means, **found}
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns the predictions for the first validation examples."""
-        first = sorted(self.predictions, key=lambda prediction: prediction.example)[: self.num_samples]
+        first = cast("list[Prediction]", self.evaluation.rows[: self.num_samples])
         return "\n".join(self._line(prediction) for prediction in first)
 
-    def report(self, found: Sequence[Prediction], folder: Path) -> None:
+    def report(self, rows: Sequence[Prediction], folder: Path) -> None:
         """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
         transform = self.target
         numbers = isinstance(transform, Scaler)
         names = transform.names if isinstance(transform, Scaler) else transform.labels
         lines = (
             json.dumps(scoring.as_row(o, names, numbers=numbers, multiple=not self.single), ensure_ascii=False)
-            for o in found
+            for o in rows
         )
         write_text(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
         if not self.single:
             return
-        counts = scoring.confusion(found)
+        counts = scoring.confusion(rows)
         save_figure(folder / "confusion.png", scoring.draw_confusion(counts, names), dpi=110)
-        wrong = scoring.mistakes(found, names, self.num_mistakes)
+        wrong = scoring.mistakes(rows, names, self.num_mistakes)
         head = ("source", "label", "predicted label", "probability")
         page = ["# Most confident wrong predictions", "", *table(head, wrong, digits=3)]
         write_text(folder / "mistakes.md", "\n".join(page if wrong else ["All predictions are correct.", ""]))
         if self.prefix_fractions:
-            accuracies = scoring.early_accuracy(found)
+            accuracies = scoring.early_accuracy(rows)
             chance = float(counts.sum(1).max() / counts.sum())
             save_figure(folder / "early.png", scoring.draw_early(self.prefix_fractions, accuracies, chance), dpi=110)
             write_rows(
@@ -231,41 +242,6 @@ class Classification(SequenceTask):
         if smoothing:
             targets = targets * (1 - smoothing) + 0.5 * smoothing
         return binary_cross_entropy(outputs, targets, weights)
-
-    def _score(self, batch: LabeledBatch, shares: Sequence[float]) -> None:
-        outputs = self.network(batch.source, batch.lengths)
-        loss = self._loss(outputs, batch.targets)
-        self.mean_loss.update(loss.mean, loss.count)
-        values = predicted_values(outputs, self.target).tolist()
-        targets = batch.targets.reshape(len(outputs), -1).tolist()
-        if isinstance(self.target, Scaler):
-            targets = [list(numbers) for numbers in batch.numbers]
-        early: list[list[list[float]]] = [[] for _ in values]
-        if shares:
-            early = self.network.predict_prefixes(batch.source, batch.lengths, shares).tolist()
-        rows = zip(batch.examples.tolist(), batch.names, targets, values, early, strict=True)
-        self.predictions.extend(Prediction(*row) for row in rows)
-
-    def _log_scores(self, split: str) -> list[Prediction]:
-        """Logs a split's metrics. Returns the predictions of all processes, in the order of the examples."""
-        self.log(f"{split}/loss", self.mean_loss.compute())
-        self.mean_loss.reset()
-        found, self.predictions = sorted(gather_from_all_ranks(self.predictions), key=lambda o: o.example), []
-        if not found:
-            return found
-        if self.single:
-            scores = scoring.label_scores(found)
-        elif isinstance(self.target, Scaler):
-            scores = scoring.number_scores(found)
-        else:
-            scores = scoring.multilabel_scores(found)
-        if self.prefix_fractions and split == "test":
-            scores["early_accuracy"] = math.fsum(scoring.early_accuracy(found)) / len(self.prefix_fractions)
-        monitor = str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
-        # Every process scores all predictions, so that the metrics are equal and need no synchronization.
-        for name, value in scores.items():
-            self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" == monitor, rank_zero_only=False)
-        return found
 
     def _line(self, prediction: Prediction) -> str:
         transform = self.target

@@ -97,24 +97,24 @@ class Translation(Seq2SeqTask):
             batch.source[row, : int(batch.source_lengths[row])].tolist()
         )
 
-    def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
+    def corpus_scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
         """Computes BLEU (cased, lower-cased, and on Moses tokens), chrF and exact matches, in percent."""
         numbers, signatures = corpus_scores(generated, self.language)
         self.notes.update({f"signature {name}": signature for name, signature in signatures.items()})
         return numbers
 
-    def report(self, generated: Sequence[GeneratedText], folder: Path) -> None:
+    def report(self, rows: Sequence[GeneratedText], folder: Path) -> None:
         """Writes written.txt, lengths.csv and lengths.png, and translations.md with the worst sentences."""
         from unrolled_tasks.translation.lengths import write_lengths  # here, since the module also runs by `python -m`
 
-        super().report(generated, folder)
-        lengths = by_length(generated)
+        super().report(rows, folder)
+        lengths = by_length(rows)
         write_lengths(lengths, folder)
         lines = ["# Test translations", "", *(f"- {name}: `{note}`" for name, note in self.notes.items()), ""]
         lines += table(("words in the source", "sentences", "BLEU"), lengths)
-        if kinds := by_kind(generated):
+        if kinds := by_kind(rows):
             lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
-        worst = sorted(((sentence_score(item), item) for item in generated), key=lambda pair: pair[0])[:_WORST]
+        worst = sorted(((sentence_score(item), item) for item in rows), key=lambda pair: pair[0])[:_WORST]
         cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
         lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "generated"), cells)]
         write_text(folder / "translations.md", "\n".join(lines))

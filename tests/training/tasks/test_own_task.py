@@ -32,12 +32,6 @@ class Sums(SequenceTask):
     def training_step(self, batch, index):
         return self.loss(batch, "train").mean
 
-    def validation_step(self, batch, index):
-        self.log("validation/loss", self.loss(batch, "validation").mean)
-
-    def test_step(self, batch, index):
-        self.log("test/loss", self.loss(batch, "test").mean)
-
 
 class Numbers(SequenceData):
     def __init__(self, count=40, seed=0):
@@ -110,7 +104,7 @@ def lab(folder: Path) -> Path:
     return folder
 
 
-def test_a_task_needs_a_loss_and_its_steps(lab: Path, python: Process, train_script: str) -> None:
+def test_a_task_needs_a_loss_and_its_training_step(lab: Path, python: Process, train_script: str) -> None:
     asked = ["task=sums", "model.hidden_size=8", "model.num_layers=1", "model.dropout=0", "trainer=cpu", "run_dir=run"]
 
     done = python(train_script, "--config-dir", "mylab/conf", *asked, "optimizer.lr=0.02")

@@ -27,6 +27,7 @@ from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.data.base import SequenceData
+from unrolled.training.tasks.evaluation import Evaluation, Scored
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
 from unrolled.training.tasks.schedules import PlateauStepper, Schedule
 from unrolled.training.tasks.state_store import StateStore
@@ -56,6 +57,8 @@ class SequenceTask(LightningModule, ABC):
 
     network: nn.Module
     files: ClassVar[Mapping[str, str]] = {}  # additional files of a run's folder: name and content
+    test_loaders: ClassVar[Sequence[str]] = ("test",)  # names of the data's test loaders, in order
+    progress_metrics: Sequence[str] = ()  # validation metrics of the progress bar, besides the monitored one
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class SequenceTask(LightningModule, ABC):
         self.processor = processor
         self.data: SequenceData | None = None
         self.state_store = StateStore()
+        self.evaluation = Evaluation()
         self.info: dict[str, Any] = {}
         self.data_settings: dict[str, Any] = {}  # settings of the training data, which a resumed run must share
         self.notes: dict[str, str] = {}  # printed with the metrics, such as how they were computed
@@ -114,6 +118,39 @@ class SequenceTask(LightningModule, ABC):
             batch: a batch of the task's data.
             loader: name of the loader, whose carried state is used.
         """
+
+    def score(self, batch: Any, loader: str) -> Scored:
+        """Returns what is evaluated of a batch: the loss, by default.
+
+        Args:
+            batch: a batch of the task's data.
+            loader: "validation" or one of `test_loaders`.
+        """
+        return Scored({"loss": self.loss(batch, loader)})
+
+    def scores(self, means: Mapping[str, float], rows: Sequence[Any]) -> dict[str, float]:
+        """Returns the metrics of a split, by name: the means, by default.
+
+        Args:
+            means: mean of each sum of `score` over the split.
+            rows: all rows of `score`, in the order of the examples; each example once.
+        """
+        return dict(means)
+
+    def report(self, rows: Sequence[Any], folder: Path) -> None:
+        """Writes files about the rows of a test; none by default. Not called if there are no rows."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluation.add(self.score(batch, "validation"))
+
+    def on_validation_epoch_end(self) -> None:
+        self.evaluation.finish(self, "validation")
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluation.add(self.score(batch, self.test_loaders[dataloader_idx]))
+
+    def on_test_epoch_end(self) -> None:
+        self.evaluation.finish(self, "test")
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns example commands for a trained network, printed at the end of a run.
@@ -238,6 +275,16 @@ class SequenceTask(LightningModule, ABC):
         """Ends a run with non-finite weights before they are validated."""
         if self.trainer.state.fn == "fit":
             self._check_finite()
+        self.begin_evaluation(("validation",))
+
+    def on_test_start(self) -> None:
+        self.begin_evaluation(self.test_loaders)
+
+    def begin_evaluation(self, loaders: Sequence[str]) -> None:
+        """Drops what is left of an evaluation that was interrupted, and the carried states of the loaders."""
+        self.evaluation.reset()
+        for loader in loaders:
+            self.state_store.drop(loader)
 
     def on_after_backward(self) -> None:
         self._accumulated = True

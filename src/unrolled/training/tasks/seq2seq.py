@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
 from unrolled.deployment.decoding import candidates, search
 from unrolled.generation.beam import Hypotheses
@@ -22,9 +21,9 @@ from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.callbacks.alignments import Alignment, Drawable
-from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.console.outputs import write_text
 from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.evaluation import Scored, perplexity
 from unrolled.training.tasks.reinforcement import Reinforcement
 from unrolled.training.tasks.schedules import Schedule
 
@@ -88,6 +87,7 @@ class Seq2SeqTask(SequenceTask):
     """
 
     files: ClassVar[Mapping[str, str]] = {"written.txt": "the generated text for each test example"}
+    progress_metrics = ("perplexity",)
 
     def __init__(
         self,
@@ -128,8 +128,6 @@ class Seq2SeqTask(SequenceTask):
             num_beams=validation_num_beams, n_best=1, num_beam_groups=1, coverage_penalty=0.0, temperature=None
         )
         self.num_samples = num_samples
-        self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
-        self.generated: list[GeneratedText] = []
         self._alignments: dict[int, Drawable] = {}  # by example
 
     @abstractmethod
@@ -147,10 +145,6 @@ class Seq2SeqTask(SequenceTask):
     @abstractmethod
     def describe(self, batch: Any, row: int) -> tuple[str, tuple[str, ...], str]:
         """Returns a printable source, its references, and its kind."""
-
-    @abstractmethod
-    def scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
-        """Computes corpus metrics of the generated texts, by name; higher is better."""
 
     @property
     def decoder(self) -> Decoder:
@@ -194,28 +188,45 @@ class Seq2SeqTask(SequenceTask):
         """
         return self.coverage * coverage_loss(weights, mask).total if self.coverage > 0 else 0.0
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._score(batch, self.validation_search)
+    def begin_evaluation(self, loaders: Sequence[str]) -> None:
+        """Drops the alignments of the last evaluation too."""
+        super().begin_evaluation(loaders)
+        self._alignments = {}
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("validation")
+    def score(self, batch: Any, loader: str) -> Scored:
+        """Returns loss and accuracy of the references' tokens, and a `GeneratedText` of each source."""
+        options = self.validation_search if loader == "validation" else self.search
+        state, memory = self.start(batch)
+        decoded = self._decode(batch, batch.inputs, *self.for_texts(batch, state, memory))
+        loss = self._loss(batch, decoded, smoothing=0.0)
+        mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
+        right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
+        found = search(self.decoder, state, memory, self.tokenizer, self.source_lengths(batch), options)
+        self._keep_alignments(batch, found)
+        rows: list[GeneratedText] = []
+        for row, texts in enumerate(candidates(found, self.tokenizer)):
+            source, references, kind = self.describe(batch, row)
+            text = texts[0].text if texts else ""
+            rows.append(GeneratedText(int(batch.examples[row]), source, text, references, kind))
+        return Scored({"loss": loss, "accuracy": (right, loss.count)}, rows)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._score(batch, self.search)
+    def scores(self, means: Mapping[str, float], rows: Sequence[GeneratedText]) -> dict[str, float]:
+        """Returns loss, perplexity, accuracy and the `corpus_scores` of the generated texts."""
+        loss, accuracy = means["loss"], means["accuracy"]
+        return {"loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy, **self.corpus_scores(rows)}
 
-    def on_test_epoch_end(self) -> None:
-        generated = self._log_scores("test")
-        if self.trainer.is_global_zero and generated:
-            self.report(generated, Path(self.trainer.default_root_dir))
+    @abstractmethod
+    def corpus_scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
+        """Computes corpus metrics of the generated texts, by name; higher is better."""
 
-    def report(self, generated: Sequence[GeneratedText], folder: Path) -> None:
+    def report(self, rows: Sequence[GeneratedText], folder: Path) -> None:
         """Writes the generated texts to written.txt, one line for each example, in order."""
-        lines = (" ".join(item.text.splitlines()) for item in generated)
+        lines = (" ".join(item.text.splitlines()) for item in rows)
         write_text(folder / "written.txt", "".join(f"{line}\n" for line in lines))
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns the texts that the validation's search generated for the first examples."""
-        first = sorted(self.generated)[: self.num_samples]
+        first = cast("list[GeneratedText]", self.evaluation.rows[: self.num_samples])
         return "\n\n".join("\n".join(_sample_lines(item)) for item in first)
 
     def alignments(self, count: int) -> list[Drawable]:
@@ -233,21 +244,6 @@ class Seq2SeqTask(SequenceTask):
         """Returns the completed fraction of the run; 1 if the run has no end."""
         steps = self._num_steps()
         return 1.0 if math.isinf(steps) else min(self.trainer.global_step / max(steps, 1), 1.0)
-
-    def _score(self, batch: Any, options: Search) -> None:
-        state, memory = self.start(batch)
-        decoded = self._decode(batch, batch.inputs, *self.for_texts(batch, state, memory))
-        loss = self._loss(batch, decoded, smoothing=0.0)
-        mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
-        right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
-        self.mean_loss.update(loss.mean, loss.count)
-        self.accuracy.update(right / loss.count.clamp(min=1), loss.count)
-        found = search(self.decoder, state, memory, self.tokenizer, self.source_lengths(batch), options)
-        self._keep_alignments(batch, found)
-        for row, texts in enumerate(candidates(found, self.tokenizer)):
-            source, references, kind = self.describe(batch, row)
-            text = texts[0].text if texts else ""
-            self.generated.append(GeneratedText(int(batch.examples[row]), source, text, references, kind))
 
     def alignment(self, batch: Any, row: int, text: list[str], weights: Tensor) -> Drawable | None:
         """Returns the figure of a generated text's attention weights, or None.
@@ -277,27 +273,6 @@ class Seq2SeqTask(SequenceTask):
             drawn = self.alignment(batch, row, text[: len(weights)], weights)
             if drawn is not None:
                 self._alignments[example] = drawn
-
-    def _log_scores(self, split: str) -> list[GeneratedText]:
-        """Logs a split's metrics. Returns the texts of all processes, in the order of the examples."""
-        loss = self.mean_loss.compute()
-        self.log(f"{split}/loss", loss)
-        self.log(f"{split}/perplexity", loss.exp(), prog_bar=split == "validation")
-        self.log(f"{split}/accuracy", self.accuracy.compute())
-        self.mean_loss.reset()
-        self.accuracy.reset()
-        generated, self.generated = sorted(gather_from_all_ranks(self.generated)), []
-        self._alignments = {}
-        # Every process scores all texts, so that the metrics are equal and need no synchronization.
-        for name, value in self.scores(generated).items():
-            shown = split == "validation" and name in self.trainer_monitor
-            self.log(f"{split}/{name}", value, prog_bar=shown, rank_zero_only=False)
-        return generated
-
-    @property
-    def trainer_monitor(self) -> str:
-        """Name of the metric that selects the best checkpoint; empty without one."""
-        return str(getattr(self.trainer.checkpoint_callback, "monitor", None) or "")
 
 
 def _search(options: Mapping[str, Any]) -> Search:
