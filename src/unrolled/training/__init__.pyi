@@ -5,5 +5,6 @@ from unrolled.training.data.base import DataError as DataError
 from unrolled.training.data.base import SequenceData as SequenceData
 from unrolled.training.run.composition import compose as compose
 from unrolled.training.tasks.base import SequenceTask as SequenceTask
+from unrolled.training.tasks.evaluation import Scored as Scored
 
 __all__: list[str]

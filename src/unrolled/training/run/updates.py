@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unrolled.training.console.terminal import print_rows
 from unrolled.training.data.base import SequenceData
-from unrolled.training.tasks.base import num_steps, steps_per_epoch
+from unrolled.training.tasks.schedules import num_steps, steps_per_epoch
 from unrolled.wording import counted
 
 _FEW, _ENOUGH = 300, 1000  # fewer steps leave a network untrained; the second number is enough for a small network

@@ -1,6 +1,5 @@
 """The base class of all tasks."""
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -27,11 +26,12 @@ from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.data.base import SequenceData
+from unrolled.training.tasks.descriptions import check_loadable, class_names
 from unrolled.training.tasks.evaluation import Evaluation, Scored
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
-from unrolled.training.tasks.schedules import PlateauStepper, Schedule
+from unrolled.training.tasks.schedules import PlateauStepper, Schedule, num_steps
 from unrolled.training.tasks.state_store import StateStore
-from unrolled.wording import article, counted
+from unrolled.wording import counted
 
 _REFRESH_SECONDS = 0.2  # seconds between two updates of the progress bar
 
@@ -71,7 +71,7 @@ class SequenceTask(LightningModule, ABC):
         l2: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_loadable(network)
+        check_loadable(network)
         if not (0 <= l1 < float("inf") and 0 <= l2 < float("inf")):
             raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
@@ -168,7 +168,7 @@ class SequenceTask(LightningModule, ABC):
 
     def foreign_packages(self) -> list[str]:
         """Returns the packages of the classes in the checkpoint that are not trusted by default."""
-        named = [*_targets(self._description), *_targets(self.processor.to_dict())]
+        named = [*class_names(self._description), *class_names(self.processor.to_dict())]
         return sorted({name.partition(".")[0] for name in named if not name.startswith(TRUSTED)})
 
     def penalty(self) -> Tensor | float:
@@ -335,55 +335,6 @@ class SequenceTask(LightningModule, ABC):
         run would read its epoch from the beginning (Lightning 2.6).
         """
         return self.trainer.estimated_stepping_batches if self.data is None else num_steps(self.trainer, self.data)
-
-
-def num_steps(trainer: Trainer, data: Any) -> int | float:
-    """Returns the optimizer steps of the whole run on a data module of the trainer; infinite without an end."""
-    most = math.inf if trainer.max_steps == -1 else trainer.max_steps
-    if trainer.max_epochs is None or trainer.max_epochs == -1:
-        return most
-    return min(most, steps_per_epoch(trainer, data) * trainer.max_epochs)
-
-
-def steps_per_epoch(trainer: Trainer, data: Any) -> int:
-    """Returns the optimizer steps of an epoch."""
-    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return math.ceil(taken / trainer.accumulate_grad_batches)
-
-
-def _check_loadable(network: Mapping[str, Any]) -> None:
-    if isinstance(network, nn.Module):
-        raise ValueError("network: give its description (a dict), not a module; checkpoints store the description")
-    _check_plain(network, "network")
-    for target in _targets(network):
-        if target.startswith("unrolled_tasks."):
-            raise ValueError(
-                f"network: {target} is defined in a task's package, so a project that has only `unrolled` could not "
-                "load it; move modules with parameters to a package outside unrolled_tasks"
-            )
-
-
-def _check_plain(value: Any, path: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in cast("Mapping[str, Any]", value).items():
-            _check_plain(item, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(cast("Sequence[Any]", value)):
-            _check_plain(item, f"{path}[{index}]")
-    elif value is not None and not isinstance(value, (str, int, float, bool)):
-        raise ValueError(f"{path}: a checkpoint contains plain data only, not {article(type(value).__name__)}")
-
-
-def _targets(value: Any) -> Iterable[str]:
-    if isinstance(value, Mapping):
-        entries = cast("Mapping[str, Any]", value)
-        if "_target_" in entries:
-            yield entries["_target_"]
-        value = list(entries.values())
-    if isinstance(value, (list, tuple)):
-        for item in cast("Sequence[Any]", value):
-            yield from _targets(item)
 
 
 def _rank_file(folder: Path, batches: int, rank: int) -> Path:

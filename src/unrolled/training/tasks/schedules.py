@@ -113,3 +113,18 @@ class Steps(Schedule):
         """Stepped after every epoch."""
         scheduler = StepLR(optimizer, step_size=self.epochs, gamma=self.factor)
         return {"scheduler": scheduler, "interval": "epoch", "name": "learning_rate"}
+
+
+def num_steps(trainer: Trainer, data: Any) -> int | float:
+    """Returns the optimizer steps of the whole run on a data module of the trainer; infinite without an end."""
+    most = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if trainer.max_epochs is None or trainer.max_epochs == -1:
+        return most
+    return min(most, steps_per_epoch(trainer, data) * trainer.max_epochs)
+
+
+def steps_per_epoch(trainer: Trainer, data: Any) -> int:
+    """Returns the optimizer steps of an epoch."""
+    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(taken / trainer.accumulate_grad_batches)
