@@ -125,7 +125,7 @@ class OnlyLoss(SequenceTask):
 
 
 class WithRows(OnlyLoss):
-    """A task with rows in the test, of two loaders, and a metric of them."""
+    """A task with rows, a metric of them, and two loaders in the test."""
 
     test_loaders = ("near", "far")
     progress_metrics = ("half",)
@@ -137,11 +137,10 @@ class WithRows(OnlyLoss):
     def score(self, batch: Batch, loader: str) -> Scored:
         name = "far_loss" if loader == "far" else "loss"
         rows = zip(batch.examples.tolist(), batch.sums.flatten().tolist(), strict=True)
-        return Scored({name: self.loss(batch, loader)}, () if loader == "validation" else list(rows))
+        return Scored({name: self.loss(batch, loader)}, list(rows))
 
     def scores(self, means: Mapping[str, float], rows: Sequence[Row]) -> dict[str, float]:
-        found = {**means, "half": means["loss"] / 2}
-        return {**found, "largest": max(row[1] for row in rows)} if rows else found
+        return {**means, "half": means["loss"] / 2, "largest": max(row[1] for row in rows)}
 
     def report(self, rows: Sequence[Row], folder: Path) -> None:
         self.reported.append((list(rows), folder))
@@ -165,7 +164,11 @@ def trainer(folder: Path, *callbacks: Callback) -> Trainer:
 
 
 def test_a_task_with_a_loss_alone_logs_it(tmp_path: Path) -> None:
-    task = OnlyLoss(NETWORK, Processor(ByteTokenizer()), None)
+    class Unreported(OnlyLoss):
+        def report(self, rows: Sequence[Row], folder: Path) -> None:
+            raise AssertionError("there are no rows to report")
+
+    task = Unreported(NETWORK, Processor(ByteTokenizer()), None)
     whole = Batch(*map(torch.cat, zip(*loader(), strict=True)))
     right = task.loss(whole, "test").mean.item()
 
@@ -177,10 +180,10 @@ def test_a_task_with_a_loss_alone_logs_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_are_gathered_and_reported_where_a_task_has_some(tmp_path: Path) -> None:
+def test_the_rows_of_a_test_are_reported_in_order_and_once(tmp_path: Path) -> None:
     task = WithRows()
     (validated,) = trainer(tmp_path).validate(task, loader(), verbose=False)
-    assert set(validated) == {"validation/loss", "validation/half"}
+    assert set(validated) == {"validation/loss", "validation/half", "validation/largest"}
     assert task.reported == []
 
     found = trainer(tmp_path).test(task, [loader(), loader(reverse=True)], verbose=False)
@@ -191,7 +194,7 @@ def test_rows_are_gathered_and_reported_where_a_task_has_some(tmp_path: Path) ->
     ((rows, folder),) = task.reported
     assert folder == tmp_path
     assert [row[0] for row in rows] == list(range(12))
-    assert named["test/largest"] == max(row[1] for row in rows)
+    assert named["test/largest"] == validated["validation/largest"] == pytest.approx(max(row[1] for row in rows))
 
 
 @pytest.mark.parametrize("monitor", ["loss", "other"])
@@ -214,5 +217,5 @@ def test_what_an_interrupted_evaluation_left_is_dropped(tmp_path: Path) -> None:
 
     (validated,) = trainer(tmp_path).validate(task, loader(), verbose=False)
 
-    assert set(validated) == {"validation/loss", "validation/half"}
+    assert set(validated) == {"validation/loss", "validation/half", "validation/largest"}
     assert validated["validation/loss"] < 10
