@@ -203,7 +203,7 @@ def sounds_and_pictures() -> Iterator[Kind]:
     for kind in ("png", "jpeg", "gif", "tiff", "bmp", "webp", "ppm", "ico", "tga", "pcx"):
         file = io.BytesIO()
         picture.convert("L" if kind == "gif" else "RGB").save(file, kind)
-        yield Kind(f"a.{kind}", file.getvalue(), ImageTransform(size=8))
+        yield Kind(f"a.{kind}", file.getvalue(), ImageTransform(size=8).encode)
         yield Kind(f"b.{kind}", file.getvalue(), lambda path: read_image(path.read_bytes()))
 
 

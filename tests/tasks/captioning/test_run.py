@@ -69,7 +69,7 @@ def test_photographs_are_seen_in_color(pictures: Path, configure: Configure) -> 
 
     bundle = load_bundle(pictures / "run" / "checkpoints" / "last.ckpt")
     transform = bundle.processor.source
-    red, blue = (transform(Image.new("RGB", (200, 100), color)) for color in ("red", "blue"))
+    red, blue = (transform.encode(Image.new("RGB", (200, 100), color)) for color in ("red", "blue"))
     assert red.shape == (3, 96, 96)
     assert not torch.equal(red, blue)
     assert bundle.network.encoder.trunk(red[None]).shape == (1, 256, 6, 6)

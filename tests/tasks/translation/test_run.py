@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
+from unrolled.checkpoint import FORMAT
 from unrolled.deployment import Search, alternatives, translate
 from unrolled.deployment.chunks import pieces
 from unrolled.training.run.runner import run, score
@@ -160,7 +161,7 @@ def test_a_run_leaves_scores_texts_and_pictures(trained: Path, capsys: Any) -> N
     assert "reference" in (folder / "samples.md").read_text()
     assert [name for name, *_ in read_lengths(folder)] == ["1–5"]
     assert (folder / "lengths.png").is_file()
-    assert torch.load(trained, weights_only=True)["unrolled"]["format"] == 1
+    assert torch.load(trained, weights_only=True)["unrolled"]["format"] == FORMAT
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.checkpoint import CheckpointError
+from unrolled.checkpoint import FORMAT, CheckpointError
 from unrolled.training.run.runner import assemble, run, score
 
 Configure = Callable[..., DictConfig]
@@ -48,7 +48,7 @@ def test_every_file_that_a_run_writes_is_plain_data(folder: Path, configure: Con
     written = list((folder / "run" / "checkpoints").rglob("*.ckpt"))
     assert len(written) >= 2
     for path in written:
-        assert torch.load(path, weights_only=True)["unrolled"]["format"] == 1
+        assert torch.load(path, weights_only=True)["unrolled"]["format"] == FORMAT
         assert load_bundle(path).processor.source.size > 10
 
 
