@@ -222,7 +222,8 @@ def bundle(reader: Any) -> dict[str, Any]:
     core["cell"] = {"_target_": "unrolled.GRUCell", "_partial_": True}
     encoder = {"_target_": "unrolled.FeatureEncoder", "input_size": reader.output_size, "core": core}
     pooling = {"_target_": "unrolled.MeanPooling", "_partial_": True}
-    network = {"_target_": "unrolled.SequenceClassifier", "encoder": encoder, "num_outputs": 2, "pooling": pooling}
+    head = {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 2}
+    network = {"_target_": "unrolled.SequenceClassifier", "encoder": encoder, "head": head, "pooling": pooling}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
     processor = Processor(reader, LabelEncoder(["a", "b"])).to_dict()
     return {"state_dict": weights, "unrolled": {"format": 2, "network": network, "processor": processor, "info": {}}}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unrolled import (
     AdditiveAttention,
     AttentionPooling,
+    CategoricalHead,
     FeatureEncoder,
     GRUCell,
     LastPooling,
@@ -115,7 +116,7 @@ def test_networks_take_unsigned_lengths(backend: str, dtype: torch.dtype) -> Non
     core = partial(Recurrent, GRUCell, hidden_size=4, backend=backend)
     encoder = FeatureEncoder(2, core, filters=3)
     for pooling in (LastPooling, MeanPooling, MaxPooling, AttentionPooling):
-        network = SequenceClassifier(encoder, 2, pooling).eval()
+        network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), pooling).eval()
         assert torch.equal(network(values, lengths.to(dtype)), network(values, lengths))
         assert torch.equal(
             network.predict_prefixes(values, lengths.to(dtype), [0.5]), network.predict_prefixes(values, lengths, [0.5])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import (
+    CategoricalHead,
     ElmanCell,
     FeatureEncoder,
     GRUCell,
@@ -75,7 +76,9 @@ def test_a_cell_without_torchs_kernel_is_traced_step_by_step_and_takes_no_other_
 
 def test_a_trace_is_kept_in_a_file(tmp_path: Path) -> None:
     core = partial(Recurrent, GRUCell, hidden_size=4)
-    module = Outputs(SequenceClassifier(FeatureEncoder(3, core), 2, MeanPooling)).eval()
+    module = Outputs(
+        SequenceClassifier(FeatureEncoder(3, core), partial(CategoricalHead, num_classes=2), MeanPooling)
+    ).eval()
     inputs, lengths = torch.randn(2, 20, 3), torch.tensor([20, 5])
     torch.jit.save(traced(module, inputs, lengths), tmp_path / "trace.pt")  # pyright: ignore
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unrolled import (
     AdditiveAttention,
     AttentiveDecoder,
+    CategoricalHead,
     ElmanCell,
     EncoderDecoder,
     FeatureEncoder,
@@ -141,7 +142,9 @@ def language() -> tuple[nn.Module, Callable[[Any], Any]]:
 
 
 def classifying() -> tuple[nn.Module, Callable[[Any], Any]]:
-    network = SequenceClassifier(FeatureEncoder(3, LSTM, filters=5), 2, MeanPooling)
+    network = SequenceClassifier(
+        FeatureEncoder(3, LSTM, filters=5), partial(CategoricalHead, num_classes=2), MeanPooling
+    )
     return network, lambda run: run(torch.randn(2, 8, 3, dtype=torch.float64), torch.tensor([8, 3]))
 
 

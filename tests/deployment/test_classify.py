@@ -10,6 +10,7 @@ import torch
 
 from unrolled import (
     AudioFeatures,
+    CategoricalHead,
     FeatureEncoder,
     GRUCell,
     LabelEncoder,
@@ -36,7 +37,9 @@ def bundle(reader: Any, **options: Any) -> Bundle:
         encoder: Any = RecurrentEncoder(reader.size, 8, CORE)
     else:
         encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
-    return Bundle(SequenceClassifier(encoder, 2, MeanPooling).eval(), processor, {})
+    return Bundle(
+        SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), MeanPooling).eval(), processor, {}
+    )
 
 
 def said(made: Bundle, *sources: Any) -> list[dict[str, float]]:

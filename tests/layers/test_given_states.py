@@ -13,6 +13,7 @@ from unrolled import (
     AttentionPooling,
     AttentiveDecoder,
     BahdanauWiring,
+    CategoricalHead,
     Cell,
     ClockworkCell,
     Encoded,
@@ -120,7 +121,7 @@ def attentive(attention: Any = AdditiveAttention, **options: Any) -> AttentiveDe
 
 def classifying(pooling: Any, **options: Any) -> tuple[Taker, Any]:
     encoder = FeatureEncoder(INPUT, partial(Recurrent, LSTMCell, hidden_size=HIDDEN), bidirectional=False, **options)
-    network = SequenceClassifier(encoder, 2, pooling).eval()
+    network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), pooling).eval()
     return partial(network.step, torch.randn(ROWS, INPUT)), network.initial_state(ROWS)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrolled import (
     AttentionPooling,
+    CategoricalHead,
     ElmanCell,
     FeatureEncoder,
     FeedForward,
@@ -26,6 +27,9 @@ from unrolled.layers.encoded import Encoded
 from unrolled.models.encoders import Core
 
 POOLINGS: list[type[Pooling]] = [LastPooling, MeanPooling, MaxPooling, AttentionPooling]
+HEAD = partial(CategoricalHead, num_classes=2)
+
+
 CORES: list[Any] = [
     partial(Recurrent, ElmanCell, hidden_size=5),
     partial(Recurrent, GRUCell, hidden_size=5, num_layers=2, dropout=0.3),
@@ -39,7 +43,11 @@ BANDS = {"conv_channels": 2, "conv_frames": 3, "conv_norm": True}
 def classifier(core: Any, pooling: Any, *, bidirectional: bool = False, **options: Any) -> SequenceClassifier:
     torch.manual_seed(0)
     encoder = FeatureEncoder(3, core, bidirectional=bidirectional, **options)
-    return SequenceClassifier(encoder, 4, pooling, output_dropout=0.5, hidden_size=6).double().eval()
+    return (
+        SequenceClassifier(encoder, partial(CategoricalHead, num_classes=4), pooling, output_dropout=0.5, hidden_size=6)
+        .double()
+        .eval()
+    )
 
 
 def frames(generator: torch.Generator) -> Tensor:
@@ -131,7 +139,7 @@ def test_the_poolings_are_what_their_names_say(generator: torch.Generator) -> No
 def test_words_are_classified_too(generator: torch.Generator) -> None:
     torch.manual_seed(0)
     encoder = RecurrentEncoder(9, 4, CORES[2], bidirectional=False, embedding_dropout=0.5)
-    network = SequenceClassifier(encoder, 2, MeanPooling).double().eval()
+    network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), MeanPooling).double().eval()
     words = torch.randint(9, (2, 5), generator=generator)
     state = network.initial_state(2)
     for step in range(5):
@@ -151,7 +159,6 @@ def test_what_reads_backwards_cannot_step() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_outputs": 0}, "num_outputs is 0"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"output_dropout": 1.0}, "is 1.0"),
     ],
@@ -159,7 +166,9 @@ def test_what_reads_backwards_cannot_step() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     encoder = FeatureEncoder(3, CORES[0])
     with pytest.raises(ValueError, match=message):
-        SequenceClassifier(encoder, **{"num_outputs": 2, "pooling": MeanPooling, **options})
+        SequenceClassifier(
+            encoder, **{"head": partial(CategoricalHead, num_classes=2), "pooling": MeanPooling, **options}
+        )
 
 
 def test_a_dropped_word_is_dropped_wherever_it_stands() -> None:

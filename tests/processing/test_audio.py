@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import wave
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import AudioFeatures, FeatureEncoder, GRUCell, MeanPooling, Recurrent, SequenceClassifier, build
+from unrolled import (
+    AudioFeatures,
+    CategoricalHead,
+    FeatureEncoder,
+    GRUCell,
+    MeanPooling,
+    Recurrent,
+    SequenceClassifier,
+    build,
+)
 from unrolled.processing.audio.recordings import CutOffError, Recording, read_recording, resample
 from unrolled.processing.audio.spectra import delta, mel_filter_bank, power_spectrum
 
@@ -94,7 +104,7 @@ def test_a_microphone_hears_what_the_whole_recording_says() -> None:
     torch.manual_seed(0)
     reader = features(normalization="running").fit([sound().float()]).double()
     encoder = FeatureEncoder(20, lambda **sizes: Recurrent(GRUCell, hidden_size=6, **sizes), bidirectional=False)
-    network = SequenceClassifier(encoder, 3, MeanPooling).double().eval()
+    network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=3), MeanPooling).double().eval()
     ears, memory = reader.initial_state(1, like=sound()), network.initial_state(1)
     logits = torch.zeros(0)
 

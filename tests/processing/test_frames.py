@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrolled import FeatureEncoder, GRUCell, LastPooling, Processor, Recurrent, Scaler, SequenceClassifier
+from unrolled import FeatureEncoder, GRUCell, LastPooling, NumbersHead, Processor, Recurrent, Scaler, SequenceClassifier
 from unrolled.checkpoint import Bundle, build
 from unrolled.deployment import StreamingClassifier, classify
 from unrolled.processing.audio.features import AudioFeatures
@@ -76,7 +76,7 @@ def numbers_bundle(reader: Any, center: float, scale: float) -> Bundle:
     torch.manual_seed(1)
     processor = Processor(reader, Scaler(["y"], [center], [scale]))
     encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
-    return Bundle(SequenceClassifier(encoder, 1, LastPooling).eval(), processor, {})
+    return Bundle(SequenceClassifier(encoder, partial(NumbersHead, num_outputs=1), LastPooling).eval(), processor, {})
 
 
 @pytest.mark.parametrize("as_array", [True, False])

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unrolled.checkpoint import Bundle
+from unrolled.heads.categorical import CategoricalHead
+from unrolled.heads.labels import LabelsHead
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
@@ -57,14 +59,15 @@ class Limits(NamedTuple):
     steps: int = MAX_LENGTH
 
 
-def predicted_values(outputs: Tensor, target: LabelEncoder | Scaler) -> Tensor:
-    """Convert a classifier's outputs (…, outputs) to probabilities of labels, or to numbers in their own units.
+def predicted_values(network: SequenceClassifier, parameters: Tensor, target: LabelEncoder | Scaler) -> Tensor:
+    """Convert the parameters (…, outputs) of a head to probabilities of labels, or to numbers in their own units.
 
     Numbers are float64 on the CPU, since float32 is too coarse for small changes of large numbers.
     """
     if isinstance(target, LabelEncoder):
-        return outputs.sigmoid() if target.multiple else outputs.softmax(-1)
-    return outputs.sigmoid() if target.bounded else target.restore(outputs)
+        return cast("CategoricalHead | LabelsHead", network.head).probabilities(parameters)
+    values = network.head.predict(parameters)
+    return values if target.bounded else target.restore(values)
 
 
 def classify(
@@ -186,6 +189,11 @@ def classifier_of(bundle: Bundle) -> tuple[SequenceClassifier, Transform, LabelE
         raise ValueError(
             f"classification needs a SequenceClassifier; this checkpoint contains {article(type(network).__name__)}"
         )
+    if isinstance(target, LabelEncoder) and not isinstance(network.head, CategoricalHead | LabelsHead):
+        raise ValueError(
+            "labels need a CategoricalHead or a LabelsHead; this checkpoint's network has "
+            f"{article(type(network.head).__name__)}"
+        )
     return network, source, target
 
 
@@ -210,7 +218,7 @@ def _stream(
             padded = pad_sequence([read[place] for place in places], batch_first=True).to(device)
             lengths = torch.tensor([len(read[place]) for place in places])
             with torch.no_grad():
-                values = predicted_values(network(padded, lengths), target)
+                values = predicted_values(network, network(padded, lengths), target)
             found |= {place: prediction(row, target) for place, row in zip(places, values, strict=True)}
         done += len(taken)
         if progress is not None:

@@ -84,5 +84,5 @@ class StreamingClassifier:
             outputs, self._state = self.network.step(frame, self._state)
         if outputs is None:
             return None
-        self._prediction = prediction(predicted_values(outputs, self.target)[0], self.target)
+        self._prediction = prediction(predicted_values(self.network, outputs, self.target)[0], self.target)
         return self._prediction

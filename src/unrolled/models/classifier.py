@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unrolled.heads.base import Head
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.pooling import Pooling
 from unrolled.models.encoders import SteppedEncoder
@@ -22,14 +23,14 @@ class ClassifierState(NamedTuple):
 
 
 class SequenceClassifier(nn.Module):
-    """Encodes a sequence, pools it over time, and predicts classes, labels or numbers.
+    """Encodes a sequence, pools it over time, and predicts with a head: a class, several labels, or numbers.
 
     Args:
         encoder: encodes the source.
-        num_outputs: number of classes, labels or numbers to predict.
+        head: a partial `Head`, called with its input size.
         pooling: a partial `Pooling`, called with the encoder's output_size.
         output_dropout: dropout probability of the pooled vector.
-        hidden_size: number of units of a ReLU layer before the outputs; None for no such layer.
+        hidden_size: number of units of a ReLU layer before the head; None for no such layer.
 
     Raises:
         ValueError: a size below one, a probability outside [0, 1).
@@ -38,27 +39,25 @@ class SequenceClassifier(nn.Module):
     def __init__(
         self,
         encoder: SteppedEncoder,
-        num_outputs: int,
+        head: Callable[..., Head],
         pooling: Callable[..., Pooling],
         *,
         output_dropout: float = 0.0,
         hidden_size: int | None = None,
     ) -> None:
         super().__init__()
-        if num_outputs < 1 or (hidden_size is not None and hidden_size < 1):
-            raise ValueError(f"num_outputs is {num_outputs} and hidden_size is {hidden_size}, expected 1 or more")
+        if hidden_size is not None and hidden_size < 1:
+            raise ValueError(f"hidden_size is {hidden_size}, expected 1 or more, or None")
         if not 0.0 <= output_dropout < 1.0:
             raise ValueError(f"output_dropout is {output_dropout}, expected a probability in [0, 1)")
         self.encoder = encoder
-        self.num_outputs = num_outputs
         self.pooling = pooling(encoder.output_size)
         self.dropout = nn.Dropout(output_dropout)
         size = self.pooling.output_size
-        if hidden_size is None:
-            self.output: nn.Module = nn.Linear(size, num_outputs)
-        else:
-            layers = (nn.Linear(size, hidden_size), nn.ReLU(), nn.Dropout(output_dropout))
-            self.output = nn.Sequential(*layers, nn.Linear(hidden_size, num_outputs))
+        self.hidden: nn.Module | None = None
+        if hidden_size is not None:
+            self.hidden = nn.Sequential(nn.Linear(size, hidden_size), nn.ReLU(), nn.Dropout(output_dropout))
+        self.head = head(size if hidden_size is None else hidden_size)
 
     @property
     def streams(self) -> bool:
@@ -66,15 +65,18 @@ class SequenceClassifier(nn.Module):
         return not self.encoder.core.bidirectional
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Predict outputs (batch, outputs) for ids (batch, time) or features (batch, time, features).
+        """Return the head's parameters (batch, outputs) for ids (batch, time) or features (batch, time, features).
 
         `lengths` (batch,) are the numbers of valid steps.
         """
         return self.read_out(self.encoder(source, lengths))
 
     def read_out(self, encoded: Encoded) -> Tensor:
-        """Predict outputs (batch, outputs), not normalized, for an encoded source."""
-        return self.output(self.dropout(self.pooling(encoded)))
+        """Return the head's parameters (batch, outputs) for an encoded source."""
+        return self._outputs(self.dropout(self.pooling(encoded)))
+
+    def _outputs(self, vectors: Tensor) -> Tensor:
+        return self.head(vectors if self.hidden is None else self.hidden(vectors))
 
     def initial_state(self, batch: int) -> ClassifierState:
         """Return the state before the first step."""
@@ -97,7 +99,7 @@ class SequenceClassifier(nn.Module):
             )
         values, core = self.encoder.step(source, state.core)
         vector, pooled = self.pooling.step(values, state.pooled)
-        return self.output(self.dropout(vector)), ClassifierState(core, pooled)
+        return self._outputs(self.dropout(vector)), ClassifierState(core, pooled)
 
     def predict_prefixes(self, source: Tensor, lengths: Tensor, shares: Sequence[float]) -> Tensor:
         """Predict outputs (batch, shares, outputs) from prefixes of each sequence.
@@ -124,4 +126,4 @@ class SequenceClassifier(nn.Module):
             vectors.append(vector)
         nothing = values.new_zeros(len(source), self.pooling.output_size)
         pooled = torch.stack(vectors, dim=1) if vectors else nothing.unsqueeze(1)[:, :0]
-        return torch.stack([self.output(last_valid(pooled, prefix, nothing)) for prefix in prefixes], dim=1)
+        return torch.stack([self._outputs(last_valid(pooled, prefix, nothing)) for prefix in prefixes], dim=1)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -12,7 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unrolled.deployment.classification import predicted_values
-from unrolled.losses import Loss, binary_cross_entropy, cross_entropy, squared_error
+from unrolled.heads.categorical import CategoricalHead
+from unrolled.heads.labels import LabelsHead
+from unrolled.losses import Loss
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.processing.frames import SeriesScaler
 from unrolled.processing.labels import LabelEncoder
@@ -36,8 +37,8 @@ from unrolled_tasks.classification.vectors import load_vectors
 class Classification(SequenceTask):
     """Trains a network to predict a label, several labels, or numbers, depending on the target's transform.
 
-    The loss is cross-entropy for a label, binary cross-entropy for several labels and for numbers from 0 to 1, and the
-    squared error of standardized numbers otherwise.
+    The network's head computes the loss: a `CategoricalHead` for a label, a `LabelsHead` for several, a `NumbersHead`
+    or any other `Head` whose prediction is a vector of numbers.
 
     Args:
         network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
@@ -111,17 +112,31 @@ class Classification(SequenceTask):
             raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
         if isinstance(class_weights, Mapping):
             class_weights = _weights_by_label(class_weights, cast("LabelEncoder", target))
-        self.label_smoothing, self.mixup, self.class_weights = label_smoothing, mixup, class_weights
+        self.mixup, self.class_weights = mixup, class_weights
+        self._check_head(target)
+        if isinstance(self.network.head, CategoricalHead | LabelsHead):
+            self.network.head.label_smoothing = label_smoothing
         self.single = isinstance(target, LabelEncoder) and not target.multiple
         self.prefix_fractions = [float(share) for share in prefix_fractions] if self.single else []
         self.num_samples, self.num_mistakes = num_samples, num_mistakes
         self._vectors = vectors
-        self._weights: Tensor | None = None
         embedding = getattr(self.network.encoder, "embedding", None)
         if (vectors is not None or frozen) and embedding is None:
             raise ValueError("vectors and frozen need an embedding of words, and this network reads frames")
         if frozen:
             embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def _check_head(self, target: LabelEncoder | Scaler) -> None:
+        """Checks that the head predicts what the transform of targets encodes."""
+        head, numbers = self.network.head, isinstance(target, Scaler)
+        fits = numbers != isinstance(head, CategoricalHead | LabelsHead)
+        several = isinstance(target, LabelEncoder) and target.multiple
+        if not fits or (not numbers and several != isinstance(head, LabelsHead)):
+            wanted = "a NumbersHead" if numbers else "a LabelsHead" if several else "a CategoricalHead"
+            raise ValueError(
+                f"network.head is {article(type(head).__name__)}; the targets are a {type(target).__name__}'s, which "
+                f"need {wanted}"
+            )
 
     def load_pretrained(self) -> None:
         """Initializes embeddings with word vectors."""
@@ -154,30 +169,31 @@ class Classification(SequenceTask):
             weights = [total / (len(labels) * max(counts[label], 1)) for label in labels]
         else:
             weights = [self.class_weights[label] for label in labels]
-        self._weights = torch.tensor(weights, device=self.device)
+        cast("CategoricalHead | LabelsHead", self.network.head).class_weights = torch.tensor(
+            weights, device=self.device
+        )
 
     def loss(self, batch: LabeledBatch, loader: str) -> Loss:
-        """Returns the summed loss (nats, or half squared errors), without weights or smoothing."""
-        return self._loss(self.network(batch.source, batch.lengths), batch.targets)
+        """Returns the summed loss of the head; without weights and smoothing in evaluation mode."""
+        return self.network.head.loss(self.network(batch.source, batch.lengths), batch.targets)
 
     def training_step(self, batch: LabeledBatch, batch_idx: int) -> Tensor:
         """Returns the batch's share of the optimizer step's mean loss."""
-        learned = partial(self._loss, smoothing=self.label_smoothing, weights=self._weights)
         if self.mixup:
             source, lengths, share, others = mixup(batch.source, batch.lengths, self.mixup)
-            outputs = self.network(source, lengths)
-            own, other = learned(outputs, batch.targets), learned(outputs, batch.targets[others])
+            outputs, head = self.network(source, lengths), self.network.head
+            own, other = head.loss(outputs, batch.targets), head.loss(outputs, batch.targets[others])
             loss = Loss(share * own.total + (1 - share) * other.total, own.count)
         else:
-            loss = learned(self.network(batch.source, batch.lengths), batch.targets)
+            loss = self.loss(batch, "train")
         self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return loss.total * batch.scale + self.penalty()
 
     def score(self, batch: LabeledBatch, loader: str) -> Scored:
         """Returns the loss, and a `Prediction` of each example; in the test also after `prefix_fractions`."""
         outputs = self.network(batch.source, batch.lengths)
-        loss = self._loss(outputs, batch.targets)
-        values = predicted_values(outputs, self.target).tolist()
+        loss = self.network.head.loss(outputs, batch.targets)
+        values = predicted_values(self.network, outputs, self.target).tolist()
         targets = batch.targets.reshape(len(outputs), -1).tolist()
         if isinstance(self.target, Scaler):
             targets = [list(numbers) for numbers in batch.numbers]
@@ -231,17 +247,6 @@ class Classification(SequenceTask):
             write_rows(
                 folder / "early.csv", [("share", "accuracy"), *zip(self.prefix_fractions, accuracies, strict=True)]
             )
-
-    def _loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
-        if self.single:
-            logits, expected = outputs.unsqueeze(1), targets.unsqueeze(1)
-            return cross_entropy(logits, expected, label_smoothing=smoothing, weights=weights)
-        transform = self.target
-        if isinstance(transform, Scaler) and not transform.bounded:
-            return squared_error(outputs, targets)
-        if smoothing:
-            targets = targets * (1 - smoothing) + 0.5 * smoothing
-        return binary_cross_entropy(outputs, targets, weights)
 
     def _line(self, prediction: Prediction) -> str:
         transform = self.target

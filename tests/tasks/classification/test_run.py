@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from unrolled import load_bundle
+from unrolled import QuantileHead, load_bundle
 from unrolled.deployment import StreamingClassifier, classify
 from unrolled.training.run.runner import run, score
 
@@ -180,6 +180,39 @@ def test_numbers_are_predicted_in_their_own_units(texts: Path, configure: Config
     (said,) = classify(bundle, ["bad but then, in scene 3, good"])
     assert said.label == ""
     assert abs(said.values["stars"] - 4.0) < 0.5
+
+
+def test_another_head_predicts_numbers_too(texts: Path, configure: Configure) -> None:
+    options = ["task=regression", "data.target=stars", "data.target_type=number", "model=lstm", "trainer.max_epochs=12"]
+    quantiles = "network.head={_target_: unrolled.QuantileHead, _partial_: true, num_outputs: 1}"
+
+    numbers = run(configure("run", *[w for w in WORDS if w != "task=classification"], *options, quantiles, small=False))
+
+    assert numbers["test/mean_absolute_error"] < 0.4  # the median of the quantiles, in its own units
+    bundle = load_bundle(texts / "run" / "checkpoints" / "best.ckpt")
+    assert isinstance(bundle.network.head, QuantileHead)
+    (said,) = classify(bundle, ["bad but then, in scene 3, good"])
+    assert abs(said.values["stars"] - 4.0) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["network.head={_target_: unrolled.LabelsHead, _partial_: true, num_labels: 2}"], "need a CategoricalHead"),
+        (["network.head={_target_: unrolled.NumbersHead, _partial_: true, num_outputs: 2}"], "need a CategoricalHead"),
+        (["data.target_type=labels", "network.head=${head.label}"], "need a LabelsHead"),
+        (
+            ["task=regression", "data.target=stars", "data.target_type=number", "network.head=${head.label}"],
+            "a NumbersHead",
+        ),
+    ],
+)
+def test_a_head_for_other_targets_is_refused(
+    texts: Path, configure: Configure, options: list[str], message: str
+) -> None:
+    words = [w for w in WORDS if not (w == "task=classification" and "task=regression" in options)]
+    with pytest.raises(ValueError, match=message):
+        run(configure("run", *words, *options, small=False))
 
 
 def test_several_labels_are_answered_each_by_itself(folder: Path, configure: Configure) -> None:

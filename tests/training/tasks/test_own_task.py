@@ -81,7 +81,7 @@ network:
     input_size: ${sizes.features}
     core: ${model}
     bidirectional: false
-  num_outputs: 1
+  head: {_target_: unrolled.NumbersHead, _partial_: true, num_outputs: 1}
   pooling: {_target_: unrolled.LastPooling, _partial_: true}
 epochs: 3
 """
