@@ -134,8 +134,8 @@ class Classification(SequenceTask):
         if not fits or (not numbers and several != isinstance(head, LabelsHead)):
             wanted = "a NumbersHead" if numbers else "a LabelsHead" if several else "a CategoricalHead"
             raise ValueError(
-                f"network.head is {article(type(head).__name__)}; the targets are a {type(target).__name__}'s, which "
-                f"need {wanted}"
+                f"network.head is {article(type(head).__name__)}; the targets of "
+                f"{article(type(target).__name__)} need {wanted}"
             )
 
     def load_pretrained(self) -> None:
