@@ -40,16 +40,6 @@ def finite(**options: float) -> None:
             raise ValueError(f"{name}={value}: expected a finite number, 0 or more")
 
 
-def check_temperature(temperature: float) -> None:
-    """Check a temperature.
-
-    Raises:
-        ValueError: a negative number, or one that isn't finite.
-    """
-    if not 0.0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: expected 0 (greedy) or more; 1 is the model's own distribution")
-
-
 def check_beginning(
     decoder: Decoder, state: Any, memory: Any, start: Tensor, stop: int | None, forbidden: Sequence[int]
 ) -> None:

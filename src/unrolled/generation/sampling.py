@@ -10,7 +10,6 @@ from torch import Tensor
 from unrolled.generation.limits import (
     blocked_row,
     check_beginning,
-    check_temperature,
     forbid,
     forbid_repeats,
     per_row,
@@ -18,6 +17,7 @@ from unrolled.generation.limits import (
     undefined_row,
     whole,
 )
+from unrolled.heads.temperature import check_temperature
 from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.state import select
 

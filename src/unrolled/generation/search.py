@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from unrolled.generation.beam import check_options
-from unrolled.generation.limits import check_temperature, finite, whole
+from unrolled.generation.limits import finite, whole
+from unrolled.heads.temperature import check_temperature
 
 
 class Search(NamedTuple):

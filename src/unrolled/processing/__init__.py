@@ -1,4 +1,5 @@
 """Conversion of raw data to tensors and of predictions to data: text, labels, audio, images and series.
 
-Each converter can be stored in a checkpoint as plain data. Random augmentation during training is in training/data.
+Each is a `Transform`, which a checkpoint stores as plain data. Augmentation, which only training uses, is next to its
+modality.
 """

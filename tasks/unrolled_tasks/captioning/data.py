@@ -152,8 +152,9 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         self._split_fractions = [float(share) for share in split_fractions]
         described = None if processor_from is None else _caption_processor(processor_from)
         try:
-            self._transform = described[0] if described else ImageTransform(**(transform or {}))
-        except (TypeError, ValueError) as error:
+            options = {"_target_": "unrolled.ImageTransform", **(transform or {})}
+            self._transform: ImageTransform = described[0] if described else build(options)
+        except ValueError as error:
             raise DataError(f"transform: {error}") from error
         if glyphs is not None:
             from unrolled_tasks.captioning.glyphs import GlyphSource

@@ -85,7 +85,7 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
         try:
             _drop_options(config)
             numbers = function(config)
-        except Exception as error:
+        except Exception as error:  # a sweep goes on after any failed run; what has no answer is raised again
             answer = _answer(error)
             if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
                 _remove_unbegun_run()  # but a folder that is another run's

@@ -122,7 +122,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         if parts.trainer.is_global_zero:
             report.write_summary(config, folder, parts.data, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
-        # A run that has started keeps its folder and shows its traceback.
+        # A run that has started keeps its folder and shows its traceback: `command` reads this attribute of its own.
         error.begun = task.fit_started and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
         raise
     return numbers
