@@ -20,7 +20,7 @@ from unrolled.processing.transform import Processor
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.arrays import Arrays, EncodedImages
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.buckets import Ints
+from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.seq2seq import (
     Examples,
@@ -262,12 +262,12 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         longest = np.maximum.reduceat(lengths, of.first[:-1]) if len(of.pictures) else lengths
         return Examples((longest * np.diff(of.first))[:, None], np.diff(of.first))
 
-    def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> CaptionBatch:
+    def batch(self, split: str, spec: BatchSpec, scale: float, *, scored: bool) -> CaptionBatch:
         """Builds a batch of captions and their images or, for scoring, of images and all their captions.
 
         Indices of captions and images after the last refer to the mirrored images, in the same order.
         """
-        of = self._splits[split]
+        of, rows = self._splits[split], spec.rows
         if scored:
             images = rows
             captions = np.concatenate([np.arange(*of.first[row : row + 2]) for row in rows.tolist()])

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from unrolled.processing.transform import Processor
 from unrolled.training.data.base import DataError, SequenceData, plain
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.files import did_you_mean
-from unrolled.training.data.plans import StreamPlan
-from unrolled.training.data.streams import RandomWindows, StreamLoader
+from unrolled.training.data.loader import Plan, PlannedLoader
+from unrolled.training.data.plans import RandomWindowPlan, StreamPlan, WindowSpec
+from unrolled.training.data.streams import Window, token_window
 from unrolled.training.data.tokens import Tokens, tokenizer_hash, write_tokens
 from unrolled.wording import article, counted
 from unrolled_tasks.char_lm.sources import source_of
 from unrolled_tasks.char_lm.splitting import split_text
 
 _log = logging.getLogger(__name__)
+Loader = PlannedLoader[Tokens, WindowSpec, Window]
+
 _VERSION = 2  # part of the cache key: increase it when the same options give other tokens
 
 
@@ -170,7 +174,7 @@ class TextData(SequenceData):
             lines.append(line)
         return "\n".join(lines)
 
-    def train_dataloader(self) -> StreamLoader:
+    def train_dataloader(self) -> Loader:
         """Returns the loader of one process's training windows.
 
         Raises:
@@ -182,11 +186,16 @@ class TextData(SequenceData):
         self._check_training()
         tokens, rows = self._tokens["train"], self._batch_size * self.ranks
         plan = StreamPlan(
-            tokens.lengths, rows=rows, window=self._window, concatenate=self._concatenate, **self._training
+            tokens.lengths,
+            rows=rows,
+            ranks=self.ranks,
+            window=self._window,
+            concatenate=self._concatenate,
+            **self._training,
         )
         return self._loader(tokens, plan, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
-    def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
+    def val_dataloader(self) -> Loader | list[Loader]:
         """Returns the loader of the validation text, in rows of at least a window; an empty list without one."""
         if "validation" not in self._tokens:
             return []
@@ -195,28 +204,27 @@ class TextData(SequenceData):
             tokens, max(1, len(tokens) // self._window) if self._concatenate else len(tokens.lengths)
         )
 
-    def test_dataloader(self) -> list[StreamLoader | RandomWindows]:
+    def test_dataloader(self) -> list[Loader]:
         """Returns the loaders of the evaluated text, read continuously and, if asked for, in random windows."""
         if self.evaluated_split not in self._tokens:
             return []
         tokens = self._tokens[self.evaluated_split]
         # Parallel documents give the same predictions as consecutive ones: each begins with a zero state.
-        loaders: list[StreamLoader | RandomWindows] = [
-            self._evaluation_loader(tokens, 1 if self._concatenate else len(tokens.lengths))
-        ]
+        loaders: list[Loader] = [self._evaluation_loader(tokens, 1 if self._concatenate else len(tokens.lengths))]
         if self._random_windows:
-            loaders.append(
-                RandomWindows(tokens, **self._random_windows, seed=self._seed, rank=self.rank, ranks=self.ranks)
-            )
+            plan = RandomWindowPlan(len(tokens), **self._random_windows, ranks=self.ranks, seed=self._seed)
+            loaders.append(self._loader(tokens, plan, restart=True))
         return loaders
 
-    def _evaluation_loader(self, tokens: Tokens, rows: int) -> StreamLoader:
+    def _evaluation_loader(self, tokens: Tokens, rows: int) -> Loader:
         rows = min(rows, self._validation_streams)
-        plan = StreamPlan(tokens.lengths, rows=rows, window=self._window, concatenate=self._concatenate)
+        plan = StreamPlan(
+            tokens.lengths, rows=rows, ranks=self.ranks, window=self._window, concatenate=self._concatenate
+        )
         return self._loader(tokens, plan, restart=True)
 
-    def _loader(self, tokens: Tokens, plan: StreamPlan, **options: Any) -> StreamLoader:
-        return StreamLoader(tokens, plan, start=self.tokenizer.start, rank=self.rank, ranks=self.ranks, **options)
+    def _loader(self, tokens: Tokens, plan: Plan[WindowSpec], **options: Any) -> Loader:
+        return PlannedLoader(plan, tokens, partial(token_window, start=self.tokenizer.start), rank=self.rank, **options)
 
     def _key(self) -> str:
         """Returns a hash that differs whenever the tokens do."""

@@ -17,9 +17,10 @@ from unrolled.processing.numbers import Scaler
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
 from unrolled.training.data.base import SPLITS, DataError, SequenceData
-from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data.buckets import BatchSpec, BucketPlan
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.loader import PlannedLoader
 from unrolled.training.data.seq2seq import check_fractions
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import (
@@ -32,7 +33,7 @@ from unrolled_tasks.classification.examples import (
 )
 from unrolled_tasks.classification.modalities import Modality, batched
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
-from unrolled_tasks.classification.preparation import Preparation, Prepared
+from unrolled_tasks.classification.preparation import Preparation, Prepared, PreparedSplit
 from unrolled_tasks.classification.targets import TargetSpec
 
 _FINGERPRINT_SOURCES = 256  # number of sources in the fingerprint, beside the lengths and targets of all
@@ -48,6 +49,9 @@ class LabeledBatch(NamedTuple):
     scale: float  # turns the summed loss into this batch's share of the step's mean
     names: tuple[str, ...] = ()  # readable names of the examples
     numbers: tuple[Sequence[float], ...] = ()  # targets in their original units; empty for labels
+
+
+Loader = PlannedLoader[PreparedSplit, BatchSpec, LabeledBatch]
 
 
 class ClassificationData(SequenceData):
@@ -263,21 +267,21 @@ class ClassificationData(SequenceData):
             digest.update(source.numpy().tobytes() if isinstance(source, torch.Tensor) else repr(source).encode())
         return digest.hexdigest()
 
-    def train_dataloader(self) -> BucketLoader[LabeledBatch]:
+    def train_dataloader(self) -> Loader:
         """Returns the loader of one process's training batches."""
         if "train" not in self._ready.splits:
             raise DataError("there are no training examples")
         return self._loader("train", shuffle=True, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
-    def val_dataloader(self) -> BucketLoader[LabeledBatch] | list[Any]:
+    def val_dataloader(self) -> Loader | list[Any]:
         """Returns the loader of the validation split, in order of decreasing length; an empty list without one."""
         return self._loader("validation", restart=True) if "validation" in self._ready.splits else []
 
-    def test_dataloader(self) -> BucketLoader[LabeledBatch] | list[Any]:
+    def test_dataloader(self) -> Loader | list[Any]:
         """Returns the loader of the evaluated split; an empty list without one."""
         return self._loader(self.evaluated_split, restart=True) if self.evaluated_split in self._ready.splits else []
 
-    def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> BucketLoader[LabeledBatch]:
+    def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> Loader:
         plan = BucketPlan(
             [_length_class(steps) for steps in self._ready.splits[split].steps],
             batch_size=self._budget["batch_size"],
@@ -286,25 +290,21 @@ class ClassificationData(SequenceData):
             shuffle=shuffle,
             seed=self._seed,
         )
+        batch = partial(self._batch, training=shuffle)
+        return PlannedLoader(plan, self._ready.splits[split], batch, rank=self.rank, **options)
 
-        def collate(rows: Ints, scale: float) -> LabeledBatch:
-            return self._batch(split, rows, scale, epoch=loader.batch_epoch if shuffle else None)
-
-        loader = BucketLoader(plan, collate, rank=self.rank, **options)
-        return loader
-
-    def _batch(self, split: str, rows: Ints, scale: float, *, epoch: int | None) -> LabeledBatch:
-        content, extractor, numbers = self._ready.splits[split], self.processor().source, rows.tolist()
+    def _batch(self, content: PreparedSplit, spec: BatchSpec, scale: float, *, training: bool) -> LabeledBatch:
+        extractor, numbers = self.processor().source, spec.rows.tolist()
         stored = [content.stored[number] for number in numbers]
-        if epoch is not None and content.raw:
+        if training and content.raw:
             # By example and epoch, so that it does not depend on the number of processes, or on resuming.
-            seeds = [hash((self._seed, epoch, number)) & 0x7FFFFFFF for number in numbers]
+            seeds = [hash((self._seed, spec.epoch, number)) & 0x7FFFFFFF for number in numbers]
             read = self.modality.augmented(stored, extractor, seeds)
         else:
             read = [self.modality.read(source, extractor) for source in stored] if content.raw else stored
         source, lengths = batched(read)
-        targets, examples = content.targets[numbers], torch.as_tensor(rows)
-        if epoch is not None:
+        targets, examples = content.targets[numbers], torch.as_tensor(spec.rows)
+        if training:
             return LabeledBatch(source, lengths, targets, examples, scale)
         names, originals = (tuple(each[number] for number in numbers) for each in (content.names, content.numbers))
         return LabeledBatch(source, lengths, targets, examples, scale, names, originals)

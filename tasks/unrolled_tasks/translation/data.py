@@ -18,7 +18,7 @@ from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.subword import BPETokenizer
 from unrolled.processing.transform import Processor
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.buckets import Ints
+from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.seq2seq import (
     Examples,
@@ -204,9 +204,9 @@ class TranslationData(Seq2SeqData[PairBatch]):
         source, target = self._tokens[split]
         return Examples(np.stack([source.lengths, target.lengths + 1], axis=1), target.lengths + 1)
 
-    def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> PairBatch:
+    def batch(self, split: str, spec: BatchSpec, scale: float, *, scored: bool) -> PairBatch:
         """Builds a batch of these pairs, with their texts if it is for scoring."""
-        tokenizers = self.tokenizers
+        tokenizers, rows = self.tokenizers, spec.rows
         sides = [documents(tokens, rows) for tokens in self._tokens[split]]
         if self._subword_dropout > 0 and not scored:
             sides = [self._respelled(side, ids) for side, ids in zip(tokenizers, sides, strict=True)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from unrolled.processing.transform import Processor
 from unrolled.training.data.arrays import Arrays, EncodedImage, EncodedImages, write_arrays, write_encoded_images
 from unrolled.training.data.base import DataError
+from unrolled.training.data.buckets import BatchSpec
 from unrolled_tasks.captioning import CaptionData
 from unrolled_tasks.captioning.data import CaptionBatch
 from unrolled_tasks.captioning.glyphs import GlyphSource
@@ -61,8 +62,8 @@ def test_a_folder_a_table_parquet_and_a_hub_set_are_the_same(pictures: Path) -> 
     assert texts(sets[0])[("a red half on the left", "the left half is red")] == 1
     for other in sets[1:]:
         assert texts(other) == texts(sets[0])
-    first = sets[0].batch("train", np.arange(4), 1.0, scored=True)
-    other = sets[2].batch("train", np.arange(4), 1.0, scored=True)
+    first = sets[0].batch("train", BatchSpec(np.arange(4), 0), 1.0, scored=True)
+    other = sets[2].batch("train", BatchSpec(np.arange(4), 0), 1.0, scored=True)
     torch.testing.assert_close(first.images, other.images, rtol=0, atol=0)
 
 
@@ -217,13 +218,13 @@ def test_a_broken_picture_is_named_or_skipped_and_counted(pictures: Path) -> Non
 
 
 def test_another_picture_under_the_same_name_is_seen(pictures: Path) -> None:
-    before = prepared(files="shapes").batch("train", np.arange(1), 1.0, scored=True).images
+    before = prepared(files="shapes").batch("train", BatchSpec(np.arange(1), 0), 1.0, scored=True).images
     path = pictures / "shapes" / "red_left.png"
     path.write_bytes((pictures / "shapes" / "blue_top.png").read_bytes() + b" ")
 
     after = prepared(files="shapes")
 
-    assert not torch.equal(after.batch("train", np.arange(1), 1.0, scored=True).images, before)
+    assert not torch.equal(after.batch("train", BatchSpec(np.arange(1), 0), 1.0, scored=True).images, before)
     assert len(list((pictures / "cache").glob("captions-*.lock"))) == 2
 
 
@@ -232,11 +233,11 @@ def test_a_table_that_names_its_images_sees_them_change_whatever_its_format(pict
 
     rows = [json.loads(line) for line in (pictures / "shapes" / "metadata.jsonl").read_text().splitlines()]
     pandas.DataFrame(rows).to_parquet(pictures / "shapes" / "named.parquet")
-    before = prepared(files="shapes/named.parquet").batch("train", np.arange(1), 1.0, scored=True).images
+    before = prepared(files="shapes/named.parquet").batch("train", BatchSpec(np.arange(1), 0), 1.0, scored=True).images
     path = pictures / "shapes" / rows[0]["file_name"]
     path.write_bytes((pictures / "shapes" / rows[-1]["file_name"]).read_bytes())
 
-    after = prepared(files="shapes/named.parquet").batch("train", np.arange(1), 1.0, scored=True).images
+    after = prepared(files="shapes/named.parquet").batch("train", BatchSpec(np.arange(1), 0), 1.0, scored=True).images
 
     assert not torch.equal(after, before)
     path.unlink()
@@ -324,7 +325,7 @@ def test_the_processor_of_a_trained_network_is_kept_with_its_transform(pictures:
     data = prepared(files="shapes", processor_from=plain, transform={"size": 99})
 
     assert data.processor().to_dict() == processor.to_dict()
-    assert data.batch("train", np.arange(2), 1.0, scored=True).images.shape == (2, 3, 12, 12)
+    assert data.batch("train", BatchSpec(np.arange(2), 0), 1.0, scored=True).images.shape == (2, 3, 12, 12)
     with pytest.raises(DataError, match="captioning needs an ImageTransform"):
         prepared(files="shapes", processor_from=Processor(processor.target).to_dict())
 

@@ -16,7 +16,7 @@ from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenize
 from unrolled.processing.transform import Processor
 from unrolled.training.data import files as text_files
 from unrolled.training.data.base import DataError
-from unrolled.training.data.streams import StreamLoader
+from unrolled.training.data.loader import PlannedLoader
 from unrolled_tasks.char_lm import TextData
 
 ALPHABET = "abcdefghij klmno\n"
@@ -60,8 +60,8 @@ def contents(data: TextData) -> dict[str, str]:
 
 
 def whole(loaders: Any, data: TextData) -> str:
-    loader = loaders if isinstance(loaders, StreamLoader) else loaders[0]
-    rows = [[] for _ in range(loader.batch_size)]
+    loader = loaders if isinstance(loaders, PlannedLoader) else loaders[0]
+    rows = [[] for _ in range(-(-loader.plan.rows // loader.plan.ranks))]
     for window in loader:
         for row, targets in enumerate(rows):
             targets.extend(window.targets[row][window.loss_mask[row]].tolist())
@@ -94,7 +94,7 @@ def test_documents_that_are_not_joined_are_cut_whole(write: Callable[..., str]) 
     data = small(files=files, concatenate=False, split_fractions=(0.6, 0.2, 0.2))
 
     assert [len(text) for text in contents(data).values()] == [590, 200, 210]
-    assert data.train_dataloader().plan.num_windows == -(-300 // 8)
+    assert data.train_dataloader().plan.num_batches == -(-300 // 8)
     assert data.test_dataloader()[0].plan.rows == 2
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data.buckets import BatchSpec, BucketPlan, Ints
+from unrolled.training.data.loader import PlannedLoader
 
 SIDES = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), min_size=4, max_size=60)
 
@@ -27,8 +28,9 @@ def test_every_epoch_deals_every_example_once(
     assert len(batches) == plan.num_batches == len(plan.batches(epoch + 1))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(sides)))
     longest = np.asarray(sides).max(axis=1)
-    for batch in batches:
-        rows = [plan.of_rank(batch, rank) for rank in range(ranks)]
+    for index, batch in enumerate(batches):
+        rows = [plan.item(epoch, index, rank).rows for rank in range(ranks)]
+        assert plan.predictions(epoch, index) == len(batch)
         assert all(len(row) for row in rows)
         assert sorted(np.concatenate(rows).tolist()) == sorted(batch.tolist())
         assert len(rows[0]) == 1 or len(rows[0]) * longest[rows[0]].max() <= tokens or len(batch) < 3 * ranks
@@ -96,10 +98,14 @@ def trainer(folder: Any, **options: Any) -> Trainer:
     )
 
 
-def loader(accumulate: int = 1) -> BucketLoader[tuple[Ints, float]]:
+def rows_and_scale(_: None, spec: BatchSpec, scale: float) -> tuple[Ints, float]:
+    return spec.rows + 1, scale
+
+
+def loader(accumulate: int = 1) -> PlannedLoader[None, BatchSpec, tuple[Ints, float]]:
     lengths = np.arange(1, 24)
     plan = BucketPlan(lengths, batch_size=4, counts=lengths, seed=2)
-    return BucketLoader(plan, lambda rows, scale: (rows + 1, scale), accumulate=accumulate)
+    return PlannedLoader(plan, None, rows_and_scale, accumulate=accumulate)
 
 
 def test_a_step_takes_the_mean_over_all_its_predictions(tmp_path: Any) -> None:
@@ -133,6 +139,6 @@ def test_budgets_and_ranks_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="1 example cannot be distributed to 2"):
         BucketPlan([1], batch_size=1, ranks=2)
     with pytest.raises(ValueError, match="rank=1"):
-        BucketLoader(BucketPlan([1], batch_size=1), lambda rows, scale: rows, rank=1)
+        PlannedLoader(BucketPlan([1], batch_size=1), None, rows_and_scale, rank=1)
     with pytest.raises(ValueError, match="after batch 99"):
         loader().load_state_dict({"epoch": 0, "position": 99})

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from unrolled.processing.text.base import Tokenizer
-from unrolled.training.data.plans import StreamPlan
-from unrolled.training.data.streams import RandomWindows, StreamLoader, Window
+from unrolled.training.data.loader import PlannedLoader
+from unrolled.training.data.plans import RandomWindowPlan, StreamPlan, WindowSpec
+from unrolled.training.data.streams import Window, token_window
 from unrolled.training.data.tokens import Tokens, write_tokens
 
 START = 60_000
+Loader = PlannedLoader[Tokens, WindowSpec, Window]
 law = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -82,14 +85,15 @@ SHIFTED = {
 }
 
 
-def loaders(tokens: Tokens, case: dict[str, Any], ranks: int | None = None) -> list[StreamLoader]:
+def stream(tokens: Tokens, plan: StreamPlan | RandomWindowPlan, **options: Any) -> Loader:
+    return PlannedLoader(plan, tokens, partial(token_window, start=START), **options)
+
+
+def loaders(tokens: Tokens, case: dict[str, Any], ranks: int | None = None) -> list[Loader]:
     """One loader a rank, all of the same plan."""
     ranks = ranks or case["ranks"]
-    plan = StreamPlan(tokens.lengths, rows=case["batch_size"] * case["ranks"], **case["options"])
-    return [
-        StreamLoader(tokens, plan, start=START, rank=rank, ranks=ranks, accumulate=case["accumulate"])
-        for rank in range(ranks)
-    ]
+    plan = StreamPlan(tokens.lengths, rows=case["batch_size"] * case["ranks"], ranks=ranks, **case["options"])
+    return [stream(tokens, plan, rank=rank, accumulate=case["accumulate"]) for rank in range(ranks)]
 
 
 def equal(one: Window, other: Window) -> bool:
@@ -109,7 +113,7 @@ def test_every_token_is_scored_exactly_once_in_every_epoch(case: dict[str, Any])
     with written(case["lengths"]) as tokens:
         streams = loaders(tokens, case)
         for _ in range(2):
-            windows = [window for stream in streams for window in stream]
+            windows = [window for each in streams for window in each]
 
             loss_mask = torch.cat([window.targets[window.loss_mask] for window in windows])
 
@@ -122,8 +126,8 @@ def test_inputs_are_the_targets_one_step_before(case: dict[str, Any]) -> None:
     with written(case["lengths"]) as tokens:
         begins = {0} if case["options"]["concatenate"] else set(tokens.documents.tolist())
 
-        for stream in loaders(tokens, case):
-            for window in stream:
+        for loader in loaders(tokens, case):
+            for window in loader:
                 valid = torch.arange(window.inputs.shape[1]) < window.lengths[:, None]
                 for read, wanted in zip(window.inputs[valid].tolist(), window.targets[valid].tolist(), strict=True):
                     assert read == (START if wanted in begins else wanted - 1)
@@ -137,9 +141,9 @@ def test_inputs_are_the_targets_one_step_before(case: dict[str, Any]) -> None:
 @example(SHIFTED)
 def test_a_row_goes_on_where_its_state_was_carried_from_unless_it_is_reset(case: dict[str, Any]) -> None:
     with written(case["lengths"]) as tokens:
-        for stream in loaders(tokens, case):
-            following = [None] * stream.batch_size
-            for window in stream:
+        for loader in loaders(tokens, case):
+            following = [None] * case["batch_size"]
+            for window in loader:
                 for row, length in enumerate(window.lengths.tolist()):
                     if not length:
                         assert not window.reset[row]
@@ -154,8 +158,8 @@ def test_a_row_goes_on_where_its_state_was_carried_from_unless_it_is_reset(case:
 def test_gradients_reach_back_at_least_window_minus_stride_steps(case: dict[str, Any]) -> None:
     with written(case["lengths"]) as tokens:
         window_size, stride = case["options"]["window"], case["options"]["stride"]
-        for stream in loaders(tokens, case):
-            for window in stream:
+        for loader in loaders(tokens, case):
+            for window in loader:
                 unscored = (window.lengths - window.loss_mask.sum(1))[(window.lengths > 0) & ~window.reset]
                 assert (unscored == window_size - (stride or window_size)).all()
                 assert window.carry == window.inputs.shape[1] or window.carry <= (stride or window_size)
@@ -167,8 +171,8 @@ def test_windows_never_cross_the_border_of_a_document_that_is_not_joined(case: d
     case["options"]["concatenate"] = False
     with written(case["lengths"]) as tokens:
         documents = torch.as_tensor(tokens.documents)
-        for stream in loaders(tokens, case):
-            for window in stream:
+        for loader in loaders(tokens, case):
+            for window in loader:
                 for row, length in enumerate(window.lengths.tolist()):
                     inside = torch.searchsorted(documents, window.targets[row, :length], right=True)
                     assert len(set(inside.tolist())) <= 1
@@ -182,7 +186,7 @@ def test_all_ranks_together_read_what_one_process_reads_with_the_joined_batch(ca
     with written(case["lengths"]) as tokens:
         several, alone = loaders(tokens, case), loaders(tokens, case, ranks=1)[0]
 
-        assert {len(stream) for stream in several} == {len(alone)}
+        assert {len(loader) for loader in several} == {len(alone)}
         together = [joined_batch(splits) for splits in zip(*several, strict=True)]
         windows = list(alone)
         assert len(windows) == len(together) == len(alone)
@@ -213,17 +217,17 @@ def test_scaled_losses_sum_to_the_mean_over_all_predictions_of_a_step(case: dict
 @given(plans(), st.floats(0, 1))
 def test_a_restored_loader_goes_on_with_the_exact_window(case: dict[str, Any], share: float) -> None:
     with written(case["lengths"]) as tokens:
-        stream, restored = loaders(tokens, case)[0], loaders(tokens, case)[0]
-        num_read = round(share * len(stream))  # 0 and the whole epoch included
-        iterator = iter(stream)
+        loader, restored = loaders(tokens, case)[0], loaders(tokens, case)[0]
+        num_read = round(share * len(loader))  # 0 and the whole epoch included
+        iterator = iter(loader)
         for _ in range(num_read):
             next(iterator)
-        state = json.loads(json.dumps(stream.state_dict()))
+        state = json.loads(json.dumps(loader.state_dict()))
 
         restored.load_state_dict(state)
 
-        rest = list(iterator) or list(stream)
-        for following in (rest, list(stream)):
+        rest = list(iterator) or list(loader)
+        for following in (rest, list(loader)):
             resumed = list(restored)
             assert len(resumed) == len(following)
             assert all(map(equal, following, resumed))
@@ -233,17 +237,17 @@ def test_a_restored_loader_goes_on_with_the_exact_window(case: dict[str, Any], s
 @given(plans(), st.integers(1, 3))
 def test_every_epoch_has_as_many_windows(case: dict[str, Any], epochs: int) -> None:
     with written(case["lengths"]) as tokens:
-        stream = loaders(tokens, case)[0]
+        loader = loaders(tokens, case)[0]
 
-        counts = {sum(1 for _ in stream) for _ in range(epochs)}
+        counts = {sum(1 for _ in loader) for _ in range(epochs)}
 
-        assert counts == {len(stream)}
+        assert counts == {len(loader)}
 
 
 def test_random_lengths_scatter_around_the_window_and_differ_by_epoch() -> None:
     with written([50_000]) as tokens:
         plan = StreamPlan(tokens.lengths, rows=2, window=70, random_length=True)
-        first, second = ([plan.window_spec(epoch, k).lengths[0] for k in range(plan.num_windows)] for epoch in range(2))
+        first, second = ([plan.window_spec(epoch, k).lengths[0] for k in range(plan.num_batches)] for epoch in range(2))
 
     lengths = torch.as_tensor(first[:-1]).double()
     assert first != second
@@ -254,9 +258,9 @@ def test_random_lengths_scatter_around_the_window_and_differ_by_epoch() -> None:
 
 def test_a_shift_moves_the_borders_from_epoch_to_epoch() -> None:
     with written([1000]) as tokens:
-        stream = StreamLoader(tokens, StreamPlan(tokens.lengths, rows=1, window=20, shift=True), start=START)
+        loader = stream(tokens, StreamPlan(tokens.lengths, rows=1, window=20, shift=True))
 
-        firsts = {int(next(iter(epoch)).lengths[0]) for epoch in (list(stream) for _ in range(30))}
+        firsts = {int(next(iter(epoch)).lengths[0]) for epoch in (list(loader) for _ in range(30))}
 
     assert len(firsts) > 5
     assert firsts <= set(range(1, 21))
@@ -279,15 +283,15 @@ def test_a_plan_without_sense_is_refused(options: dict[str, Any], words: str) ->
 
 def test_a_position_from_another_plan_is_refused() -> None:
     with written([40]) as tokens:
-        stream = StreamLoader(tokens, StreamPlan([40], rows=1, window=10), start=START)
+        loader = stream(tokens, StreamPlan([40], rows=1, window=10))
 
-        with pytest.raises(ValueError, match="after window 5 of an epoch of 4"):
-            stream.load_state_dict({"epoch": 0, "position": 5})
+        with pytest.raises(ValueError, match="after batch 5 of an epoch of 4"):
+            loader.load_state_dict({"epoch": 0, "position": 5})
 
 
 def test_a_plan_for_another_text_is_refused() -> None:
-    with written([40]) as tokens, pytest.raises(ValueError, match="plan is for 41 tokens, the text has 40"):
-        StreamLoader(tokens, StreamPlan([41], rows=1, window=10), start=START)
+    with written([40]) as tokens, pytest.raises(ValueError, match="the plan reads 41 tokens, the text has 40"):
+        list(stream(tokens, StreamPlan([41], rows=1, window=10)))
 
 
 def test_reading_keeps_no_tensor_alive() -> None:
@@ -296,8 +300,8 @@ def test_reading_keeps_no_tensor_alive() -> None:
         return sum(type(thing) is Tensor for thing in gc.get_objects())
 
     with written([50_000]) as tokens:
-        stream = StreamLoader(tokens, StreamPlan([50_000], rows=8, window=16, shift=True), start=START)
-        iterator = iter(stream)
+        loader = stream(tokens, StreamPlan([50_000], rows=8, window=16, shift=True))
+        iterator = iter(loader)
         window = next(iterator)
         before = living()
 
@@ -311,8 +315,9 @@ def test_reading_keeps_no_tensor_alive() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_random_windows_are_the_same_for_any_number_of_processes(ranks: int) -> None:
     with written([500]) as tokens:
-        alone = next(iter(RandomWindows(tokens, length=20, count=10, batch_size=10)))
-        streams = [RandomWindows(tokens, length=20, count=10, batch_size=2, rank=r, ranks=ranks) for r in range(ranks)]
+        alone = next(iter(stream(tokens, RandomWindowPlan(500, length=20, count=10, batch_size=10))))
+        plan = RandomWindowPlan(500, length=20, count=10, batch_size=2, ranks=ranks)
+        streams = [stream(tokens, plan, rank=rank) for rank in range(ranks)]
 
         together = [window for splits in zip(*streams, strict=True) for window in splits]
 
@@ -324,12 +329,12 @@ def test_random_windows_are_the_same_for_any_number_of_processes(ranks: int) -> 
     assert torch.equal(inputs[lengths > 0] + 1, targets[lengths > 0])
     assert loss_mask.sum() == 10 * 20
     assert alone.reset.all()
-    assert len({len(stream) for stream in streams}) == 1
+    assert len({len(each) for each in streams}) == 1
 
 
 def test_random_windows_need_a_text_longer_than_one() -> None:
-    with written([20]) as tokens, pytest.raises(ValueError, match="needs 21 tokens, the text has 20"):
-        RandomWindows(tokens, length=20, count=1, batch_size=1)
+    with pytest.raises(ValueError, match="needs 21 tokens, the text has 20"):
+        RandomWindowPlan(20, length=20, count=1, batch_size=1)
 
 
 class Recorder(LightningModule):
@@ -380,8 +385,8 @@ def fit(tokens: Tokens, *callbacks: Callback, max_steps: int, accumulate: int = 
     )
     trainer.fit(
         module,
-        StreamLoader(tokens, plan, start=START, accumulate=accumulate, limit=limit),
-        StreamLoader(tokens, plan, start=START, restart=True),
+        stream(tokens, plan, accumulate=accumulate, limit=limit),
+        stream(tokens, plan, restart=True),
         ckpt_path=ckpt_path,
         weights_only=True,
     )
@@ -429,10 +434,10 @@ def test_a_trainer_goes_on_from_the_end_of_an_epoch(tmp_path: Path, validation: 
 
 def test_a_loader_that_restarts_begins_anew_after_it_was_left_early() -> None:
     with written([55]) as tokens:
-        stream = StreamLoader(tokens, StreamPlan([55], rows=1, window=10, shift=True), start=START, restart=True)
-        first = list(islice(stream, 3))
+        loader = stream(tokens, StreamPlan([55], rows=1, window=10, shift=True), restart=True)
+        first = list(islice(loader, 3))
 
-        again = list(stream)
+        again = list(loader)
 
     assert all(map(equal, first, again))
-    assert len(again) == len(stream)
+    assert len(again) == len(loader)

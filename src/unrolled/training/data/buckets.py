@@ -1,7 +1,6 @@
 """Batches of examples of similar length, with the same plan on every process and equally many in every epoch."""
 
-from collections.abc import Callable, Iterator
-from typing import Generic, TypedDict, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,9 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 from unrolled.wording import counted
 
 Ints = NDArray[np.int64]
-B = TypeVar("B")
 
 _LENGTH_STEP = 4  # lengths of all sides but the last are rounded up to multiples of this number
+
+
+class BatchSpec(NamedTuple):
+    """One process's batch: the indices of its examples, and the epoch, on which an augmentation may depend."""
+
+    rows: Ints
+    epoch: int
 
 
 class BucketPlan:
@@ -69,6 +74,7 @@ class BucketPlan:
         rank_of_class[first[0]] = first[1]
         self._classes = rank_of_class[self._classes]
         self._boundaries = _boundaries(classes[order].max(axis=1), ranks, batch_tokens, batch_size)
+        self._drawn: tuple[int, list[Ints]] = (-1, [])  # the last epoch and its batches
 
     @property
     def num_batches(self) -> int:
@@ -87,9 +93,18 @@ class BucketPlan:
             return batches[::-1]
         return [batches[index] for index in generator.permutation(len(batches))]
 
-    def of_rank(self, batch: Ints, rank: int) -> Ints:
+    def predictions(self, epoch: int, index: int) -> int:
+        """Returns the number of predictions of a batch, over all processes."""
+        return int(self.counts[self._batch(epoch, index)].sum())
+
+    def item(self, epoch: int, index: int, rank: int) -> BatchSpec:
         """Returns a process's rows of a batch, at least one."""
-        return batch[rank :: self.ranks]
+        return BatchSpec(self._batch(epoch, index)[rank :: self.ranks], epoch)
+
+    def _batch(self, epoch: int, index: int) -> Ints:
+        if self._drawn[0] != epoch:
+            self._drawn = (epoch, self.batches(epoch))
+        return self._drawn[1][index]
 
 
 def _boundaries(longest: Ints, ranks: int, batch_tokens: int | None, batch_size: int | None) -> Ints:
@@ -107,90 +122,3 @@ def _boundaries(longest: Ints, ranks: int, batch_tokens: int | None, batch_size:
         last = len(longest) - ranks
         boundaries[-1:] = [last] if last - (boundaries[-2] if len(boundaries) > 1 else 0) >= ranks else []
     return np.asarray(boundaries, dtype=np.int64)
-
-
-class LoaderState(TypedDict):
-    """Position of a loader: the epoch, and the number of its batches that were returned."""
-
-    epoch: int
-    position: int
-
-
-class BucketLoader(Generic[B]):
-    """Iterates over one process's batches of a plan, epoch after epoch.
-
-    Lightning saves and restores its position with every checkpoint (`state_dict`, `load_state_dict`).
-
-    Args:
-        plan: the batches for all processes.
-        collate: builds a batch from indices of examples and the factor of the summed loss. With this factor, the
-            gradient of an optimizer step is the mean over all its predictions, in accumulated batches and processes.
-        rank: rank of this process.
-        accumulate: number of batches whose gradients are accumulated for an optimizer step.
-        limit: number of batches of an epoch that are used (int), or their fraction (float).
-        restart: begin with the first epoch at each iteration, as for validation.
-
-    Raises:
-        ValueError: a rank outside 0 … ranks − 1, or accumulate below 1.
-    """
-
-    def __init__(
-        self,
-        plan: BucketPlan,
-        collate: Callable[[Ints, float], B],
-        *,
-        rank: int = 0,
-        accumulate: int = 1,
-        limit: int | float | None = None,
-        restart: bool = False,
-    ) -> None:
-        if not 0 <= rank < plan.ranks or accumulate < 1:
-            raise ValueError(f"rank={rank} must be in 0 … {plan.ranks - 1}, and accumulate={accumulate} 1 or more")
-        self.plan, self.collate, self.rank, self.accumulate = plan, collate, rank, accumulate
-        self.epoch = 0
-        self.batch_epoch = 0  # epoch of the batch that `collate` builds
-        self._position = 0
-        self._restart = restart
-        taken = limit if isinstance(limit, int) else len(self) if limit is None else int(len(self) * limit)
-        self._taken = min(taken, len(self))
-
-    def __len__(self) -> int:
-        """Number of batches of an epoch, equal on every process and in every epoch."""
-        return self.plan.num_batches
-
-    def __iter__(self) -> Iterator[B]:
-        # Evaluated with the first batch, so that a position restored before then is used.
-        if self._restart:
-            self.epoch, self._position = 0, 0
-        yield from self._batches(self.epoch, self._position)
-
-    def state_dict(self) -> LoaderState:
-        return {"epoch": self.epoch, "position": self._position}
-
-    def load_state_dict(self, state: LoaderState) -> None:
-        """Restores a position: the next iteration continues after the last returned batch.
-
-        Raises:
-            ValueError: the position is outside this plan.
-        """
-        if not 0 <= state["position"] <= len(self):
-            raise ValueError(
-                f"cannot resume after batch {state['position']} of an epoch of {len(self)}: the data, the batch size "
-                "or the number of processes has changed; resume with the old ones, or start from the weights"
-            )
-        self.epoch, self._position = state["epoch"], state["position"]
-
-    def _batches(self, epoch: int, position: int) -> Iterator[B]:
-        batches = self.plan.batches(epoch)
-        for index in range(position, self._taken):
-            # Updated before the batch is returned: a checkpoint saved during its step counts it as read.
-            last = index + 1 == self._taken
-            self.epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
-            self.batch_epoch = epoch
-            yield self.collate(self.plan.of_rank(batches[index], self.rank), self._scale(batches, index))
-
-    def _scale(self, batches: list[Ints], index: int) -> float:
-        first = index - index % self.accumulate
-        step = batches[first : max(index + 1, min(first + self.accumulate, self._taken))]
-        predictions = sum(int(self.plan.counts[batch].sum()) for batch in step)
-        return self.accumulate * self.plan.ranks / max(predictions, 1)

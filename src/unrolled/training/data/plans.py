@@ -2,10 +2,12 @@
 
 import heapq
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from unrolled.wording import counted
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -21,6 +23,7 @@ class WindowSpec(NamedTuple):
         reset: (rows,) whether the row begins a new sequence.
         opens: (rows,) whether the first target is the first token of its document, without a token before it.
         carry: number of steps after which the state is carried to the next window; sys.maxsize for all steps.
+        time: number of steps of the longest row of all processes, so that their batches have equal shapes.
     """
 
     begins: Ints
@@ -29,11 +32,28 @@ class WindowSpec(NamedTuple):
     reset: Bools
     opens: Bools
     carry: int
+    time: int
 
     @property
     def predictions(self) -> int:
         """Number of predictions that count, over all rows."""
         return int((self.lengths - self.skipped).sum())
+
+    def of_rank(self, rank: int, ranks: int) -> "WindowSpec":
+        """Returns a process's rows, an equal number for each process; rows that are missing at the end are empty."""
+        count = -(-len(self.begins) // ranks)
+        begin, end = rank * count, (rank + 1) * count
+
+        def mine(field: NDArray[Any]) -> NDArray[Any]:
+            return np.pad(field[begin:end], (0, count - len(field[begin:end])))
+
+        return self._replace(
+            begins=mine(self.begins),
+            lengths=mine(self.lengths),
+            skipped=mine(self.skipped),
+            reset=mine(self.reset),
+            opens=mine(self.opens),
+        )
 
 
 class StreamPlan:
@@ -49,6 +69,7 @@ class StreamPlan:
     Args:
         lengths: (documents,) number of tokens of each document; empty documents are skipped.
         rows: number of parallel sequences: batch size × processes.
+        ranks: number of processes, to which the rows are distributed in order; those without rows read empty windows.
         window: number of steps of backpropagation (h), and the usual length of a window.
         stride: number of new predictions in a window (h'); None for all of them. With a stride below `window`, a window
             begins `stride` steps after the previous one, and only new predictions count.
@@ -69,6 +90,7 @@ class StreamPlan:
         *,
         rows: int,
         window: int,
+        ranks: int = 1,
         stride: int | None = None,
         concatenate: bool = True,
         random_length: bool = False,
@@ -76,8 +98,10 @@ class StreamPlan:
         seed: int = 0,
     ) -> None:
         stride = window if stride is None else stride
-        if min(rows, window, stride) < 1:
-            raise ValueError(f"rows, window and stride must be at least 1, got {rows}, {window} and {stride}")
+        if min(rows, ranks, window, stride) < 1:
+            raise ValueError(
+                f"rows, ranks, window and stride must be at least 1, got {rows}, {ranks}, {window} and {stride}"
+            )
         if stride > window:
             raise ValueError(
                 f"a stride of {stride} would skip tokens between windows of {window}: stride must be at most window"
@@ -88,7 +112,7 @@ class StreamPlan:
                 "window"
             )
         self.rows, self.window, self.stride, self.concatenate = rows, window, stride, concatenate
-        self.random_length, self.seed = random_length, seed
+        self.ranks, self.random_length, self.seed = ranks, random_length, seed
         documents = np.asarray(lengths, dtype=np.int64).reshape(-1)
         self.size = int(documents.sum())
         if concatenate:
@@ -101,22 +125,30 @@ class StreamPlan:
             )
         self._before = self._windows_before(stride)
         self._shifts = self._shift_range() if shift else (stride, stride)
-        self.num_windows = int(self._windows_of_rows(self._windows_before(self._shifts[0])).max())
+        self.num_batches = int(self._windows_of_rows(self._windows_before(self._shifts[0])).max())
         self._shift = stride  # the shift of _before
         self._borders_of_row: dict[int, tuple[int, int, Ints]] = {}  # epoch, sequence and its random boundaries
 
+    def predictions(self, epoch: int, index: int) -> int:
+        """Returns the number of predictions of a window that count, over all processes."""
+        return self.window_spec(epoch, index).predictions
+
+    def item(self, epoch: int, index: int, rank: int) -> WindowSpec:
+        """Returns the tokens of a process's rows of a window."""
+        return self.window_spec(epoch, index).of_rank(rank, self.ranks)
+
     def window_spec(self, epoch: int, index: int) -> WindowSpec:
-        """Returns the tokens of a window.
+        """Returns the tokens of a window, for all rows.
 
         Args:
             epoch: number of the epoch.
             index: number of the window in the epoch.
 
         Raises:
-            IndexError: an index outside 0 … num_windows − 1.
+            IndexError: an index outside 0 … num_batches − 1.
         """
-        if not 0 <= index < self.num_windows:
-            raise IndexError(f"window {index} of an epoch of {self.num_windows}")
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"window {index} of an epoch of {self.num_batches}")
         shift = int(np.random.default_rng((self.seed, epoch)).integers(*self._shifts, endpoint=True))
         if shift != self._shift:
             self._before, self._shift = self._windows_before(shift), shift
@@ -131,13 +163,15 @@ class StreamPlan:
         )
         ends = np.minimum(ends, self._lengths[sequence])
         first = turn == 0
+        lengths = np.where(running, np.maximum(ends - begins, 0), 0)
         return WindowSpec(
             begins=self._begins[sequence] + begins,
-            lengths=np.where(running, np.maximum(ends - begins, 0), 0),
+            lengths=lengths,
             skipped=np.where(running & ~first, self.window - self.stride, 0),
             reset=running & first,
             opens=running & first & self._opens[sequence],
             carry=sys.maxsize if self.stride == self.window else shift if index == 0 else self.stride,
+            time=int(lengths.max()),
         )
 
     def _set_sequences(self, row_of: Ints, begins: Ints, lengths: Ints, opens: Bools) -> None:
@@ -201,6 +235,62 @@ class StreamPlan:
             known = epoch, sequence, _random_borders(length, self.window, generator)
             self._borders_of_row[row] = known
         return known[2]
+
+
+class RandomWindowPlan:
+    """Windows at random positions, each with a zero initial state, a common evaluation protocol.
+
+    All predictions count. A prediction's context is length / 2 tokens on average, so the loss is higher than that of a
+    text read continuously. The positions are equal in every epoch, and for any batch size and number of processes.
+
+    Args:
+        size: number of tokens of the text; windows may cross its documents.
+        length: number of predictions in a window.
+        count: number of windows.
+        batch_size: number of windows in a process's batch.
+        ranks: number of processes, to which the windows are distributed.
+        seed: seed of the positions.
+
+    Raises:
+        ValueError: a text of at most `length` tokens, or a number below one.
+    """
+
+    def __init__(self, size: int, *, length: int, count: int, batch_size: int, ranks: int = 1, seed: int = 0) -> None:
+        if min(length, count, batch_size, ranks) < 1:
+            raise ValueError(
+                f"length, count, batch_size and ranks must be at least 1, got {length}, {count}, {batch_size} and "
+                f"{ranks}"
+            )
+        if size <= length:
+            raise ValueError(
+                f"a window of {length} predictions needs {counted(length + 1, 'token')}, the text has {size}; "
+                "lower length"
+            )
+        self.length, self.batch_size, self.ranks = length, batch_size, ranks
+        self._begins = np.random.default_rng(seed).integers(0, size - length, size=count)
+        self.num_batches = -(-count // (batch_size * ranks))
+
+    def predictions(self, epoch: int, index: int) -> int:
+        """Returns the number of predictions of a batch, over all processes."""
+        return len(self._batch(index)) * self.length
+
+    def item(self, epoch: int, index: int, rank: int) -> WindowSpec:
+        """Returns a process's windows of a batch; rows after the last window are empty."""
+        begins = self._batch(index)
+        there = np.arange(self.batch_size * self.ranks) < len(begins)
+        return WindowSpec(
+            begins=np.pad(begins, (0, len(there) - len(begins))) + 1,  # the token before is the first input
+            lengths=there * self.length,
+            skipped=np.zeros_like(there, dtype=np.int64),
+            reset=there,
+            opens=np.zeros_like(there),
+            carry=self.length,
+            time=self.length,
+        ).of_rank(rank, self.ranks)
+
+    def _batch(self, index: int) -> Ints:
+        count = self.batch_size * self.ranks
+        return self._begins[index * count : (index + 1) * count]
 
 
 def _assign_rows(lengths: Ints, rows: int) -> Ints:

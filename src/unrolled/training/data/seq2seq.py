@@ -3,6 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -13,7 +14,8 @@ from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer
 from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, SentenceTokenizer, WordTokenizer
 from unrolled.training.data.base import SPLITS, DataError, SequenceData
-from unrolled.training.data.buckets import BucketLoader, BucketPlan, Ints
+from unrolled.training.data.buckets import BatchSpec, BucketPlan, Ints
+from unrolled.training.data.loader import PlannedLoader
 from unrolled.training.data.subwords import train_subwords
 from unrolled.training.data.tokens import Tokens
 
@@ -22,6 +24,7 @@ _SYMBOLS = {"character": CharacterTokenizer, "byte": ByteTokenizer}
 
 B = TypeVar("B")
 T = TypeVar("T")
+Loader = PlannedLoader[str, BatchSpec, B]  # of the split with this name
 
 
 class Examples(NamedTuple):
@@ -53,27 +56,27 @@ class Seq2SeqData(SequenceData, Generic[B]):
         """Returns the lengths of a split's examples, for training or for scoring."""
 
     @abstractmethod
-    def batch(self, split: str, rows: Ints, scale: float, *, scored: bool) -> B:
+    def batch(self, split: str, spec: BatchSpec, scale: float, *, scored: bool) -> B:
         """Builds a batch of these examples.
 
         Args:
             split: name of the split.
-            rows: indices of the examples.
+            spec: indices of the examples, and the epoch.
             scale: factor of the summed loss.
             scored: whether the batch is for scoring instead of training.
         """
 
-    def train_dataloader(self) -> BucketLoader[B]:
+    def train_dataloader(self) -> Loader[B]:
         """Returns the loader of one process's training batches."""
         if "train" not in self.splits():
             raise DataError("there are no training examples")
         return self._loader("train", scored=False, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
-    def val_dataloader(self) -> BucketLoader[B] | list[Any]:
+    def val_dataloader(self) -> Loader[B] | list[Any]:
         """Returns the loader of the validation split, in order of decreasing length; an empty list without one."""
         return self._loader("validation", scored=True, restart=True) if "validation" in self.splits() else []
 
-    def test_dataloader(self) -> BucketLoader[B] | list[Any]:
+    def test_dataloader(self) -> Loader[B] | list[Any]:
         """Returns the loader of the evaluated split; an empty list without one."""
         return (
             self._loader(self.evaluated_split, scored=True, restart=True)
@@ -81,7 +84,7 @@ class Seq2SeqData(SequenceData, Generic[B]):
             else []
         )
 
-    def _loader(self, split: str, *, scored: bool, **options: Any) -> BucketLoader[B]:
+    def _loader(self, split: str, *, scored: bool, **options: Any) -> Loader[B]:
         examples = self.examples(split, scored=scored)
         plan = BucketPlan(
             examples.lengths,
@@ -91,11 +94,7 @@ class Seq2SeqData(SequenceData, Generic[B]):
             shuffle=not scored,
             seed=self.seed,
         )
-
-        def collate(rows: Ints, scale: float) -> B:
-            return self.batch(split, rows, scale, scored=scored)
-
-        return BucketLoader(plan, collate, rank=self.rank, **options)
+        return PlannedLoader(plan, split, partial(self.batch, scored=scored), rank=self.rank, **options)
 
 
 def teacher_forcing_batch(texts: Sequence[Tensor], start: int) -> TeacherForcingBatch:
