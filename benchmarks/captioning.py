@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     BahdanauWiring,
     EncoderDecoder,
     ImageEncoder,
@@ -51,7 +51,9 @@ class Ids:
 def network() -> EncoderDecoder:
     core = partial(Recurrent, LSTMCell, hidden_size=256, num_layers=1)
     attention = partial(AdditiveAttention, attention_size=192)
-    decoder = partial(AttentiveDecoder, VOCABULARY, 256, core, attention, tied=True, wiring=BahdanauWiring)
+    decoder = partial(
+        AutoregressiveDecoder.of_tokens, VOCABULARY, 256, core, attention, tied=True, wiring=BahdanauWiring
+    )
     return EncoderDecoder(ImageEncoder(EfficientNetLiteTrunk(), size=256, norm="layer"), decoder)
 
 
@@ -70,7 +72,7 @@ def train_step(ours: EncoderDecoder, optimizer: torch.optim.Optimizer, see: Call
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
         state, memory = ours.start(images)
         decoded = ours.decoder(words, select(state, rows), select(memory, rows), lengths)
-        loss = cross_entropy(decoded.logits, words, mask_from_lengths(lengths, WORDS)).mean
+        loss = cross_entropy(decoded.parameters, words, mask_from_lengths(lengths, WORDS)).mean
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(ours.parameters(), 1.0)

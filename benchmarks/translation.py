@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     EncoderDecoder,
     LSTMCell,
     Recurrent,
@@ -143,7 +143,7 @@ def network(vocabulary: int, embedding: int, hidden: int, attention: int) -> Enc
     """The package's network of the same sizes, without dropout."""
     core = partial(Recurrent, LSTMCell, hidden_size=hidden, num_layers=1)
     attend = partial(AdditiveAttention, attention_size=attention)
-    decoder = partial(AttentiveDecoder, vocabulary, embedding, core, attend, tied=True)
+    decoder = partial(AutoregressiveDecoder.of_tokens, vocabulary, embedding, core, attend, tied=True)
     return EncoderDecoder(RecurrentEncoder(vocabulary, embedding, core), decoder, shared_embedding=True)
 
 
@@ -164,7 +164,11 @@ def plain_like(ours: Any) -> Plain:
     pairs: list[tuple[nn.Module, Any]] = [
         *((made.bridge[i], decoder.bridge[i]) for i in range(2)),
         *((getattr(made, name), getattr(decoder.attention, name)) for name in ("key", "query", "energy")),
-        *((made.readout, decoder.readout), (made.output, decoder.output), (made.embedding, decoder.embedding)),
+        *(
+            (made.readout, decoder.steps.readout),
+            (made.output, decoder.head.linear),
+            (made.embedding, decoder.embedding),
+        ),
     ]
     for one, other in pairs:
         one.load_state_dict(other.state_dict())
@@ -207,7 +211,7 @@ def random_sentence(generator: random.Random, length: int, vocabulary: int) -> T
 def our_loss(ours: EncoderDecoder, batch: Batch) -> Tensor:
     decoded = ours(batch.source, batch.source_lengths, batch.inputs, batch.lengths)
     mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
-    return masked_cross_entropy(decoded.logits, batch.targets, mask, label_smoothing=SMOOTHING).mean
+    return masked_cross_entropy(decoded.parameters, batch.targets, mask, label_smoothing=SMOOTHING).mean
 
 
 def plain_loss(plain: Plain, batch: Batch) -> Tensor:

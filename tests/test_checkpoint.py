@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled import CharacterTokenizer, Recurrent, RecurrentDecoder, build, load_bundle
+from unrolled import AutoregressiveDecoder, CharacterTokenizer, Recurrent, build, load_bundle
 from unrolled.checkpoint import CheckpointError
 from unrolled.processing.transform import Processor
 
 NETWORK: dict[str, Any] = {
-    "_target_": "unrolled.RecurrentDecoder",
-    "vocabulary_size": 5,
-    "embedding_size": 3,
+    "_target_": "unrolled.AutoregressiveDecoder",
+    "embedding": {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 5, "size": 3},
+    "head": {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 5},
     "core": {
         "_target_": "unrolled.Recurrent",
         "_partial_": True,
@@ -49,7 +49,7 @@ def saved(folder: Path, thing: Any) -> Path:
 def test_a_description_builds_what_the_constructor_would() -> None:
     network = build(NETWORK)
 
-    assert isinstance(network, RecurrentDecoder)
+    assert isinstance(network, AutoregressiveDecoder)
     assert isinstance(network.core, Recurrent)
     assert network.core.cells[0].bias_ih[4:8].tolist() == [2.0] * 4
 
@@ -118,7 +118,7 @@ def test_a_pickled_object_is_not_executed(tmp_path: Path, monkeypatch: pytest.Mo
         (content(format=3), "format 3"),
         (content(format=1), "format 1; .* train the network again"),
         ({**content(), "state_dict": {}}, "is missing"),
-        (content(network={**NETWORK, "embedding_size": 9}), "the network has"),
+        (content(network={**NETWORK, "embedding": {**NETWORK["embedding"], "size": 9}}), "the network has"),
         ({"state_dict": {}, "unrolled": [1]}, "format None"),
         (content(network=[NETWORK]), "its 'network' is a list, expected a dict"),
         (content(processor=None), "its 'processor' is missing, expected a dict"),

@@ -85,7 +85,7 @@ TUNED = """
 losses = []
 for one in (load_bundle("runs/book").network, network):
     with torch.no_grad():
-        losses.append(cross_entropy(one(text[:, :-1]).logits, text[:, 1:]).mean.item())
+        losses.append(cross_entropy(one(text[:, :-1]).parameters, text[:, 1:]).mean.item())
 attached = any(leaf.requires_grad for leaf in leaves(state))
 told = dict(losses=losses, written=list(written.tokens.shape), attached=attached)
 """

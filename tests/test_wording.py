@@ -29,7 +29,7 @@ def test_every_name_of_the_package_gets_the_article_that_is_spoken() -> None:
     with_an = {name for name in unrolled.__all__ if article(name).startswith("an ")}
 
     assert {"EncoderDecoder", "ElmanCell", "LSTMCell", "AudioFeatures", "IndRNNCell", "ImageEncoder"} <= with_an
-    assert not {"GRUCell", "UnigramTokenizer", "RecurrentDecoder", "ByteTokenizer", "Cell", "JordanCell"} & with_an
+    assert not {"GRUCell", "UnigramTokenizer", "RecurrentEncoder", "ByteTokenizer", "Cell", "JordanCell"} & with_an
 
 
 SOURCES = [path for folder in ("src", "tasks") for path in (ROOT / folder).rglob("*.py") if path.name != "wording.py"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     CategoricalHead,
     ElmanCell,
     EncoderDecoder,
@@ -21,7 +21,6 @@ from unrolled import (
     PeepholeLSTMCell,
     ProjectedLSTMCell,
     Recurrent,
-    RecurrentDecoder,
     RecurrentEncoder,
     SequenceClassifier,
 )
@@ -130,14 +129,14 @@ def test_recomputation_is_compiled_too() -> None:
 
 
 def attentive() -> tuple[nn.Module, Callable[[Any], Any]]:
-    decoder = partial(AttentiveDecoder, 5, 3, LSTM, AdditiveAttention)
+    decoder = partial(AutoregressiveDecoder.of_tokens, 5, 3, LSTM, AdditiveAttention)
     tokens = torch.randint(0, 5, (2, 8))
     network = EncoderDecoder(RecurrentEncoder(5, 3, LSTM), decoder)
     return network, lambda run: run(tokens, torch.tensor([8, 3]), tokens[:, :3], torch.tensor([3, 1]))
 
 
 def language() -> tuple[nn.Module, Callable[[Any], Any]]:
-    network = RecurrentDecoder(5, 3, LSTM)
+    network = AutoregressiveDecoder.of_tokens(5, 3, LSTM)
     return network, lambda run: run(torch.randint(0, 5, (2, 8)), network.start(2)[0], None, torch.tensor([8, 3]))
 
 

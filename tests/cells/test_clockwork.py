@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unrolled import ClockworkCell, ElmanCell, Recurrent, RecurrentDecoder, unroll
+from unrolled import AutoregressiveDecoder, ClockworkCell, ElmanCell, Recurrent, unroll
 from unrolled.layers.encoded import Encoded
 from unrolled.state import leaves
 
@@ -59,7 +59,9 @@ def test_clocks_are_neither_learned_nor_set_from_a_summary() -> None:
     network = Recurrent(ClockworkCell, 3, 8, 2, bidirectional=True, learned_initial_state=True)
     assert len(network.initial) == 4
     assert network.learnable_state() == [True, False] * 4
-    decoder = RecurrentDecoder(7, 3, lambda **sizes: Recurrent(ClockworkCell, hidden_size=8, **sizes), source_size=5)
+    decoder = AutoregressiveDecoder.of_tokens(
+        7, 3, lambda **sizes: Recurrent(ClockworkCell, hidden_size=8, **sizes), source_size=5
+    )
 
     state, _ = decoder.start(2, Encoded(torch.zeros(2, 1, 5), None, torch.randn(2, 5), None))
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     BahdanauWiring,
     Encoded,
     GRUCell,
@@ -20,7 +20,6 @@ from unrolled import (
     PeepholeLSTMCell,
     PointwiseCell,
     Recurrent,
-    RecurrentDecoder,
     TopDownWiring,
     from_torch,
     to_torch,
@@ -148,17 +147,17 @@ def test_steps_look_at_the_weights_of_now(cell: Any, name: str) -> None:
 def decoder(kind: str) -> Any:
     core = partial(Recurrent, GRUCell, hidden_size=6, num_layers=2)
     if kind == "language":
-        return RecurrentDecoder(7, 4, core)
+        return AutoregressiveDecoder.of_tokens(7, 4, core)
     orders: dict[str, Any] = {"before": BahdanauWiring, "between": TopDownWiring}
     options: dict[str, Any] = {"wiring": orders[kind]} if kind in orders else {"input_feeding": kind == "feeding"}
-    return AttentiveDecoder(7, 4, core, AdditiveAttention, 6, **options)
+    return AutoregressiveDecoder.of_tokens(7, 4, core, AdditiveAttention, 6, **options)
 
 
 @pytest.mark.parametrize("kind", ["language", "feeding", "at once", "before", "between"])
 def test_decoders_look_at_the_weights_of_now(kind: str) -> None:
     torch.manual_seed(0)
     network = decoder(kind).double().eval()
-    stacks = [network.core, *([network.wiring.language] if kind == "between" else [])]
+    stacks = [network.core, *([network.steps.wiring.language] if kind == "between" else [])]
     cells = [cell for stack in stacks for cell in stack.cells]
     for cell in cells:
         for name in ("weight_ih", "weight_hh"):
@@ -171,11 +170,11 @@ def test_decoders_look_at_the_weights_of_now(kind: str) -> None:
 
     def run() -> list[Tensor]:
         state, memory = network.start(2, None if kind == "language" else Encoded(values, None, values.mean(1)))
-        whole, stepped = network(tokens, state, memory).logits, []
+        whole, stepped = network(tokens, state, memory).parameters, []
         for token in tokens.unbind(1):
             decoded = network.step(token, state, memory)
             state = decoded.state
-            stepped.append(decoded.logits)
+            stepped.append(decoded.parameters)
         return [whole, torch.stack(stepped, 1)]
 
     found = run()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from unrolled import AdditiveAttention, AttentiveDecoder, Encoded, GRUCell, Recurrent, RecurrentDecoder, greedy
+from unrolled import AdditiveAttention, AutoregressiveDecoder, Encoded, GRUCell, Recurrent, greedy
 from unrolled.generation import EnsembleDecoder, Hypotheses, beam_search
 from unrolled.generation.beam import _Beam  # its bound is compared with none
 from unrolled.models.decoders.base import Decoder, DecoderState
@@ -19,18 +19,18 @@ from unrolled.state import select
 STOP = 0
 
 
-def language_model(seed: int = 0, vocabulary: int = 4) -> RecurrentDecoder:
+def language_model(seed: int = 0, vocabulary: int = 4) -> AutoregressiveDecoder:
     torch.manual_seed(seed)
-    decoder = RecurrentDecoder(vocabulary, 5, partial(Recurrent, GRUCell, hidden_size=6))
+    decoder = AutoregressiveDecoder.of_tokens(vocabulary, 5, partial(Recurrent, GRUCell, hidden_size=6))
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=1.5)
     return decoder.double().eval()
 
 
-def attentive(seed: int = 0, vocabulary: int = 4) -> AttentiveDecoder:
+def attentive(seed: int = 0, vocabulary: int = 4) -> AutoregressiveDecoder:
     torch.manual_seed(seed)
     core, attention = partial(Recurrent, GRUCell, hidden_size=6), partial(AdditiveAttention, attention_size=5)
-    decoder = AttentiveDecoder(vocabulary, 5, core, attention, 3)
+    decoder = AutoregressiveDecoder.of_tokens(vocabulary, 5, core, attention, 3)
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=1.5)
     return decoder.double().eval()
@@ -57,7 +57,7 @@ def every_text(
             ended = [*text, STOP] if length < longest else list(text)
             inputs = torch.tensor([[STOP, *ended[:-1]]])
             decoded = decoder(inputs, state, memory)
-            steps = decoded.logits.log_softmax(-1)[0].gather(1, torch.tensor(ended)[:, None])
+            steps = decoded.parameters.log_softmax(-1)[0].gather(1, torch.tensor(ended)[:, None])
             score = float(steps.sum()) / ((5 + len(ended)) / 6) ** alpha
             if beta:
                 covered = decoded.weights[0].sum(0).clamp(max=1.0)
@@ -152,7 +152,7 @@ def test_a_width_of_one_is_greedy(seed: int) -> None:
     expected = greedy(decoder, state, memory, start=start, stop=STOP, max_length=7)
     assert found.lengths[:, 0].tolist() == expected.lengths.tolist()
     assert [texts(found, row)[0] for row in range(4)] == [
-        tokens[:length] for tokens, length in zip(expected.tokens.tolist(), expected.lengths.tolist(), strict=True)
+        tokens[:length] for tokens, length in zip(expected.values.tolist(), expected.lengths.tolist(), strict=True)
     ]
     torch.testing.assert_close(found.log_probability[:, 0], expected.log_probability)
 
@@ -256,11 +256,11 @@ def test_an_ensemble_of_equals_is_one_and_of_two_is_their_mean() -> None:
 
     def probabilities(decoder: Decoder) -> Tensor:
         state, memory = decoder.start(1)
-        whole = decoder(tokens, state, memory).logits.softmax(-1)
+        whole = decoder(tokens, state, memory).parameters.softmax(-1)
         for step in range(4):
             decoded = decoder.step(tokens[:, step], state, memory)
             state = decoded.state
-            torch.testing.assert_close(decoded.logits.softmax(-1), whole[:, step])
+            torch.testing.assert_close(decoded.parameters.softmax(-1), whole[:, step])
         return whole.float()
 
     torch.testing.assert_close(probabilities(EnsembleDecoder([one, one])), probabilities(one))

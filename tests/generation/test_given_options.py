@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import Decoded, Decoder, DecoderState, GRUCell, Recurrent, RecurrentDecoder, beam_search, greedy, sample
+from unrolled import (
+    AutoregressiveDecoder,
+    CategoricalHead,
+    Decoded,
+    Decoder,
+    DecoderState,
+    GRUCell,
+    Recurrent,
+    beam_search,
+    greedy,
+    sample,
+)
 from unrolled.generation import scheduled_sampling
 from unrolled.generation.search import Search
 
@@ -20,7 +31,7 @@ class Says(Decoder):
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
-        self.vocabulary_size = len(logits)
+        self.head = CategoricalHead(1, len(logits))
         self.logits = logits
 
     def start(self, batch: int, encoded: Any = None) -> tuple[DecoderState, None]:
@@ -105,7 +116,7 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
     for options in ({}, {"top_k": 3}, {"top_p": 0.9}, {"forbidden": [1]}):
         found = drawn(decoder, temperature=temperature, **options)
         expected = drawn(decoder, temperature=0.0, **options)
-        assert torch.equal(found.tokens, expected.tokens)
+        assert torch.equal(found.values, expected.values)
         torch.testing.assert_close(found.log_probability, expected.log_probability)
 
 
@@ -113,7 +124,7 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
 def test_a_high_temperature_draws_evenly_from_what_is_allowed(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
 
-    found = drawn(says(), rows=2000, temperature=temperature, forbidden=[2], generator=generator).tokens
+    found = drawn(says(), rows=2000, temperature=temperature, forbidden=[2], generator=generator).values
 
     counts = found.flatten().bincount(minlength=WORDS) / found.numel()
     torch.testing.assert_close(counts, torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25]), rtol=0, atol=0.02)
@@ -124,7 +135,7 @@ def test_great_logits_at_a_temperature_are_as_precise_as_small_ones() -> None:
     for shift in (0.0, 3e4):
         shifted = Says((table.double() + shift).float())
         generator = torch.Generator().manual_seed(0)
-        found = drawn(shifted, rows=1000, temperature=0.5, max_length=1, generator=generator).tokens[:, 0]
+        found = drawn(shifted, rows=1000, temperature=0.5, max_length=1, generator=generator).values[:, 0]
         chances = (table.double() / 0.5).softmax(-1)
         for last in range(WORDS):
             shares = found[last::WORDS].bincount(minlength=WORDS) / len(found[last::WORDS])
@@ -165,7 +176,7 @@ def test_impossible_tokens_are_fine() -> None:
     decoder = says()
     decoder.logits[:, 3] = -INF
 
-    assert not (drawn(decoder, rows=200).tokens == 3).any()
+    assert not (drawn(decoder, rows=200).values == 3).any()
     assert not (searched(decoder).tokens == 3).any()
     decoder.logits[:] = -INF
     with pytest.raises(ValueError, match="row 0: the decoder's logits are NaN or infinite"):
@@ -189,7 +200,7 @@ def test_a_penalty_too_large_for_its_texts_is_refused() -> None:
 
 
 def test_a_network_of_nan_writes_nothing() -> None:
-    decoder = RecurrentDecoder(4, 5, partial(Recurrent, GRUCell, hidden_size=6)).eval()
+    decoder = AutoregressiveDecoder.of_tokens(4, 5, partial(Recurrent, GRUCell, hidden_size=6)).eval()
     with torch.no_grad():
         next(decoder.parameters()).fill_(NAN)
 

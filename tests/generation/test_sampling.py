@@ -9,14 +9,14 @@ from torch import Tensor
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
+    CategoricalHead,
     Decoded,
     Decoder,
     DecoderState,
     Encoded,
     GRUCell,
     Recurrent,
-    RecurrentDecoder,
     greedy,
     sample,
     scheduled_sampling,
@@ -28,7 +28,7 @@ class Table(Decoder):
 
     def __init__(self, probabilities: Tensor) -> None:
         super().__init__()
-        self.vocabulary_size = len(probabilities)
+        self.head = CategoricalHead(1, len(probabilities))
         self.logits = probabilities.log()
 
     def start(self, batch: int, encoded: Any = None) -> tuple[DecoderState, None]:
@@ -57,7 +57,7 @@ def shares(tokens: Tensor) -> Tensor:
 
 def draw(table: Table, generator: torch.Generator, **options: Any) -> Tensor:
     start = torch.zeros(ROWS, dtype=torch.long)
-    return sample(table, *table.start(ROWS), start=start, max_length=1, generator=generator, **options).tokens[:, 0]
+    return sample(table, *table.start(ROWS), start=start, max_length=1, generator=generator, **options).values[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_seed_repeats_and_the_global_generator_is_left_alone(table: Table) -> 
 def test_greedy_is_temperature_zero_and_follows_the_argmax(table: Table) -> None:
     written = greedy(table, *table.start(2), start=torch.tensor([0, 1]), max_length=4)
 
-    assert written.tokens.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+    assert written.values.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
     assert written.lengths.tolist() == [4, 4]
     expected = torch.tensor([0.4 * 0.7 * 0.4 * 0.7, 0.7 * 0.4 * 0.7 * 0.4]).log()
     torch.testing.assert_close(written.log_probability, expected)
@@ -106,13 +106,13 @@ def test_greedy_is_temperature_zero_and_follows_the_argmax(table: Table) -> None
 def test_a_row_ends_at_its_stop_symbol_while_others_go_on(table: Table) -> None:
     written = greedy(table, *table.start(2), start=torch.tensor([2, 0]), stop=3, max_length=3)
 
-    assert written.tokens.tolist() == [[3, 3, 3], [1, 0, 1]]
+    assert written.values.tolist() == [[3, 3, 3], [1, 0, 1]]
     assert written.lengths.tolist() == [0, 3]
     assert written.log_probability[0] == 0  # the stop symbol was certain, and nothing after it counts
 
 
 def test_all_rows_finished_end_the_search(table: Table) -> None:
-    assert greedy(table, *table.start(1), start=torch.tensor([2]), stop=3, max_length=50).tokens.shape == (1, 1)
+    assert greedy(table, *table.start(1), start=torch.tensor([2]), stop=3, max_length=50).values.shape == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_each_row_has_its_own_least_and_greatest_length(table: Table, generator:
 
     assert ((drawn.lengths >= least) & (drawn.lengths <= most)).all()
     assert len(set(drawn.lengths[::4].tolist())) > 2
-    behind = torch.arange(drawn.tokens.shape[1]) >= drawn.lengths[:, None]
-    assert ((drawn.tokens == 3) == behind).all()
+    behind = torch.arange(drawn.values.shape[1]) >= drawn.lengths[:, None]
+    assert ((drawn.values == 3) == behind).all()
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -150,8 +150,8 @@ def test_no_repeat_rules_out_what_was_written(table: Table, generator: torch.Gen
     start = torch.zeros(500, dtype=torch.long)
     options: dict[str, Any] = {"start": start, "max_length": 4, "generator": generator}
 
-    free = sample(table, *table.start(500), **options).tokens
-    held = sample(table, *table.start(500), **options, no_repeat_ngram_size=size).tokens
+    free = sample(table, *table.start(500), **options).values
+    held = sample(table, *table.start(500), **options, no_repeat_ngram_size=size).values
 
     def repeats(row: list[int]) -> bool:
         grams = [tuple(row[at : at + size]) for at in range(len(row) - size + 1)]
@@ -182,24 +182,24 @@ def test_own_inputs_follow_what_was_fed(table: Table, generator: torch.Generator
 
 
 def test_own_inputs_carry_the_state_on(generator: torch.Generator) -> None:
-    decoder = RecurrentDecoder(9, 6, partial(Recurrent, GRUCell, hidden_size=8)).eval()
+    decoder = AutoregressiveDecoder.of_tokens(9, 6, partial(Recurrent, GRUCell, hidden_size=8)).eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, generator=generator)
-    decoder.output.weight.data *= 1000.0  # so sure of itself that a draw is the likeliest token
+    decoder.head.linear.weight.data *= 1000.0  # so sure of itself that a draw is the likeliest token
     start = torch.arange(9)
     given = start.unsqueeze(1).repeat(1, 8)
 
     fed = scheduled_sampling(decoder, given, *decoder.start(9), probability=1.0, generator=generator)
 
     expected = greedy(decoder, *decoder.start(9), start=start, max_length=7)
-    assert fed[:, 1:].tolist() == expected.tokens.tolist()
+    assert fed[:, 1:].tolist() == expected.values.tolist()
     assert fed[:, 1:].unique().numel() > 2
 
 
 def test_rows_that_outlive_the_others_are_as_if_alone(generator: torch.Generator) -> None:
     """Who is left is carried on without those that are finished: its state, its source and its bounds stay its own."""
     core, attention = partial(Recurrent, GRUCell, hidden_size=8), partial(AdditiveAttention, attention_size=4)
-    decoder = AttentiveDecoder(9, 6, core, attention, 5).eval()
+    decoder = AutoregressiveDecoder.of_tokens(9, 6, core, attention, 5).eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, generator=generator)
     source = Encoded(torch.randn(40, 3, 5, generator=generator), None, torch.randn(40, 5, generator=generator))
@@ -215,8 +215,8 @@ def test_rows_that_outlive_the_others_are_as_if_alone(generator: torch.Generator
     for row in range(40):
         alone = write(torch.tensor([row]))
         length = int(alone.lengths)
-        assert together.tokens[row].tolist()[:length] == alone.tokens[0].tolist()[:length]
-        assert together.tokens[row].tolist()[length:] == [8] * (together.tokens.shape[1] - length)
+        assert together.values[row].tolist()[:length] == alone.values[0].tolist()[:length]
+        assert together.values[row].tolist()[length:] == [8] * (together.values.shape[1] - length)
         assert int(together.lengths[row]) == length
         torch.testing.assert_close(together.log_probability[row], alone.log_probability[0])
 

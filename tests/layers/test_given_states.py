@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import (
     AdditiveAttention,
     AttentionPooling,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     BahdanauWiring,
     CategoricalHead,
     Cell,
@@ -27,7 +27,6 @@ from unrolled import (
     MeanPooling,
     ProjectedLSTMCell,
     Recurrent,
-    RecurrentDecoder,
     RecurrentEncoder,
     SequenceClassifier,
     ShapeError,
@@ -110,13 +109,13 @@ def decoder(make: Callable[[], Any], *, step: bool, source: bool = True) -> tupl
     return lambda given: run(tokens[:, 0] if step else tokens, given, memory), state
 
 
-def language() -> RecurrentDecoder:
-    return RecurrentDecoder(7, INPUT, partial(Recurrent, LSTMCell, hidden_size=HIDDEN))
+def language() -> AutoregressiveDecoder:
+    return AutoregressiveDecoder.of_tokens(7, INPUT, partial(Recurrent, LSTMCell, hidden_size=HIDDEN))
 
 
-def attentive(attention: Any = AdditiveAttention, **options: Any) -> AttentiveDecoder:
+def attentive(attention: Any = AdditiveAttention, **options: Any) -> AutoregressiveDecoder:
     core = partial(Recurrent, GRUCell, hidden_size=HIDDEN)
-    return AttentiveDecoder(7, INPUT, core, attention, HIDDEN, **options)
+    return AutoregressiveDecoder.of_tokens(7, INPUT, core, attention, HIDDEN, **options)
 
 
 def classifying(pooling: Any, **options: Any) -> tuple[Taker, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import (
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     Encoded,
     HardAttention,
     HardAttentionSample,
@@ -176,7 +176,7 @@ def test_a_decoder_learns_where_to_look_from_the_words_alone() -> None:
     words = 3
     core = partial(Recurrent, LSTMCell, hidden_size=8, num_layers=1)
     attention: Any = partial(HardAttention, attention_size=8, soft=0.0)
-    decoder = AttentiveDecoder(words, 6, core, attention, source_size=words + 1)
+    decoder = AutoregressiveDecoder.of_tokens(words, 6, core, attention, source_size=words + 1)
     reinforcement = Reinforcement()
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
 
@@ -189,7 +189,7 @@ def test_a_decoder_learns_where_to_look_from_the_words_alone() -> None:
     for _ in range(250):
         encoded, target, _ = batch(64)
         decoded = decoder(torch.zeros_like(target), *decoder.start(64, encoded))
-        loss = nn.functional.cross_entropy(decoded.logits.flatten(0, 1), target.flatten(), reduction="sum")
+        loss = nn.functional.cross_entropy(decoded.parameters.flatten(0, 1), target.flatten(), reduction="sum")
         loss = loss + reinforcement(decoded, target, torch.ones_like(target, dtype=torch.bool))
         optimizer.zero_grad()
         (loss / 64).backward()
@@ -199,7 +199,7 @@ def test_a_decoder_learns_where_to_look_from_the_words_alone() -> None:
     decoded = decoder.eval()(torch.zeros_like(target), *decoder.start(500, encoded))
     assert decoded.weights is not None
     assert (decoded.weights[:, 0].argmax(-1) == place).double().mean() > 0.95
-    assert (decoded.logits[:, 0].argmax(-1) == target[:, 0]).double().mean() > 0.95
+    assert (decoded.parameters[:, 0].argmax(-1) == target[:, 0]).double().mean() > 0.95
 
 
 def _turn(turns: Iterator[Tensor], *_: Any) -> Tensor:

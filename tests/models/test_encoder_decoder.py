@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrolled import (
     AdditiveAttention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     CharacterTokenizer,
     EncoderDecoder,
     GRUCell,
@@ -37,10 +37,10 @@ def description(attention: str = "AdditiveAttention", **options: Any) -> dict[st
     shared = options.pop("shared_embedding", False)
     encoder = {"_target_": "unrolled.RecurrentEncoder", "vocabulary_size": 9, "embedding_size": 4, "core": CORE}
     decoder = {
-        "_target_": "unrolled.AttentiveDecoder",
+        "_target_": "unrolled.AutoregressiveDecoder",
         "_partial_": True,
-        "vocabulary_size": 9,
-        "embedding_size": 4,
+        "embedding": {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 9, "size": 4},
+        "head": {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 9},
         "core": CORE,
         "attention": {"_target_": f"unrolled.{attention}", "_partial_": True},
         **options,
@@ -53,7 +53,7 @@ def network(cell: Any = GRUCell, **options: Any) -> Any:
     torch.manual_seed(0)
     core = partial(Recurrent, cell, hidden_size=6)
     sizes = {"vocabulary_size": 9, "embedding_size": 4, **options.pop("decoder", {})}
-    decoder = partial(AttentiveDecoder, core=core, attention=AdditiveAttention, **sizes)
+    decoder = partial(AutoregressiveDecoder.of_tokens, core=core, attention=AdditiveAttention, **sizes)
     return EncoderDecoder(RecurrentEncoder(9, 4, core), decoder, **options)
 
 
@@ -76,7 +76,7 @@ def test_teacher_forcing_is_a_start_and_a_pass(cell: Any, batch: dict[str, Tenso
     encoded = whole.encoder(batch["source"], batch["source_lengths"])
     state, memory = whole.decoder.start(3, encoded)
     expected = whole.decoder(batch["inputs"], state, memory, batch["lengths"])
-    assert torch.equal(decoded.logits, expected.logits)
+    assert torch.equal(decoded.parameters, expected.parameters)
     assert torch.equal(decoded.weights, expected.weights)
     assert torch.equal(whole.encode(batch["source"], batch["source_lengths"]).tokens, batch["source"])
 
@@ -86,7 +86,7 @@ def test_the_decoder_is_made_for_what_the_encoder_gives(bidirectional: bool) -> 
     core = partial(Recurrent, GRUCell, hidden_size=6)
     encoder = RecurrentEncoder(9, 4, core, bidirectional=bidirectional)
 
-    whole = EncoderDecoder(encoder, partial(AttentiveDecoder, 9, 4, core, AdditiveAttention))
+    whole = EncoderDecoder(encoder, partial(AutoregressiveDecoder.of_tokens, 9, 4, core, AdditiveAttention))
 
     assert whole.decoder.attention.source_size == encoder.output_size == 6 * (1 + bidirectional)
 
@@ -96,11 +96,11 @@ def test_the_decoder_is_made_for_what_the_encoder_gives(bidirectional: bool) -> 
 def test_one_embedding_may_serve_all(tied: bool, scaled: bool, batch: dict[str, Tensor]) -> None:
     whole = network(shared_embedding=True, decoder={"tied": tied, "scaled_embedding": scaled})
 
-    whole(**batch).logits.sum().backward()
+    whole(**batch).parameters.sum().backward()
 
     shared = whole.encoder.embedding.weight
     assert shared is whole.decoder.embedding.weight
-    assert (shared is whole.decoder.output.weight) == tied
+    assert (shared is whole.decoder.head.linear.weight) == tied
     assert len([p for p in whole.parameters() if p.shape == (9, 4)]) == 1
     assert shared.abs().max() <= 0.5 or not tied  # the output layer's scale
     scale = shared.shape[1] ** 0.5 if tied and scaled else 1.0
@@ -145,9 +145,9 @@ def test_a_file_keeps_weights_and_what_they_share(
 
     loaded: Any = load_bundle(tmp_path / "best.ckpt").network
 
-    assert torch.equal(loaded(**batch).logits, whole(**batch).logits)
+    assert torch.equal(loaded(**batch).parameters, whole(**batch).parameters)
     if "tied" in options:
-        assert loaded.encoder.embedding.weight is loaded.decoder.output.weight
+        assert loaded.encoder.embedding.weight is loaded.decoder.head.linear.weight
 
 
 def test_it_learns_to_write_eight_words_backwards() -> None:
@@ -162,13 +162,13 @@ def test_it_learns_to_write_eight_words_backwards() -> None:
         targets[row, : len(word)] = torch.tensor(codec.encode(word[::-1]))
     inputs = torch.cat([torch.full((8, 1), codec.start), targets[:, :-1]], dim=1)
     core = partial(Recurrent, GRUCell, hidden_size=24)
-    decoder = partial(AttentiveDecoder, codec.size, 12, core, AdditiveAttention)
+    decoder = partial(AutoregressiveDecoder.of_tokens, codec.size, 12, core, AdditiveAttention)
     whole = EncoderDecoder(RecurrentEncoder(codec.size, 12, core), decoder)
     optimizer = torch.optim.Adam(whole.parameters(), lr=0.02)
 
     for _ in range(80):
         loss = cross_entropy(
-            whole(source, lengths, inputs, lengths + 1).logits, targets, mask_from_lengths(lengths + 1, 6)
+            whole(source, lengths, inputs, lengths + 1).parameters, targets, mask_from_lengths(lengths + 1, 6)
         )
         optimizer.zero_grad()
         loss.mean.backward()
@@ -177,5 +177,5 @@ def test_it_learns_to_write_eight_words_backwards() -> None:
     start = torch.full((8,), codec.start)
     state, memory = whole.eval().start(source, lengths)
     written = greedy(whole.decoder, state, memory, start=start, stop=codec.start, max_length=8)
-    found = [codec.decode(ids[:n]) for ids, n in zip(written.tokens.tolist(), written.lengths.tolist(), strict=True)]
+    found = [codec.decode(ids[:n]) for ids, n in zip(written.values.tolist(), written.lengths.tolist(), strict=True)]
     assert found == [word[::-1] for word in words]

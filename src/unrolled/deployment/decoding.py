@@ -70,7 +70,7 @@ def search(
             generator=generator,
         )
         log_probability = drawn.log_probability[:, None]
-        return Hypotheses(drawn.tokens[:, None], drawn.lengths[:, None], log_probability, log_probability, None)
+        return Hypotheses(drawn.values[:, None], drawn.lengths[:, None], log_probability, log_probability, None)
     return beam_search(
         decoder,
         state,

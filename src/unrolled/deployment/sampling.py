@@ -85,7 +85,7 @@ def continue_text(
             )
     finally:
         decoder.train(training)
-    return tokenizer.decode([*written, *generated.tokens[0].tolist()])
+    return tokenizer.decode([*written, *generated.values[0].tolist()])
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -210,7 +210,7 @@ class _Beam:
     def advance(self, decoder: Decoder) -> None:
         """Extend every open hypothesis by one token."""
         decoded = decoder.step(self.latest, self.state, self.memory)
-        scores = self._allowed(self._defined(decoded.logits.float().log_softmax(-1)))
+        scores = self._allowed(self._defined(decoded.parameters.float().log_softmax(-1)))
         origins, tokens, values = self._choose(scores)
         self._reorder(origins, tokens, values, decoded.state, decoded.weights)
         stopped = (tokens == self.options.stop) & values.isfinite()

@@ -7,13 +7,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unrolled.heads.base import Head
 from unrolled.layers.encoded import Encoded
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState, core_of
 from unrolled.wording import counted
 
 
 class EnsembleDecoder(Decoder):
-    """A decoder whose logits are the logarithm of the mean distribution of several decoders.
+    """A decoder of tokens whose logits are the logarithm of the mean distribution of several decoders.
 
     Its state and memory are tuples with one entry per decoder. Its attention weights are the mean of the decoders that
     have attention.
@@ -32,9 +33,17 @@ class EnsembleDecoder(Decoder):
         if len(sizes) != 1:
             raise ValueError(f"an ensemble needs decoders with one vocabulary, got {sizes if sizes else 'no decoder'}")
         self.decoders = nn.ModuleList(decoders)
-        self.vocabulary_size = sizes[0]
+        sides = sorted({decoder.condition_size for decoder in decoders})
+        if len(sides) != 1:
+            raise ValueError(f"an ensemble needs decoders with the same conditions, got condition_size {sides}")
+        self.condition_size = sides[0]
         self.attends = any(decoder.attends for decoder in decoders)
         self.geometric = geometric
+
+    @property
+    def head(self) -> Head:  # pyright: ignore[reportIncompatibleVariableOverride]  # read-only, and not a parameter
+        """The head of the first decoder, for samples and losses of the mean distribution."""
+        return self._members()[0].head
 
     def start(self, batch: int, encoded: Encoded | Sequence[Encoded] | None = None) -> tuple[DecoderState, Any]:
         """Return the states and memories of all decoders.
@@ -53,18 +62,30 @@ class EnsembleDecoder(Decoder):
         return DecoderState(tuple(state for state, _ in started)), tuple(memory for _, memory in started)
 
     def forward(
-        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: DecoderState | None = None,
+        memory: Any = None,
+        lengths: Tensor | None = None,
+        conditions: Tensor | None = None,
     ) -> Decoded:
         """Predict log probabilities (batch, time, vocabulary) for tokens (batch, time)."""
-        state = self.start(len(tokens))[0] if state is None else state
+        state = self.start(len(inputs))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
-        return self._mean([decoder(tokens, own, remembered, lengths) for decoder, own, remembered in members])
+        return self._mean([decoder(inputs, own, known, lengths, conditions) for decoder, own, known in members])
 
-    def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
+    def step(
+        self,
+        inputs: Tensor,
+        state: DecoderState | None = None,
+        memory: Any = None,
+        *,
+        conditions: Tensor | None = None,
+    ) -> Decoded:
         """Predict log probabilities (batch, vocabulary) for tokens (batch,)."""
-        state = self.start(len(tokens))[0] if state is None else state
+        state = self.start(len(inputs))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
-        return self._mean([decoder.step(tokens, own, remembered) for decoder, own, remembered in members])
+        return self._mean([decoder.step(inputs, own, known, conditions=conditions) for decoder, own, known in members])
 
     def _members(self) -> list[Decoder]:
         return list(self.decoders)  # pyright: ignore[reportReturnType]  # ModuleList is not generic
@@ -83,7 +104,7 @@ class EnsembleDecoder(Decoder):
         return [None] * len(self.decoders) if memory is None else memory
 
     def _mean(self, decoded: Sequence[Decoded]) -> Decoded:
-        scores = torch.stack([one.logits.float().log_softmax(-1) for one in decoded])
+        scores = torch.stack([one.parameters.float().log_softmax(-1) for one in decoded])
         mean = scores.mean(0).log_softmax(-1) if self.geometric else scores.logsumexp(0) - math.log(len(decoded))
         attended = [one.weights for one in decoded if one.weights is not None]
         weights = torch.stack(attended).mean(0) if attended else None

@@ -49,16 +49,17 @@ def check_beginning(
         ShapeError: a state or a memory of another batch than the first tokens.
         ValueError: unknown tokens.
     """
-    expect(start, "batch", name="start")
-    if start.is_floating_point() or start.is_complex() or start.dtype == torch.bool:
+    expect(start, f"batch {decoder.input_axes}", name="start")
+    tokens_expected = decoder.input_axes == ""
+    if tokens_expected and (start.is_floating_point() or start.is_complex() or start.dtype == torch.bool):
         raise ValueError(f"start is {start.dtype}, expected token ids, which are integers")
     for name, part in (("state", state), ("memory", memory)):
         for leaf in leaves(part):
             if leaf.dim() == 0 or len(leaf) != len(start):
                 raise ShapeError(f"the {name} has a tensor of shape {tuple(leaf.shape)}, expected {len(start)} rows")
-    size = getattr(decoder, "vocabulary_size", None)
-    if size is None:
+    if not tokens_expected:
         return
+    size = decoder.vocabulary_size
     named = {"stop": [] if stop is None else [stop], "forbidden": list(forbidden)}
     named["start"] = [int(extreme) for extreme in start.long().aminmax()] if len(start) else []
     for name, tokens in named.items():

@@ -1,7 +1,7 @@
-"""Sampling of tokens from any `Decoder`, and scheduled sampling."""
+"""Sampling of tokens or frames from any `Decoder`, and scheduled sampling."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,19 +17,26 @@ from unrolled.generation.limits import (
     undefined_row,
     whole,
 )
+from unrolled.heads.base import Head
 from unrolled.heads.temperature import check_temperature
-from unrolled.models.decoders.base import Decoder, DecoderState
+from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
+from unrolled.shapes import ShapeError
 from unrolled.state import select
+from unrolled.wording import article
 
 _SINGLE = torch.finfo(torch.float32)
 
 
-class Generated(NamedTuple):
-    """Generated tokens."""
+# Whether a sequence ends, (batch,) bool, given the step, the decoder's state after it and the values drawn in it.
+Stop = Callable[[int, DecoderState, Tensor], Tensor]
 
-    tokens: Tensor  # (batch, length), padded with the stop symbol
-    lengths: Tensor  # (batch,): number of tokens before the stop symbol
-    log_probability: Tensor  # (batch,): of the tokens and the stop symbol under the model's distribution, in nats
+
+class Generated(NamedTuple):
+    """Generated tokens or frames."""
+
+    values: Tensor  # (batch, length) tokens, padded with the stop symbol; or (batch, length, features), padded with 0
+    lengths: Tensor  # (batch,): number of values, without the stop symbol
+    log_probability: Tensor  # (batch,): of values and stop symbol under the model, in nats; minus the head's losses
 
 
 def sample(
@@ -38,7 +45,8 @@ def sample(
     memory: Any = None,
     *,
     start: Tensor,
-    stop: int | None = None,
+    conditions: Tensor | None = None,
+    stop: int | Stop | None = None,
     max_length: int | Tensor,
     min_length: int | Tensor = 0,
     temperature: float = 1.0,
@@ -48,63 +56,149 @@ def sample(
     forbidden: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Generated:
-    """Sample tokens from the decoder's distribution.
+    """Sample from the decoder's distribution, feeding back each sample.
 
     Args:
         decoder: the decoder, usually in evaluation mode.
         state: the decoder's state before `start`.
         memory: the memory that `Decoder.start` returned.
-        start: (batch,) the first token ids: the start symbol, or the last token of a prompt.
-        stop: the token that ends a row; with None, rows end only at max_length.
-        max_length: maximum number of generated tokens, one for all rows or (batch,).
-        min_length: minimum number of tokens before the stop symbol, one for all rows or (batch,).
-        temperature: divisor of the logits; 0 for the most probable token (greedy).
-        top_k: sample from the k most probable tokens only.
-        top_p: sample from the smallest set of tokens with at least this probability (Holtzman et al. 2020).
-        no_repeat_ngram_size: size of n-grams that can't be repeated; 0 for no limit.
+        start: the first inputs: (batch,) token ids, such as the start symbol or the last token of a prompt; or (batch,
+            features) frames.
+        conditions: (batch, max_length or more, condition_size), what is known of each step beside its input.
+        stop: the token that ends a row; or a function of the step (from 0), the decoder's state after it and the values
+            drawn in it, which returns (batch,) bool, true for rows that end with this value. With None, rows end at
+            max_length only.
+        max_length: maximum number of generated values, one for all rows or (batch,).
+        min_length: minimum number of values before the stop symbol, one for all rows or (batch,).
+        temperature: 1 for the model's distribution, less for less varied values; see `Head.sharpen`. With 0 each value
+            is the head's prediction, such as the most probable token (greedy).
+        top_k: tokens only: sample from the k most probable ones.
+        top_p: tokens only: sample from the smallest set with at least this probability (Holtzman et al. 2020).
+        no_repeat_ngram_size: tokens only: size of n-grams that can't be repeated; 0 for no limit.
         forbidden: tokens that are never generated, such as the start symbol.
         generator: the random number generator, on the decoder's device; None for torch's global generator.
 
     Raises:
-        ShapeError: a state or a memory of another batch than `start`.
+        ShapeError: a state, memory or conditions that don't fit `start` and max_length.
         ValueError: a temperature below 0, top_k below 1, top_p outside (0, 1], a negative length, unknown tokens, a row
-            for which the options allow no token, or logits that are NaN or infinite.
+            for which the options allow no token, parameters that are NaN or infinite; an option of tokens for a
+            decoder of frames; a head that can't be sampled, with a temperature above 0.
     """
     _check(temperature, top_k, top_p, no_repeat_ngram_size)
-    check_beginning(decoder, state, memory, start, stop, forbidden)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     longest = int(most.max()) if len(most) else 0
-    written = start.new_full((len(start), longest), 0 if stop is None else stop)
-    lengths = torch.zeros_like(start)
-    log_probability = torch.zeros(start.shape, device=start.device)
+    symbol = stop if isinstance(stop, int) else None
+    check_beginning(decoder, state, memory, start, symbol, forbidden)
+    _check_length(conditions, longest, start)
+    draw: _TokenDraw | _FrameDraw
+    if decoder.input_axes == "":
+        draw = _TokenDraw(symbol, temperature, top_k, top_p, no_repeat_ngram_size, forbidden, generator)
+    else:
+        given = {"top_k": top_k, "top_p": top_p, "no_repeat_ngram_size": no_repeat_ngram_size, "forbidden": forbidden}
+        draw = _FrameDraw(decoder.head, start, temperature, generator, {**given, "stop": symbol is not None})
+    filler = 0 if symbol is None else symbol
+    written = start.new_full((len(start), longest, *start.shape[1:]), filler)
+    lengths = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    log_probability = torch.zeros(len(start), device=start.device)
     rows, finished, latest = torch.arange(len(start), device=start.device), most == 0, start
     for step in range(longest):
         active = int((~finished).sum())
         if active == 0:
             return _defined(Generated(written[:, :step], lengths, log_probability))
-        if 2 * active <= len(rows):  # not earlier: selecting rows copies their whole state
+        # Not earlier: selecting rows copies their whole state. Not for a function, which sees all rows.
+        if 2 * active <= len(rows) and not callable(stop):
             kept = (~finished).nonzero()[:, 0]
             state, memory = select(state, kept), select(memory, kept)
             rows, finished, latest = rows[kept], finished[kept], latest[kept]
         with torch.no_grad():
-            decoded = decoder.step(latest, state, memory)
-        state, logits = decoded.state, decoded.logits.clone()
-        log_probabilities = logits.float().log_softmax(-1)
-        logits = forbid(logits, forbidden)
-        if no_repeat_ngram_size and step:
-            logits = forbid_repeats(logits, written[rows, :step], no_repeat_ngram_size)
-        if stop is not None:
-            logits[:, stop].masked_fill_(step < least[rows], -torch.inf)
-        logits = _some_allowed(logits, finished, log_probabilities, rows)
-        drawn = _draw(logits, temperature, top_k, top_p, generator)
-        chosen = log_probabilities.gather(1, drawn[:, None])[:, 0]
+            decoded = _step(decoder, latest, state, memory, None if conditions is None else conditions[rows, step])
+        state = decoded.state
+        early = step < least[rows]
+        drawn, chosen = draw(decoded.parameters, finished, rows, written[rows, :step], early)
         log_probability.index_add_(0, rows, chosen.masked_fill(finished, 0.0))
-        latest = drawn.masked_fill(finished, 0 if stop is None else stop)
+        latest = drawn.masked_fill(finished.view(-1, *[1] * (drawn.dim() - 1)), filler)
         written[rows, step] = latest
-        ended = finished if stop is None else finished | (latest == stop)
+        ended = finished if symbol is None else finished | (latest == symbol)
         lengths.index_add_(0, rows, (~ended).long())
+        if callable(stop):
+            ended = ended | (stop(step, state, latest) & ~early)
         finished = ended | (lengths[rows] == most[rows])
     return _defined(Generated(written, lengths, log_probability))
+
+
+def _check_length(conditions: Tensor | None, longest: int, start: Tensor) -> None:
+    if conditions is not None and (conditions.dim() != 3 or len(conditions) != len(start)):
+        raise ShapeError(f"conditions has the shape {tuple(conditions.shape)}, expected ({len(start)}, time, features)")
+    if conditions is not None and conditions.shape[1] < longest:
+        raise ShapeError(f"conditions has {conditions.shape[1]} steps, but max_length is {longest}")
+
+
+class _TokenDraw(NamedTuple):
+    """Draws tokens from logits."""
+
+    stop: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    no_repeat_ngram_size: int
+    forbidden: Sequence[int]
+    generator: torch.Generator | None
+
+    def __call__(
+        self, logits: Tensor, finished: Tensor, rows: Tensor, written: Tensor, early: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return tokens (rows,) and their log probabilities. Where `early`, the stop symbol is not drawn."""
+        log_probabilities = logits.float().log_softmax(-1)
+        logits = forbid(logits.clone(), self.forbidden)
+        if self.no_repeat_ngram_size and written.shape[1]:
+            logits = forbid_repeats(logits, written, self.no_repeat_ngram_size)
+        if self.stop is not None:
+            logits[:, self.stop].masked_fill_(early, -torch.inf)
+        logits = _some_allowed(logits, finished, log_probabilities, rows)
+        drawn = _draw(logits, self.temperature, self.top_k, self.top_p, self.generator)
+        return drawn, log_probabilities.gather(1, drawn[:, None])[:, 0]
+
+
+class _FrameDraw:
+    """Draws frames from a head's distribution."""
+
+    def __init__(
+        self,
+        head: Head,
+        start: Tensor,
+        temperature: float,
+        generator: torch.Generator | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        given = [name for name, value in options.items() if value not in (None, 0, (), [])]
+        if given:
+            raise ValueError(f"{', '.join(given)}: for decoders of tokens, and this one predicts frames")
+        if head.target_size != start.shape[-1]:
+            raise ValueError(
+                f"{article(type(head).__name__)} with targets of {head.target_size} entries can't continue frames of "
+                f"{start.shape[-1]} features"
+            )
+        self.head, self.temperature, self.generator = head, temperature, generator
+
+    def __call__(
+        self, parameters: Tensor, finished: Tensor, rows: Tensor, written: Tensor, early: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return frames (rows, features) and minus their losses."""
+        broken = ~parameters.isfinite().all(-1) & ~finished
+        if bool(broken.any()):
+            raise undefined_row(int(rows[broken][0]))
+        if self.temperature == 0.0:
+            drawn = self.head.predict(parameters)
+        else:
+            try:
+                sharpened = parameters if self.temperature == 1.0 else self.head.sharpen(parameters, self.temperature)
+                drawn = self.head.sample(sharpened, self.generator)
+            except NotImplementedError:
+                raise ValueError(
+                    f"{article(type(self.head).__name__)} can't be sampled; temperature=0 feeds back its predictions"
+                ) from None
+        drawn = drawn.to(written.dtype)
+        return drawn, -self.head.losses(parameters, drawn).float()
 
 
 def _defined(generated: Generated) -> Generated:
@@ -140,48 +234,60 @@ def greedy(
 
 def scheduled_sampling(
     decoder: Decoder,
-    tokens: Tensor,
+    inputs: Tensor,
     state: DecoderState,
     memory: Any = None,
     *,
     probability: float,
+    conditions: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Replace some inputs of teacher forcing by samples of the decoder (scheduled sampling, Bengio et al. 2015).
+    """Replace some inputs of teacher forcing by samples of the head (scheduled sampling, Bengio et al. 2015).
 
     The decoder runs step by step, without gradients. From the second step on, each input is replaced, with the given
     probability, by a sample from the decoder's distribution. Train on the result with `forward`.
 
     Args:
         decoder: the decoder, in the mode in which it is trained.
-        tokens: (batch, time) the inputs of teacher forcing.
+        inputs: the inputs of teacher forcing: (batch, time) tokens, or (batch, time, features) frames.
         state: the decoder's state before them.
         memory: the memory that `Decoder.start` returned.
-        probability: from 0, which returns `tokens`, to 1.
+        conditions: (batch, time, condition_size), what is known of each step beside its input.
+        probability: from 0, which returns `inputs`, to 1.
         generator: the random number generator, on the decoder's device; None for torch's global generator.
 
     Raises:
-        ShapeError: a state or a memory of another batch than the tokens.
-        ValueError: a probability outside [0, 1], unknown tokens, logits that are NaN or infinite.
+        ShapeError: a state or a memory of another batch than the inputs.
+        ValueError: a probability outside [0, 1], unknown tokens, parameters that are NaN or infinite, a head that can't
+            be sampled.
     """
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"probability is {probability}, expected 0 to 1")
-    if probability == 0.0 or tokens.shape[1] == 0:
-        return tokens
-    check_beginning(decoder, state, memory, tokens[:, 0], None, ())
-    drawn = torch.rand(tokens.shape, device=tokens.device, generator=generator) < probability
-    fed = list(tokens.unbind(1))
+    if probability == 0.0 or inputs.shape[1] == 0:
+        return inputs
+    check_beginning(decoder, state, memory, inputs[:, 0], None, ())
+    replaced = torch.rand(inputs.shape[:2], device=inputs.device, generator=generator) < probability
+    draw: _TokenDraw | _FrameDraw = (
+        _TokenDraw(None, 1.0, None, None, 0, (), generator)
+        if decoder.input_axes == ""
+        else _FrameDraw(decoder.head, inputs[:, 0], 1.0, generator, {})
+    )
+    rows = torch.arange(len(inputs), device=inputs.device)
+    none = torch.zeros_like(replaced[:, 0])
+    fed = list(inputs.unbind(1))
     with torch.no_grad():
         for step in range(len(fed) - 1):
-            decoded = decoder.step(fed[step], state, memory)
+            decoded = _step(decoder, fed[step], state, memory, None if conditions is None else conditions[:, step])
             state = decoded.state
-            chances = decoded.logits.float().softmax(-1)
-            broken = undefined(chances)
-            if bool(broken.any()):
-                raise undefined_row(int(broken.int().argmax()))
-            own = torch.multinomial(chances, 1, generator=generator)[:, 0]
-            fed[step + 1] = torch.where(drawn[:, step + 1], own, fed[step + 1])
+            own, _ = draw(decoded.parameters, none, rows, inputs[:, :0], none)
+            fed[step + 1] = torch.where(replaced[:, step + 1].view(-1, *[1] * (own.dim() - 1)), own, fed[step + 1])
     return torch.stack(fed, dim=1)
+
+
+def _step(decoder: Decoder, latest: Tensor, state: DecoderState, memory: Any, conditions: Tensor | None) -> Decoded:
+    if conditions is None:
+        return decoder.step(latest, state, memory)
+    return decoder.step(latest, state, memory, conditions=conditions)
 
 
 def _some_allowed(logits: Tensor, finished: Tensor, log_probabilities: Tensor, rows: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from unrolled.layers.encoded import Encoded
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
-from unrolled.models.encoders import Encoder, TokenEmbedding
+from unrolled.models.embeddings import TokenEmbedding
+from unrolled.models.encoders import Encoder
 
 
 class EncoderDecoder(nn.Module):
-    """Predicts a text from a source (Sutskever et al. 2014; Cho et al. 2014).
+    """Predicts a text, or frames, from a source (Sutskever et al. 2014; Cho et al. 2014).
 
     Args:
         encoder: encodes the source.
@@ -35,18 +36,24 @@ class EncoderDecoder(nn.Module):
             _check_copying(read.num_embeddings, self.decoder.vocabulary_size)
 
     def forward(
-        self, source: Tensor, source_lengths: Tensor | None, inputs: Tensor, lengths: Tensor | None = None
+        self,
+        source: Tensor,
+        source_lengths: Tensor | None,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        conditions: Tensor | None = None,
     ) -> Decoded:
-        """Predict the token after each token of a given text (teacher forcing).
+        """Predict the input after each input of a given sequence (teacher forcing).
 
         Args:
             source: the encoder's input, batch first.
             source_lengths: (batch,); None without padding.
-            inputs: (batch, time) token ids, the start symbol first.
+            inputs: (batch, time) token ids, the start symbol first; or (batch, time, features) frames.
             lengths: (batch,) numbers of valid inputs; None without padding.
+            conditions: (batch, time, condition_size); see `Decoder.forward`.
         """
         state, memory = self.start(source, source_lengths)
-        return self.decoder(inputs, state, memory, lengths)
+        return self.decoder(inputs, state, memory, lengths, conditions)
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Encode the source."""
@@ -64,7 +71,7 @@ def _share(encoder: nn.Module, decoder: nn.Module) -> None:
     if read.weight.shape != written.weight.shape:
         raise ValueError(
             f"shared_embedding=True needs embeddings of equal shape, got {tuple(read.weight.shape)} in the encoder "
-            f"and {tuple(written.weight.shape)} in the decoder; use one vocabulary for both and one embedding_size"
+            f"and {tuple(written.weight.shape)} in the decoder; use one vocabulary and one size for both"
         )
     read.weight = written.weight  # the decoder's weight, since its output layer may share it already
     if isinstance(read, TokenEmbedding) and isinstance(written, TokenEmbedding):

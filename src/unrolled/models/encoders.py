@@ -12,6 +12,7 @@ from unrolled.layers.dropout import EmbeddingDropout, SequenceDropout, TokenDrop
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
 from unrolled.layers.recurrent import Recurrent
+from unrolled.models.embeddings import TokenEmbedding
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import check, outline
@@ -46,17 +47,6 @@ def complete(
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers}
     given = {name: size for name, size in sizes.items() if size is not None}
     return core(input_size=input_size, bidirectional=bidirectional, **given)
-
-
-class TokenEmbedding(nn.Embedding):
-    """An embedding whose vectors are multiplied by `scale`, which is 1 by default."""
-
-    scale = 1.0
-
-    def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
-        """Embed token ids of any shape (…) as vectors (…, size)."""
-        vectors = super().forward(input)
-        return vectors if self.scale == 1.0 else vectors * self.scale
 
 
 class SteppedEncoder(Encoder, ABC):

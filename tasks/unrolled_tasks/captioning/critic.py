@@ -97,12 +97,12 @@ class SelfCritic:
             of_image = rewards.view(-1, self.samples)
             baseline = ((of_image.sum(1, keepdim=True) - of_image) / (self.samples - 1)).flatten()
         # A truncated caption has no stop symbol.
-        lengths = (drawn.lengths + 1).clamp(max=drawn.tokens.shape[1])
+        lengths = (drawn.lengths + 1).clamp(max=drawn.values.shape[1])
         advantage = (rewards - baseline).to(drawn.log_probability)
         loss = drawn.log_probability.new_zeros(())
         # A few captions are much longer than most: captions of similar length are computed together.
         for rows in lengths.argsort().chunk(_CHUNKS):
-            tokens = drawn.tokens[rows, : int(lengths[rows].max())]
+            tokens = drawn.values[rows, : int(lengths[rows].max())]
             of_rows = (select(state, several[rows]), select(memory, several[rows]))
             log_probabilities = self._log_probabilities(decoder, tokens, *of_rows, tokenizer)
             mask = mask_from_lengths(lengths[rows], tokens.shape[1])
@@ -118,7 +118,7 @@ class SelfCritic:
         start = torch.full_like(tokens[:, :1], tokenizer.start)
         decoded = decoder(torch.cat([start, tokens[:, :-1]], dim=1), state, memory)
         # Words that are never sampled are not part of the policy: otherwise they would gain probability.
-        logits = forbid(decoded.logits.float().flatten(0, 1), _forbidden(tokenizer)).view_as(decoded.logits)
+        logits = forbid(decoded.parameters.float().flatten(0, 1), _forbidden(tokenizer)).view_as(decoded.parameters)
         return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
     def _draw(
@@ -144,11 +144,11 @@ class SelfCritic:
         )
 
     def _rewards(self, generated: Generated, tokenizer: Tokenizer, references: Sequence[Sequence[str]]) -> Tensor:
-        rows = zip(generated.tokens.tolist(), generated.lengths.tolist(), references, strict=True)
+        rows = zip(generated.values.tolist(), generated.lengths.tolist(), references, strict=True)
         scores = [
             self._reward(tokenizer.decode(ids[:length]), length < len(ids), several) for ids, length, several in rows
         ]
-        return torch.tensor(scores, device=generated.tokens.device)
+        return torch.tensor(scores, device=generated.values.device)
 
     def _reward(self, text: str, ended: bool, references: Sequence[str]) -> float:
         reward = self._scorer.score(_words(text, ended=ended), [_words(reference) for reference in references])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer, cross_entropy
+from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer
 from unrolled.deployment.sampling import continue_text
 from unrolled.training.data.streams import Window
 from unrolled.training.tasks.base import SequenceTask
@@ -75,12 +75,12 @@ class CharLM(SequenceTask):
         initial, memory = self.network.start(len(batch.inputs))
         state: DecoderState = self.state_store.take(loader, initial, batch.reset)
         if batch.carry < batch.inputs.shape[1]:
-            logits = self._two_parts(batch, state, memory, loader)
+            parameters = self._two_parts(batch, state, memory, loader)
         else:
             decoded = self.network(batch.inputs, state, memory, batch.lengths)
             self.state_store.put(loader, decoded.state)
-            logits = decoded.logits
-        return cross_entropy(logits, batch.targets, batch.loss_mask)
+            parameters = decoded.parameters
+        return self.network.head.loss(parameters, batch.targets, batch.loss_mask)
 
     def _two_parts(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
         """Computes a window in two parts, since the next window begins with the state after `carry` steps."""
@@ -88,7 +88,7 @@ class CharLM(SequenceTask):
         head = self.network(batch.inputs[:, :cut], state, memory, batch.lengths.clamp(max=cut))
         self.state_store.put(loader, head.state)
         tail = self.network(batch.inputs[:, cut:], head.state, memory, (batch.lengths - cut).clamp(min=0))
-        return torch.cat([head.logits, tail.logits], dim=1)
+        return torch.cat([head.parameters, tail.parameters], dim=1)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns a command that samples text."""
@@ -141,7 +141,7 @@ class CharLM(SequenceTask):
             lengths = (batch.lengths - done).clamp(0, inputs.shape[1])
             done += inputs.shape[1]
             decoded = network(inputs, state, memory, lengths)
-            return cross_entropy(decoded.logits, targets, loss_mask), decoded.state
+            return network.head.loss(decoded.parameters, targets, loss_mask), decoded.state
 
         loss, state = dynamic.score(batch.inputs, batch.targets, batch.loss_mask, state, of_segment)
         self.state_store.put("dynamic", state)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import (
     AdditiveAttention,
     Attention,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     DotAttention,
     ElmanCell,
     Encoded,
@@ -40,7 +40,7 @@ def make(attention: str = "additive", cell: Any = LSTMCell, core: dict[str, Any]
     """A decoder in float64 and evaluation mode, two layers deep."""
     torch.manual_seed(0)
     stack = partial(Recurrent, cell, hidden_size=SOURCE_SIZE, num_layers=2, **(core or {}))
-    decoder = AttentiveDecoder(VOCABULARY, 5, stack, ATTENTIONS[attention], SOURCE_SIZE, **options)
+    decoder = AutoregressiveDecoder.of_tokens(VOCABULARY, 5, stack, ATTENTIONS[attention], SOURCE_SIZE, **options)
     return decoder.double().eval()
 
 
@@ -61,8 +61,8 @@ def stepped(decoder: Any, tokens: Tensor, state: Any, memory: Any, noise: Any = 
     """Logits and weights over time and all states, the first one included, token by token."""
     logits, weights, states = [], [], [state]
     for time, token in enumerate(tokens.unbind(1)):
-        decoded = decoder.step(token, states[-1], memory, *([] if noise is None else [noise.at(time)]))
-        logits.append(decoded.logits)
+        decoded = decoder.step(token, states[-1], memory, noise=None if noise is None else noise.at(time))
+        logits.append(decoded.parameters)
         weights.append(decoded.weights)
         states.append(decoded.state)
     return torch.stack(logits, 1), None if weights[0] is None else torch.stack(weights, 1), states
@@ -95,7 +95,7 @@ def test_a_pass_is_its_steps(
     whole = decoder(tokens, state, memory, None if lengths is None else torch.tensor(lengths))
 
     for row, length in enumerate([7] * 4 if lengths is None else lengths):
-        torch.testing.assert_close(whole.logits[row, :length], logits[row, :length], rtol=0, atol=1e-12)
+        torch.testing.assert_close(whole.parameters[row, :length], logits[row, :length], rtol=0, atol=1e-12)
         if weights is not None:
             torch.testing.assert_close(whole.weights[row, :length], weights[row, :length], rtol=0, atol=1e-12)
             assert not whole.weights[row, length:].any()
@@ -118,10 +118,10 @@ def test_a_pass_in_training_is_its_steps_under_the_same_noise(
     torch.manual_seed(5)
     logits, weights, states = stepped(decoder, tokens, state, memory, decoder.noise(4, 7))
 
-    torch.testing.assert_close(whole.logits, logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole.parameters, logits, rtol=0, atol=1e-12)
     torch.testing.assert_close(whole.weights, weights, rtol=0, atol=1e-12)
     assert_same(whole.state, states[-1])
-    assert not torch.equal(decoder(tokens, state, memory).logits, whole.logits)
+    assert not torch.equal(decoder(tokens, state, memory).parameters, whole.parameters)
 
 
 @pytest.mark.parametrize("variational", [True, False])
@@ -139,7 +139,7 @@ def test_steps_in_training_draw_noise_of_their_own(encoded: Encoded, tokens: Ten
     decoder = make(output_dropout=0.5).train()
     state, memory = decoder.start(4, encoded)
 
-    one, other = (decoder.step(tokens[:, 0], state, memory).logits for _ in range(2))
+    one, other = (decoder.step(tokens[:, 0], state, memory).parameters for _ in range(2))
 
     assert not torch.equal(one, other)
 
@@ -154,7 +154,7 @@ def test_logits_never_know_later_tokens(
     changed = tokens.clone()
     changed[:, moment + 1 :] = (changed[:, moment + 1 :] + 1) % VOCABULARY
 
-    before, after = decoder(tokens, state, memory).logits, decoder(changed, state, memory).logits
+    before, after = decoder(tokens, state, memory).parameters, decoder(changed, state, memory).parameters
 
     assert torch.equal(before[:, : moment + 1], after[:, : moment + 1])
     assert not torch.equal(before[:, moment + 1 :], after[:, moment + 1 :])
@@ -176,9 +176,9 @@ def test_padding_of_source_and_target_never_matters(
     results = []
     for source, target in ((encoded, tokens), (poisoned, other)):
         whole = decoder(target, *decoder.start(4, source), lengths)
-        gradients = torch.autograd.grad(whole.logits.square().sum(), list(decoder.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(whole.parameters.square().sum(), list(decoder.parameters()), allow_unused=True)
         valid = torch.arange(7) < lengths.unsqueeze(1)
-        results.append([whole.logits[valid], whole.weights, *leaves(whole.state)])
+        results.append([whole.parameters[valid], whole.weights, *leaves(whole.state)])
         assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
     for one, other in zip(*results, strict=True):
@@ -197,7 +197,9 @@ def test_chunks_are_the_whole(attention: str, mode: dict[str, Any], encoded: Enc
         pieces.append(decoded)
         state = decoded.state
 
-    torch.testing.assert_close(torch.cat([piece.logits for piece in pieces], 1), whole.logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat([piece.parameters for piece in pieces], 1), whole.parameters, rtol=0, atol=1e-12
+    )
     if attention != "summary":
         torch.testing.assert_close(torch.cat([piece.weights for piece in pieces], 1), whole.weights, rtol=0, atol=1e-12)
     assert_same(state, whole.state)
@@ -226,7 +228,7 @@ def test_a_source_without_a_single_place_is_written_about_too(mode: dict[str, An
 
     decoded = decoder(tokens, *decoder.start(4, encoded))
 
-    assert decoded.logits.isfinite().all()
+    assert decoded.parameters.isfinite().all()
     assert decoded.weights.shape == (4, 7, 0)
 
 
@@ -262,13 +264,13 @@ def test_the_core_reads_the_token_and_the_last_readout(
         inputs = torch.cat([decoder.embedding(token), state.context], dim=-1)
         query, following = decoder.core.step(inputs, state.core)
         context, _, _ = decoder.attention(query, memory, None)
-        readout = torch.tanh(decoder.readout(torch.cat([query, context], dim=-1)))
-        expected.append(decoder.output(readout))
+        readout = torch.tanh(decoder.steps.readout(torch.cat([query, context], dim=-1)))
+        expected.append(decoder.head.linear(readout))
         state = state._replace(core=following, context=readout)
 
     start, memory = decoder.start(4, encoded)
     decoded = decoder(tokens, start, memory)
-    torch.testing.assert_close(decoded.logits, torch.stack(expected, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(decoded.parameters, torch.stack(expected, 1), rtol=0, atol=1e-12)
     assert_same(decoded.state, state)
 
 
@@ -299,25 +301,25 @@ def test_half_precision_stays_close(
     attention: str, mode: dict[str, Any], pure: bool, encoded: Encoded, tokens: Tensor
 ) -> None:
     decoder = make(attention, **mode)
-    exact = decoder(tokens, *decoder.start(4, encoded)).logits
+    exact = decoder(tokens, *decoder.start(4, encoded)).parameters
     kind = torch.bfloat16 if pure else torch.float32
     decoder = decoder.to(kind).train()
     encoded = encoded._replace(values=encoded.values.to(kind), summary=encoded.summary.to(kind))
 
     with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
         decoded = decoder(tokens, *decoder.start(4, encoded), torch.tensor([7, 3, 1, 5]))
-    decoded.logits.float().sum().backward()
+    decoded.parameters.float().sum().backward()
 
     # bfloat16 has eight bits; logits of size 1 go through a dozen products.
-    torch.testing.assert_close(decoded.logits[0].double(), exact[0], rtol=0, atol=0.05)
+    torch.testing.assert_close(decoded.parameters[0].double(), exact[0], rtol=0, atol=0.05)
     assert all(p.grad is None or p.grad.isfinite().all() for p in decoder.parameters())
 
 
 def test_tied_weights_are_one_parameter() -> None:
     decoder = make(tied=True)
 
-    assert decoder.output.weight is decoder.embedding.weight
-    assert decoder.readout.out_features == 5
+    assert decoder.head.linear.weight is decoder.embedding.weight
+    assert decoder.steps.readout.out_features == 5
     assert decoder.core.input_size == 5 + 5
     assert len({id(p) for p in decoder.parameters()}) == len(list(decoder.parameters()))
 
@@ -325,7 +327,7 @@ def test_tied_weights_are_one_parameter() -> None:
 def test_sizes_follow_from_the_core_unless_they_are_given() -> None:
     assert make().core.input_size == 5 + SOURCE_SIZE
     assert make(readout_size=3).core.input_size == 5 + 3
-    assert make(readout_size=3).output.in_features == 3
+    assert make(readout_size=3).head.input_size == 3
     assert make(input_feeding=False).core.input_size == 5
     assert make("additive", hidden_size=9, num_layers=1).core.output_size == 9
 
@@ -340,13 +342,13 @@ def test_finding_out_a_size_draws_no_weights() -> None:
 
 def test_a_net_without_memory_is_no_decoder() -> None:
     with pytest.raises(ValueError, match="needs a recurrent model, such as gru, but FeedForward has no state"):
-        AttentiveDecoder(7, 5, partial(FeedForward, hidden_size=4), AdditiveAttention, source_size=6)
+        AutoregressiveDecoder.of_tokens(7, 5, partial(FeedForward, hidden_size=4), AdditiveAttention, source_size=6)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tied": True, "readout_size": 4}, "embedding_size equal to the readout, 4, got 5"),
+        ({"tied": True, "readout_size": 4}, "embedding.size equal to the size of the head's input, 4, got 5"),
         ({"attention": "summary", "copy": True}, "SummaryAttention has none"),
         ({"token_dropout": 1.0}, "dropout is 1.0"),
         ({"attention": "dot", "hidden_size": 4}, "query_size=4 and source_size=6"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import AdditiveAttention, AttentiveDecoder, Encoded, GRUCell, Memory, Recurrent
+from unrolled import AdditiveAttention, AutoregressiveDecoder, Encoded, GRUCell, Memory, Recurrent
 from unrolled.models.decoders.copying import CopyMixture
 
 TIME, VOCABULARY = 3, 6
@@ -108,11 +108,11 @@ def test_half_precision_is_mixed_in_single_precision(given: dict[str, Any]) -> N
 
 def test_a_decoder_that_copies_writes_logarithms_of_probabilities(generator: torch.Generator) -> None:
     core = partial(Recurrent, GRUCell, hidden_size=5)
-    decoder = AttentiveDecoder(VOCABULARY, 4, core, AdditiveAttention, 3, copy=True)
+    decoder = AutoregressiveDecoder.of_tokens(VOCABULARY, 4, core, AdditiveAttention, 3, copy=True)
     encoded = Encoded(torch.randn(3, 4, 3, generator=generator), torch.tensor(LENGTHS), torch.zeros(3, 3), TOKENS)
     state, memory = decoder.start(3, encoded)
 
-    logits = decoder(torch.zeros(3, 2, dtype=torch.long), state, memory).logits
+    logits = decoder(torch.zeros(3, 2, dtype=torch.long), state, memory).parameters
 
     torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(3, 2), rtol=0, atol=1e-6)  # float32's rounding
     with pytest.raises(ValueError, match="needs the token ids of the source"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import (
     AdditiveAttention,
     AttentionWiring,
-    AttentiveDecoder,
+    AutoregressiveDecoder,
     BahdanauWiring,
     ElmanCell,
     Encoded,
@@ -19,7 +19,6 @@ from unrolled import (
     LSTMCell,
     MultiplicativeAttention,
     Recurrent,
-    RecurrentDecoder,
     SummaryAttention,
     TopDownWiring,
 )
@@ -37,7 +36,11 @@ def make(order: str, cell: Any = LSTMCell, layers: int = 2, attention: Any = Non
     torch.manual_seed(0)
     core = partial(Recurrent, cell, hidden_size=7, num_layers=layers, dropout=0.2 if options else 0.0)
     attention = attention or partial(AdditiveAttention, attention_size=5)
-    return AttentiveDecoder(VOCABULARY, 4, core, attention, SOURCE, wiring=ORDERS[order], **options).double().eval()
+    return (
+        AutoregressiveDecoder.of_tokens(VOCABULARY, 4, core, attention, SOURCE, wiring=ORDERS[order], **options)
+        .double()
+        .eval()
+    )
 
 
 @pytest.fixture
@@ -62,10 +65,10 @@ def test_steps_are_one_pass(order: str, cell: Any, encoded: Encoded, tokens: Ten
     for token in tokens.unbind(1):
         decoded = decoder.step(token, state, memory)
         state = decoded.state
-        logits.append(decoded.logits)
+        logits.append(decoded.parameters)
         weights.append(decoded.weights)
 
-    torch.testing.assert_close(torch.stack(logits, 1), whole.logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.stack(logits, 1), whole.parameters, rtol=0, atol=1e-12)
     torch.testing.assert_close(torch.stack(weights, 1), whole.weights, rtol=0, atol=1e-12)
     for one, other in zip(leaves(state), leaves(whole.state), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
@@ -76,14 +79,14 @@ def test_with_its_noise_a_step_of_training_is_the_pass(order: str, encoded: Enco
     decoder = make(order, input_dropout=0.3, output_dropout=0.3).train()
     state, memory = decoder.start(3, encoded)
     torch.manual_seed(5)
-    whole = decoder(tokens, state, memory).logits
+    whole = decoder(tokens, state, memory).parameters
     torch.manual_seed(5)
     noise = decoder.noise(3, 5)
     logits = []
     for time, token in enumerate(tokens.unbind(1)):
-        decoded = decoder.step(token, state, memory, noise.at(time))
+        decoded = decoder.step(token, state, memory, noise=noise.at(time))
         state = decoded.state
-        logits.append(decoded.logits)
+        logits.append(decoded.parameters)
 
     torch.testing.assert_close(torch.stack(logits, 1), whole, rtol=0, atol=1e-12)
 
@@ -102,8 +105,8 @@ def test_later_tokens_and_padding_never_matter(order: str, encoded: Encoded, tok
     one = decoder(tokens, state, memory, lengths)
     two = decoder(changed, other, remembered, lengths)
 
-    torch.testing.assert_close(one.logits[1, :2], two.logits[1, :2], rtol=0, atol=0)
-    assert not torch.equal(one.logits[1, 2:], two.logits[1, 2:])
+    torch.testing.assert_close(one.parameters[1, :2], two.parameters[1, :2], rtol=0, atol=0)
+    assert not torch.equal(one.parameters[1, 2:], two.parameters[1, 2:])
     assert (one.weights[1, 2:] == 0).all()
     for left, right in zip(leaves(one.state), leaves(two.state), strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=0)
@@ -125,17 +128,17 @@ def test_selecting_rows_commutes_with_a_step(order: str, encoded: Encoded, token
 def test_looking_before_is_show_attend_and_tell(encoded: Encoded, tokens: Tensor) -> None:
     decoder = make("before", layers=1)
     state, memory = decoder.start(3, encoded)
-    query = torch.tanh(decoder.wiring.query(encoded.summary))
+    query = torch.tanh(decoder.steps.wiring.query(encoded.summary))
     core = state.core
     for time in range(2):
         context, weights, _ = decoder.attention(query, memory, None)
-        seen = torch.sigmoid(query @ decoder.wiring.gate.weight.t() + decoder.wiring.gate.bias) * context
+        seen = torch.sigmoid(query @ decoder.steps.wiring.gate.weight.t() + decoder.steps.wiring.gate.bias) * context
         query, core = decoder.core.step(torch.cat([decoder.embedding(tokens[:, time]), seen], -1), core)
-        expected = decoder.output(torch.tanh(decoder.readout(torch.cat([query, seen], -1))))
+        expected = decoder.head.linear(torch.tanh(decoder.steps.readout(torch.cat([query, seen], -1))))
         decoded = decoder.step(tokens[:, time], state, memory)
         state = decoded.state
 
-        torch.testing.assert_close(decoded.logits, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(decoded.parameters, expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(decoded.weights, weights, rtol=0, atol=1e-12)
 
 
@@ -148,19 +151,19 @@ def test_looking_between_is_bottom_up_and_top_down(encoded: Encoded, tokens: Ten
         word = decoder.embedding(tokens[:, time])
         asking, first = decoder.core.step(torch.cat([word, written, encoded.summary], -1), first)
         context, _, _ = decoder.attention(asking, memory, None)
-        written, second = decoder.wiring.language.step(torch.cat([context, asking], -1), second)
-        expected = decoder.output(torch.tanh(decoder.readout(torch.cat([written, context], -1))))
+        written, second = decoder.steps.wiring.language.step(torch.cat([context, asking], -1), second)
+        expected = decoder.head.linear(torch.tanh(decoder.steps.readout(torch.cat([written, context], -1))))
         decoded = decoder.step(tokens[:, time], state, memory)
         state = decoded.state
 
-        torch.testing.assert_close(decoded.logits, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(decoded.parameters, expected, rtol=0, atol=1e-12)
 
 
 def test_orders_go_with_any_attention(encoded: Encoded, tokens: Tensor) -> None:
     for attention in (MultiplicativeAttention, partial(AdditiveAttention, coverage=True), SummaryAttention):
         decoder = make("before", attention=attention)
         state, memory = decoder.start(3, encoded)
-        assert decoder(tokens, state, memory).logits.isfinite().all()
+        assert decoder(tokens, state, memory).parameters.isfinite().all()
 
 
 def test_another_order_feeds_anyway() -> None:
@@ -171,15 +174,15 @@ def test_another_order_feeds_anyway() -> None:
 def test_show_and_tell_reads_the_image_like_a_word(generator: torch.Generator) -> None:
     torch.manual_seed(0)
     core = partial(Recurrent, LSTMCell, hidden_size=5)
-    decoder = RecurrentDecoder(9, 4, core, source_size=6, source_as="input").double().eval()
+    decoder = AutoregressiveDecoder.of_tokens(9, 4, core, source_size=6, source_as="input").double().eval()
     summary = torch.randn(2, 6, dtype=torch.float64, generator=generator)
     tokens = torch.randint(9, (2, 3), generator=generator)
 
     state, memory = decoder.start(2, Encoded(summary.unsqueeze(1), None, summary))
-    found = decoder(tokens, state, memory).logits
+    found = decoder(tokens, state, memory).parameters
 
     inputs = torch.cat([decoder.first(summary).unsqueeze(1), decoder.embedding(tokens)], 1)
-    expected = decoder.output(decoder.core(inputs)[0])[:, 1:]
+    expected = decoder.head.linear(decoder.core(inputs)[0])[:, 1:]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="source_as is 'word'"):
-        RecurrentDecoder(9, 4, core, source_size=6, source_as="word")
+        AutoregressiveDecoder.of_tokens(9, 4, core, source_size=6, source_as="word")

@@ -61,7 +61,7 @@ def test_the_command_ends_with_one_message_and_status_1(
 def test_weights_that_are_not_finite_are_refused_by_name(folder: Path, configure: Configure, python: Process) -> None:
     run(configure("run", "trainer.max_steps=1", "test=false"))
     content: dict[str, Any] = torch.load(last(folder), weights_only=True)
-    content["state_dict"]["network.output.bias"][3] = torch.nan
+    content["state_dict"]["network.head.linear.bias"][3] = torch.nan
     save_tensors(content, last(folder))
 
     data = ["data=text", "data.files=rhyme.txt"]

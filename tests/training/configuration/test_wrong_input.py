@@ -48,7 +48,7 @@ WRONG = [
     (f"{TEXT} model.dropout=1.5", "1.5", "[0, 1)"),
     (f"{TEXT} model.backend=cuddn", "cuddn", "fused"),
     (f"{TEXT} model=elman model.cell.activation=tahn", "tahn", "tanh"),
-    (f"{TEXT} network.tied=true", "tied=True", "embedding_size equal to"),
+    (f"{TEXT} network.tied=true", "tied=True", "embedding.size equal to"),
     (f"{TEXT} initialization=xavior", "xavior", "xavier_"),
     (f"{TEXT} optimizer.lr=-1", "optimizer.lr=-1", "0 or more"),
     (f"{TEXT} optimizer.betas=[0.9,1.5]", "1.5", "optimizer"),

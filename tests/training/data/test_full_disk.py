@@ -120,7 +120,12 @@ def test_what_the_system_refused_has_a_remedy() -> None:
 def test_no_room_for_what_is_written_on_standard_output(tmp_path: Path) -> None:
     core = {"_target_": "unrolled.Recurrent", "_partial_": True, "hidden_size": 4}
     core["cell"] = {"_target_": "unrolled.GRUCell", "_partial_": True}
-    network = {"_target_": "unrolled.RecurrentDecoder", "vocabulary_size": 5, "embedding_size": 3, "core": core}
+    network = {
+        "_target_": "unrolled.AutoregressiveDecoder",
+        "embedding": {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 5, "size": 3},
+        "core": core,
+        "head": {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 5},
+    }
     ours = {"format": 2, "network": network, "processor": Processor(CharacterTokenizer("abc")).to_dict(), "info": {}}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
     torch.save({"state_dict": weights, "unrolled": ours}, tmp_path / "a.ckpt")

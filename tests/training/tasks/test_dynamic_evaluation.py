@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from unrolled import GRUCell, Loss, Recurrent, RecurrentDecoder, cross_entropy
+from unrolled import AutoregressiveDecoder, GRUCell, Loss, Recurrent, cross_entropy
 from unrolled.training.run.runner import run, score
 from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
 
@@ -18,9 +18,9 @@ VOCABULARY = 7
 
 
 @pytest.fixture
-def network() -> RecurrentDecoder:
+def network() -> AutoregressiveDecoder:
     torch.manual_seed(0)
-    return RecurrentDecoder(VOCABULARY, 4, partial(Recurrent, GRUCell, hidden_size=5)).double().eval()
+    return AutoregressiveDecoder.of_tokens(VOCABULARY, 4, partial(Recurrent, GRUCell, hidden_size=5)).double().eval()
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def text() -> Tensor:
     return torch.randint(0, VOCABULARY, (1, 23), generator=torch.Generator().manual_seed(1))
 
 
-def of_segment(network: RecurrentDecoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
+def of_segment(network: AutoregressiveDecoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
     decoded = network(inputs, state)
-    return cross_entropy(decoded.logits, targets, loss_mask), decoded.state
+    return cross_entropy(decoded.parameters, targets, loss_mask), decoded.state
 
 
-def scores(network: RecurrentDecoder, text: Tensor, **options: Any) -> Loss:
+def scores(network: AutoregressiveDecoder, text: Tensor, **options: Any) -> Loss:
     dynamic = DynamicEvaluation(**options)
     dynamic.begin(network)
     with torch.inference_mode():
@@ -42,7 +42,7 @@ def scores(network: RecurrentDecoder, text: Tensor, **options: Any) -> Loss:
         return dynamic.score(inputs, targets, torch.ones_like(inputs, dtype=torch.bool), state, of_segment)[0]
 
 
-def test_it_is_gradient_descent_behind_each_segment(network: RecurrentDecoder, text: Tensor) -> None:
+def test_it_is_gradient_descent_behind_each_segment(network: AutoregressiveDecoder, text: Tensor) -> None:
     found = scores(network, text, rate=0.3, segment=5, decay=0.01, norm=0.5)
 
     trained = [parameter.detach().clone() for parameter in network.parameters()]
@@ -50,7 +50,7 @@ def test_it_is_gradient_descent_behind_each_segment(network: RecurrentDecoder, t
     for begin in range(0, 22, 5):
         piece = text[:, begin : begin + 6]
         decoded = network(piece[:, :-1], state)
-        loss = nn.functional.cross_entropy(decoded.logits[0], piece[0, 1:], reduction="sum")
+        loss = nn.functional.cross_entropy(decoded.parameters[0], piece[0, 1:], reduction="sum")
         total += loss.item()
         optimizer.zero_grad()
         (loss / (piece.shape[1] - 1)).backward()
@@ -64,7 +64,7 @@ def test_it_is_gradient_descent_behind_each_segment(network: RecurrentDecoder, t
     assert int(found.count) == 22
 
 
-def test_a_symbol_is_predicted_before_anything_is_learnt_from_it(network: RecurrentDecoder, text: Tensor) -> None:
+def test_a_symbol_is_predicted_before_anything_is_learnt_from_it(network: AutoregressiveDecoder, text: Tensor) -> None:
     whole = scores(network, text, rate=5.0, segment=6)
     head = scores(network, text[:, :7], rate=5.0, segment=6)
     still = scores(network, text[:, :7], rate=1e-12, segment=6)
@@ -74,7 +74,7 @@ def test_a_symbol_is_predicted_before_anything_is_learnt_from_it(network: Recurr
     assert abs(float(whole.total) - float(scores(network, text, rate=1e-12, segment=6).total)) > 1e-2
 
 
-def test_the_network_itself_stays(network: RecurrentDecoder, text: Tensor) -> None:
+def test_the_network_itself_stays(network: AutoregressiveDecoder, text: Tensor) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
     scores(network, text, rate=1.0, segment=3)

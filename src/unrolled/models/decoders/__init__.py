@@ -1,1 +1,1 @@
-"""Decoders, which predict tokens, given an encoded source or without one as language models."""
+"""Decoders, which predict tokens or frames step by step, given an encoded source or without one."""

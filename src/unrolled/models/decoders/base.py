@@ -1,4 +1,4 @@
-"""Base class of decoders, which read a token and predict the next, with their state as a value."""
+"""Base class of decoders, which read a token or a frame and predict the next, with their state as a value."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unrolled.heads.base import Head
+from unrolled.heads.categorical import CategoricalHead
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
-from unrolled.models.encoders import TokenEmbedding
 from unrolled.shapes import expect
 from unrolled.state import leaves, rebuild
 from unrolled.wording import article
 
 
 class DecoderState(NamedTuple):
-    """The state of a decoder between tokens. Axis 0 of every tensor is the batch."""
+    """The state of a decoder between steps. Axis 0 of every tensor is the batch."""
 
     core: Any
     attention: Any = None
@@ -48,35 +49,75 @@ def core_of(state: Any) -> Any:
 
 
 class Decoded(NamedTuple):
-    """The predictions of a decoder for some tokens, and the state after them."""
+    """The predictions of a decoder for some inputs, and the state after them."""
 
-    logits: Tensor  # (batch, time, vocabulary), or (batch, vocabulary) from `step`
+    parameters: Tensor  # (batch, time, outputs), or (batch, outputs) from `step`: the head's, such as logits
     weights: Tensor | None  # (batch, time, source): attention weights
     state: DecoderState
 
 
 class Decoder(nn.Module, ABC):
-    """Base class of decoders, which predict the next token. The logits of a step don't depend on later tokens."""
+    """Base class of decoders, which predict the next input. The predictions of a step don't depend on later inputs.
 
-    vocabulary_size: int
-    attends: bool = False  # whether `Decoded.weights` are attention weights over the source
+    Attributes:
+        head: the distribution of the next input. Its losses, predictions and samples are computed from
+            `Decoded.parameters`.
+        input_axes: names of the axes of `inputs` after batch and time: "" for token ids, "features" for frames.
+        condition_size: number of features that the decoder reads beside each input; 0 for none.
+        attends: whether `Decoded.weights` are attention weights over the source.
+    """
+
+    head: Head
+    input_axes: str = ""
+    condition_size: int = 0
+    attends: bool = False
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of token ids.
+
+        Raises:
+            ValueError: a decoder that predicts something else.
+        """
+        if not isinstance(self.head, CategoricalHead):
+            raise ValueError(f"this decoder predicts no tokens: its head is {article(type(self.head).__name__)}")
+        return self.head.num_classes
 
     @abstractmethod
     def start(self, batch: int, encoded: Encoded | None = None) -> tuple[DecoderState, Any]:
-        """Return the state before the first token, and the memory, an argument of `forward` and `step`."""
+        """Return the state before the first input, and the memory, an argument of `forward` and `step`."""
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None, lengths: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: DecoderState | None = None,
+        memory: Any = None,
+        lengths: Tensor | None = None,
+        conditions: Tensor | None = None,
     ) -> Decoded:
-        """Predict logits (batch, time, vocabulary) for tokens (batch, time).
+        """Predict the input after each one.
 
-        Without a state, a language model starts a new text. A decoder with a source needs the results of `start`.
+        Without a state, a decoder without a source starts a new sequence. Others need the results of `start`.
+
+        Args:
+            inputs: (batch, time) token ids, or (batch, time, features) frames.
+            state: the state before them.
+            memory: the memory that `start` returned.
+            lengths: (batch,) numbers of valid inputs; None without padding.
+            conditions: (batch, time, condition_size), what is known of each step beside its input, such as the hour.
         """
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: DecoderState | None = None, memory: Any = None) -> Decoded:
-        """Predict logits (batch, vocabulary) for tokens (batch,), as `forward` does for one step."""
+    def step(
+        self,
+        inputs: Tensor,
+        state: DecoderState | None = None,
+        memory: Any = None,
+        *,
+        conditions: Tensor | None = None,
+    ) -> Decoded:
+        """Predict the input after (batch,) tokens or (batch, features) frames, as `forward` does for one step."""
 
 
 class Bridge(nn.ModuleList):
@@ -103,27 +144,3 @@ class Bridge(nn.ModuleList):
         return rebuild(
             initial, [torch.tanh(next(layers)(summary)).to(leaf.dtype) if learned else leaf for leaf, learned in pairs]
         )
-
-
-def tie(output: nn.Linear, embedding: TokenEmbedding, width: str, *, scaled: bool) -> None:
-    """Make an output layer share an embedding's weights (Press & Wolf 2017).
-
-    With `scaled` the embedding is multiplied by √size (Vaswani et al. 2017, section 3.4): weights with the scale of an
-    output layer are small for an embedding, which slows down early learning.
-
-    Args:
-        output: the output layer.
-        embedding: the embedding.
-        width: name of the output layer's input, for the error message.
-        scaled: whether the embedding is scaled.
-
-    Raises:
-        ValueError: an embedding size that differs from the output layer's input size.
-    """
-    size = embedding.embedding_dim
-    if size != output.in_features:
-        raise ValueError(f"tied=True needs embedding_size equal to {width}, {output.in_features}, got {size}")
-    output.weight = embedding.weight
-    # The output layer's initialization: an embedding's N(0, 1) would give logits with standard deviation √hidden.
-    nn.init.uniform_(embedding.weight, -(size**-0.5), size**-0.5)
-    embedding.scale = size**0.5 if scaled else 1.0

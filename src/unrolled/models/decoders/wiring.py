@@ -1,8 +1,8 @@
 """The order in which a decoder reads a token and attends to the source.
 
-A wiring determines what an `AttentiveDecoder`'s core reads in addition to the token, which output is the attention's
-query, and which features are passed to the next step as its context. It is built before the core, since it determines
-the core's input size.
+A wiring determines what an `AutoregressiveDecoder`'s core reads in addition to the input, which output is the query of
+its attention, and which features are passed to the next step as its context. It is built before the core, since it
+determines the core's input size.
 """
 
 from abc import ABC, abstractmethod

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.layers.recurrent import Recurrent
+from unrolled.models.decoders.attentive import AttentiveCore
 from unrolled.training.callbacks.last import LastCheckpoint
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.callbacks.throughput import Throughput
@@ -123,10 +124,10 @@ def _backends(task: SequenceTask) -> list[str]:
     lines: list[str] = []
     for name, core in cores.items():
         owner = name.rpartition(".")[0]
-        choices = _backends_of_layers(
-            core, fed=bool(getattr(task.network.get_submodule(owner), "input_feeding", False))
-        )
-        prefix = f"{owner}: " if len(cores) > 1 else ""
+        attentive = task.network.get_submodule(owner)
+        fed = isinstance(attentive, AttentiveCore) and attentive.input_feeding
+        choices = _backends_of_layers(core, fed=fed)
+        prefix = f"{owner.removesuffix('.steps')}: " if len(cores) > 1 else ""
         lines += [f"{prefix}{choices.count(choice)} × {choice}" for choice in dict.fromkeys(choices)]
     return lines
 

@@ -44,7 +44,7 @@ class SequenceTask(LightningModule, ABC):
     torch alone.
 
     Args:
-        network: description of the network, `{"_target_": "unrolled.RecurrentDecoder", …}`; see `unrolled.build`.
+        network: description of the network, `{"_target_": "unrolled.AutoregressiveDecoder", …}`; see `unrolled.build`.
         processor: the transforms of sources and targets.
         optimizer: a partial that is called with parameter groups; None for a task that only scores.
         schedule: learning rate schedule; None for a constant rate.

@@ -41,7 +41,7 @@ class Reinforcement(nn.Module):
             targets: (batch, time) int64.
             mask: (batch, time) bool, True for valid steps.
         """
-        log_probabilities = decoded.logits.detach().float().log_softmax(-1)
+        log_probabilities = decoded.parameters.detach().float().log_softmax(-1)
         rewards = log_probabilities.take_along_dim(targets.unsqueeze(-1), -1).squeeze(-1).masked_fill(~mask, 0.0).sum(1)
         mean = _mean_over_ranks(rewards)
         baseline = torch.where(self.initialized, self.baseline, mean)

@@ -14,8 +14,9 @@ from unrolled.deployment.decoding import candidates, search
 from unrolled.generation.beam import Hypotheses
 from unrolled.generation.sampling import scheduled_sampling
 from unrolled.generation.search import Search
+from unrolled.heads.categorical import CategoricalHead
 from unrolled.layers.hard_attention import HardAttention
-from unrolled.losses import Loss, coverage_loss, cross_entropy
+from unrolled.losses import Loss, coverage_loss
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
@@ -26,6 +27,7 @@ from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored, perplexity
 from unrolled.training.tasks.reinforcement import Reinforcement
 from unrolled.training.tasks.schedules import Schedule
+from unrolled.wording import article
 
 _MAX_ALIGNMENTS = 16  # the number of first examples of a split whose alignments are kept
 
@@ -115,7 +117,13 @@ class Seq2SeqTask(SequenceTask):
                 f"coverage={coverage} and num_samples={num_samples} must be 0 or more, "
                 f"validation_num_beams={validation_num_beams} 1 or more"
             )
-        self.label_smoothing, self.coverage, self.scheduled_sampling = label_smoothing, coverage, scheduled_sampling
+        head = self.decoder.head
+        if not isinstance(head, CategoricalHead):
+            raise ValueError(
+                f"the decoder generates texts, so its head is a CategoricalHead, not {article(type(head).__name__)}"
+            )
+        head.label_smoothing = label_smoothing
+        self.coverage, self.scheduled_sampling = coverage, scheduled_sampling
         chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
         self.reinforcement = Reinforcement(**hard or {}) if chooses else None
         self.search = _search(search or {})
@@ -158,9 +166,9 @@ class Seq2SeqTask(SequenceTask):
         return cast("Tokenizer", self.processor.target)
 
     def loss(self, batch: TeacherForcing, loader: str) -> Loss:
-        """Returns the summed cross-entropy (nats) of the references' tokens, without smoothing or coverage."""
+        """Returns the summed cross-entropy (nats) of the references' tokens, without coverage."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        return self._loss(batch, self._decode(batch, batch.inputs, state, memory), smoothing=0.0)
+        return self._loss(batch, self._decode(batch, batch.inputs, state, memory))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the batch's share of the optimizer step's mean loss."""
@@ -169,7 +177,7 @@ class Seq2SeqTask(SequenceTask):
         if probability > 0:
             inputs = scheduled_sampling(self.decoder, inputs, state, memory, probability=probability)
         decoded = self._decode(batch, inputs, state, memory)
-        loss = self._loss(batch, decoded, smoothing=self.label_smoothing)
+        loss = self._loss(batch, decoded)
         total = loss.total
         if decoded.weights is not None:
             mask = mask_from_lengths(batch.lengths, inputs.shape[1])
@@ -198,9 +206,9 @@ class Seq2SeqTask(SequenceTask):
         options = self.validation_search if loader == "validation" else self.search
         state, memory = self.start(batch)
         decoded = self._decode(batch, batch.inputs, *self.for_texts(batch, state, memory))
-        loss = self._loss(batch, decoded, smoothing=0.0)
+        loss = self._loss(batch, decoded)
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
-        right = ((decoded.logits.argmax(-1) == batch.targets) & mask).sum()
+        right = ((decoded.parameters.argmax(-1) == batch.targets) & mask).sum()
         found = search(self.decoder, state, memory, self.tokenizer, self.source_lengths(batch), options)
         self._keep_alignments(batch, found)
         rows: list[GeneratedText] = []
@@ -236,9 +244,10 @@ class Seq2SeqTask(SequenceTask):
     def _decode(self, batch: TeacherForcing, inputs: Tensor, state: DecoderState, memory: Any) -> Decoded:
         return self.decoder(inputs, state, memory, batch.lengths)
 
-    def _loss(self, batch: TeacherForcing, decoded: Decoded, *, smoothing: float) -> Loss:
+    def _loss(self, batch: TeacherForcing, decoded: Decoded) -> Loss:
+        """Returns the summed cross-entropy, which the head smoothes in training mode."""
         mask = mask_from_lengths(batch.lengths, batch.targets.shape[1])
-        return cross_entropy(decoded.logits, batch.targets, mask, label_smoothing=smoothing)
+        return self.decoder.head.loss(decoded.parameters, batch.targets, mask)
 
     def _progress(self) -> float:
         """Returns the completed fraction of the run; 1 if the run has no end."""

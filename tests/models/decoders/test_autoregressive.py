@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled import ElmanCell, GRUCell, LSTMCell, Recurrent, RecurrentDecoder, RecurrentEncoder
+from unrolled import AutoregressiveDecoder, ElmanCell, GRUCell, LSTMCell, Recurrent, RecurrentEncoder
 from unrolled.state import leaves
 
 CELLS = [ElmanCell, GRUCell, LSTMCell]
 
 
-def decoder(cell: type = LSTMCell, **options: Any) -> RecurrentDecoder:
+def decoder(cell: type = LSTMCell, **options: Any) -> AutoregressiveDecoder:
     torch.manual_seed(0)
     core = partial(Recurrent, cell, hidden_size=8, num_layers=2)
-    return RecurrentDecoder(11, 5, core, **options).double().eval()
+    return AutoregressiveDecoder.of_tokens(11, 5, core, **options).double().eval()
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -23,14 +23,14 @@ def decoder(cell: type = LSTMCell, **options: Any) -> RecurrentDecoder:
 @pytest.mark.parametrize("moment", [0, 3, 6])
 def test_logits_never_know_later_tokens(cell: type, options: dict, moment: int, generator: torch.Generator) -> None:
     core = partial(Recurrent, cell, hidden_size=5, num_layers=2, **options)
-    network = RecurrentDecoder(11, 5, core, input_dropout=0.2, output_dropout=0.2).double().eval()
+    network = AutoregressiveDecoder.of_tokens(11, 5, core, input_dropout=0.2, output_dropout=0.2).double().eval()
     tokens = torch.randint(11, (3, 8), generator=generator)
     changed = tokens.clone()
     changed[:, moment + 1 :] = (changed[:, moment + 1 :] + 1) % 11
     state, memory = network.start(3)
 
-    before = network(tokens, state, memory).logits
-    after = network(changed, state, memory).logits
+    before = network(tokens, state, memory).parameters
+    after = network(changed, state, memory).parameters
 
     torch.testing.assert_close(before[:, : moment + 1], after[:, : moment + 1], rtol=0, atol=0)
     assert not torch.equal(before[:, moment + 1 :], after[:, moment + 1 :])
@@ -46,10 +46,10 @@ def test_steps_are_one_pass(cell: type, generator: torch.Generator) -> None:
     stepped = []
     for token in tokens.unbind(1):
         decoded = network.step(token, state, memory)
-        stepped.append(decoded.logits)
+        stepped.append(decoded.parameters)
         state = decoded.state
 
-    torch.testing.assert_close(torch.stack(stepped, 1), whole.logits, rtol=0, atol=1e-13)
+    torch.testing.assert_close(torch.stack(stepped, 1), whole.parameters, rtol=0, atol=1e-13)
     for one, other in zip(leaves(state), leaves(whole.state), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-13)
 
@@ -80,26 +80,26 @@ def test_a_summary_is_what_each_direction_has_read_in_full(generator: torch.Gene
 
 
 def test_tied_weights_are_one_parameter() -> None:
-    network = RecurrentDecoder(11, 8, partial(Recurrent, LSTMCell, hidden_size=8), tied=True)
+    network = AutoregressiveDecoder.of_tokens(11, 8, partial(Recurrent, LSTMCell, hidden_size=8), tied=True)
 
-    assert network.output.weight is network.embedding.weight
+    assert network.head.linear.weight is network.embedding.weight
     assert len({id(p) for p in network.parameters()}) == len(list(network.parameters()))
 
 
 def test_a_scaled_embedding_is_read_times_the_root_of_its_size() -> None:
     core = partial(Recurrent, LSTMCell, hidden_size=8)
-    scaled = RecurrentDecoder(11, 8, core, tied=True, scaled_embedding=True).double()
-    plain = RecurrentDecoder(11, 8, core, tied=False).double()
+    scaled = AutoregressiveDecoder.of_tokens(11, 8, core, tied=True, scaled_embedding=True).double()
+    plain = AutoregressiveDecoder.of_tokens(11, 8, core, tied=False).double()
     plain.load_state_dict(scaled.state_dict())
     with torch.no_grad():
         plain.embedding.weight.mul_(8**0.5)
     tokens = torch.randint(11, (3, 4))
 
-    expected = plain(tokens, plain.start(3)[0]).logits
+    expected = plain(tokens, plain.start(3)[0]).parameters
 
-    torch.testing.assert_close(scaled(tokens, scaled.start(3)[0]).logits, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(scaled(tokens, scaled.start(3)[0]).parameters, expected, rtol=0, atol=1e-12)
 
 
 def test_tied_sizes_must_agree() -> None:
-    with pytest.raises(ValueError, match="embedding_size equal to the core's output, 8, got 5"):
+    with pytest.raises(ValueError, match=r"embedding\.size equal to the size of the head's input, 8, got 5"):
         decoder(tied=True)

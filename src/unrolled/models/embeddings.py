@@ -1,0 +1,103 @@
+"""Embeddings: from a step's input, a token id or a frame of numbers, to the features that a network reads."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.sequences import mask_from_lengths
+from unrolled.shapes import ShapeError, expect
+from unrolled.wording import counted
+
+
+class InputEmbedding(nn.Module):
+    """Base class of embeddings, which map inputs (…, *input_axes) to features (…, output_size).
+
+    Attributes:
+        input_axes: names of the axes after batch and time: "" for token ids, "features" for frames.
+        output_size: number of features.
+    """
+
+    input_axes: ClassVar[str]
+    output_size: int
+
+
+class TokenEmbedding(nn.Embedding, InputEmbedding):
+    """Embeds token ids. The vectors are multiplied by `scale`, which is 1 by default.
+
+    Args:
+        vocabulary_size: number of token ids.
+        size: number of features of a token.
+    """
+
+    input_axes: ClassVar[str] = ""
+    scale = 1.0
+
+    def __init__(self, vocabulary_size: int, size: int) -> None:
+        super().__init__(vocabulary_size, size)
+        self.output_size = size
+
+    def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
+        """Embed token ids of any shape (…) as vectors (…, size)."""
+        vectors = super().forward(input)
+        return vectors if self.scale == 1.0 else vectors * self.scale
+
+
+class FrameEmbedding(InputEmbedding):
+    """Passes on frames of numbers, such as measurements, piano keys or pen offsets, or projects them.
+
+    Args:
+        input_size: number of features of a frame.
+        size: number of features after a linear layer; None for no layer.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    input_axes: ClassVar[str] = "features"
+
+    def __init__(self, input_size: int, size: int | None = None) -> None:
+        super().__init__()
+        if input_size < 1 or (size is not None and size < 1):
+            raise ValueError(f"input_size={input_size}, size={size}: expected 1 or more")
+        self.input_size = input_size
+        self.output_size = input_size if size is None else size
+        self.linear = None if size is None else nn.Linear(input_size, size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Embed frames (…, input_size) as (…, output_size)."""
+        expect(inputs, "... features", features=self.input_size, name="inputs")
+        return inputs if self.linear is None else self.linear(inputs)
+
+
+def without_padding(frames: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return frames (batch, time, …) with zeros after `lengths`: NaN there would reach the weights' gradients."""
+    if lengths is None or not frames.is_floating_point():
+        return frames
+    valid = mask_from_lengths(lengths.to(frames.device), frames.shape[1])
+    return frames.masked_fill(~valid.view(*valid.shape, *[1] * (frames.dim() - 2)), 0.0)
+
+
+def check_conditions(conditions: Tensor | None, size: int, *axes: int) -> None:
+    """Check the conditions of a decoder's inputs.
+
+    Args:
+        conditions: (batch, time, features), or (batch, features) of one step; None for a decoder without conditions.
+        size: number of features that the decoder was built for.
+        axes: number of rows and, for several steps, number of steps.
+
+    Raises:
+        ShapeError: another shape.
+        ValueError: conditions that are missing, or of a decoder without them.
+    """
+    if size == 0 and conditions is not None:
+        raise ValueError("this decoder was built with condition_size=0, so it reads no conditions")
+    if size > 0 and conditions is None:
+        raise ValueError(f"this decoder reads {counted(size, 'feature')} beside each input: pass `conditions`")
+    if conditions is not None and conditions.shape != (*axes, size):
+        raise ShapeError(f"conditions has the shape {tuple(conditions.shape)}, expected {(*axes, size)}")
+
+
+def join_conditions(embedded: Tensor, conditions: Tensor | None) -> Tensor:
+    """Return embedded inputs (…, embedding) followed by conditions (…, features), if there are any."""
+    return embedded if conditions is None else torch.cat([embedded, conditions.to(embedded.dtype)], dim=-1)
