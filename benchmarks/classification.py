@@ -49,7 +49,7 @@ class Bare(nn.Module):
         inputs = sizes["features"]
         self.embedding: nn.Embedding | None = None
         if config.data.unit == "token":
-            inputs = options.embedding_size
+            inputs = options.embedding.size
             self.embedding = nn.Embedding(sizes["vocabulary"], inputs)
         self.dropout = nn.Dropout(options.input_dropout)
         self.lstm = nn.LSTM(inputs, options.hidden_size, options.num_layers, batch_first=True, bidirectional=True)

@@ -43,8 +43,8 @@ class Bare(nn.Module):
     def __init__(self, vocabulary: int, config: DictConfig) -> None:
         super().__init__()
         size, layers = config.model.hidden_size, config.model.num_layers
-        self.embedding = nn.Embedding(vocabulary, config.network.embedding_size)
-        self.lstm = nn.LSTM(config.network.embedding_size, size, layers, batch_first=True, dropout=config.model.dropout)
+        self.embedding = nn.Embedding(vocabulary, config.network.embedding.size)
+        self.lstm = nn.LSTM(config.network.embedding.size, size, layers, batch_first=True, dropout=config.model.dropout)
         self.dropout = nn.Dropout(config.network.output_dropout)
         self.output = nn.Linear(size, vocabulary)
 

@@ -144,7 +144,7 @@ def network(vocabulary: int, embedding: int, hidden: int, attention: int) -> Enc
     core = partial(Recurrent, LSTMCell, hidden_size=hidden, num_layers=1)
     attend = partial(AdditiveAttention, attention_size=attention)
     decoder = partial(AutoregressiveDecoder.of_tokens, vocabulary, embedding, core, attend, tied=True)
-    return EncoderDecoder(RecurrentEncoder(vocabulary, embedding, core), decoder, shared_embedding=True)
+    return EncoderDecoder(RecurrentEncoder.of_tokens(vocabulary, embedding, core), decoder, shared_embedding=True)
 
 
 def plain_like(ours: Any) -> Plain:

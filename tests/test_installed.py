@@ -124,7 +124,7 @@ def test_a_translator_trained_here_translates_there_with_torch_alone(site: Path,
     code = "from unrolled.training.run.command import train\nimport sys\nsys.argv[0] = 'train.py'\ntrain()\n"
     (tmp_path / "mytrain.py").write_text(code)
     options = "task=translation data=pairs data.files=pairs.jsonl data.vocabulary_size=60 model.hidden_size=8"
-    options += " network.encoder.embedding_size=8 decoder.embedding.size=8 trainer=cpu trainer.max_steps=2"
+    options += " network.encoder.embedding.size=8 decoder.embedding.size=8 trainer=cpu trainer.max_steps=2"
 
     trained = run(site, tmp_path, "mytrain.py", *options.split(), "hydra.run.dir=run")
     assert trained.returncode == 0, trained.stderr

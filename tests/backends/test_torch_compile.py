@@ -131,7 +131,7 @@ def test_recomputation_is_compiled_too() -> None:
 def attentive() -> tuple[nn.Module, Callable[[Any], Any]]:
     decoder = partial(AutoregressiveDecoder.of_tokens, 5, 3, LSTM, AdditiveAttention)
     tokens = torch.randint(0, 5, (2, 8))
-    network = EncoderDecoder(RecurrentEncoder(5, 3, LSTM), decoder)
+    network = EncoderDecoder(RecurrentEncoder.of_tokens(5, 3, LSTM), decoder)
     return network, lambda run: run(tokens, torch.tensor([8, 3]), tokens[:, :3], torch.tensor([3, 1]))
 
 

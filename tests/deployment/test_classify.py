@@ -34,7 +34,7 @@ def bundle(reader: Any, **options: Any) -> Bundle:
     torch.manual_seed(1)
     processor = Processor(reader, LabelEncoder(["a", "b"], **options))
     if isinstance(reader, SentenceTokenizer):
-        encoder: Any = RecurrentEncoder(reader.size, 8, CORE)
+        encoder: Any = RecurrentEncoder.of_tokens(reader.size, 8, CORE)
     else:
         encoder = FeatureEncoder(reader.output_size, CORE, bidirectional=False)
     return Bundle(

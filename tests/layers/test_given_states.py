@@ -126,7 +126,7 @@ def classifying(pooling: Any, **options: Any) -> tuple[Taker, Any]:
 
 def encoding() -> tuple[Taker, Any]:
     core = partial(Recurrent, GRUCell, hidden_size=HIDDEN)
-    encoder = RecurrentEncoder(7, INPUT, core, bidirectional=False).eval()
+    encoder = RecurrentEncoder.of_tokens(7, INPUT, core, bidirectional=False).eval()
     return partial(encoder.step, torch.zeros(ROWS, dtype=torch.int64)), encoder.initial_state(ROWS, like=torch.zeros(1))
 
 

@@ -138,7 +138,7 @@ def test_the_poolings_are_what_their_names_say(generator: torch.Generator) -> No
 
 def test_words_are_classified_too(generator: torch.Generator) -> None:
     torch.manual_seed(0)
-    encoder = RecurrentEncoder(9, 4, CORES[2], bidirectional=False, embedding_dropout=0.5)
+    encoder = RecurrentEncoder.of_tokens(9, 4, CORES[2], bidirectional=False, embedding_dropout=0.5)
     network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), MeanPooling).double().eval()
     words = torch.randint(9, (2, 5), generator=generator)
     state = network.initial_state(2)
@@ -173,7 +173,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 
 def test_a_dropped_word_is_dropped_wherever_it_stands() -> None:
     torch.manual_seed(1)
-    encoder = RecurrentEncoder(30, 4, CORES[0], embedding_dropout=0.5)
+    encoder = RecurrentEncoder.of_tokens(30, 4, CORES[0], embedding_dropout=0.5)
     source = torch.arange(30).repeat(1, 2)
 
     embedded = encoder.embed(source)[0]

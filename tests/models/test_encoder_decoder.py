@@ -25,6 +25,7 @@ from unrolled import (
 from unrolled.processing.transform import Processor
 from unrolled.sequences import mask_from_lengths
 
+EMBEDDING: dict[str, Any] = {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 9, "size": 4}
 CORE: dict[str, Any] = {
     "_target_": "unrolled.Recurrent",
     "_partial_": True,
@@ -35,11 +36,11 @@ CORE: dict[str, Any] = {
 
 def description(attention: str = "AdditiveAttention", **options: Any) -> dict[str, Any]:
     shared = options.pop("shared_embedding", False)
-    encoder = {"_target_": "unrolled.RecurrentEncoder", "vocabulary_size": 9, "embedding_size": 4, "core": CORE}
+    encoder = {"_target_": "unrolled.RecurrentEncoder", "embedding": EMBEDDING, "core": CORE}
     decoder = {
         "_target_": "unrolled.AutoregressiveDecoder",
         "_partial_": True,
-        "embedding": {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 9, "size": 4},
+        "embedding": EMBEDDING,
         "head": {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 9},
         "core": CORE,
         "attention": {"_target_": f"unrolled.{attention}", "_partial_": True},
@@ -54,7 +55,7 @@ def network(cell: Any = GRUCell, **options: Any) -> Any:
     core = partial(Recurrent, cell, hidden_size=6)
     sizes = {"vocabulary_size": 9, "embedding_size": 4, **options.pop("decoder", {})}
     decoder = partial(AutoregressiveDecoder.of_tokens, core=core, attention=AdditiveAttention, **sizes)
-    return EncoderDecoder(RecurrentEncoder(9, 4, core), decoder, **options)
+    return EncoderDecoder(RecurrentEncoder.of_tokens(9, 4, core), decoder, **options)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_teacher_forcing_is_a_start_and_a_pass(cell: Any, batch: dict[str, Tenso
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_the_decoder_is_made_for_what_the_encoder_gives(bidirectional: bool) -> None:
     core = partial(Recurrent, GRUCell, hidden_size=6)
-    encoder = RecurrentEncoder(9, 4, core, bidirectional=bidirectional)
+    encoder = RecurrentEncoder.of_tokens(9, 4, core, bidirectional=bidirectional)
 
     whole = EncoderDecoder(encoder, partial(AutoregressiveDecoder.of_tokens, 9, 4, core, AdditiveAttention))
 
@@ -163,7 +164,7 @@ def test_it_learns_to_write_eight_words_backwards() -> None:
     inputs = torch.cat([torch.full((8, 1), codec.start), targets[:, :-1]], dim=1)
     core = partial(Recurrent, GRUCell, hidden_size=24)
     decoder = partial(AutoregressiveDecoder.of_tokens, codec.size, 12, core, AdditiveAttention)
-    whole = EncoderDecoder(RecurrentEncoder(codec.size, 12, core), decoder)
+    whole = EncoderDecoder(RecurrentEncoder.of_tokens(codec.size, 12, core), decoder)
     optimizer = torch.optim.Adam(whole.parameters(), lr=0.02)
 
     for _ in range(80):

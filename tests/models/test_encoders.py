@@ -12,7 +12,7 @@ from unrolled import FeatureEncoder, GRUCell, Recurrent, RecurrentEncoder
 
 def encoder(**options: Any) -> RecurrentEncoder:
     torch.manual_seed(0)
-    return RecurrentEncoder(7, 4, partial(Recurrent, GRUCell, hidden_size=6), **options).double()
+    return RecurrentEncoder.of_tokens(7, 4, partial(Recurrent, GRUCell, hidden_size=6), **options).double()
 
 
 def test_the_ids_of_the_source_are_handed_on(generator: torch.Generator) -> None:

@@ -76,6 +76,35 @@ def test_a_known_text_is_its_own_normal_form_but_for_white_space(tokenizer: Toke
 LABELS = st.lists(st.sampled_from("abcd"), max_size=6)
 
 
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda t: f"{type(t).__name__}-{t.lowercase}-{t.max_length}")
+@law
+@given(words=st.lists(st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word]), max_size=6))
+def test_words_of_a_text_are_found_in_its_ids(tokenizer: Tokenizer, words: list[str]) -> None:
+    try:
+        ids, starts = tokenizer.encode_words(words)
+    except ValueError as error:
+        unknown = next(word for word in words if repr(word) in str(error))
+        assert tokenizer.unknown is None
+        assert not tokenizer.encode(unknown)
+        return
+
+    assert len(starts) <= len(words)
+    assert tokenizer.max_length is not None or len(starts) == len(words)
+    assert len(ids) <= (tokenizer.max_length or len(ids))
+    for word, begin, after in zip(words, starts, [*starts[1:], len(ids)], strict=False):
+        own = [index for piece in tokenizer.encode_pieces([word]) for index in piece] or [tokenizer.unknown]
+        assert ids[begin : begin + len(own)] == own
+        assert begin + len(own) <= after
+    if all(tokenizer.encode(word) for word in words):
+        assert ids == tokenizer.encode(" ".join(words))[: len(ids)]
+
+
+def test_what_is_no_word_is_refused() -> None:
+    for wrong in ("", "a b", " a", "a\n"):
+        with pytest.raises(ValueError, match="is not a word"):
+            TOKENIZERS[0].encode_words(["a", wrong])
+
+
 @law
 @given(labels=LABELS, one=st.sampled_from("abcd"))
 def test_labels_come_back(labels: list[str], one: str) -> None:

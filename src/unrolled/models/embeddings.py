@@ -1,13 +1,13 @@
 """Embeddings: from a step's input, a token id or a frame of numbers, to the features that a network reads."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import ShapeError, expect
-from unrolled.wording import counted
+from unrolled.wording import article, counted
 
 
 class InputEmbedding(nn.Module):
@@ -22,20 +22,43 @@ class InputEmbedding(nn.Module):
     output_size: int
 
 
+def checked_embedding(embedding: Any) -> InputEmbedding:
+    """Check that a network was given an embedding, and return it.
+
+    Raises:
+        ValueError: another value.
+    """
+    if not isinstance(embedding, InputEmbedding):
+        raise ValueError(
+            f"embedding is {article(type(embedding).__name__)}, expected an InputEmbedding, such as "
+            "TokenEmbedding(vocabulary_size, size)"
+        )
+    return embedding
+
+
 class TokenEmbedding(nn.Embedding, InputEmbedding):
     """Embeds token ids. The vectors are multiplied by `scale`, which is 1 by default.
 
     Args:
         vocabulary_size: number of token ids.
         size: number of features of a token.
+        init_std: standard deviation of the initial weights, which are normal.
+
+    Raises:
+        ValueError: an init_std that isn't above 0.
     """
 
     input_axes: ClassVar[str] = ""
     scale = 1.0
 
-    def __init__(self, vocabulary_size: int, size: int) -> None:
+    def __init__(self, vocabulary_size: int, size: int, *, init_std: float = 1.0) -> None:
+        if not 0.0 < init_std < float("inf"):
+            raise ValueError(f"init_std is {init_std}, expected a number above 0")
         super().__init__(vocabulary_size, size)
         self.output_size = size
+        if init_std != 1.0:
+            with torch.no_grad():
+                self.weight.mul_(init_std)
 
     def forward(self, input: Tensor) -> Tensor:  # nn.Embedding's name
         """Embed token ids of any shape (…) as vectors (…, size)."""

@@ -12,7 +12,7 @@ from unrolled.layers.dropout import EmbeddingDropout, SequenceDropout, TokenDrop
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
 from unrolled.layers.recurrent import Recurrent
-from unrolled.models.embeddings import TokenEmbedding
+from unrolled.models.embeddings import InputEmbedding, TokenEmbedding, checked_embedding
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import check, outline
@@ -95,26 +95,29 @@ class SteppedEncoder(Encoder, ABC):
 
 
 class RecurrentEncoder(SteppedEncoder):
-    """Encodes tokens with an embedding and a recurrent network.
+    """Encodes tokens, or another kind of steps, with an embedding and a recurrent network.
 
     Args:
-        vocabulary_size: number of token ids.
-        embedding_size: number of features of a token.
+        embedding: an `InputEmbedding`, such as TokenEmbedding(vocabulary_size, size).
         core: a partial `Recurrent`, called with input size and direction.
         hidden_size: overrides the core's hidden_size.
         num_layers: overrides the core's num_layers.
         bidirectional: whether the core runs in both directions.
-        token_dropout: probability that the whole embedding of a token is zeroed.
-        embedding_dropout: probability that all occurrences of a word of the vocabulary are zeroed.
-        input_dropout: dropout probability of the embedded tokens.
+        token_dropout: probability that the whole embedding of a step is zeroed.
+        embedding_dropout: probability that all occurrences of a word of the vocabulary are zeroed; for a
+            `TokenEmbedding`.
+        input_dropout: dropout probability of the embedded steps.
         output_dropout: dropout probability of `Encoded.values`; the summary is not dropped.
         variational_dropout: whether the last two have one mask for all steps of a sequence.
+
+    Raises:
+        ValueError: not an `InputEmbedding`, embedding_dropout for something else than tokens, a probability outside
+            [0, 1).
     """
 
     def __init__(
         self,
-        vocabulary_size: int,
-        embedding_size: int,
+        embedding: InputEmbedding,
         core: Callable[..., Core],
         *,
         hidden_size: int | None = None,
@@ -127,29 +130,44 @@ class RecurrentEncoder(SteppedEncoder):
         variational_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(vocabulary_size, embedding_size)
+        self.embedding = checked_embedding(embedding)
+        if embedding_dropout > 0 and not isinstance(embedding, TokenEmbedding):
+            raise ValueError(
+                f"embedding_dropout={embedding_dropout} drops words of a vocabulary, and {type(embedding).__name__} "
+                "has none; use token_dropout"
+            )
         self.embedding_dropout = EmbeddingDropout(embedding_dropout)
         self.token_dropout = TokenDropout(token_dropout)
         self.input_dropout = SequenceDropout(input_dropout, variational=variational_dropout)
         self.output_dropout = SequenceDropout(output_dropout, variational=variational_dropout)
         self.core = complete(
-            core, embedding_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
+            core, embedding.output_size, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional
         )
         self.output_size = self.core.output_size
 
+    @classmethod
+    def of_tokens(
+        cls, vocabulary_size: int, embedding_size: int, core: Callable[..., Core], **options: Any
+    ) -> "RecurrentEncoder":
+        """Build an encoder of tokens, with a `TokenEmbedding`; see the class for the core and further options."""
+        return cls(TokenEmbedding(vocabulary_size, embedding_size), core, **options)
+
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Encode token ids (batch, source) with values (batch, source, output_size)."""
+        """Encode token ids (batch, source), or other steps, with values (batch, source, output_size)."""
         encoded = super().forward(source, lengths)
         return encoded._replace(values=self.output_dropout(encoded.values))
 
     def embed(self, source: Tensor) -> Tensor:
-        """Embed token ids (batch, source) as (batch, source, embedding)."""
-        expect(source, "batch source", name="source")
-        embedded = self.embedding_dropout(self.embedding, source)
+        """Embed steps (batch, source, …) as (batch, source, embedding)."""
+        expect(source, f"batch source {self.embedding.input_axes}", name="source")
+        if isinstance(self.embedding, TokenEmbedding):
+            embedded = self.embedding_dropout(self.embedding, source)
+        else:
+            embedded = self.embedding(source)
         return self.input_dropout(self.token_dropout(embedded))
 
     def _tokens(self, source: Tensor) -> Tensor | None:
-        return source
+        return source if isinstance(self.embedding, TokenEmbedding) else None
 
 
 class FrameState(NamedTuple):

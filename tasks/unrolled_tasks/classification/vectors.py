@@ -35,7 +35,7 @@ def load_vectors(file: str | Path, tokenizer: Any, encoder: Any) -> str:
             raise DataError(
                 f"{path}, line {number} has {counted(len(fields) - 1, 'number')}, and "
                 f"the embedding size is {weight.shape[1]}; "
-                f"set encoder.token.embedding_size={len(fields) - 1}"
+                f"set encoder.token.embedding.size={len(fields) - 1}"
             )
         index = wanted.get(fields[0])
         if index is not None and index not in found:

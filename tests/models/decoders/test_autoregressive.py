@@ -55,7 +55,7 @@ def test_steps_are_one_pass(cell: type, generator: torch.Generator) -> None:
 
 
 def test_a_state_from_a_summary_depends_on_it(generator: torch.Generator) -> None:
-    encoder = RecurrentEncoder(7, 4, partial(Recurrent, GRUCell, hidden_size=6)).double().eval()
+    encoder = RecurrentEncoder.of_tokens(7, 4, partial(Recurrent, GRUCell, hidden_size=6)).double().eval()
     network = decoder(source_size=encoder.output_size)
     source = torch.randint(7, (2, 5), generator=generator)
 
@@ -68,7 +68,7 @@ def test_a_state_from_a_summary_depends_on_it(generator: torch.Generator) -> Non
 
 
 def test_a_summary_is_what_each_direction_has_read_in_full(generator: torch.Generator) -> None:
-    encoder = RecurrentEncoder(7, 4, partial(Recurrent, GRUCell, hidden_size=6, num_layers=2)).double().eval()
+    encoder = RecurrentEncoder.of_tokens(7, 4, partial(Recurrent, GRUCell, hidden_size=6, num_layers=2)).double().eval()
     source = torch.randint(7, (3, 5), generator=generator)
     lengths = torch.tensor([5, 2, 0])
 

@@ -29,7 +29,7 @@ WORDS = [
     "data.files=texts.jsonl",
     "data.split_fractions=[0.8,0.1,0.1]",
     "encoder.token.hidden_size=null",
-    "encoder.token.embedding_size=12",
+    "encoder.token.embedding.size=12",
     "encoder.token.input_dropout=0",
     "optimizer.lr=1e-2",
     *SMALL,
@@ -243,7 +243,7 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
         torch.testing.assert_close(embedding[tokenizer.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
     assert "vector for 4 of" in json.loads((texts / "run" / "summary.json").read_text())["vectors"]
     with pytest.raises(ValueError, match=r"embedding size is 7; set encoder\.token\.embedding_size=12"):
-        run(configure("wide", *WORDS, *options, "encoder.token.embedding_size=7", small=False))
+        run(configure("wide", *WORDS, *options, "encoder.token.embedding.size=7", small=False))
     with pytest.raises(ValueError, match="vectors and frozen need an embedding"):
         run(configure("none", *DIGITS, "task.vectors=vectors.txt", small=False))
 

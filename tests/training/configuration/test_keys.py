@@ -99,6 +99,7 @@ def test_others_than_the_named_arguments_take_a_plus(folder: Path) -> None:
 
 # What chooses the files in which a renamed key stands.
 CHOSEN = {
+    "network.encoder": "task=translation",
     "data.answer": "task=classification",
     "data.broken": "task=captioning",
     "data.cleaned": "task=captioning",

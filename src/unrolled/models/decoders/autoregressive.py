@@ -37,6 +37,7 @@ from unrolled.models.embeddings import (
     InputEmbedding,
     TokenEmbedding,
     check_conditions,
+    checked_embedding,
     join_conditions,
     without_padding,
 )
@@ -112,16 +113,11 @@ class AutoregressiveDecoder(Decoder):
         copy: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(embedding, InputEmbedding):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
-            raise ValueError(
-                f"embedding is {article(type(embedding).__name__)}, expected an InputEmbedding, such as "
-                " TokenEmbedding(vocabulary_size, size)"
-            )
         if source_as not in ("state", "input"):
             raise ValueError(f"source_as is {source_as!r}, expected 'state' or 'input'")
         if condition_size < 0:
             raise ValueError(f"condition_size is {condition_size}, expected 0 or more")
-        self.embedding = embedding
+        self.embedding = checked_embedding(embedding)
         self.input_axes = embedding.input_axes
         self.condition_size = condition_size
         self.token_dropout = TokenDropout(token_dropout)

@@ -47,11 +47,42 @@ class Tokenizer(Transform):
 
     def encode(self, value: str) -> list[int]:
         """Return the ids of a text, without `start`, truncated to `max_length`."""
-        return [index for ids in self.encode_pieces([value]) for index in ids][: self.max_length]
+        return self._whole(value)[: self.max_length]
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         """Yield the ids of a text that is split into pieces anywhere: together those of the whole text, all of them."""
         return self._ids_of((piece.lower() for piece in pieces) if self.lowercase else pieces)
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Return the ids of words joined by spaces, and the position of each word's first id.
+
+        For one label per word: a network reads all ids, and the outputs at these positions count. The ids are those of
+        `encode(" ".join(words))`, but that a word of which the tokenizer knows nothing is one unknown token. Words that
+        don't fit into `max_length` as a whole are dropped together with all later ones.
+
+        Raises:
+            ValueError: a word that is empty or contains white space, or has no id.
+        """
+        ids: list[int] = []
+        starts: list[int] = []
+        blank = len(self._whole(" "))
+        for word in words:
+            if word.split() != [word]:
+                raise ValueError(f"{word!r} is not a word: words are not empty and have no white space")
+            before = blank if starts else 0
+            own = self._whole(f" {word}" if starts else word)
+            if len(own) == before:
+                if self.unknown is None:
+                    raise ValueError(f"this tokenizer has no id for the word {word!r}")
+                own.append(self.unknown)
+            if self.max_length is not None and len(ids) + len(own) > self.max_length:
+                break
+            starts.append(len(ids) + before)
+            ids += own
+        return ids, starts
+
+    def _whole(self, text: str) -> list[int]:
+        return [index for ids in self.encode_pieces([text]) for index in ids]
 
     @abstractmethod
     def decode(self, encoded: Iterable[int], given: str | None = None) -> str:

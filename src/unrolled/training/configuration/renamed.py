@@ -10,6 +10,8 @@ RENAMED: Mapping[str, str] = {
     "data.joined": "data.concatenate",
     "data.kept": "data.storage",
     "data.least_examples": "data.min_examples",
+    "encoder.token.embedding_size": "encoder.token.embedding.size",
+    "network.encoder.embedding_size": "network.encoder.embedding.size",
     "decoder.embedding_size": "decoder.embedding.size",
     "network.embedding_size": "network.embedding.size",
     "data.max_words": "data.vocabulary_size",
