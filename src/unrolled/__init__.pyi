@@ -89,6 +89,7 @@ from unrolled.models.images.trunks import SmallTrunk as SmallTrunk
 from unrolled.models.images.trunks import TimmTrunk as TimmTrunk
 from unrolled.models.images.trunks import TorchvisionTrunk as TorchvisionTrunk
 from unrolled.models.images.trunks import Trunk as Trunk
+from unrolled.models.tagger import SequenceTagger as SequenceTagger
 from unrolled.processing.audio.features import AudioFeatures as AudioFeatures
 from unrolled.processing.frames import ImageSequence as ImageSequence
 from unrolled.processing.frames import SeriesScaler as SeriesScaler

@@ -63,8 +63,21 @@ class SteppedEncoder(Encoder, ABC):
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Encode a source, batch first, with values (batch, time, output_size)."""
-        values, _ = self.core(self.embed(source), lengths=lengths)
-        return Encoded(values, lengths, self._summary(values, lengths), self._tokens(source))
+        values, _ = self._run(source, None, lengths)
+        return Encoded(self._dropped(values), lengths, self._summary(values, lengths), self._tokens(source))
+
+    def run(
+        self, source: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Encode the next steps of a source; return values (batch, time, output_size) and the state after them.
+
+        Args:
+            source: the source, batch first.
+            state: the state before it; None for the initial one.
+            lengths: (batch,) numbers of valid steps; None without padding.
+        """
+        values, state = self._run(source, state, lengths)
+        return self._dropped(values), state
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
         """Return the core's state before the first step."""
@@ -77,6 +90,13 @@ class SteppedEncoder(Encoder, ABC):
             ValueError: a bidirectional encoder.
         """
         return self.core.step(self.embed(source.unsqueeze(1)).squeeze(1), state)
+
+    def _run(self, source: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, tuple[Any, ...]]:
+        return self.core(self.embed(source), state, lengths)
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        """Apply the dropout of the values, which doesn't affect the summary."""
+        return values
 
     def _tokens(self, source: Tensor) -> Tensor | None:
         return None
@@ -152,11 +172,6 @@ class RecurrentEncoder(SteppedEncoder):
         """Build an encoder of tokens, with a `TokenEmbedding`; see the class for the core and further options."""
         return cls(TokenEmbedding(vocabulary_size, embedding_size), core, **options)
 
-    def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Encode token ids (batch, source), or other steps, with values (batch, source, output_size)."""
-        encoded = super().forward(source, lengths)
-        return encoded._replace(values=self.output_dropout(encoded.values))
-
     def embed(self, source: Tensor) -> Tensor:
         """Embed steps (batch, source, …) as (batch, source, embedding)."""
         expect(source, f"batch source {self.embedding.input_axes}", name="source")
@@ -165,6 +180,9 @@ class RecurrentEncoder(SteppedEncoder):
         else:
             embedded = self.embedding(source)
         return self.input_dropout(self.token_dropout(embedded))
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return self.output_dropout(values)
 
     def _tokens(self, source: Tensor) -> Tensor | None:
         return source if isinstance(self.embedding, TokenEmbedding) else None
@@ -238,18 +256,25 @@ class FeatureEncoder(SteppedEncoder):
         )
         self.output_size = self.core.output_size
 
-    def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """Encode frames (batch, time, features). Values in the padding have no effect, not even NaN."""
-        if lengths is None or (self.filters is None and self.convolution is None):  # the core handles the padding
-            return super().forward(source, lengths)
-        valid = mask_from_lengths(lengths.to(source.device), source.shape[1])
-        values, _ = self.core(self.embed(source.masked_fill(~valid.unsqueeze(-1), 0.0), valid), lengths=lengths)
-        return Encoded(values, lengths, self._summary(values, lengths))
-
-    def embed(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Embed frames (batch, time, features) as the core's inputs; see `CausalConvolution` for `valid`."""
+    def _run(self, source: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, FrameState]:
+        """Values in the padding have no effect, not even NaN."""
         expect(source, "batch time features", features=self.input_size, name="source")
-        return self._filtered(source if self.convolution is None else self.convolution(source, valid=valid)[0])
+        core, past = (None, None) if state is None else self._checked(state, source)
+        valid = None
+        if lengths is not None and (self.filters is not None or self.convolution is not None):
+            valid = mask_from_lengths(lengths.to(source.device), source.shape[1])
+            source = source.masked_fill(~valid.unsqueeze(-1), 0.0)
+        if self.convolution is not None:
+            if state is not None and valid is not None and not bool(valid.all()):
+                raise ValueError("conv_channels with a carried state needs windows without padding; see `step`")
+            source, past = self.convolution(source, past, valid)
+        values, core = self.core(self._filtered(source), core, lengths)
+        return values, FrameState(core, past)
+
+    def embed(self, source: Tensor) -> Tensor:
+        """Embed frames (batch, time, features) as the core's inputs."""
+        expect(source, "batch time features", features=self.input_size, name="source")
+        return self._filtered(source if self.convolution is None else self.convolution(source)[0])
 
     def initial_state(self, batch: int, *, like: Tensor) -> FrameState:
         """Return the state before the first frame."""
@@ -259,17 +284,20 @@ class FeatureEncoder(SteppedEncoder):
     def step(self, source: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, FrameState]:
         """See `SteppedEncoder.step`."""
         expect(source, "batch features", features=self.input_size, name="source")
-        if not isinstance(state, FrameState):
-            raise ValueError(
-                f"the state is {article(type(state).__name__)}, expected the FrameState of `initial_state`"
-            )
-        frame, (core, convolution) = source.unsqueeze(1), state
-        first = None if self.convolution is None else self.convolution.initial_state(1, like=source)
-        check(convolution, outline(first, like=source), like=source, name="state.convolution")
+        frame, (core, convolution) = source.unsqueeze(1), self._checked(state, source)
         if self.convolution is not None:
             frame, convolution = self.convolution(frame, convolution)
         values, core = self.core.step(self._filtered(frame).squeeze(1), core)
         return values, FrameState(core, convolution)
+
+    def _checked(self, state: Any, source: Tensor) -> FrameState:
+        if not isinstance(state, FrameState):
+            raise ValueError(
+                f"the state is {article(type(state).__name__)}, expected the FrameState of `initial_state`"
+            )
+        first = None if self.convolution is None else self.convolution.initial_state(1, like=source)
+        check(state.convolution, outline(first, like=source), like=source, name="state.convolution")
+        return state
 
     def _filtered(self, frames: Tensor) -> Tensor:
         if self.filters is not None:
