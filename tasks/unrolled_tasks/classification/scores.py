@@ -1,7 +1,7 @@
 """Metrics, tables and figures of predictions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -163,21 +163,6 @@ def draw_early(shares: Sequence[float], accuracies: Sequence[float], chance: flo
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def as_row(prediction: Prediction, names: Sequence[str], *, numbers: bool, multiple: bool) -> Mapping[str, Any]:
-    """Returns a prediction as plain data for a line of JSON."""
-    plain: dict[str, Any] = {"source": prediction.name}
-    if numbers:
-        plain |= {"target": dict(zip(names, prediction.target, strict=True))}
-        return plain | {"prediction": dict(zip(names, prediction.output, strict=True))}
-    if multiple:
-        plain["labels"] = [name for name, present in zip(names, prediction.target, strict=True) if present]
-        plain["prediction"] = [name for name, prob in zip(names, prediction.output, strict=True) if prob > 0.5]
-    else:
-        plain["label"] = names[int(prediction.target[0])]
-        plain["prediction"] = names[max(range(len(names)), key=prediction.output.__getitem__)]
-    return plain | {"probabilities": {name: round(p, 6) for name, p in zip(names, prediction.output, strict=True)}}
 
 
 def _tensors(predictions: Sequence[Prediction], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

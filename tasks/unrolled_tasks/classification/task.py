@@ -1,7 +1,5 @@
 """Classification and regression of sequences."""
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -20,15 +18,13 @@ from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
-from unrolled.training.console.markdown import table
-from unrolled.training.console.outputs import save_figure, write_rows, write_text
 from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
 from unrolled.training.tasks.schedules import Schedule
 from unrolled.wording import article
-from unrolled_tasks.classification import scores as scoring
 from unrolled_tasks.classification.data import ClassificationData, LabeledBatch
+from unrolled_tasks.classification.kinds import SingleLabel, kind_of
 from unrolled_tasks.classification.mixup import mixup
 from unrolled_tasks.classification.scores import Prediction
 from unrolled_tasks.classification.vectors import load_vectors
@@ -113,11 +109,12 @@ class Classification(SequenceTask):
         if isinstance(class_weights, Mapping):
             class_weights = _weights_by_label(class_weights, cast("LabelEncoder", target))
         self.mixup, self.class_weights = mixup, class_weights
-        self._check_head(target)
+        self.kind = kind_of(target)
+        self.kind.check(self.network.head)
         if isinstance(self.network.head, CategoricalHead | LabelsHead):
             self.network.head.label_smoothing = label_smoothing
-        self.single = isinstance(target, LabelEncoder) and not target.multiple
-        self.prefix_fractions = [float(share) for share in prefix_fractions] if self.single else []
+        single = isinstance(self.kind, SingleLabel)
+        self.prefix_fractions = [float(share) for share in prefix_fractions] if single else []
         self.num_samples, self.num_mistakes = num_samples, num_mistakes
         self._vectors = vectors
         embedding = getattr(self.network.encoder, "embedding", None)
@@ -125,18 +122,6 @@ class Classification(SequenceTask):
             raise ValueError("vectors and frozen need an embedding of words, and this network reads frames")
         if frozen:
             embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
-
-    def _check_head(self, target: LabelEncoder | Scaler) -> None:
-        """Checks that the head predicts what the transform of targets encodes."""
-        head, numbers = self.network.head, isinstance(target, Scaler)
-        fits = numbers != isinstance(head, CategoricalHead | LabelsHead)
-        several = isinstance(target, LabelEncoder) and target.multiple
-        if not fits or (not numbers and several != isinstance(head, LabelsHead)):
-            wanted = "a NumbersHead" if numbers else "a LabelsHead" if several else "a CategoricalHead"
-            raise ValueError(
-                f"network.head is {article(type(head).__name__)}; the targets of "
-                f"{article(type(target).__name__)} need {wanted}"
-            )
 
     def load_pretrained(self) -> None:
         """Initializes embeddings with word vectors."""
@@ -205,17 +190,7 @@ class Classification(SequenceTask):
 
     def scores(self, means: Mapping[str, float], rows: Sequence[Prediction]) -> dict[str, float]:
         """Returns the loss and the metrics of the kind of target; see `scores.py`."""
-        if not rows:
-            return dict(means)
-        if self.single:
-            found = scoring.label_scores(rows)
-        elif isinstance(self.target, Scaler):
-            found = scoring.number_scores(rows)
-        else:
-            found = scoring.multilabel_scores(rows)
-        if rows[0].early:
-            found["early_accuracy"] = math.fsum(scoring.early_accuracy(rows)) / len(self.prefix_fractions)
-        return {**means, **found}
+        return {**means, **(self.kind.metrics(rows) if rows else {})}
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns the predictions for the first validation examples."""
@@ -224,45 +199,11 @@ class Classification(SequenceTask):
 
     def report(self, rows: Sequence[Prediction], folder: Path) -> None:
         """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
-        transform = self.target
-        numbers = isinstance(transform, Scaler)
-        names = transform.names if isinstance(transform, Scaler) else transform.labels
-        lines = (
-            json.dumps(scoring.as_row(o, names, numbers=numbers, multiple=not self.single), ensure_ascii=False)
-            for o in rows
-        )
-        write_text(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
-        if not self.single:
-            return
-        counts = scoring.confusion(rows)
-        save_figure(folder / "confusion.png", scoring.draw_confusion(counts, names), dpi=110)
-        wrong = scoring.mistakes(rows, names, self.num_mistakes)
-        head = ("source", "label", "predicted label", "probability")
-        page = ["# Most confident wrong predictions", "", *table(head, wrong, digits=3)]
-        write_text(folder / "mistakes.md", "\n".join(page if wrong else ["All predictions are correct.", ""]))
-        if self.prefix_fractions:
-            accuracies = scoring.early_accuracy(rows)
-            chance = float(counts.sum(1).max() / counts.sum())
-            save_figure(folder / "early.png", scoring.draw_early(self.prefix_fractions, accuracies, chance), dpi=110)
-            write_rows(
-                folder / "early.csv", [("share", "accuracy"), *zip(self.prefix_fractions, accuracies, strict=True)]
-            )
+        self.kind.report(rows, folder, self.prefix_fractions, self.num_mistakes)
 
     def _line(self, prediction: Prediction) -> str:
-        transform = self.target
         name = prediction.name if len(prediction.name) <= 80 else f"{prediction.name[:79]}…"
-        if isinstance(transform, Scaler):
-            target, output = (transform.format(numbers, digits=4) for numbers in (prediction.target, prediction.output))
-            rows = zip(transform.names, output, target, strict=True)
-            return f"{name}: " + ", ".join(f"{column} {value} (target {true})" for column, value, true in rows)
-        if transform.multiple:
-            predicted = [i for i, probability in enumerate(prediction.output) if probability > 0.5]
-            true = [i for i, present in enumerate(prediction.target) if present]
-            chosen, right = (", ".join(transform.decode(ids)) or "none" for ids in (predicted, true))
-            return f"{name}: {chosen} (target {right})"
-        best, label = max(range(transform.size), key=prediction.output.__getitem__), int(prediction.target[0])
-        wrong = "" if best == label else f" (target {transform.labels[label]})"
-        return f"{name}: {transform.labels[best]} at {prediction.output[best]:.0%}{wrong}"
+        return f"{name}: {self.kind.line(prediction)}"
 
 
 def _weights_by_label(given: Mapping[Any, float], encoder: LabelEncoder) -> dict[str, float]:
