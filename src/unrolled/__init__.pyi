@@ -89,12 +89,14 @@ from unrolled.models.images.trunks import SmallTrunk as SmallTrunk
 from unrolled.models.images.trunks import TimmTrunk as TimmTrunk
 from unrolled.models.images.trunks import TorchvisionTrunk as TorchvisionTrunk
 from unrolled.models.images.trunks import Trunk as Trunk
+from unrolled.models.spelling import SpelledWordEmbedding as SpelledWordEmbedding
 from unrolled.models.tagger import SequenceTagger as SequenceTagger
 from unrolled.processing.audio.features import AudioFeatures as AudioFeatures
 from unrolled.processing.frames import ImageSequence as ImageSequence
 from unrolled.processing.frames import SeriesScaler as SeriesScaler
 from unrolled.processing.images import ImageTransform as ImageTransform
 from unrolled.processing.labels import LabelEncoder as LabelEncoder
+from unrolled.processing.labels import LabelSequenceEncoder as LabelSequenceEncoder
 from unrolled.processing.numbers import Scaler as Scaler
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
@@ -104,6 +106,9 @@ from unrolled.processing.text.tokenizers import ByteTokenizer as ByteTokenizer
 from unrolled.processing.text.tokenizers import CharacterTokenizer as CharacterTokenizer
 from unrolled.processing.text.tokenizers import SentenceTokenizer as SentenceTokenizer
 from unrolled.processing.text.tokenizers import WordTokenizer as WordTokenizer
+from unrolled.processing.text.words import SpelledWords as SpelledWords
+from unrolled.processing.text.words import TokenizedWords as TokenizedWords
+from unrolled.processing.text.words import WordTransform as WordTransform
 from unrolled.processing.transform import Processor as Processor
 from unrolled.processing.transform import Transform as Transform
 from unrolled.shapes import ShapeError as ShapeError

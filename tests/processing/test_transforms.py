@@ -18,11 +18,14 @@ from unrolled import (
     ImageSequence,
     ImageTransform,
     LabelEncoder,
+    LabelSequenceEncoder,
     Processor,
     Scaler,
     SentenceTokenizer,
     SeriesScaler,
     SpacedTokenizer,
+    SpelledWords,
+    TokenizedWords,
     Tokenizer,
     Transform,
     UnigramTokenizer,
@@ -122,6 +125,80 @@ NUMBER = st.floats(-1e12, 1e12)
 
 
 @law
+@given(labels=LABELS)
+def test_labels_of_steps_come_back(labels: list[str]) -> None:
+    several = LabelSequenceEncoder(list("dcba"))
+
+    assert several.decode(several.encode(labels)) == several.normalize(labels) == labels
+    padded, lengths = several.collate([several.encode(labels), [1, 1]])
+    assert lengths.tolist() == [len(labels), 2]
+    assert several.decode(padded[0, : len(labels)]) == labels
+    with pytest.raises(ValueError, match="is a text, expected a sequence"):
+        several.encode("abc")
+
+
+WORDS = st.lists(st.text(st.sampled_from("abcAé!-") | st.characters(), min_size=1, max_size=5), max_size=6).map(
+    lambda words: [word for word in words if word.split() == [word]]
+)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda t: f"{type(t).__name__}-{t.lowercase}-{t.max_length}")
+@law
+@given(words=WORDS)
+def test_words_come_back_as_far_as_they_are_known(tokenizer: Tokenizer, words: list[str]) -> None:
+    transform = TokenizedWords(tokenizer)
+    try:
+        ids = transform.encode(words)
+    except ValueError:
+        assert tokenizer.unknown is None
+        return
+
+    found = transform.decode(ids, words)
+
+    assert found == transform.normalize(words)
+    assert len(found) == len(words) or tokenizer.max_length is not None
+    plain = type(tokenizer) in (CharacterTokenizer, ByteTokenizer) and not tokenizer.lowercase
+    for word, back in zip(words, found, strict=False):
+        if plain and all(letter in "abc é!" for letter in word):
+            assert back == word
+
+
+@law
+@given(texts=st.lists(WORDS, min_size=1, max_size=3))
+def test_spelled_words_have_their_word_and_their_characters(texts: list[list[str]]) -> None:
+    known = SpacedTokenizer(["a", "ab", "é!"], True)
+    letters = CharacterTokenizer("abcAé!-")
+    transform = SpelledWords(known, letters, 4)
+    encoded = [transform.encode_words(words) for words in texts]
+
+    padded, lengths = transform.collate([rows for rows, _ in encoded])
+
+    for row, (words, (_, starts)) in enumerate(zip(texts, encoded, strict=True)):
+        assert starts == list(range(len(words)))
+        assert int(lengths[row]) == len(words)
+        for place, word in enumerate(words):
+            index, *spelled = padded[row, place].tolist()
+            assert index == known.encode(word)[0]
+            shown = word if len(word) <= 4 else word[:2] + word[-2:]
+            assert [i for i in spelled if i] == letters.encode(shown)
+        assert not padded[row, len(words) :].any()
+
+
+def test_what_is_no_tokenizer_of_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a Tokenizer"):
+        TokenizedWords("abc")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="must be a SpacedTokenizer"):
+        SpelledWords(TOKENIZERS[0], CharacterTokenizer("a"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="max_characters=1: expected 2 or more"):
+        SpelledWords(SpacedTokenizer(["a"]), CharacterTokenizer("a"), 1)
+    with pytest.raises(ValueError, match="pass the words that were encoded"):
+        TokenizedWords(TOKENIZERS[0]).decode([3])
+    fitted = SpelledWords.fit([["The", "cat"], ["the", "dog"]])
+    assert fitted.words.words == ["the"]
+    assert set(fitted.characters.characters) == set("The catthe dog")
+
+
+@law
 @given(values=st.tuples(NUMBER, NUMBER), center=NUMBER, scale=st.floats(1e-3, 1e6))
 def test_numbers_come_back_in_double_precision(values: tuple[float, float], center: float, scale: float) -> None:
     scaler = Scaler(["x", "y"], [center, 0.0], [scale, 1.0])
@@ -146,6 +223,9 @@ EVERY: list[Transform] = [
     *TOKENIZERS,
     LabelEncoder(["no", "yes"]),
     LabelEncoder(["a"], multiple=True),
+    LabelSequenceEncoder(["NOUN", "VERB"]),
+    *(TokenizedWords(tokenizer) for tokenizer in TOKENIZERS[:7]),
+    SpelledWords(SpacedTokenizer(["a", "ab"], True), CharacterTokenizer("abAB"), 5),
     Scaler(["x"], [1e8], [0.25]),
     Scaler(["p"], [0.0], [1.0], bounded=True),
     SeriesScaler(["x", "y"], [0.1, 1e9], [1.0, 3.0]),

@@ -82,3 +82,42 @@ class LabelEncoder(Transform):
 
     def to_dict(self) -> dict[str, Any]:
         return {"_target_": "unrolled.LabelEncoder", "labels": list(self.labels), "multiple": self.multiple}
+
+
+class LabelSequenceEncoder(LabelEncoder):
+    """Converts a sequence of labels, one for each step, to a sequence of ids, and back.
+
+    Args:
+        labels: the labels, without duplicates.
+
+    Raises:
+        ValueError: fewer than two labels, or duplicates.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__(labels)
+
+    def encode(self, value: Sequence[str]) -> list[int]:
+        """Return the ids of labels."""
+        if isinstance(value, str):
+            raise ValueError(f"{value!r:.80} is a text, expected a sequence of labels, one for each step")
+        return [self.index(label) for label in value]
+
+    def decode(self, encoded: Any, given: Any = None) -> list[str]:
+        """Return the labels of ids."""
+        return [str(super(LabelSequenceEncoder, self).decode(index)) for index in encoded]
+
+    def normalize(self, value: Sequence[str]) -> list[str]:
+        """Return the labels as they are."""
+        return [str(label) for label in value]
+
+    def collate(self, encoded: Sequence[Any]) -> "tuple[Tensor, Tensor]":
+        """Return ids (batch, time) int64, padded with 0, and lengths."""
+        import torch
+
+        rows = [torch.tensor([int(index) for index in ids], dtype=torch.int64) for ids in encoded]
+        padded: Any = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return padded, torch.tensor([len(row) for row in rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"_target_": "unrolled.LabelSequenceEncoder", "labels": list(self.labels)}
