@@ -1,5 +1,6 @@
 """The shape check of all public functions."""
 
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -29,11 +30,8 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
     """
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise ShapeError(_no_tensor(tensor, axes, name))
-    words = axes.split()
-    open_ended = words[0] == "..."
-    if open_ended:
-        words = words[1:]
-    if not sizes.keys() <= set(words):
+    open_ended, words = _parsed(axes)
+    if any(name not in words for name in sizes):
         raise ValueError(f"a size is given for {sorted(sizes.keys() - set(words))}, but the axes are {axes!r}")
     shape = tuple(tensor.shape)
     surplus = len(shape) - len(words)
@@ -42,6 +40,13 @@ def expect(tensor: Tensor, axes: str, *, name: str = "tensor", **sizes: int) -> 
         return
     expected = ", ".join(["..."] * open_ended + [f"{word}={sizes[word]}" if word in sizes else word for word in words])
     raise ShapeError(f"{name} has the shape {shape}, expected ({expected})")
+
+
+@lru_cache(maxsize=256)
+def _parsed(axes: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether further axes may come first, and the words of the other axes."""
+    words = tuple(axes.split())
+    return words[0] == "...", words[words[0] == "..." :]
 
 
 def _no_tensor(given: Any, axes: str, name: str) -> str:

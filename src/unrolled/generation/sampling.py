@@ -113,15 +113,14 @@ def sample(
         with torch.no_grad():
             decoded = _step(decoder, latest, state, memory, None if conditions is None else conditions[rows, step])
         state = decoded.state
-        early = step < least[rows]
-        drawn, chosen = draw(decoded.parameters, finished, rows, written[rows, :step], early)
+        drawn, chosen = draw(decoded.parameters, _Place(step, rows, finished, written, least))
         log_probability.index_add_(0, rows, chosen.masked_fill(finished, 0.0))
-        latest = drawn.masked_fill(finished.view(-1, *[1] * (drawn.dim() - 1)), filler)
+        latest = drawn.masked_fill(finished if drawn.dim() == 1 else finished.unsqueeze(1), filler)
         written[rows, step] = latest
         ended = finished if symbol is None else finished | (latest == symbol)
         lengths.index_add_(0, rows, (~ended).long())
         if callable(stop):
-            ended = ended | (stop(step, state, latest) & ~early)
+            ended = ended | (stop(step, state, latest) & (step >= least[rows]))
         finished = ended | (lengths[rows] == most[rows])
     return _defined(Generated(written, lengths, log_probability))
 
@@ -131,6 +130,16 @@ def _check_length(conditions: Tensor | None, longest: int, start: Tensor) -> Non
         raise ShapeError(f"conditions has the shape {tuple(conditions.shape)}, expected ({len(start)}, time, features)")
     if conditions is not None and conditions.shape[1] < longest:
         raise ShapeError(f"conditions has {conditions.shape[1]} steps, but max_length is {longest}")
+
+
+class _Place(NamedTuple):
+    """What has been generated before a step."""
+
+    step: int
+    rows: Tensor  # (rows,): index of each row in the batch
+    finished: Tensor  # (rows,) bool
+    written: Tensor  # (batch, length, …)
+    least: Tensor  # (batch,): minimum lengths
 
 
 class _TokenDraw(NamedTuple):
@@ -144,16 +153,15 @@ class _TokenDraw(NamedTuple):
     forbidden: Sequence[int]
     generator: torch.Generator | None
 
-    def __call__(
-        self, logits: Tensor, finished: Tensor, rows: Tensor, written: Tensor, early: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return tokens (rows,) and their log probabilities. Where `early`, the stop symbol is not drawn."""
+    def __call__(self, logits: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
+        """Return tokens (rows,) and their log probabilities."""
+        step, rows, finished, written, least = place
         log_probabilities = logits.float().log_softmax(-1)
         logits = forbid(logits.clone(), self.forbidden)
-        if self.no_repeat_ngram_size and written.shape[1]:
-            logits = forbid_repeats(logits, written, self.no_repeat_ngram_size)
+        if self.no_repeat_ngram_size and step:
+            logits = forbid_repeats(logits, written[rows, :step], self.no_repeat_ngram_size)
         if self.stop is not None:
-            logits[:, self.stop].masked_fill_(early, -torch.inf)
+            logits[:, self.stop].masked_fill_(step < least[rows], -torch.inf)
         logits = _some_allowed(logits, finished, log_probabilities, rows)
         drawn = _draw(logits, self.temperature, self.top_k, self.top_p, self.generator)
         return drawn, log_probabilities.gather(1, drawn[:, None])[:, 0]
@@ -180,13 +188,11 @@ class _FrameDraw:
             )
         self.head, self.temperature, self.generator = head, temperature, generator
 
-    def __call__(
-        self, parameters: Tensor, finished: Tensor, rows: Tensor, written: Tensor, early: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, parameters: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
         """Return frames (rows, features) and minus their losses."""
-        broken = ~parameters.isfinite().all(-1) & ~finished
+        broken = ~parameters.isfinite().all(-1) & ~place.finished
         if bool(broken.any()):
-            raise undefined_row(int(rows[broken][0]))
+            raise undefined_row(int(place.rows[broken][0]))
         if self.temperature == 0.0:
             drawn = self.head.predict(parameters)
         else:
@@ -197,7 +203,7 @@ class _FrameDraw:
                 raise ValueError(
                     f"{article(type(self.head).__name__)} can't be sampled; temperature=0 feeds back its predictions"
                 ) from None
-        drawn = drawn.to(written.dtype)
+        drawn = drawn.to(place.written.dtype)
         return drawn, -self.head.losses(parameters, drawn).float()
 
 
@@ -274,12 +280,13 @@ def scheduled_sampling(
     )
     rows = torch.arange(len(inputs), device=inputs.device)
     none = torch.zeros_like(replaced[:, 0])
+    place = _Place(0, rows, none, inputs[:, :0], torch.zeros_like(rows))
     fed = list(inputs.unbind(1))
     with torch.no_grad():
         for step in range(len(fed) - 1):
             decoded = _step(decoder, fed[step], state, memory, None if conditions is None else conditions[:, step])
             state = decoded.state
-            own, _ = draw(decoded.parameters, none, rows, inputs[:, :0], none)
+            own, _ = draw(decoded.parameters, place)
             fed[step + 1] = torch.where(replaced[:, step + 1].view(-1, *[1] * (own.dim() - 1)), own, fed[step + 1])
     return torch.stack(fed, dim=1)
 
