@@ -1,25 +1,27 @@
 """Captioning with an image encoder and a text decoder."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, ImageEncoder, Processor, doubly_stochastic_loss
 from unrolled.state import select
 from unrolled.training.callbacks.alignments import RegionAlignment
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
 from unrolled.training.data.base import DataError, SequenceData
-from unrolled.training.tasks.schedules import Schedule
-from unrolled.training.tasks.seq2seq import GeneratedText, HardOptions, SearchOptions, Seq2SeqTask
+from unrolled.training.tasks.optimization import Optimization
+from unrolled.training.tasks.seq2seq import GeneratedText, Seq2SeqTask
+from unrolled.training.tasks.seq2seq_options import GenerationOptions, TeacherForcingOptions
 from unrolled_tasks.captioning.critic import SelfCritic
 from unrolled_tasks.captioning.data import CaptionBatch, CaptionData
 from unrolled_tasks.captioning.gallery import write_gallery
+from unrolled_tasks.captioning.options import CaptionOptions, TrunkOptions
 from unrolled_tasks.captioning.pretrained import load_trunk
 from unrolled_tasks.captioning.scores import TOKENIZATION, by_word, corpus_scores
 
@@ -32,18 +34,13 @@ class Captioning(Seq2SeqTask):
     See `Seq2SeqTask` for all arguments that are not listed.
 
     Args:
-        network: description of an `EncoderDecoder` with an `ImageEncoder`; see `Seq2SeqTask` for the next three.
+        network: description of an `EncoderDecoder` with an `ImageEncoder`.
         processor: the transform of images, and the tokenizer of captions.
-        optimizer: a partial that is called with parameter groups.
-        schedule: learning rate schedule.
-        pretrained: weights of the trunk: "own" for the trunk's own pretrained weights, or the path of a file with a
-            state dict; None for random weights.
-        unfreeze_at_step: step from which the trunk is trained; None: never.
-        trunk_lr: learning rate of the trunk; None for that of the other parameters.
-        doubly_stochastic: weight of Xu et al.'s regularizer, eq. 14.
-        self_critical: train on CIDEr-D of sampled captions instead of on the references (Rennie et al. 2017).
-        critic: options of `SelfCritic`: samples, baseline, bleu.
-        gallery: maximum number of images in gallery.html.
+        optimization: see `SequenceTask`; fields of all these options can be arguments, too.
+        training: see `Seq2SeqTask`.
+        generation: see `Seq2SeqTask`.
+        trunk: how the trunk of the image encoder is trained.
+        captions: what only captions have.
 
     Raises:
         ValueError: a step below 0, a learning rate without effect, a negative weight, a network without an
@@ -59,67 +56,34 @@ class Captioning(Seq2SeqTask):
         "alignments": "attention weights of each token",
     }
 
+    @flat_options
     def __init__(
         self,
         network: Mapping[str, Any],
         processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
-        pretrained: str | None = None,
-        unfreeze_at_step: int | None = None,
-        trunk_lr: float | None = None,
-        doubly_stochastic: float = 0.0,
-        self_critical: bool = False,
-        critic: Annotated[Mapping[str, Any], SelfCritic] | None = None,
-        gallery: int = 200,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        label_smoothing: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        hard: HardOptions | None = None,
-        search: SearchOptions | None = None,
-        validation_num_beams: int = 1,
-        num_samples: int = 6,
+        optimization: Optimization = Optimization(),
+        training: TeacherForcingOptions = TeacherForcingOptions(),
+        generation: GenerationOptions = GenerationOptions(),
+        trunk: TrunkOptions = TrunkOptions(),
+        captions: CaptionOptions = CaptionOptions(),
     ) -> None:
         super().__init__(
-            network,
-            processor,
-            optimizer,
-            schedule,
-            l1=l1,
-            l2=l2,
-            label_smoothing=label_smoothing,
-            scheduled_sampling=scheduled_sampling,
-            hard=hard,
-            search=search,
-            validation_num_beams=validation_num_beams,
-            num_samples=num_samples,
+            network=network,
+            processor=processor,
+            optimization=optimization,
+            training=training,
+            generation=generation,
         )
         if not isinstance(getattr(self.network, "encoder", None), ImageEncoder):
             raise ValueError("captioning needs an EncoderDecoder whose encoder is an ImageEncoder")
-        if not 0 <= doubly_stochastic < float("inf") or gallery < 0:
-            raise ValueError(f"doubly_stochastic={doubly_stochastic} and gallery={gallery} must be 0 or more")
-        if doubly_stochastic > 0 and not self.decoder.attends:
-            raise ValueError(f"doubly_stochastic={doubly_stochastic} needs attention, and this network has none")
-        if unfreeze_at_step is not None and unfreeze_at_step < 0:
+        if captions.doubly_stochastic > 0 and not self.decoder.attends:
             raise ValueError(
-                f"unfreeze_at_step={unfreeze_at_step}: must be a step of 0 or more, or null to keep the trunk frozen"
+                f"doubly_stochastic={captions.doubly_stochastic} needs attention, and this network has none"
             )
-        if trunk_lr is not None and (unfreeze_at_step is None or not 0 < trunk_lr < float("inf")):
-            raise ValueError(
-                f"trunk_lr={trunk_lr}: must be above 0, and needs unfreeze_at_step, the step from which the trunk is "
-                "trained"
-            )
-        self.pretrained, self.unfreeze_at_step, self.trunk_lr = pretrained, unfreeze_at_step, trunk_lr
-        self.doubly_stochastic, self.gallery = doubly_stochastic, gallery
-        self.self_critical = self_critical
+        self.trunk_options, self.captions = trunk, captions
         self.critic: SelfCritic | None = None
-        self._critic = dict(critic or {})
-        if self_critical:
-            SelfCritic((), **self._critic)  # checks the options before the data are prepared
         self.notes["tokens"] = TOKENIZATION
-        self._let_trunk_learn(unfreeze_at_step == 0)
+        self._let_trunk_learn(trunk.unfreeze_at_step == 0)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns commands that caption images."""
@@ -130,10 +94,14 @@ class Captioning(Seq2SeqTask):
 
     def attach(self, data: SequenceData) -> None:
         """See `SequenceTask.attach`."""
-        if isinstance(data, CaptionData) and data.features == "cached" and self.unfreeze_at_step is not None:
+        if (
+            isinstance(data, CaptionData)
+            and data.features == "cached"
+            and self.trunk_options.unfreeze_at_step is not None
+        ):
             raise DataError(
                 f"data.features=cached needs a frozen trunk, and this one is trained from "
-                f"task.unfreeze_at_step={self.unfreeze_at_step}; remove one of the two options"
+                f"task.unfreeze_at_step={self.trunk_options.unfreeze_at_step}; remove one of the two options"
             )
         super().attach(data)
 
@@ -145,9 +113,9 @@ class Captioning(Seq2SeqTask):
 
     def load_pretrained(self) -> None:
         """Loads the trunk's pretrained weights in a new run."""
-        if self.pretrained is not None:
-            load_trunk(self.trunk, self.pretrained)
-        elif self.unfreeze_at_step is None:
+        if self.trunk_options.pretrained is not None:
+            load_trunk(self.trunk, self.trunk_options.pretrained)
+        elif self.trunk_options.unfreeze_at_step is None:
             _log.warning(
                 "task.unfreeze_at_step=null and task.pretrained=null: the trunk keeps its random weights; set "
                 "task.pretrained to own or a file"
@@ -155,20 +123,21 @@ class Captioning(Seq2SeqTask):
 
     def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
         """Returns the parameters of the trunk as a group with its own learning rate."""
-        trunk = list(self.trunk.parameters()) if self.unfreeze_at_step is not None else []
+        trunk = list(self.trunk.parameters()) if self.trunk_options.unfreeze_at_step is not None else []
         those = set(map(id, self.trunk.parameters()))
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in those]
-        return [(rest, {}), (trunk, {} if self.trunk_lr is None else {"lr": self.trunk_lr})]
+        return [(rest, {}), (trunk, {} if self.trunk_options.trunk_lr is None else {"lr": self.trunk_options.trunk_lr})]
 
     def on_fit_start(self) -> None:
         """Checks conflicting options and builds the critic before training."""
-        if self.self_critical:
+        if self.captions.self_critical:
             if self._data is None:
                 raise ValueError("task.self_critical=true scores samples by the references of CaptionData")
-            self.critic = SelfCritic(self._data.references("train"), **self._critic)
-        if self.unfreeze_at_step and self.trainer.world_size > 1:
+            self.critic = SelfCritic(self._data.references("train"), **self.captions.critic or {})
+        step = self.trunk_options.unfreeze_at_step
+        if step and self.trainer.world_size > 1:
             raise ValueError(
-                f"task.unfreeze_at_step={self.unfreeze_at_step}: with several processes, the trained parameters are "
+                f"task.unfreeze_at_step={step}: with several processes, the trained parameters are "
                 "fixed at the start; set 0, or start a second run from this one's weights with init_from"
             )
         super().on_fit_start()
@@ -176,7 +145,10 @@ class Captioning(Seq2SeqTask):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Unfreezes the trunk at its step. Until then its batch norms are in evaluation mode."""
         super().on_train_batch_start(batch, batch_idx)
-        learns = self.unfreeze_at_step is not None and self.trainer.global_step >= self.unfreeze_at_step
+        learns = (
+            self.trunk_options.unfreeze_at_step is not None
+            and self.trainer.global_step >= self.trunk_options.unfreeze_at_step
+        )
         if learns:
             self._let_trunk_learn(True)
         self.trunk.train(learns)
@@ -203,7 +175,11 @@ class Captioning(Seq2SeqTask):
 
     def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
         """Adds Xu et al.'s regularizer to the coverage loss."""
-        own = self.doubly_stochastic * doubly_stochastic_loss(weights, mask).total if self.doubly_stochastic else 0.0
+        own = (
+            self.captions.doubly_stochastic * doubly_stochastic_loss(weights, mask).total
+            if self.captions.doubly_stochastic
+            else 0.0
+        )
         return own + super().attention_loss(weights, mask)
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
@@ -211,7 +187,9 @@ class Captioning(Seq2SeqTask):
         if self.critic is None:
             return super().training_step(batch, batch_idx)
         state, memory = self.start(batch)
-        learned = self.critic.learn(self.decoder, state, memory, batch.references, self.tokenizer, self.search)
+        learned = self.critic.learn(
+            self.decoder, state, memory, batch.references, self.tokenizer, self.generation.test_search
+        )
         self.log_step("train/loss", learned.loss.detach(), prog_bar=True, batch_size=len(batch.examples))
         self.log_step("train/reward", learned.reward, prog_bar=True, batch_size=len(batch.examples))
         return learned.loss + self.penalty()
@@ -236,8 +214,8 @@ class Captioning(Seq2SeqTask):
         lines = ["# Test captions", "", f"Tokens: {TOKENIZATION}.", ""]
         lines += table(("word", "images", "recall %", "precision %"), words)
         write_text(folder / "captions.md", "\n".join(lines))
-        if self._data is not None and self.gallery:
-            write_gallery(folder / "gallery.html", rows, self._data, self._scored_split, self.gallery)
+        if self._data is not None and self.captions.gallery:
+            write_gallery(folder / "gallery.html", rows, self._data, self._scored_split, self.captions.gallery)
 
     @property
     def _data(self) -> CaptionData | None:

@@ -1,20 +1,36 @@
 """Language modeling over characters, bytes or words: prediction of the next symbol of a continuous text."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer
 from unrolled.deployment.sampling import continue_text
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.streams import Window
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
 from unrolled.training.tasks.evaluation import Scored, perplexity
-from unrolled.training.tasks.schedules import Schedule
+from unrolled.training.tasks.optimization import Optimization
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """The texts shown during training.
+
+    Attributes:
+        prompt: their beginning.
+        sample_length: number of symbols.
+        temperature: temperature of the samples.
+    """
+
+    prompt: str = ""
+    sample_length: int = 400
+    temperature: float = 0.8
 
 
 class CharLM(SequenceTask):
@@ -24,15 +40,10 @@ class CharLM(SequenceTask):
     window: truncated backpropagation through time (Williams & Peng 1990).
 
     Args:
-        network: description of a `Decoder`; see `SequenceTask` for this and the next five.
+        network: description of a `Decoder`.
         processor: the tokenizer of the text, as the source.
-        optimizer: a partial that is called with parameter groups.
-        schedule: learning rate schedule.
-        l1: weight of the L1 penalty.
-        l2: weight of the L2 penalty.
-        prompt: beginning of the samples shown during training.
-        sample_length: number of symbols of a sample.
-        temperature: temperature of the samples.
+        optimization: see `SequenceTask`; its fields and those of `samples` can be arguments, too.
+        samples: the texts shown during training.
         dynamic: arguments of a `DynamicEvaluation`, {rate, segment, decay, norm}, to score the test text a third time
             with a copy of the network that learns from it; None for no dynamic evaluation.
 
@@ -44,24 +55,17 @@ class CharLM(SequenceTask):
 
     test_loaders: ClassVar[Sequence[str]] = ("continuous", "random_windows")
 
+    @flat_options
     def __init__(
         self,
         network: Mapping[str, Any],
         processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        prompt: str = "",
-        sample_length: int = 400,
-        temperature: float = 0.8,
+        optimization: Optimization = Optimization(),
+        samples: SampleOptions = SampleOptions(),
         dynamic: Annotated[Mapping[str, Any], DynamicEvaluation] | None = None,
     ) -> None:
-        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
-        self.prompt = prompt
-        self.sample_length = sample_length
-        self.temperature = temperature
+        super().__init__(network=network, processor=processor, optimization=optimization)
+        self.samples = samples
         self.dynamic = DynamicEvaluation.from_options(dynamic)
         self.progress_metrics = (self.measure,)
 
@@ -166,8 +170,8 @@ class CharLM(SequenceTask):
         return continue_text(
             self.network,
             self.tokenizer,
-            self.prompt,
-            length=self.sample_length,
-            temperature=self.temperature,
+            self.samples.prompt,
+            length=self.samples.sample_length,
+            temperature=self.samples.temperature,
             generator=generator,
         )

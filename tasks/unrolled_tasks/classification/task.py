@@ -1,12 +1,11 @@
 """Classification and regression of sequences."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from unrolled.deployment.classification import predicted_values
 from unrolled.heads.categorical import CategoricalHead
@@ -18,14 +17,16 @@ from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
-from unrolled.training.tasks.schedules import Schedule
+from unrolled.training.tasks.optimization import Optimization
 from unrolled.wording import article
 from unrolled_tasks.classification.data import ClassificationData, LabeledBatch
 from unrolled_tasks.classification.kinds import SingleLabel, kind_of
 from unrolled_tasks.classification.mixup import mixup
+from unrolled_tasks.classification.options import LabelOptions, ReportOptions, VectorOptions
 from unrolled_tasks.classification.scores import Prediction
 from unrolled_tasks.classification.vectors import load_vectors
 
@@ -37,21 +38,13 @@ class Classification(SequenceTask):
     or any other `Head` whose prediction is a vector of numbers.
 
     Args:
-        network: description of a `SequenceClassifier`; see `SequenceTask` for this and the next five.
+        network: description of a `SequenceClassifier`.
         processor: the transform of sources, and a `LabelEncoder` or `Scaler` of targets.
-        optimizer: a partial that is called with parameter groups.
-        schedule: learning rate schedule.
-        l1: weight of the L1 penalty.
-        l2: weight of the L2 penalty.
-        label_smoothing: share of the target that is spread over all labels.
+        optimization: see `SequenceTask`; fields of all these options can be arguments, too.
+        labels: the loss of labels.
+        embeddings: the initial word embeddings.
+        shown: what evaluations show.
         mixup: concentration of mixup for frames, see `mixup.mixup`, with a weighted loss of both targets; 0 for none.
-        class_weights: weight of each label in training, by name; "balanced" for weights inversely proportional to the
-            labels' counts; None for equal weights.
-        prefix_fractions: fractions of each test sequence after which the prediction is scored too; empty for none.
-        num_samples: number of validation examples shown after every validation.
-        num_mistakes: maximum number of wrong test predictions listed, the most confident first.
-        vectors: a text file of word vectors (GloVe, fastText) that initialize the word embeddings.
-        frozen: do not train the embeddings.
 
     Raises:
         ValueError: an invalid option, or an option for labels with a `Scaler`.
@@ -66,61 +59,39 @@ class Classification(SequenceTask):
         "mistakes.md": "most confident wrong predictions",
     }
 
+    @flat_options
     def __init__(
         self,
         network: Mapping[str, Any],
         processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        label_smoothing: float = 0.0,
+        optimization: Optimization = Optimization(),
+        labels: LabelOptions = LabelOptions(),
+        embeddings: VectorOptions = VectorOptions(),
+        shown: ReportOptions = ReportOptions(),
         mixup: float = 0.0,
-        class_weights: Mapping[Any, float] | str | None = None,
-        prefix_fractions: Sequence[float] = (),
-        num_samples: int = 6,
-        num_mistakes: int = 30,
-        vectors: str | None = None,
-        frozen: bool = False,
     ) -> None:
-        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
+        super().__init__(network=network, processor=processor, optimization=optimization)
         source, target = processor
         if not isinstance(target, LabelEncoder | Scaler):
             raise ValueError(
                 "processor: classification needs a LabelEncoder or a Scaler of targets, not "
                 f"{article(type(target).__name__)}"
             )
-        if not 0.0 <= label_smoothing < 1.0 or min(num_samples, num_mistakes) < 0:
-            raise ValueError(
-                f"label_smoothing={label_smoothing} must be in [0, 1), num_samples={num_samples} and "
-                f"num_mistakes={num_mistakes} 0 or more"
-            )
         if not 0 <= mixup < float("inf") or (mixup and isinstance(source, Tokenizer)):
             raise ValueError(f"mixup={mixup} must be 0 or more, and 0 for text: only frames can be mixed")
-        if any(not 0 < share <= 1 for share in prefix_fractions):
-            raise ValueError(f"prefix_fractions={list(prefix_fractions)}: must be above 0 and at most 1")
-        if isinstance(class_weights, str) and class_weights != "balanced":
-            raise ValueError(f"class_weights={class_weights!r} must be balanced, a weight for each label, or null")
         self.target: LabelEncoder | Scaler = target
-        numbers = isinstance(target, Scaler)
-        if numbers and (label_smoothing or class_weights):
-            raise ValueError("label_smoothing and class_weights are for labels; this network predicts numbers")
-        if isinstance(class_weights, Mapping):
-            class_weights = _weights_by_label(class_weights, cast("LabelEncoder", target))
-        self.mixup, self.class_weights = mixup, class_weights
         self.kind = kind_of(target)
         self.kind.check(self.network.head)
+        self.class_weights = labels.by_label(target)
         if isinstance(self.network.head, CategoricalHead | LabelsHead):
-            self.network.head.label_smoothing = label_smoothing
+            self.network.head.label_smoothing = labels.label_smoothing
         single = isinstance(self.kind, SingleLabel)
-        self.prefix_fractions = [float(share) for share in prefix_fractions] if single else []
-        self.num_samples, self.num_mistakes = num_samples, num_mistakes
-        self._vectors = vectors
+        self.prefix_fractions = [float(share) for share in shown.prefix_fractions] if single else []
+        self.mixup, self.shown, self._vectors = mixup, shown, embeddings.vectors
         embedding = getattr(self.network.encoder, "embedding", None)
-        if (vectors is not None or frozen) and embedding is None:
+        if (embeddings.vectors is not None or embeddings.frozen) and embedding is None:
             raise ValueError("vectors and frozen need an embedding of words, and this network reads frames")
-        if frozen:
+        if embeddings.frozen:
             embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
 
     def load_pretrained(self) -> None:
@@ -194,22 +165,13 @@ class Classification(SequenceTask):
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns the predictions for the first validation examples."""
-        first = cast("list[Prediction]", self.evaluation.rows[: self.num_samples])
+        first = cast("list[Prediction]", self.evaluation.rows[: self.shown.num_samples])
         return "\n".join(self._line(prediction) for prediction in first)
 
     def report(self, rows: Sequence[Prediction], folder: Path) -> None:
         """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
-        self.kind.report(rows, folder, self.prefix_fractions, self.num_mistakes)
+        self.kind.report(rows, folder, self.prefix_fractions, self.shown.num_mistakes)
 
     def _line(self, prediction: Prediction) -> str:
         name = prediction.name if len(prediction.name) <= 80 else f"{prediction.name[:79]}…"
         return f"{name}: {self.kind.line(prediction)}"
-
-
-def _weights_by_label(given: Mapping[Any, float], encoder: LabelEncoder) -> dict[str, float]:
-    weights = {str(label): float(weight) for label, weight in given.items()}
-    for label in weights:
-        encoder.index(label)  # raises for an unknown label
-    if min(weights.values(), default=0.0) < 0:
-        raise ValueError(f"class_weights={weights}: weights must be 0 or more; or set balanced")
-    return dict.fromkeys(encoder.labels, 1.0) | weights

@@ -1,18 +1,19 @@
 """Translation with an encoder-decoder network."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from unrolled import DecoderState, EncoderDecoder, Processor, Tokenizer
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import write_text
 from unrolled.training.console.terminal import echo_command
-from unrolled.training.tasks.schedules import Schedule
-from unrolled.training.tasks.seq2seq import GeneratedText, HardOptions, SearchOptions, Seq2SeqTask
+from unrolled.training.tasks.optimization import Optimization
+from unrolled.training.tasks.seq2seq import GeneratedText, Seq2SeqTask
+from unrolled.training.tasks.seq2seq_options import GenerationOptions, TeacherForcingOptions
 from unrolled_tasks.translation.data import PairBatch
 from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
 
@@ -36,38 +37,22 @@ class Translation(Seq2SeqTask):
         "alignments": "attention weights of each token",
     }
 
+    @flat_options
     def __init__(
         self,
         network: Mapping[str, Any],
         processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
+        optimization: Optimization = Optimization(),
+        training: TeacherForcingOptions = TeacherForcingOptions(),
+        generation: GenerationOptions = GenerationOptions(),
         language: str | int = "en",
-        l1: float = 0.0,
-        l2: float = 0.0,
-        label_smoothing: float = 0.0,
-        coverage: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        hard: HardOptions | None = None,
-        search: SearchOptions | None = None,
-        validation_num_beams: int = 1,
-        num_samples: int = 6,
     ) -> None:
         super().__init__(
-            network,
-            processor,
-            optimizer,
-            schedule,
-            l1=l1,
-            l2=l2,
-            label_smoothing=label_smoothing,
-            coverage=coverage,
-            scheduled_sampling=scheduled_sampling,
-            hard=hard,
-            search=search,
-            validation_num_beams=validation_num_beams,
-            num_samples=num_samples,
+            network=network,
+            processor=processor,
+            optimization=optimization,
+            training=training,
+            generation=generation,
         )
         self.language = moses_language(str(language))
 

@@ -131,7 +131,7 @@ class WithRows(OnlyLoss):
     progress_metrics = ("half",)
 
     def __init__(self) -> None:
-        super().__init__(NETWORK, Processor(ByteTokenizer()), None)
+        super().__init__(NETWORK, Processor(ByteTokenizer()))
         self.reported: list[tuple[list[Row], Path]] = []
 
     def score(self, batch: Batch, loader: str) -> Scored:

@@ -103,9 +103,12 @@ def signature(target: str) -> Signature | None:
 
 
 def fields(target: str) -> Mapping[str, tuple[Kind, ...]]:
-    """Returns the annotated fields of a class without a constructor."""
+    """Returns the annotated fields of a class without a constructor, after those of its bases."""
     found = _class(target)
-    return dict(_fields(*found)) if found else {}
+    if found is None:
+        return {}
+    inherited = [fields(dotted) for base in reversed(found[1].bases) for dotted in _dotted(base, found[0])]
+    return {name: kinds for each in (*inherited, dict(_fields(*found))) for name, kinds in each.items()}
 
 
 def ancestors(target: str) -> Iterator[str]:
@@ -131,10 +134,17 @@ def _constructor(target: str, module: _Module, node: ast.ClassDef) -> Signature 
             inherited = _inherited(target, module, node) if found.anything else None  # **options often go to a base
             more = inherited.parameters if inherited else {}
             return replace(found, parameters={**more, **found.parameters})
-    decorated = {_last_name(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
-    if "dataclass" in decorated or any(_last_name(base) == "NamedTuple" for base in node.bases):
-        return Signature(target, dict(_fields(module, node)), anything=False)
+    if _is_dataclass(node) or any(_last_name(base) == "NamedTuple" for base in node.bases):
+        return Signature(target, fields(target), anything=False)
     return _inherited(target, module, node)
+
+
+def _is_dataclass(node: ast.stmt | ast.expr) -> bool:
+    return isinstance(node, ast.ClassDef) and "dataclass" in _decorators(node)
+
+
+def _decorators(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+    return {_last_name(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
 
 
 def _inherited(target: str, module: _Module, node: ast.ClassDef) -> Signature | None:
@@ -154,7 +164,18 @@ def _of_function(target: str, module: _Module, node: ast.FunctionDef) -> Signatu
     positional = [a.arg for a in (*given.posonlyargs, *given.args)]
     required = {*positional[: len(positional) - optional]} - {"self"}
     required |= {a.arg for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None}
+    if "flat_options" in _decorators(node):
+        parameters = {name: kinds for a in named for name, kinds in _flat(a, parameters[a.arg], module).items()}
     return Signature(target, parameters, given.kwarg is not None, frozenset(required))
+
+
+def _flat(argument: ast.arg, kinds: tuple[Kind, ...], module: _Module) -> Mapping[str, tuple[Kind, ...]]:
+    """Returns the fields of an argument's dataclass, or the argument; see `flat_options`."""
+    for dotted in _dotted(argument.annotation, module) if argument.annotation else ():
+        found = _locate(dotted)
+        if found and _is_dataclass(found[1]):
+            return fields(dotted)
+    return {argument.arg: kinds}
 
 
 def _fields(module: _Module, node: ast.ClassDef) -> Iterator[tuple[str, tuple[Kind, ...]]]:

@@ -2,14 +2,12 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from unrolled.checkpoint import (
     FORMAT,
@@ -25,11 +23,13 @@ from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.descriptions import check_loadable, class_names
 from unrolled.training.tasks.evaluation import Evaluation, Scored
+from unrolled.training.tasks.optimization import Optimization, ParameterGroups
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
-from unrolled.training.tasks.schedules import PlateauStepper, Schedule, num_steps
+from unrolled.training.tasks.schedules import PlateauStepper, num_steps
 from unrolled.training.tasks.state_store import StateStore
 from unrolled.wording import counted
 
@@ -46,13 +46,10 @@ class SequenceTask(LightningModule, ABC):
     Args:
         network: description of the network, `{"_target_": "unrolled.AutoregressiveDecoder", …}`; see `unrolled.build`.
         processor: the transforms of sources and targets.
-        optimizer: a partial that is called with parameter groups; None for a task that only scores.
-        schedule: learning rate schedule; None for a constant rate.
-        l1: weight of Σ|w| over the weight matrices (not biases), added to the loss.
-        l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
+        optimization: how the network is trained. Its fields can be arguments, too: see `flat_options`.
 
     Raises:
-        ValueError: a description that is not plain data, or that only a task's package could build; a negative penalty.
+        ValueError: a description that is not plain data, or that only a task's package could build.
     """
 
     network: nn.Module
@@ -60,20 +57,12 @@ class SequenceTask(LightningModule, ABC):
     test_loaders: ClassVar[Sequence[str]] = ("test",)  # names of the data's test loaders, in order
     progress_metrics: Sequence[str] = ()  # validation metrics of the progress bar, besides the monitored one
 
+    @flat_options
     def __init__(
-        self,
-        network: Mapping[str, Any],
-        processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        self, network: Mapping[str, Any], processor: Processor, optimization: Optimization = Optimization()
     ) -> None:
         super().__init__()
         check_loadable(network)
-        if not (0 <= l1 < float("inf") and 0 <= l2 < float("inf")):
-            raise ValueError(f"l1={l1}, l2={l2}: penalties are 0 or more")
         self.network = cast("nn.Module", build(network))
         self.processor = processor
         self.data: SequenceData | None = None
@@ -86,9 +75,7 @@ class SequenceTask(LightningModule, ABC):
         self._last_logged = -_REFRESH_SECONDS
         self.fit_started = False  # errors before are mistakes in the configuration
         self._description = network
-        self._optimizer = optimizer
-        self._schedule = schedule
-        self._l1, self._l2 = l1, l2
+        self.optimization = optimization
         self._accumulated = False  # gradients that no optimizer step has used yet
         self._resumed: dict[str, Any] | None = None  # the checkpoint's state, until training begins
 
@@ -173,12 +160,7 @@ class SequenceTask(LightningModule, ABC):
 
     def penalty(self) -> Tensor | float:
         """Returns the L1 and L2 regularization terms, which are added to the mean loss."""
-        if self._l1 == 0 and self._l2 == 0:
-            return 0.0
-        weights = [p for p in self.network.parameters() if p.dim() > 1]
-        absolute = torch.stack([w.abs().sum() for w in weights]).sum() if self._l1 else 0.0
-        square = torch.stack([w.square().sum() for w in weights]).sum() if self._l2 else 0.0
-        return self._l1 * absolute + 0.5 * self._l2 * square
+        return self.optimization.penalty(self.network)
 
     def drop_carried_state(self) -> None:
         """Drops the carried state of the training loader."""
@@ -187,23 +169,13 @@ class SequenceTask(LightningModule, ABC):
     def load_pretrained(self) -> None:
         """Loads pretrained weights into parts of the network. Not called if a checkpoint gives all weights."""
 
-    def learning_rates(self) -> Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]:
+    def learning_rates(self) -> ParameterGroups:
         """Returns parameter groups with their own optimizer options, such as {"lr": 1e-5}; none for the first group."""
         return [((p for p in self.network.parameters() if p.requires_grad), {})]
 
     def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the schedule. Weight decay applies to matrices only, so each group is divided."""
-        groups: list[dict[str, Any]] = []
-        for parameters, options in self.learning_rates():
-            listed = list(parameters)
-            groups.append({"params": [p for p in listed if p.dim() > 1], **options})
-            groups.append({"params": [p for p in listed if p.dim() <= 1], **options, "weight_decay": 0.0})
-        if self._optimizer is None:
-            raise ValueError("this task was built for scoring only, with optimizer=None; give an optimizer to train")
-        optimizer = self._optimizer([group for group in groups if group["params"]])
-        if self._schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._schedule.build(optimizer, self._num_steps())}
+        """Builds the optimizer and the schedule."""
+        return self.optimization.configure(self.learning_rates(), self._num_steps())
 
     def configure_callbacks(self) -> list[Callback]:
         """Returns the callback that steps schedules with a monitored metric."""

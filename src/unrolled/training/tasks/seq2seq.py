@@ -2,18 +2,16 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from unrolled.deployment.decoding import candidates, search
 from unrolled.generation.beam import Hypotheses
 from unrolled.generation.sampling import scheduled_sampling
-from unrolled.generation.search import Search
 from unrolled.heads.categorical import CategoricalHead
 from unrolled.layers.hard_attention import HardAttention
 from unrolled.losses import Loss, coverage_loss
@@ -22,18 +20,16 @@ from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
 from unrolled.sequences import mask_from_lengths
 from unrolled.training.callbacks.alignments import Alignment, Drawable
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.outputs import write_text
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored, perplexity
+from unrolled.training.tasks.optimization import Optimization
 from unrolled.training.tasks.reinforcement import Reinforcement
-from unrolled.training.tasks.schedules import Schedule
+from unrolled.training.tasks.seq2seq_options import GenerationOptions, TeacherForcingOptions
 from unrolled.wording import article
 
 _MAX_ALIGNMENTS = 16  # the number of first examples of a split whose alignments are kept
-
-# Mappings of options in a configuration. The annotated class defines their names and types.
-SearchOptions = Annotated[Mapping[str, Any], Search]
-HardOptions = Annotated[Mapping[str, float], Reinforcement]
 
 
 class TeacherForcing(Protocol):
@@ -69,73 +65,42 @@ class Seq2SeqTask(SequenceTask):
     scores the texts found by a search.
 
     Args:
-        network: description of a network with a `decoder`; see `SequenceTask` for this and the next five.
+        network: description of a network with a `decoder`.
         processor: the transform of sources, and the tokenizer of the generated texts.
-        optimizer: a partial that is called with parameter groups.
-        schedule: learning rate schedule.
-        l1: weight of the L1 penalty.
-        l2: weight of the L2 penalty.
-        label_smoothing: share of each target that is spread over the vocabulary.
-        coverage: weight of the coverage loss (See et al. 2017, eq. 13), per target token.
-        scheduled_sampling: probability at the end of training that an input is the network's own prediction; it rises
-            linearly from 0.
-        hard: options of `Reinforcement`, for a `HardAttention`.
-        search: options of the search in the test; see `Search`.
-        validation_num_beams: beams of the search in validations; 1 is greedy, and several times faster.
-        num_samples: number of examples whose generated texts are shown after every validation.
+        optimization: see `SequenceTask`; fields of this and of the next two can be arguments, too.
+        training: the loss of reference texts.
+        generation: the generation of texts in evaluations.
 
     Raises:
-        ValueError: a probability outside [0, 1), an unknown or invalid search option, coverage without attention.
+        ValueError: a decoder of something else than tokens, options of attention without attention.
     """
 
     files: ClassVar[Mapping[str, str]] = {"written.txt": "the generated text for each test example"}
     progress_metrics = ("perplexity",)
 
+    @flat_options
     def __init__(
         self,
         network: Mapping[str, Any],
         processor: Processor,
-        optimizer: Callable[[Iterable[Any]], Optimizer] | None,
-        schedule: Schedule | None = None,
-        *,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        label_smoothing: float = 0.0,
-        coverage: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        hard: HardOptions | None = None,
-        search: SearchOptions | None = None,
-        validation_num_beams: int = 1,
-        num_samples: int = 6,
+        optimization: Optimization = Optimization(),
+        training: TeacherForcingOptions = TeacherForcingOptions(),
+        generation: GenerationOptions = GenerationOptions(),
     ) -> None:
-        super().__init__(network, processor, optimizer, schedule, l1=l1, l2=l2)
-        for name, value in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
-        if not 0 <= coverage < float("inf") or validation_num_beams < 1 or num_samples < 0:
-            raise ValueError(
-                f"coverage={coverage} and num_samples={num_samples} must be 0 or more, "
-                f"validation_num_beams={validation_num_beams} 1 or more"
-            )
+        super().__init__(network=network, processor=processor, optimization=optimization)
         head = self.decoder.head
         if not isinstance(head, CategoricalHead):
-            raise ValueError(
-                f"the decoder generates texts, so its head is a CategoricalHead, not {article(type(head).__name__)}"
-            )
-        head.label_smoothing = label_smoothing
-        self.coverage, self.scheduled_sampling = coverage, scheduled_sampling
+            raise ValueError(f"a decoder of texts needs a CategoricalHead, and has {article(type(head).__name__)}")
+        head.label_smoothing = training.label_smoothing
+        self.training_options, self.generation = training, generation
         chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
-        self.reinforcement = Reinforcement(**hard or {}) if chooses else None
-        self.search = _search(search or {})
-        if (coverage > 0 or self.search.coverage_penalty > 0) and not self.decoder.attends:
+        self.reinforcement = Reinforcement(**training.hard or {}) if chooses else None
+        penalty = generation.test_search.coverage_penalty
+        if (training.coverage > 0 or penalty > 0) and not self.decoder.attends:
             raise ValueError(
-                f"coverage={coverage} and search.coverage_penalty={self.search.coverage_penalty} need attention, and "
+                f"coverage={training.coverage} and search.coverage_penalty={penalty} need attention, and "
                 "this network has none; leave them at 0, or choose decoder=attentive attention=additive"
             )
-        self.validation_search = self.search._replace(
-            num_beams=validation_num_beams, n_best=1, num_beam_groups=1, coverage_penalty=0.0, temperature=None
-        )
-        self.num_samples = num_samples
         self._alignments: dict[int, Drawable] = {}  # by example
 
     @abstractmethod
@@ -173,7 +138,7 @@ class Seq2SeqTask(SequenceTask):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the batch's share of the optimizer step's mean loss."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        inputs, probability = batch.inputs, self.scheduled_sampling * self._progress()
+        inputs, probability = batch.inputs, self.training_options.scheduled_sampling * self._progress()
         if probability > 0:
             inputs = scheduled_sampling(self.decoder, inputs, state, memory, probability=probability)
         decoded = self._decode(batch, inputs, state, memory)
@@ -194,7 +159,8 @@ class Seq2SeqTask(SequenceTask):
             weights: (batch, time, source) attention weights.
             mask: (batch, time) bool, True for valid steps.
         """
-        return self.coverage * coverage_loss(weights, mask).total if self.coverage > 0 else 0.0
+        coverage = self.training_options.coverage
+        return coverage * coverage_loss(weights, mask).total if coverage > 0 else 0.0
 
     def begin_evaluation(self, loaders: Sequence[str]) -> None:
         """Drops the alignments of the last evaluation too."""
@@ -203,7 +169,7 @@ class Seq2SeqTask(SequenceTask):
 
     def score(self, batch: Any, loader: str) -> Scored:
         """Returns loss and accuracy of the references' tokens, and a `GeneratedText` of each source."""
-        options = self.validation_search if loader == "validation" else self.search
+        options = self.generation.validation_search if loader == "validation" else self.generation.test_search
         state, memory = self.start(batch)
         decoded = self._decode(batch, batch.inputs, *self.for_texts(batch, state, memory))
         loss = self._loss(batch, decoded)
@@ -234,7 +200,7 @@ class Seq2SeqTask(SequenceTask):
 
     def sample(self, generator: torch.Generator) -> str:
         """Returns the texts that the validation's search generated for the first examples."""
-        first = cast("list[GeneratedText]", self.evaluation.rows[: self.num_samples])
+        first = cast("list[GeneratedText]", self.evaluation.rows[: self.generation.num_samples])
         return "\n\n".join("\n".join(_sample_lines(item)) for item in first)
 
     def alignments(self, count: int) -> list[Drawable]:
@@ -282,13 +248,6 @@ class Seq2SeqTask(SequenceTask):
             drawn = self.alignment(batch, row, text[: len(weights)], weights)
             if drawn is not None:
                 self._alignments[example] = drawn
-
-
-def _search(options: Mapping[str, Any]) -> Search:
-    unknown = [name for name in options if name not in Search._fields]
-    if unknown:
-        raise ValueError(f"search has no {unknown[0]!r}; it takes {', '.join(Search._fields)}")
-    return Search(**options).checked()
 
 
 def _sample_lines(item: GeneratedText) -> list[str]:

@@ -1,0 +1,70 @@
+"""Optimizer, learning rate schedule and penalties, which all tasks take."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unrolled.training.tasks.schedules import Schedule
+
+ParameterGroups = Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How a network is trained.
+
+    Attributes:
+        optimizer: a partial that is called with parameter groups; None for a task that only scores.
+        schedule: learning rate schedule; None for a constant rate.
+        l1: weight of Σ|w| over the weight matrices (not biases), added to the loss.
+        l2: weight of ½ Σw², likewise. An optimizer's weight_decay is the decoupled or built-in alternative.
+
+    Raises:
+        ValueError: a negative penalty.
+    """
+
+    optimizer: Callable[[Iterable[Any]], Optimizer] | None = None
+    schedule: Schedule | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.l1 < float("inf") and 0 <= self.l2 < float("inf")):
+            raise ValueError(f"l1={self.l1}, l2={self.l2}: penalties are 0 or more")
+
+    def penalty(self, network: nn.Module) -> Tensor | float:
+        """Returns the L1 and L2 terms, which are added to the mean loss."""
+        if self.l1 == 0 and self.l2 == 0:
+            return 0.0
+        weights = [p for p in network.parameters() if p.dim() > 1]
+        absolute = torch.stack([w.abs().sum() for w in weights]).sum() if self.l1 else 0.0
+        square = torch.stack([w.square().sum() for w in weights]).sum() if self.l2 else 0.0
+        return self.l1 * absolute + 0.5 * self.l2 * square
+
+    def configure(self, parameters: ParameterGroups, num_steps: int | float) -> Any:
+        """Builds the optimizer and the schedule, as `LightningModule.configure_optimizers` returns them.
+
+        Weight decay applies to matrices only, so each group is divided.
+
+        Args:
+            parameters: groups of parameters with their own optimizer options, such as {"lr": 1e-5}.
+            num_steps: optimizer steps of the whole run; infinite if the run has no end.
+
+        Raises:
+            ValueError: there is no optimizer.
+        """
+        if self.optimizer is None:
+            raise ValueError("this task was built for scoring only, with optimizer=None; give an optimizer to train")
+        groups: list[dict[str, Any]] = []
+        for several, options in parameters:
+            listed = list(several)
+            groups.append({"params": [p for p in listed if p.dim() > 1], **options})
+            groups.append({"params": [p for p in listed if p.dim() <= 1], **options, "weight_decay": 0.0})
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        if self.schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule.build(optimizer, num_steps)}
