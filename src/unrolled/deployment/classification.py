@@ -110,7 +110,7 @@ def predictions(
     *,
     batch_size: int = 32,
     ahead: int = 256,
-    limits: Limits = Limits(),  # noqa: B008  # immutable
+    limits: Limits = Limits(),  # immutable
     notice: Callable[[str], None] | None = None,
     on_error: Callable[[ValueError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,

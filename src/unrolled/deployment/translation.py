@@ -28,7 +28,7 @@ def translate(
     bundles: Bundle | Sequence[Bundle],
     lines: Iterable[str],
     *,
-    options: Search = Search(),  # noqa: B008  # immutable
+    options: Search = Search(),  # immutable
     batch_tokens: int = 2048,
     ahead: int = 512,
     max_length: int = 128,
@@ -63,7 +63,7 @@ def alternatives(
     bundles: Bundle | Sequence[Bundle],
     lines: Iterable[str],
     *,
-    options: Search = Search(),  # noqa: B008  # immutable
+    options: Search = Search(),  # immutable
     batch_tokens: int = 2048,
     ahead: int = 512,
     max_length: int = 128,

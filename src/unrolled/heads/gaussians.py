@@ -103,7 +103,7 @@ class WithEnd(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.points.log_prob(value[..., :-1]) + self.end.log_prob(value[..., -1])
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - as torch declares it
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         return torch.cat([self.points.sample(sample_shape), self.end.sample(sample_shape).unsqueeze(-1)], -1)
 
     @property
