@@ -111,6 +111,7 @@ from unrolled.processing.text.words import TokenizedWords as TokenizedWords
 from unrolled.processing.text.words import WordTransform as WordTransform
 from unrolled.processing.transform import Processor as Processor
 from unrolled.processing.transform import Transform as Transform
+from unrolled.resets import Stretches as Stretches
 from unrolled.shapes import ShapeError as ShapeError
 from unrolled.shapes import expect as expect
 from unrolled.state import HiddenState as HiddenState

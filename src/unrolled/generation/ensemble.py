@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unrolled.heads.base import Head
 from unrolled.layers.encoded import Encoded
 from unrolled.models.decoders.base import Decoded, Decoder, DecoderState, core_of
+from unrolled.resets import Stretches
 from unrolled.wording import counted
 
 
@@ -68,11 +69,12 @@ class EnsembleDecoder(Decoder):
         memory: Any = None,
         lengths: Tensor | None = None,
         conditions: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> Decoded:
         """Predict log probabilities (batch, time, vocabulary) for tokens (batch, time)."""
         state = self.start(len(inputs))[0] if state is None else state
         members = zip(self._members(), self._states(state), self._memories(memory), strict=True)
-        return self._mean([decoder(inputs, own, known, lengths, conditions) for decoder, own, known in members])
+        return self._mean([decoder(inputs, own, known, lengths, conditions, resets) for decoder, own, known in members])
 
     def step(
         self,

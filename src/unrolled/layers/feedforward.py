@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unrolled.layers.dropout import SequenceDropout
+from unrolled.resets import Stretches
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
 
@@ -74,9 +75,15 @@ class FeedForward(nn.Module):
         return []
 
     def forward(
-        self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: tuple[Any, ...] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Return outputs (batch, time, hidden), zero in the padding, for (batch, time, input), and the empty state.
+
+        `resets` have no effect, since steps don't depend on each other.
 
         Raises:
             ShapeError: inputs or lengths of the wrong shape.

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.backends import BackendChoice, check_name, choose
-from unrolled.backends.running import run, run_both
+from unrolled.backends.running import Marked, run, run_both
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import freeze_computed_weights, has_hooks
 from unrolled.layers.dropout import SequenceDropout
+from unrolled.resets import Stretches
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
-from unrolled.state import check, leaves, outline, rebuild
+from unrolled.state import check, leaves, outline, rebuild, where
 
 S = TypeVar("S")
 
@@ -186,30 +187,73 @@ class Recurrent(nn.Module):
         return cast("list[list[Cell[Any]]]", [list(layer) for layer in zip(*stacks, strict=True)])
 
     def forward(
-        self, inputs: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: tuple[Any, ...] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Run all layers over sequences. Arguments and results are those of `unroll`, except that the state has layers.
 
+        Args:
+            inputs: (batch, time, input).
+            state: the state before the first step; `initial_state` by default.
+            lengths: (batch,) numbers of valid steps; the full time by default.
+            resets: (batch, time) bool, true where a new sequence begins within a row: its first step starts from
+                `initial_state`, and the backward direction of the sequence before starts there, too. The results are
+                those of separate sequences; noise is drawn for each of them. Or the `Stretches` of such marks, which
+                CUDA then needs not wait for.
+
         Raises:
-            ShapeError: inputs, state or lengths of the wrong shape.
-            ValueError: a state of another structure, dtype or device, lengths out of range, a backend that cannot run a
-                cell.
+            ShapeError: inputs, state, lengths or marks of the wrong shape.
+            ValueError: a state of another structure, dtype or device, lengths out of range, marks that are not bool, a
+                backend that cannot run a cell.
         """
         expect(inputs, "batch time input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         ragged = _ragged(inputs, lengths)
         values = inputs if ragged is None else inputs.masked_fill(ragged.padding, 0.0)
         ends = None if ragged is None else ragged.lengths
+        stretches, state = self._marked(inputs, state, ends, resets)
         final: list[Any] = []
         for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
-            dropped = values if layer == 0 else self.dropout(values)
+            dropped = values if layer == 0 else self._dropped(values, stretches)
+            marked = None if stretches is None else Marked(stretches, self.initial_state(1, like=inputs)[layer])
             if self.bidirectional:
-                outputs, after = run_both(cells, dropped, before, ends, self.backend, self.recompute)
+                outputs, after = run_both(cells, dropped, before, ends, self.backend, self.recompute, marked)
             else:
-                outputs, after = run(cells[0], dropped, before, ends, False, self.backend, self.recompute)
+                outputs, after = run(cells[0], dropped, before, ends, False, self.backend, self.recompute, marked)
             final.append(after)
             values = self._join(values, outputs)
         return values, tuple(final)
+
+    def _marked(
+        self, inputs: Tensor, state: tuple[Any, ...], ends: Tensor | None, resets: Tensor | Stretches | None
+    ) -> tuple[Stretches | None, tuple[Any, ...]]:
+        """Return the stretches of marks, None for one sequence per row, and the state with first marks applied."""
+        if resets is None:
+            return None, state
+        if not isinstance(resets, Stretches):
+            expect(resets, "batch time", batch=inputs.shape[0], time=inputs.shape[1], name="resets")
+            resets = Stretches.of(resets.to(inputs.device), ends)
+        stretches = resets.to(inputs.device)
+        stretches.check(*inputs.shape[:2])
+        if stretches.split_rows:
+            return stretches, state
+        # Marks at first steps alone: only the forward direction begins there.
+        initial = self.initial_state(inputs.shape[0], like=inputs)
+        fresh = stretches.fresh
+        if not self.bidirectional:
+            return None, where(fresh, initial, state)
+        pairs = zip(initial, state, strict=True)
+        return None, tuple((where(fresh, own[0], given[0]), given[1]) for own, given in pairs)
+
+    def _dropped(self, values: Tensor, stretches: Stretches | None) -> Tensor:
+        """Apply dropout between layers; a variational mask is drawn for each sequence."""
+        if stretches is None or not (self.dropout.active and self.dropout.variational):
+            return self.dropout(values)
+        masks = self.dropout(values.new_ones(len(stretches.row), 1, values.shape[-1]))
+        return values * masks[:, 0][stretches.of_step]
 
     def step(
         self, inputs: Tensor, state: tuple[Any, ...], noise: StackNoise | None = None

@@ -13,6 +13,7 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.embeddings import InputEmbedding, TokenEmbedding, checked_embedding
+from unrolled.resets import Stretches
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import check, outline
@@ -67,7 +68,11 @@ class SteppedEncoder(Encoder, ABC):
         return Encoded(self._dropped(values), lengths, self._summary(values, lengths), self._tokens(source))
 
     def run(
-        self, source: Tensor, state: tuple[Any, ...] | None = None, lengths: Tensor | None = None
+        self,
+        source: Tensor,
+        state: tuple[Any, ...] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Encode the next steps of a source; return values (batch, time, output_size) and the state after them.
 
@@ -75,8 +80,9 @@ class SteppedEncoder(Encoder, ABC):
             source: the source, batch first.
             state: the state before it; None for the initial one.
             lengths: (batch,) numbers of valid steps; None without padding.
+            resets: (batch, time) bool, true where a new sequence begins; see `Recurrent.forward`.
         """
-        values, state = self._run(source, state, lengths)
+        values, state = self._run(source, state, lengths, resets)
         return self._dropped(values), state
 
     def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
@@ -91,8 +97,10 @@ class SteppedEncoder(Encoder, ABC):
         """
         return self.core.step(self.embed(source.unsqueeze(1)).squeeze(1), state)
 
-    def _run(self, source: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, tuple[Any, ...]]:
-        return self.core(self.embed(source), state, lengths)
+    def _run(
+        self, source: Tensor, state: Any, lengths: Tensor | None, resets: Tensor | Stretches | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        return self.core(self.embed(source), state, lengths, resets)
 
     def _dropped(self, values: Tensor) -> Tensor:
         """Apply the dropout of the values, which doesn't affect the summary."""
@@ -256,8 +264,15 @@ class FeatureEncoder(SteppedEncoder):
         )
         self.output_size = self.core.output_size
 
-    def _run(self, source: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, FrameState]:
+    def _run(
+        self, source: Tensor, state: Any, lengths: Tensor | None, resets: Tensor | Stretches | None = None
+    ) -> tuple[Tensor, FrameState]:
         """Values in the padding have no effect, not even NaN."""
+        if resets is not None and self.convolution is not None and self.convolution.seen:
+            raise ValueError(
+                f"conv_frames={self.convolution.seen + 1} reads past frames, also those of the sequence before a reset "
+                "mark; use conv_frames=1, or a row for each sequence"
+            )
         expect(source, "batch time features", features=self.input_size, name="source")
         core, past = (None, None) if state is None else self._checked(state, source)
         valid = None
@@ -268,7 +283,7 @@ class FeatureEncoder(SteppedEncoder):
             if state is not None and valid is not None and not bool(valid.all()):
                 raise ValueError("conv_channels with a carried state needs windows without padding; see `step`")
             source, past = self.convolution(source, past, valid)
-        values, core = self.core(self._filtered(source), core, lengths)
+        values, core = self.core(self._filtered(source), core, lengths, resets)
         return values, FrameState(core, past)
 
     def embed(self, source: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unrolled.heads.base import Head
 from unrolled.layers.dropout import SequenceDropout
 from unrolled.models.encoders import SteppedEncoder
+from unrolled.resets import Stretches
 from unrolled.shapes import ShapeError, expect
 
 
@@ -64,7 +65,13 @@ class SequenceTagger(nn.Module):
             values = values.take_along_dim(positions.unsqueeze(-1), 1)
         return self.head(values)
 
-    def run(self, source: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+    def run(
+        self,
+        source: Tensor,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
+    ) -> tuple[Tensor, Any]:
         """Return the parameters (batch, time, outputs) of the next steps of a source, and the state after them.
 
         For truncated backpropagation through time and for streams; see `SteppedEncoder.run`.
@@ -74,7 +81,7 @@ class SequenceTagger(nn.Module):
         """
         if not self.streams:
             raise ValueError("a bidirectional encoder needs the whole source; build it with bidirectional=False")
-        values, state = self.encoder.run(source, state, lengths)
+        values, state = self.encoder.run(source, state, lengths, resets)
         return self.head(self.dropout(values)), state
 
     def initial_state(self, batch: int) -> Any:

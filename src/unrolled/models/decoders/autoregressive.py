@@ -42,6 +42,7 @@ from unrolled.models.embeddings import (
     without_padding,
 )
 from unrolled.models.encoders import complete
+from unrolled.resets import Stretches
 from unrolled.sequences import all_full
 from unrolled.shapes import expect
 from unrolled.wording import article
@@ -217,8 +218,11 @@ class AutoregressiveDecoder(Decoder):
         memory: Any = None,
         lengths: Tensor | None = None,
         conditions: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> Decoded:
         """See `Decoder.forward`; returns parameters (batch, time, outputs)."""
+        if resets is not None and (self.bridge is not None or self.first is not None):
+            raise ValueError("a decoder with a source has one source per row, so `resets` can't begin another sequence")
         expect(inputs, f"batch time {self.input_axes}", name="inputs")
         state = self._started(inputs, state)
         batch, time = inputs.shape[:2]
@@ -229,7 +233,7 @@ class AutoregressiveDecoder(Decoder):
         conditions = None if conditions is None else without_padding(conditions, lengths)
         if not isinstance(self.steps, AttentiveCore):
             embedded = join_conditions(self.input_dropout(self.token_dropout(embedded)), conditions)
-            outputs, core = self.steps(embedded, core_of(state), lengths)
+            outputs, core = self.steps(embedded, core_of(state), lengths, resets)
             return Decoded(self.head(self.output_dropout(outputs)), None, DecoderState(core))
         if time == 0:
             weights = memory.values.new_zeros(batch, 0, memory.values.shape[1]) if self.attends else None

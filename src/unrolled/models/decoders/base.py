@@ -10,6 +10,7 @@ from unrolled.heads.base import Head
 from unrolled.heads.categorical import CategoricalHead
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
+from unrolled.resets import Stretches
 from unrolled.shapes import expect
 from unrolled.state import leaves, rebuild
 from unrolled.wording import article
@@ -95,6 +96,7 @@ class Decoder(nn.Module, ABC):
         memory: Any = None,
         lengths: Tensor | None = None,
         conditions: Tensor | None = None,
+        resets: Tensor | Stretches | None = None,
     ) -> Decoded:
         """Predict the input after each one.
 
@@ -106,6 +108,11 @@ class Decoder(nn.Module, ABC):
             memory: the memory that `start` returned.
             lengths: (batch,) numbers of valid inputs; None without padding.
             conditions: (batch, time, condition_size), what is known of each step beside its input, such as the hour.
+            resets: (batch, time) bool, true where a new sequence begins within a row; see `Recurrent.forward`.
+
+        Raises:
+            ShapeError: tensors whose shapes don't match.
+            ValueError: a state of another decoder; marks for a decoder with a source, which has one per row.
         """
 
     @abstractmethod
