@@ -87,7 +87,7 @@ for one in (load_bundle("runs/book").network, network):
     with torch.no_grad():
         losses.append(cross_entropy(one(text[:, :-1]).parameters, text[:, 1:]).mean.item())
 attached = any(leaf.requires_grad for leaf in leaves(state))
-told = dict(losses=losses, written=list(written.tokens.shape), attached=attached)
+told = dict(losses=losses, written=list(written.values.shape), attached=attached)
 """
 CELL = """
 backends = [choice.backend for choice in network.backend_choices(torch.randn(3, 20, 16))]

@@ -81,7 +81,7 @@ class CharLM(SequenceTask):
         if batch.carry < batch.inputs.shape[1]:
             parameters = self._two_parts(batch, state, memory, loader)
         else:
-            decoded = self.network(batch.inputs, state, memory, batch.lengths)
+            decoded = self.network(batch.inputs, state, memory, batch.lengths, resets=batch.resets)
             self.state_store.put(loader, decoded.state)
             parameters = decoded.parameters
         return self.network.head.loss(parameters, batch.targets, batch.loss_mask)
@@ -89,9 +89,11 @@ class CharLM(SequenceTask):
     def _two_parts(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
         """Computes a window in two parts, since the next window begins with the state after `carry` steps."""
         cut = batch.carry
-        head = self.network(batch.inputs[:, :cut], state, memory, batch.lengths.clamp(max=cut))
+        first, second = (None, None) if batch.resets is None else (batch.resets[:, :cut], batch.resets[:, cut:])
+        begin, rest = batch.lengths.clamp(max=cut), (batch.lengths - cut).clamp(min=0)
+        head = self.network(batch.inputs[:, :cut], state, memory, begin, resets=first)
         self.state_store.put(loader, head.state)
-        tail = self.network(batch.inputs[:, cut:], head.state, memory, (batch.lengths - cut).clamp(min=0))
+        tail = self.network(batch.inputs[:, cut:], head.state, memory, rest, resets=second)
         return torch.cat([head.parameters, tail.parameters], dim=1)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
@@ -142,9 +144,11 @@ class CharLM(SequenceTask):
 
         def of_segment(network: Decoder, inputs: Tensor, targets: Tensor, loss_mask: Tensor, state: Any) -> Any:
             nonlocal done
-            lengths = (batch.lengths - done).clamp(0, inputs.shape[1])
-            done += inputs.shape[1]
-            decoded = network(inputs, state, memory, lengths)
+            begin, end = done, done + inputs.shape[1]
+            lengths = (batch.lengths - begin).clamp(0, inputs.shape[1])
+            resets = None if batch.resets is None else batch.resets[:, begin:end]
+            done = end
+            decoded = network(inputs, state, memory, lengths, resets=resets)
             return network.head.loss(decoded.parameters, targets, loss_mask), decoded.state
 
         loss, state = dynamic.score(batch.inputs, batch.targets, batch.loss_mask, state, of_segment)

@@ -33,12 +33,13 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 def digest(batches: Iterable[Any]) -> str:
     """A hash of all tensors and numbers, to the last bit."""
     found = hashlib.sha256()
-    for field in (field for batch in batches for field in batch):
+    for field in (field for batch in batches for field in batch[:7]):
         found.update(field.numpy().tobytes() if isinstance(field, torch.Tensor) else repr(field).encode())
     return found.hexdigest()[:16]
 
 
-# Hashes of the batches of the loaders for streams, random windows and buckets that this loader replaced.
+# Hashes of the batches of the loaders for streams, random windows and buckets that this loader replaced; of packed
+# documents since they are packed.
 WINDOWS = [
     ("c387664f1eaea97c", {"rows": 4, "window": 8, "shift": True, "seed": 3}, {}),
     (
@@ -46,8 +47,8 @@ WINDOWS = [
         {"rows": 4, "ranks": 2, "window": 8, "stride": 3, "seed": 1},
         {"rank": 1, "accumulate": 3, "limit": 5},
     ),
-    ("bdf06d24bdd19fdf", {"rows": 3, "window": 6, "random_length": True, "concatenate": False}, {"accumulate": 2}),
-    ("927fedaf8ea0598c", {"rows": 3, "ranks": 2, "window": 9, "concatenate": False}, {"rank": 1, "restart": True}),
+    ("8efa0bf65b932aa3", {"rows": 3, "window": 6, "random_length": True, "concatenate": False}, {"accumulate": 2}),
+    ("141caaa223411cbf", {"rows": 3, "ranks": 2, "window": 9, "concatenate": False}, {"rank": 1, "restart": True}),
     ("b0b215e025be9e73", {"rows": 1, "ranks": 2, "window": 9}, {"rank": 1, "limit": 0.5}),
 ]
 

@@ -1,6 +1,7 @@
 """Streams of windows against the laws that make truncated backpropagation right, whatever the plan."""
 
 import gc
+import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -97,14 +98,18 @@ def loaders(tokens: Tokens, case: dict[str, Any], ranks: int | None = None) -> l
 
 
 def equal(one: Window, other: Window) -> bool:
-    tensors = all(torch.equal(a, b) for a, b in zip(one[:5], other[:5], strict=True))
+    marks = (torch.zeros_like(each.loss_mask) if each.resets is None else each.resets for each in (one, other))
+    tensors = all(torch.equal(a, b) for a, b in zip((*one[:5], next(marks)), (*other[:5], next(marks)), strict=True))
     return tensors and one.carry == other.carry and one.scale == other.scale
 
 
 def joined_batch(splits: Iterable[Window]) -> Window:
     splits = list(splits)
     tensors = [torch.cat([split[field] for split in splits]) for field in range(5)]
-    return Window(*tensors, carry=splits[0].carry, scale=splits[0].scale / len(splits))
+    marks = [split.resets for split in splits if split.resets is not None]
+    assert len(marks) in (0, len(splits))
+    resets = torch.cat(marks) if marks else None
+    return Window(*tensors, carry=splits[0].carry, scale=splits[0].scale / len(splits), resets=resets)
 
 
 @law
@@ -167,17 +172,33 @@ def test_gradients_reach_back_at_least_window_minus_stride_steps(case: dict[str,
 
 @law
 @given(plans())
-def test_windows_never_cross_the_border_of_a_document_that_is_not_joined(case: dict[str, Any]) -> None:
+def test_documents_that_are_not_joined_begin_at_marks(case: dict[str, Any]) -> None:
+    """Every first token of a document has a mark, or begins its row's epoch, and no other token does."""
     case["options"]["concatenate"] = False
     with written(case["lengths"]) as tokens:
-        documents = torch.as_tensor(tokens.documents)
+        documents = set(tokens.documents.tolist())
         for loader in loaders(tokens, case):
             for window in loader:
+                marks = torch.zeros_like(window.loss_mask) if window.resets is None else window.resets.clone()
+                marks[:, :1] |= window.reset[:, None]
                 for row, length in enumerate(window.lengths.tolist()):
-                    inside = torch.searchsorted(documents, window.targets[row, :length], right=True)
-                    assert len(set(inside.tolist())) <= 1
-                    begins = length > 0 and int(window.targets[row, 0]) in documents.tolist()
-                    assert bool(window.reset[row]) == begins
+                    begins = [target in documents for target in window.targets[row, :length].tolist()]
+                    assert marks[row, :length].tolist() == begins
+                    assert not marks[row, length:].any()
+
+
+@law
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=7).filter(any), st.integers(1, 5))
+def test_rows_of_whole_documents_are_as_equal_as_can_be(lengths: list[int], rows: int) -> None:
+    plan = StreamPlan(lengths, rows=rows, window=10**6, concatenate=False)
+    found = plan.window_spec(0, 0).lengths.tolist()
+    documents = [n for n in lengths if n]
+
+    cuts = itertools.combinations_with_replacement(range(len(documents) + 1), rows - 1)
+    best = min(max(sum(documents[a:b]) for a, b in pairwise((0, *cut, len(documents)))) for cut in cuts)
+
+    assert max(found) == best
+    assert sum(found) == sum(documents)
 
 
 @law

@@ -97,6 +97,16 @@ def test_every_link_and_picture_of_a_page_exists(page: Path) -> None:
         assert target.suffix not in (".png", ".svg") or target.stat().st_size < 100_000, link
 
 
+def test_the_snippets_about_reset_marks_run(folder: Path, python: Process) -> None:
+    """Their assertions compare packed sequences with separate ones, and a rollout with the steps that collected it."""
+    code = "\n".join(blocks(ROOT / "docs" / "resets.md", "python"))
+    (folder / "page.py").write_text(code)
+    done = python("page.py")
+
+    assert code.count("assert ") == 2
+    assert done.returncode == 0, done.stderr
+
+
 PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
 PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 

@@ -1,6 +1,6 @@
 """Plans of truncated backpropagation: the tokens of every window of an epoch, equal on every process."""
 
-import heapq
+import math
 import sys
 from typing import Any, NamedTuple
 
@@ -21,9 +21,10 @@ class WindowSpec(NamedTuple):
         lengths: (rows,) number of targets; 0 if the row has ended.
         skipped: (rows,) number of first targets that an earlier window has predicted.
         reset: (rows,) whether the row begins a new sequence.
-        opens: (rows,) whether the first target is the first token of its document, without a token before it.
+        opens: (rows, time) whether a target is the first token of its document, without a token before it.
         carry: number of steps after which the state is carried to the next window; sys.maxsize for all steps.
         time: number of steps of the longest row of all processes, so that their batches have equal shapes.
+        resets: (rows, time) whether a step begins a new sequence, beyond `reset`; None if none does.
     """
 
     begins: Ints
@@ -33,6 +34,7 @@ class WindowSpec(NamedTuple):
     opens: Bools
     carry: int
     time: int
+    resets: Bools | None = None
 
     @property
     def predictions(self) -> int:
@@ -45,7 +47,8 @@ class WindowSpec(NamedTuple):
         begin, end = rank * count, (rank + 1) * count
 
         def mine(field: NDArray[Any]) -> NDArray[Any]:
-            return np.pad(field[begin:end], (0, count - len(field[begin:end])))
+            missing = count - len(field[begin:end])
+            return np.pad(field[begin:end], [(0, missing), *[(0, 0)] * (field.ndim - 1)])
 
         return self._replace(
             begins=mine(self.begins),
@@ -53,6 +56,7 @@ class WindowSpec(NamedTuple):
             skipped=mine(self.skipped),
             reset=mine(self.reset),
             opens=mine(self.opens),
+            resets=None if self.resets is None else mine(self.resets),
         )
 
 
@@ -60,11 +64,12 @@ class StreamPlan:
     """Divides a text into parallel rows, which are read window after window.
 
     With `concatenate`, the whole text is one sequence, divided into rows of equal length (up to one token). Otherwise
-    each document is a sequence: whole documents are assigned to rows, the longest first, each to the row with the
-    fewest tokens, and read in the order of the text. A window never crosses the end of a document and is shorter there.
+    each document is a sequence, and a row holds whole documents one after another: rows are as equal as that allows. A
+    window goes on with the next document where one ends, with a mark at its first token.
 
-    All epochs have the same number of windows, since a Trainer reads it once. Therefore randomly drawn lengths are
-    scaled to fill the sequence, and a random shift is drawn from those with the more frequent number of windows.
+    All rows share the borders of their windows, and all epochs have the same number of windows, since a Trainer reads
+    it once. Therefore randomly drawn lengths are scaled to fill the longest row, and a random shift is drawn from those
+    with the more frequent number of windows.
 
     Args:
         lengths: (documents,) number of tokens of each document; empty documents are skipped.
@@ -115,19 +120,14 @@ class StreamPlan:
         self.ranks, self.random_length, self.seed = ranks, random_length, seed
         documents = np.asarray(lengths, dtype=np.int64).reshape(-1)
         self.size = int(documents.sum())
-        if concatenate:
-            borders = np.arange(rows + 1) * self.size // rows
-            self._set_sequences(np.arange(rows), borders[:-1], np.diff(borders), borders[:-1] == 0)
-        else:
-            borders = np.cumsum(documents) - documents
-            self._set_sequences(
-                _assign_rows(documents, rows), borders, documents, np.ones(len(documents), dtype=np.bool_)
-            )
-        self._before = self._windows_before(stride)
+        starts = (np.cumsum(documents) - documents)[documents > 0]
+        borders = np.arange(rows + 1) * self.size // rows if concatenate else _row_borders(starts, self.size, rows)
+        self._begins, self._lengths = borders[:-1], np.diff(borders)
+        self._longest = int(self._lengths.max())
+        self._starts = starts[:1] if concatenate else starts  # of sequences, in the text
         self._shifts = self._shift_range() if shift else (stride, stride)
-        self.num_batches = int(self._windows_of_rows(self._windows_before(self._shifts[0])).max())
-        self._shift = stride  # the shift of _before
-        self._borders_of_row: dict[int, tuple[int, int, Ints]] = {}  # epoch, sequence and its random boundaries
+        self.num_batches = self._num_windows(self._shifts[0])
+        self._drawn: tuple[int, Ints] = (-1, np.zeros(0, dtype=np.int64))  # the last epoch and its random borders
 
     def predictions(self, epoch: int, index: int) -> int:
         """Returns the number of predictions of a window that count, over all processes."""
@@ -150,91 +150,59 @@ class StreamPlan:
         if not 0 <= index < self.num_batches:
             raise IndexError(f"window {index} of an epoch of {self.num_batches}")
         shift = int(np.random.default_rng((self.seed, epoch)).integers(*self._shifts, endpoint=True))
-        if shift != self._shift:
-            self._before, self._shift = self._windows_before(shift), shift
-
-        number = self._before[self._row_starts[:-1]] + index  # of the window among those of all rows
-        running = number < self._before[self._row_starts[1:]]
-        number = np.where(running, number, 0)
-        sequence = np.searchsorted(self._before, number, side="right") - 1
-        turn = number - self._before[sequence]  # of the window among those of its sequence
-        begins, ends = (
-            self._random(epoch, sequence, turn) if self.random_length else self._regular(shift, sequence, turn)
-        )
-        ends = np.minimum(ends, self._lengths[sequence])
-        first = turn == 0
-        lengths = np.where(running, np.maximum(ends - begins, 0), 0)
+        begin, end = self._random(epoch, index) if self.random_length else self._regular(shift, index)
+        known = 0 if index == 0 else self.window - self.stride  # first targets that an earlier window has predicted
+        running = self._lengths > begin + known
+        lengths = np.where(running, np.minimum(end, self._lengths) - begin, 0)
+        begins = np.where(running, self._begins + begin, 0)
+        time = int(lengths.max())
+        positions = begins[:, None] + np.arange(time)
+        starting = np.isin(positions, self._starts) & (np.arange(time) < lengths[:, None])
+        marks = starting.copy()
+        marks[:, :1] &= index > 0  # the others are those of `reset`
         return WindowSpec(
-            begins=self._begins[sequence] + begins,
+            begins=begins,
             lengths=lengths,
-            skipped=np.where(running & ~first, self.window - self.stride, 0),
-            reset=running & first,
-            opens=running & first & self._opens[sequence],
+            skipped=np.where(running, known, 0),
+            reset=running & (index == 0),
+            opens=starting,
             carry=sys.maxsize if self.stride == self.window else shift if index == 0 else self.stride,
-            time=int(lengths.max()),
+            time=time,
+            resets=marks if marks.any() else None,
         )
 
-    def _set_sequences(self, row_of: Ints, begins: Ints, lengths: Ints, opens: Bools) -> None:
-        """Stores the nonempty sequences row by row, within a row in the order of the text."""
-        order = np.argsort(row_of, kind="stable")
-        order = order[lengths[order] > 0]
-        self._begins, self._lengths, self._opens = begins[order], lengths[order], opens[order]
-        self._row_starts = np.searchsorted(row_of[order], np.arange(self.rows + 1))
-        self._leads = np.zeros(len(order), dtype=np.bool_)  # the first sequence of its row
-        self._leads[self._row_starts[:-1][np.diff(self._row_starts) > 0]] = True
-
-    def _windows_before(self, shift: int) -> Ints:
-        """Returns (sequences + 1,) cumulative numbers of windows before each sequence, row after row."""
+    def _num_windows(self, shift: int) -> int:
+        """Returns the number of windows of the longest row."""
+        if not self._longest:
+            return 0
         if self.random_length:
-            # Rows of a concatenated text share their boundaries, so that one with a token less has as many windows.
-            lengths = np.full_like(self._lengths, self._lengths.max(initial=0)) if self.concatenate else self._lengths
-            counts = _random_windows(lengths, self.window)
-        else:
-            ahead = np.where(self._leads, shift, self.stride) + self.window - self.stride
-            counts = 1 + -(-np.maximum(self._lengths - ahead, 0) // self.stride)
-        return np.concatenate([[0], np.cumsum(counts)])
-
-    def _windows_of_rows(self, before: Ints) -> Ints:
-        return np.diff(before[self._row_starts])
+            return _random_windows(self._longest, self.window)
+        ahead = shift + self.window - self.stride
+        return 1 + -(-max(self._longest - ahead, 0) // self.stride)
 
     def _shift_range(self) -> tuple[int, int]:
         """Returns the first and last of the longest range of shifts with equal numbers of windows.
 
-        A shift below `stride` leaves more tokens to the last window of a row's first sequence. If it is too short for
-        them, one more window is needed. The longest rows decide.
+        A shift below `stride` leaves more tokens to the last window. If it is too short for them, one more window is
+        needed. The longest row decides.
         """
-        windows = self._windows_of_rows(self._before)
-        longest = self._row_starts[:-1][windows == windows.max()]
-        if not len(self._lengths):
+        if not self._longest:
             return self.stride, self.stride
-        left = self._lengths[longest] - (self.window - self.stride)
-        enough = max(1, int((left - (np.maximum(-(-left // self.stride), 1) - 1) * self.stride).max()))
+        left = self._longest - (self.window - self.stride)
+        enough = max(1, left - (max(-(-left // self.stride), 1) - 1) * self.stride)
         return (enough, self.stride) if self.stride - enough + 1 >= enough - 1 else (1, enough - 1)
 
-    def _regular(self, shift: int, sequence: Ints, turn: Ints) -> tuple[Ints, Ints]:
-        """Returns where windows begin and end within their sequences, without limiting the ends to their lengths."""
-        ahead = np.where(self._leads[sequence], shift, self.stride)
-        begins = np.where(turn == 0, 0, ahead + (turn - 1) * self.stride)
-        return begins, ahead + turn * self.stride + self.window - self.stride
+    def _regular(self, shift: int, index: int) -> tuple[int, int]:
+        """Returns where a window begins and ends within the rows, without limiting its end to their lengths."""
+        begin = 0 if index == 0 else shift + (index - 1) * self.stride
+        return begin, shift + index * self.stride + self.window - self.stride
 
-    def _random(self, epoch: int, sequence: Ints, turn: Ints) -> tuple[Ints, Ints]:
-        """Like `_regular`, with random boundaries: shared by all rows of a concatenated text."""
-        if self.concatenate:
-            borders = self._borders(epoch, row=0, sequence=0, length=int(self._lengths.max()))
-            return borders[turn], borders[turn + 1]
-        begins, ends = np.zeros_like(turn), np.zeros_like(turn)
-        for row, (which, place) in enumerate(zip(sequence.tolist(), turn.tolist(), strict=True)):
-            borders = self._borders(epoch, row, which, int(self._lengths[which]))
-            begins[row], ends[row] = borders[place], borders[place + 1]
-        return begins, ends
-
-    def _borders(self, epoch: int, row: int, sequence: int, length: int) -> Ints:
-        known = self._borders_of_row.get(row)
-        if known is None or known[:2] != (epoch, sequence):
-            generator = np.random.default_rng((self.seed, epoch, sequence))
-            known = epoch, sequence, _random_borders(length, self.window, generator)
-            self._borders_of_row[row] = known
-        return known[2]
+    def _random(self, epoch: int, index: int) -> tuple[int, int]:
+        """Like `_regular`, with random borders."""
+        if self._drawn[0] != epoch:
+            generator = np.random.default_rng((self.seed, epoch, 0))
+            self._drawn = epoch, _random_borders(self._longest, self.window, generator)
+        return int(self._drawn[1][index]), int(self._drawn[1][index + 1])
 
 
 class RandomWindowPlan:
@@ -283,7 +251,7 @@ class RandomWindowPlan:
             lengths=there * self.length,
             skipped=np.zeros_like(there, dtype=np.int64),
             reset=there,
-            opens=np.zeros_like(there),
+            opens=np.zeros((len(there), self.length), dtype=np.bool_),
             carry=self.length,
             time=self.length,
         ).of_rank(rank, self.ranks)
@@ -293,15 +261,30 @@ class RandomWindowPlan:
         return self._begins[index * count : (index + 1) * count]
 
 
-def _assign_rows(lengths: Ints, rows: int) -> Ints:
-    """Returns (documents,) the row of each document: the longest first, each to the row with the fewest tokens."""
-    row_of = np.zeros(len(lengths), dtype=np.int64)
-    loads = [(0, row) for row in range(rows)]
-    for document in np.argsort(-lengths, kind="stable").tolist():
-        load, row = loads[0]
-        row_of[document] = row
-        heapq.heapreplace(loads, (load + int(lengths[document]), row))
-    return row_of
+def _row_borders(starts: Ints, size: int, rows: int) -> Ints:
+    """Returns (rows + 1,) borders between rows of whole documents, so that the longest row is as short as possible.
+
+    Args:
+        starts: (documents,) first token of each document, in ascending order.
+        size: number of tokens.
+        rows: number of rows; the last ones are empty if there are fewer documents.
+    """
+    ends = np.append(starts[1:], size) if len(starts) else starts
+
+    def filled(capacity: int) -> list[int]:
+        """The borders of rows with as many documents as fit, at most one more than there may be."""
+        borders = [0]
+        while borders[-1] < size and len(borders) <= rows + 1:
+            last = int(np.searchsorted(ends, borders[-1] + capacity, side="right")) - 1
+            borders.append(int(ends[last]))
+        return borders
+
+    low, high = int((ends - starts).max(initial=0)), size
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(filled(middle)) <= rows + 1 else (middle + 1, high)
+    borders = filled(low) if size else [0]
+    return np.asarray([*borders, *[size] * (rows + 1 - len(borders))], dtype=np.int64)
 
 
 # Merity et al. 2018, section 4.1, and the authors' code: the base length is halved with probability 0.05, a length is
@@ -309,15 +292,14 @@ def _assign_rows(lengths: Ints, rows: int) -> Ints:
 _HALVED, _SPREAD, _SHORTEST = 0.05, 5.0, 5
 
 
-def _random_windows(lengths: Ints, window: int) -> Ints:
-    """Returns the number of windows of each sequence, from the mean of the drawn lengths: equal for every draw."""
-    mean = max(1.0, window * (1 - _HALVED / 2))
-    return np.ceil(lengths / mean).astype(np.int64)
+def _random_windows(length: int, window: int) -> int:
+    """Returns the number of windows of a row, from the mean of the drawn lengths: equal for every draw."""
+    return math.ceil(length / max(1.0, window * (1 - _HALVED / 2)))
 
 
 def _random_borders(length: int, window: int, generator: np.random.Generator) -> Ints:
     """Returns (windows + 1,) boundaries from 0 to length: drawn lengths, scaled to the sequence, at least one token."""
-    count = int(_random_windows(np.asarray(length), window))
+    count = _random_windows(length, window)
     base = np.where(generator.random(count) < _HALVED, window / 2, window)
     drawn = np.maximum(generator.normal(base, _SPREAD), min(_SHORTEST, window))
     share = np.concatenate([[0.0], np.cumsum(drawn)]) / drawn.sum()

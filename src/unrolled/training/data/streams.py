@@ -33,6 +33,7 @@ class Window(NamedTuple):
             shorter than the window. A row with fewer valid steps carries its last valid state.
         scale: factor of the summed loss (nats) before the backward pass. After Lightning's division by accumulated
             batches and the mean over ranks, the gradient is that of the mean over all predictions of the step.
+        resets: (batch, time) bool, whether a new sequence begins at a step within the row; None if none does.
     """
 
     inputs: Tensor
@@ -42,6 +43,7 @@ class Window(NamedTuple):
     reset: Tensor
     carry: int
     scale: float
+    resets: Tensor | None = None
 
 
 def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) -> Window:
@@ -63,14 +65,14 @@ def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) 
     valid = steps < spec.lengths[:, None]
     positions = spec.begins[:, None] + np.arange(-1, spec.time)  # from the token before each row's first target
     read = tokens.gather(positions.clip(0, len(tokens) - 1))
-    opens = torch.as_tensor(spec.opens[:, None] & (steps == 0))
     padding = torch.as_tensor(~valid)
     return Window(
-        inputs=torch.where(opens, start, read[:, :-1]).masked_fill(padding, 0),
+        inputs=torch.where(torch.as_tensor(spec.opens), start, read[:, :-1]).masked_fill(padding, 0),
         targets=read[:, 1:].masked_fill(padding, 0),
         lengths=torch.as_tensor(spec.lengths),
         loss_mask=torch.as_tensor(valid & (steps >= spec.skipped[:, None])),
         reset=torch.as_tensor(spec.reset),
         carry=min(spec.carry, spec.time),
         scale=scale,
+        resets=None if spec.resets is None else torch.as_tensor(spec.resets),
     )
