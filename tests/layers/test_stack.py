@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled import ElmanCell, GRUCell, LSTMCell, LSTMState, Recurrent, ShapeError, unroll
 from unrolled.state import leaves, map_state, select, where
@@ -15,7 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "residual": {"residual": True},
     "learned": {"learned_initial_state": True},
-    "noisy": {"dropout": 0.5, "variational_dropout": True, "residual": True},
+    "noisy": {"dropout": 0.5, "residual_dropout": 0.5, "variational_dropout": True, "residual": True},
     "loop": {"backend": "loop"},
 }
 
@@ -114,6 +114,44 @@ def test_each_layer_reads_the_one_below_and_adds_it_where_sizes_agree(inputs: Te
     third = second + unroll(network.cells[2], second)[0]  # pyright: ignore[reportArgumentType]
 
     close(network(inputs)[0], third)
+
+
+def test_residual_dropout_drops_what_a_layer_adds(inputs: Tensor) -> None:
+    """The sum is not dropped again: the next layer and the caller read the very values that were added."""
+    network = Recurrent(GRUCell, 3, 5, 3, residual=True, residual_dropout=0.5).double()
+    torch.manual_seed(0)
+    outputs, _ = network(inputs)
+
+    torch.manual_seed(0)
+    expected = nn.functional.dropout(unroll(network.cells[0], inputs)[0], 0.5)  # pyright: ignore[reportArgumentType]
+    for cell in list(network.cells)[1:]:
+        expected = expected + nn.functional.dropout(unroll(cell, expected)[0], 0.5)  # pyright: ignore[reportArgumentType]
+
+    close(outputs, expected)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_steps_under_drawn_noise_drop_what_each_layer_adds(inputs: Tensor, variational: bool) -> None:
+    network = Recurrent(
+        GRUCell, 3, 5, 2, residual=True, dropout=0.3, residual_dropout=0.5, variational_dropout=variational
+    ).double()
+    noises = network.noises(4, 7, like=inputs)
+    cells: Any = network.cells
+    state = lower, upper = network.initial_state(4, like=inputs)
+
+    for now, noise in zip(inputs.unbind(1), noises, strict=True):
+        output, state = network.step(now, state, noise)
+        first, lower = cells[0](now, lower)
+        first = first * noise.outputs[0]
+        second, upper = cells[1](first * noise.between[1], upper)
+        close(output, first + second * noise.outputs[1])
+
+    for mask, later in zip(noises[0].outputs, noises[1].outputs, strict=True):
+        assert mask is not None
+        assert later is not None
+        assert set(mask.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(mask, later) == variational
+    assert not torch.equal(*noises[0].outputs)  # each layer has its own
 
 
 def test_two_directions_are_a_forward_and_a_reversed_unroll(inputs: Tensor) -> None:
@@ -225,7 +263,7 @@ def test_the_noise_of_each_step_is_new_between_the_layers_unless_it_is_variation
     assert torch.equal(masks, masks[:, :1].expand_as(masks)) == variational
     assert all(noise.cells[0].weight_hh is noises[0].cells[0].weight_hh for noise in noises)
     assert all(noise.between[0] is None for noise in noises)
-    assert network.eval().noises(4, 2, like=inputs) == [((None, None), (None, None))] * 2
+    assert network.eval().noises(4, 2, like=inputs) == [((None, None), (None, None), (None, None))] * 2
 
 
 def test_choices_say_what_each_layer_takes_and_why(inputs: Tensor) -> None:
@@ -270,6 +308,8 @@ def test_gradients_are_exact(inputs: Tensor) -> None:
         ({"num_layers": 0}, "num_layers is 0, expected 1 or more"),
         ({"dropout": 1.0}, r"dropout is 1\.0, expected a probability in \[0, 1\)"),
         ({"dropout": -0.1}, r"dropout is -0\.1, expected"),
+        ({"residual": True, "residual_dropout": 1.0}, r"dropout is 1\.0, expected"),
+        ({"residual_dropout": 0.5}, r"residual_dropout=0\.5 drops outputs before a residual sum: set residual=True"),
         ({"hidden_size": 0}, "hidden_size is 0, expected 1 or more"),
     ],
 )

@@ -1,8 +1,11 @@
 """Dropout on sequences, computed outside of all kernels, so that a seed gives the same masks with every backend."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from unrolled.resets import Stretches
 from unrolled.shapes import expect
 
 
@@ -36,15 +39,26 @@ class SequenceDropout(_Dropout):
         super().__init__(probability)
         self.variational = variational
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Apply dropout to values (batch, time, features)."""
+    def forward(self, values: Tensor, stretches: Stretches | None = None) -> Tensor:
+        """Apply dropout to values (batch, time, features); a variational mask is drawn for each row or stretch."""
         expect(values, "batch time features", name="values")
         if not self.active:
             return values
         if not self.variational:
             return nn.functional.dropout(values, self.probability)
-        ones = values.new_ones(values.shape[0], 1, values.shape[2])
-        return values * nn.functional.dropout(ones, self.probability)
+        rows = len(values) if stretches is None else len(stretches.row)
+        masks = nn.functional.dropout(values.new_ones(rows, 1, values.shape[2]), self.probability)
+        return values * (masks if stretches is None else masks[:, 0][stretches.of_step])
+
+    def mask(self, batch: int, size: int, *, like: Tensor) -> Tensor | None:
+        """Draw a mask (batch, size) for one step, or for all steps if they share it; None while inactive."""
+        return nn.functional.dropout(like.new_ones(batch, size), self.probability) if self.active else None
+
+    def step_masks(self, mask: Tensor | None, time: int) -> Sequence[Tensor | None]:
+        """Return the masks of each step: the given one if all steps share it, new ones of its shape if not."""
+        if mask is None or self.variational:
+            return [mask] * time
+        return nn.functional.dropout(mask.new_ones(len(mask), time, mask.shape[1]), self.probability).unbind(1)
 
     def extra_repr(self) -> str:
         return f"{self.probability}, variational={self.variational}"

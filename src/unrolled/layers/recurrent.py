@@ -86,10 +86,12 @@ class StackNoise(NamedTuple):
 
     cells: the noise of each layer's cell.
     between: for each layer, a mask (batch, features) for its inputs; None for no mask.
+    outputs: for each layer, a mask (batch, features) for its outputs before they are added to the inputs, likewise.
     """
 
     cells: tuple[Any, ...]
     between: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor | None, ...]
 
 
 class Recurrent(nn.Module):
@@ -107,6 +109,9 @@ class Recurrent(nn.Module):
         variational_dropout: whether all steps of a sequence share one dropout mask (Gal & Ghahramani 2016).
         residual: whether a layer with equal input and output sizes adds its input to its output, before dropout (Wu et
             al. 2016, "Google's Neural Machine Translation System", eq. 6).
+        residual_dropout: probability that an output is dropped before it is added to the layer's input, in training
+            mode (Vaswani et al. 2017, "Attention Is All You Need", section 5.4). It applies to the outputs of every
+            layer, the last and those of other sizes included: one more than `dropout` has.
         bidirectional: whether each layer runs in both directions and concatenates their outputs.
         learned_initial_state: whether the state before the first step is a parameter, initialized with the cell's own
             initial state.
@@ -115,7 +120,8 @@ class Recurrent(nn.Module):
             √time segments of √time steps, and computes the rest again, which costs a second forward pass.
 
     Raises:
-        ValueError: a size or number below one, a probability outside [0, 1), an unknown backend.
+        ValueError: a size or number below one, a probability outside [0, 1), an unknown backend, residual_dropout
+            without residual.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         variational_dropout: bool = False,
         residual: bool = False,
+        residual_dropout: float = 0.0,
         bidirectional: bool = False,
         learned_initial_state: bool = False,
         backend: str = "auto",
@@ -137,11 +144,17 @@ class Recurrent(nn.Module):
         if num_layers < 1:
             raise ValueError(f"num_layers is {num_layers}, expected 1 or more")
         check_name(backend)
+        if residual_dropout and not residual:
+            raise ValueError(
+                f"residual_dropout={residual_dropout} drops outputs before a residual sum: set residual=True, or use "
+                "dropout"
+            )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.dropout = SequenceDropout(dropout, variational=variational_dropout)
         self.residual = residual
+        self.residual_dropout = SequenceDropout(residual_dropout, variational=variational_dropout)
         self.bidirectional = bidirectional
         self.backend = backend
         self.recompute = recompute
@@ -217,14 +230,14 @@ class Recurrent(nn.Module):
         stretches, state = self._marked(inputs, state, ends, resets)
         final: list[Any] = []
         for layer, (cells, before) in enumerate(zip(self._layers(), state, strict=True)):
-            dropped = values if layer == 0 else self._dropped(values, stretches)
+            dropped = values if layer == 0 else self.dropout(values, stretches)
             marked = None if stretches is None else Marked(stretches, self.initial_state(1, like=inputs)[layer])
             if self.bidirectional:
                 outputs, after = run_both(cells, dropped, before, ends, self.backend, self.recompute, marked)
             else:
                 outputs, after = run(cells[0], dropped, before, ends, False, self.backend, self.recompute, marked)
             final.append(after)
-            values = self._join(values, outputs)
+            values = self._join(values, self.residual_dropout(outputs, stretches))
         return values, tuple(final)
 
     def _marked(
@@ -247,13 +260,6 @@ class Recurrent(nn.Module):
             return None, where(fresh, initial, state)
         pairs = zip(initial, state, strict=True)
         return None, tuple((where(fresh, own[0], given[0]), given[1]) for own, given in pairs)
-
-    def _dropped(self, values: Tensor, stretches: Stretches | None) -> Tensor:
-        """Apply dropout between layers; a variational mask is drawn for each sequence."""
-        if stretches is None or not (self.dropout.active and self.dropout.variational):
-            return self.dropout(values)
-        masks = self.dropout(values.new_ones(len(stretches.row), 1, values.shape[-1]))
-        return values * masks[:, 0][stretches.of_step]
 
     def step(
         self, inputs: Tensor, state: tuple[Any, ...], noise: StackNoise | None = None
@@ -290,7 +296,8 @@ class Recurrent(nn.Module):
         """
         values: Any = inputs
         final: list[Any] = []
-        for layer, ((cell,), before, of_cell, mask) in enumerate(zip(self._layers(), state, *noise, strict=True)):
+        layers = zip(self._layers(), state, *noise, strict=True)
+        for layer, ((cell,), before, of_cell, mask, of_output) in enumerate(layers):
             given = projected if layer == 0 else None
             read = values if mask is None else values * mask
             if not has_hooks(cell):
@@ -300,18 +307,17 @@ class Recurrent(nn.Module):
             else:
                 raise ValueError(f"{type(cell).__name__} has hooks: pass inputs and projected=None")
             final.append(after)
+            output = output if of_output is None else output * of_output
             values = output if values is None else self._join(values, output)
         return values, tuple(final)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
         """Draw the noise of each step of a sequence, with a new dropout mask per step unless dropout is variational."""
         noise = self.noise(batch, like=like)
-        if self.dropout.variational or not self.dropout.active:
-            return [noise] * time
-        shapes = (None if mask is None else mask.new_ones(batch, time, mask.shape[1]) for mask in noise.between)
-        masks = [None if ones is None else self.dropout(ones).unbind(1) for ones in shapes]
-        between = ([None if mask is None else mask[step] for mask in masks] for step in range(time))
-        return [noise._replace(between=tuple(of_step)) for of_step in between]
+        between = [self.dropout.step_masks(mask, time) for mask in noise.between]
+        outputs = [self.residual_dropout.step_masks(mask, time) for mask in noise.outputs]
+        steps = zip(zip(*between, strict=True), zip(*outputs, strict=True), strict=True)
+        return [StackNoise(noise.cells, *masks) for masks in steps]
 
     def noise(self, batch: int, *, like: Tensor) -> StackNoise:
         """Draw the noise of a whole sequence, for `step`."""
@@ -319,9 +325,9 @@ class Recurrent(nn.Module):
         if self.training:
             for cell in cells:
                 _check_noise(cell)
-        masks = (self.dropout(like.new_ones(batch, 1, cell.input_size))[:, 0] for cell in cells[1:])
-        between = (None, *masks) if self.dropout.active else (None,) * self.num_layers
-        return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), between)
+        between = [self.dropout.mask(batch, cell.input_size, like=like) for cell in cells[1:]]
+        outputs = [self.residual_dropout.mask(batch, cell.output_size, like=like) for cell in cells]
+        return StackNoise(tuple(cell.noise(batch, like=like) for cell in cells), (None, *between), tuple(outputs))
 
     def backend_choices(self, inputs: Tensor, *, ragged: bool = False) -> list[BackendChoice]:
         """Return each layer's backend for inputs (batch, time, input) in the present mode, with the reason."""

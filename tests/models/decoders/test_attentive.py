@@ -105,7 +105,14 @@ def test_a_pass_is_its_steps(
 
 @pytest.mark.parametrize("cell", [ElmanCell, GRUCell, partial(LSTMCell, weight_drop=0.2, recurrent_dropout=0.3)])
 @pytest.mark.parametrize("variational", [True, False])
-@pytest.mark.parametrize("core", [{"dropout": 0.4}, {"dropout": 0.4, "variational_dropout": True, "residual": True}])
+@pytest.mark.parametrize(
+    "core",
+    [
+        {"dropout": 0.4},
+        {"dropout": 0.4, "variational_dropout": True, "residual": True},
+        {"residual": True, "residual_dropout": 0.4},
+    ],
+)
 def test_a_pass_in_training_is_its_steps_under_the_same_noise(
     cell: Any, variational: bool, core: dict[str, Any], encoded: Encoded, tokens: Tensor
 ) -> None:
