@@ -55,6 +55,7 @@ from unrolled.layers.hard_attention import HardAttention as HardAttention
 from unrolled.layers.hard_attention import HardAttentionSample as HardAttentionSample
 from unrolled.layers.hard_attention import hard_attention_loss as hard_attention_loss
 from unrolled.layers.pooling import AttentionPooling as AttentionPooling
+from unrolled.layers.pooling import ConcatPooling as ConcatPooling
 from unrolled.layers.pooling import LastPooling as LastPooling
 from unrolled.layers.pooling import MaxPooling as MaxPooling
 from unrolled.layers.pooling import MeanPooling as MeanPooling
@@ -91,6 +92,7 @@ from unrolled.models.images.trunks import TorchvisionTrunk as TorchvisionTrunk
 from unrolled.models.images.trunks import Trunk as Trunk
 from unrolled.models.spelling import SpelledWordEmbedding as SpelledWordEmbedding
 from unrolled.models.tagger import SequenceTagger as SequenceTagger
+from unrolled.models.wide import WidePath as WidePath
 from unrolled.processing.audio.features import AudioFeatures as AudioFeatures
 from unrolled.processing.frames import ImageSequence as ImageSequence
 from unrolled.processing.frames import SeriesScaler as SeriesScaler

@@ -1,6 +1,8 @@
 """A classifier: what it pools, and that it says step by step what it says about the whole."""
 
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,23 +12,28 @@ from torch import Tensor
 from unrolled import (
     AttentionPooling,
     CategoricalHead,
+    ConcatPooling,
     ElmanCell,
     FeatureEncoder,
     FeedForward,
     GRUCell,
+    LabelsHead,
     LastPooling,
     LSTMCell,
     MaxPooling,
     MeanPooling,
+    NumbersHead,
     Pooling,
     Recurrent,
     RecurrentEncoder,
     SequenceClassifier,
+    WidePath,
 )
 from unrolled.layers.encoded import Encoded
 from unrolled.models.encoders import Core
 
-POOLINGS: list[type[Pooling]] = [LastPooling, MeanPooling, MaxPooling, AttentionPooling]
+JOINED = partial(ConcatPooling, poolings=[LastPooling, MeanPooling, MaxPooling, AttentionPooling])
+POOLINGS: list[Callable[..., Pooling]] = [LastPooling, MeanPooling, MaxPooling, AttentionPooling, JOINED]
 HEAD = partial(CategoricalHead, num_classes=2)
 
 
@@ -197,3 +204,70 @@ def test_a_feed_forward_net_sees_one_step_and_has_no_state(generator: torch.Gene
     torch.testing.assert_close(network.step(inputs[:, 2], ())[0], outputs[:, 2])
     with pytest.raises(ValueError, match="activation is 'sine'"):
         FeedForward(3, 5, activation="sine")
+
+
+def wide_classifier(*, bidirectional: bool = False, head: Any = HEAD, num_buckets: int = 7) -> SequenceClassifier:
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder.of_tokens(9, 4, CORES[2], bidirectional=bidirectional)
+    wide = partial(WidePath, vocabulary_size=9, num_buckets=num_buckets)
+    network = SequenceClassifier(encoder, head, MeanPooling, wide=wide).double().eval()
+    assert network.wide is not None
+    for weight in network.wide.parameters():
+        assert bool((weight == 0).all())
+        torch.nn.init.normal_(weight)
+    return network
+
+
+@pytest.mark.parametrize("num_buckets", [0, 7])
+@pytest.mark.parametrize("head", [HEAD, partial(LabelsHead, num_labels=3), partial(NumbersHead, num_outputs=2)])
+def test_the_wide_path_adds_the_mean_weight_of_words_and_pairs(
+    head: Any, num_buckets: int, generator: torch.Generator
+) -> None:
+    network = wide_classifier(head=head, num_buckets=num_buckets)
+    source = torch.randint(9, (4, 7), generator=generator)
+    outputs = network(source, LENGTHS)
+    wide, network.wide = network.wide, None
+    assert wide is not None
+    found = outputs - network(source, LENGTHS)
+    source[2, 1:] = 99  # padding may be anything
+    assert torch.equal(wide(source, LENGTHS)[2], wide(source[2:3, :1])[0])
+
+    for row, length in enumerate(LENGTHS.tolist()):
+        ids = source[row, :length].tolist()
+        weights = [wide.tokens.weight[i] for i in ids]
+        if wide.pairs is not None:
+            weights += [wide.pairs.weight[(a * 1_000_003 + b) % num_buckets] for a, b in pairwise(ids)]
+        expected = torch.stack(weights).mean(0) if weights else torch.zeros_like(found[row])
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-12)
+
+
+def test_the_wide_path_streams_and_knows_prefixes(generator: torch.Generator) -> None:
+    network = wide_classifier()
+    source = torch.randint(9, (4, 7), generator=generator)
+    state = network.initial_state(4)
+    for step in range(7):
+        outputs, state = network.step(source[:, step], state)
+        torch.testing.assert_close(outputs, network(source[:, : step + 1]), rtol=0, atol=1e-12)
+
+    for each in (network, wide_classifier(bidirectional=True)):
+        early = each.predict_prefixes(source, LENGTHS, [0.5, 1.0])
+        for place, read in enumerate(([4, 0, 1, 2], [7, 0, 1, 4])):
+            torch.testing.assert_close(early[:, place], each(source, torch.tensor(read)), rtol=0, atol=1e-12)
+
+
+def test_a_wide_path_needs_tokens() -> None:
+    with pytest.raises(ValueError, match="no TokenEmbedding"):
+        SequenceClassifier(FeatureEncoder(3, CORES[0]), HEAD, MeanPooling, wide=partial(WidePath, vocabulary_size=9))
+    with pytest.raises(ValueError, match="num_buckets=-1"):
+        WidePath(2, 9, -1)
+
+
+def test_joined_vectors_are_those_of_each_pooling(generator: torch.Generator) -> None:
+    encoded = Encoded(torch.randn(4, 7, 3, generator=generator), LENGTHS, torch.zeros(4, 3))
+
+    joined = ConcatPooling(3, [MeanPooling, MaxPooling])
+
+    assert joined.output_size == 6
+    assert torch.equal(joined(encoded), torch.cat([MeanPooling(3)(encoded), MaxPooling(3)(encoded)], dim=1))
+    with pytest.raises(ValueError, match="poolings is empty"):
+        ConcatPooling(3, [])

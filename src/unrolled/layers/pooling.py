@@ -1,7 +1,8 @@
 """Pooling over time: one vector per sequence."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -159,3 +160,36 @@ class AttentionPooling(Pooling):
 
     def _scores(self, values: Tensor) -> Tensor:
         return self.score(torch.tanh(self.hidden(values)))
+
+
+class ConcatPooling(Pooling):
+    """Concatenates the results of several poolings, such as the mean and the maximum.
+
+    Args:
+        input_size: number of features of the encoder's values.
+        poolings: partial `Pooling`s, each called with input_size.
+
+    Raises:
+        ValueError: no pooling.
+    """
+
+    def __init__(self, input_size: int, poolings: Sequence[Callable[..., Pooling]]) -> None:
+        super().__init__(input_size)
+        if not poolings:
+            raise ValueError("poolings is empty, expected one or more, such as [MeanPooling, MaxPooling]")
+        self.poolings = nn.ModuleList(pooling(input_size) for pooling in poolings)
+        self.output_size = sum(pooling.output_size for pooling in self._each())
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return torch.cat([pooling(encoded) for pooling in self._each()], dim=-1)
+
+    def initial_state(self, batch: int, *, like: Tensor) -> tuple[Any, ...]:
+        return tuple(pooling.initial_state(batch, like=like) for pooling in self._each())
+
+    def step(self, values: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        self._check_step(values, state)
+        stepped = [pooling.step(values, own) for pooling, own in zip(self._each(), state, strict=True)]
+        return torch.cat([vector for vector, _ in stepped], dim=-1), tuple(own for _, own in stepped)
+
+    def _each(self) -> Sequence[Pooling]:
+        return cast("Sequence[Pooling]", self.poolings)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from unrolled.heads.base import Head
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.pooling import Pooling
+from unrolled.models.embeddings import TokenEmbedding
 from unrolled.models.encoders import SteppedEncoder
+from unrolled.models.wide import WidePath
 from unrolled.sequences import last_valid
 from unrolled.shapes import expect
 from unrolled.wording import article
@@ -20,6 +22,7 @@ class ClassifierState(NamedTuple):
 
     core: Any
     pooled: Any
+    wide: Any = None
 
 
 class SequenceClassifier(nn.Module):
@@ -31,9 +34,11 @@ class SequenceClassifier(nn.Module):
         pooling: a partial `Pooling`, called with the encoder's output_size.
         output_dropout: dropout probability of the pooled vector.
         hidden_size: number of units of a ReLU layer before the head; None for no such layer.
+        wide: a partial `WidePath`, called with the head's output_size, from the tokens straight to the head's
+            parameters; None for no such path.
 
     Raises:
-        ValueError: a size below one, a probability outside [0, 1).
+        ValueError: a size below one, a probability outside [0, 1), a wide path for an encoder of frames.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class SequenceClassifier(nn.Module):
         *,
         output_dropout: float = 0.0,
         hidden_size: int | None = None,
+        wide: Callable[..., WidePath] | None = None,
     ) -> None:
         super().__init__()
         if hidden_size is not None and hidden_size < 1:
@@ -58,6 +64,9 @@ class SequenceClassifier(nn.Module):
         if hidden_size is not None:
             self.hidden = nn.Sequential(nn.Linear(size, hidden_size), nn.ReLU(), nn.Dropout(output_dropout))
         self.head = head(size if hidden_size is None else hidden_size)
+        if wide is not None and not isinstance(getattr(encoder, "embedding", None), TokenEmbedding):
+            raise ValueError("wide reads token ids, and this encoder has no TokenEmbedding; set wide to None")
+        self.wide = None if wide is None else wide(self.head.output_size)
 
     @property
     def streams(self) -> bool:
@@ -73,7 +82,10 @@ class SequenceClassifier(nn.Module):
 
     def read_out(self, encoded: Encoded) -> Tensor:
         """Return the head's parameters (batch, outputs) for an encoded source."""
-        return self._outputs(self.dropout(self.pooling(encoded)))
+        outputs = self._outputs(self.dropout(self.pooling(encoded)))
+        if self.wide is None or encoded.tokens is None:
+            return outputs
+        return outputs + self.wide(encoded.tokens, encoded.lengths)
 
     def _outputs(self, vectors: Tensor) -> Tensor:
         return self.head(vectors if self.hidden is None else self.hidden(vectors))
@@ -82,7 +94,8 @@ class SequenceClassifier(nn.Module):
         """Return the state before the first step."""
         like = next(self.parameters())
         pooled = self.pooling.initial_state(batch, like=like)
-        return ClassifierState(self.encoder.initial_state(batch, like=like), pooled)
+        wide = None if self.wide is None else self.wide.initial_state(batch, like=like)
+        return ClassifierState(self.encoder.initial_state(batch, like=like), pooled, wide)
 
     def step(self, source: Tensor, state: ClassifierState) -> tuple[Tensor, ClassifierState]:
         """Process one step of the source, (batch,) ids or (batch, features); return the outputs and the next state.
@@ -99,7 +112,11 @@ class SequenceClassifier(nn.Module):
             )
         values, core = self.encoder.step(source, state.core)
         vector, pooled = self.pooling.step(values, state.pooled)
-        return self._outputs(self.dropout(vector)), ClassifierState(core, pooled)
+        outputs, wide = self._outputs(self.dropout(vector)), None
+        if self.wide is not None:
+            added, wide = self.wide.step(source, state.wide)
+            outputs = outputs + added
+        return outputs, ClassifierState(core, pooled, wide)
 
     def predict_prefixes(self, source: Tensor, lengths: Tensor, shares: Sequence[float]) -> Tensor:
         """Predict outputs (batch, shares, outputs) from prefixes of each sequence.
@@ -126,4 +143,7 @@ class SequenceClassifier(nn.Module):
             vectors.append(vector)
         nothing = values.new_zeros(len(source), self.pooling.output_size)
         pooled = torch.stack(vectors, dim=1) if vectors else nothing.unsqueeze(1)[:, :0]
-        return torch.stack([self._outputs(last_valid(pooled, prefix, nothing)) for prefix in prefixes], dim=1)
+        outputs = torch.stack([self._outputs(last_valid(pooled, prefix, nothing)) for prefix in prefixes], dim=1)
+        if self.wide is None:
+            return outputs
+        return outputs + torch.stack([self.wide(source, prefix) for prefix in prefixes], dim=1)

@@ -175,7 +175,8 @@ class SequenceTask(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer and the schedule."""
-        return self.optimization.configure(self.learning_rates(), self._num_steps())
+        groups = self.optimization.split(self.network, self.learning_rates())
+        return self.optimization.configure(groups, self._num_steps())
 
     def configure_callbacks(self) -> list[Callback]:
         """Returns the callback that steps schedules with a monitored metric."""
