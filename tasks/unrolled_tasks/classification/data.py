@@ -215,6 +215,10 @@ class ClassificationData(SequenceData):
         """See `SequenceData.splits`."""
         return tuple(self._ready.splits)
 
+    def content(self, split: str) -> PreparedSplit:
+        """Returns the prepared examples of a split. Call `prepare` first."""
+        return self._ready.splits[split]
+
     @property
     def _ready(self) -> Prepared:
         if self._prepared is None:

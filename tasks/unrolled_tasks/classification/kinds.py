@@ -21,6 +21,7 @@ class TargetKind(ABC):
     Attributes:
         heads: the heads that predict it.
         wanted: the usual head, for messages.
+        main_metric: the metric by which models are compared; higher is better.
 
     Args:
         transform: the transform of targets.
@@ -28,6 +29,7 @@ class TargetKind(ABC):
 
     heads: ClassVar[tuple[type[Head], ...]]
     wanted: ClassVar[str]
+    main_metric: ClassVar[str] = "accuracy"
 
     def __init__(self, transform: LabelEncoder | Scaler) -> None:
         self.names = transform.names if isinstance(transform, Scaler) else transform.labels
@@ -135,6 +137,7 @@ class Numbers(TargetKind):
 
     heads = (Head,)
     wanted = "a NumbersHead"
+    main_metric = "r2"
 
     def __init__(self, transform: Scaler) -> None:
         super().__init__(transform)

@@ -70,6 +70,8 @@ class ReportOptions:
         prefix_fractions: fractions of each test sequence after which the prediction is scored too; empty for none.
         num_samples: number of validation examples shown after every validation.
         num_mistakes: maximum number of wrong test predictions listed, the most confident first.
+        linear_baseline: fit a linear model to the training examples at the end of a run, and show its metrics beside
+            those of the network; see `baseline.linear_baseline`.
 
     Raises:
         ValueError: a fraction outside (0, 1], a negative number.
@@ -78,6 +80,7 @@ class ReportOptions:
     prefix_fractions: Sequence[float] = ()
     num_samples: int = 6
     num_mistakes: int = 30
+    linear_baseline: bool = True
 
     def __post_init__(self) -> None:
         if any(not 0 < share <= 1 for share in self.prefix_fractions):

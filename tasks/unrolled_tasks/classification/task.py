@@ -171,7 +171,20 @@ class Classification(SequenceTask):
     def report(self, rows: Sequence[Prediction], folder: Path) -> None:
         """Writes predictions.jsonl and, for a single label, confusion.png, mistakes.md, early.png and early.csv."""
         self.kind.report(rows, folder, self.prefix_fractions, self.shown.num_mistakes)
+        if self.fit_started and self.shown.linear_baseline and isinstance(self.data, ClassificationData):
+            self.notes |= _baseline_notes(self.data)
 
     def _line(self, prediction: Prediction) -> str:
         name = prediction.name if len(prediction.name) <= 80 else f"{prediction.name[:79]}…"
         return f"{name}: {self.kind.line(prediction)}"
+
+
+def _baseline_notes(data: ClassificationData) -> dict[str, str | float]:
+    """Returns the metrics of the linear model and its description, or why there is none."""
+    from unrolled_tasks.classification.baseline import linear_baseline
+
+    try:
+        metrics, description = linear_baseline(data)
+    except ModuleNotFoundError:
+        return {"linear": "not fitted: it needs scikit-learn, pip install scikit-learn"}
+    return {**{f"linear/{name}": value for name, value in metrics.items()}, "linear": description}

@@ -58,7 +58,7 @@ def write_summary(
     names = {"config.yaml": "the configuration", "metrics.csv": "logged metrics", "curves.png": "learning curves"}
     names |= {"samples.md": "samples", **task.files, "summary.json": "this summary"}
     rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
-    rows += list(task.notes.items())
+    rows += _notes(task)
     trained = f"{counted(round(seconds), 'second')}, {counted(trainer.global_step, 'optimizer step')}"
     rows.append(("trained", trained))
     rows.append(("folder", quoted_path(folder)))
@@ -74,7 +74,7 @@ def write_summary(
 def print_scores(config: DictConfig, data: SequenceData, task: SequenceTask, numbers: Mapping[str, float]) -> None:
     """Prints the metrics of an evaluation."""
     scores = [(name, f"{value:.4f}") for name, value in numbers.items()]
-    scores += list(task.notes.items())
+    scores += _notes(task)
     print_rows(("checkpoint", str(config.checkpoint)), ("data", data.describe()), *scores)
 
 
@@ -103,6 +103,10 @@ def _summary(
         "versions": task.info.get("versions"),
         "command": _command_line(),
     }
+
+
+def _notes(task: SequenceTask) -> list[tuple[str, str]]:
+    return [(name, note if isinstance(note, str) else f"{note:.4f}") for name, note in task.notes.items()]
 
 
 def _command_line() -> str:

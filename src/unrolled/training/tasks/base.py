@@ -70,7 +70,7 @@ class SequenceTask(LightningModule, ABC):
         self.evaluation = Evaluation()
         self.info: dict[str, Any] = {}
         self.data_settings: dict[str, Any] = {}  # settings of the training data, which a resumed run must share
-        self.notes: dict[str, str] = {}  # printed with the metrics, such as how they were computed
+        self.notes: dict[str, str | float] = {}  # printed with the metrics, such as how they were computed
         self.logs_step = True  # whether the current step's values go to a logger or the progress bar
         self._last_logged = -_REFRESH_SECONDS
         self.fit_started = False  # errors before are mistakes in the configuration
