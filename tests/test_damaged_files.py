@@ -121,7 +121,7 @@ def texts() -> Iterator[Kind]:
     separated = "source,target\n" + "".join(f'"eins, {n}",one {n}\n' for n in range(9))
 
     def read_pairs(path: Path) -> Any:
-        return list(source_of_files(str(path), None, None, "source", "target").pairs("train"))
+        return list(source_of_files({"train": str(path)}, "source", "target").pairs("train"))
 
     yield Kind("pairs.jsonl", rows.encode(), read_pairs)
     yield Kind("pairs.csv", separated.encode(), read_pairs)

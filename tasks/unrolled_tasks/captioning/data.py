@@ -17,26 +17,28 @@ from unrolled.models.images.encoder import ImageEncoder
 from unrolled.processing.images import MAX_PIXELS, ImageTransform, read_image
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.arrays import Arrays, EncodedImages
-from unrolled.training.data.base import SPLITS, DataError
+from unrolled.training.data.base import DataError
 from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.options import Batching, SourceOptions
 from unrolled.training.data.seq2seq import (
     Examples,
     Seq2SeqData,
-    check_exactly_one,
-    check_fractions,
     describe_dropped,
     documents,
     teacher_forcing_batch,
 )
+from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens
 from unrolled.wording import article, counted
 from unrolled_tasks.captioning.features import cached_features
 from unrolled_tasks.captioning.preparation import Preparation
 from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
 
+_ORIGIN, _SPLIT, _BATCHING = SourceOptions(), Split(), Batching(batch_tokens=1024)
 _UNITS = ("word", "subword", "character")
 
 
@@ -73,12 +75,9 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
 
     Args:
         glyphs: number of training images for each character of matplotlib's fonts.
-        files: tables (.parquet, .jsonl, .csv, .tsv; paths, folders, patterns) whose rows contain or name an image.
-        validation_files: as `files`.
-        test_files: as `files`.
+        origin: tables (.parquet, .jsonl, .csv, .tsv; paths, folders, patterns) whose rows contain or name an image, or
+            a data set.
         karpathy: a file such as dataset_coco.json, with the images in `images`.
-        dataset: a data set for `datasets.load_dataset`.
-        dataset_options: its options; `splits` gives the names of its splits.
         image: column of the image; None for one of the usual names.
         captions: pattern of the names of caption columns.
         images: folder of named image files; None for the folder of their table.
@@ -92,27 +91,23 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         min_count: words with a smaller count are unknown.
         vocabulary_size: maximum number of words or subwords.
         clean: convert captions to lower case and remove punctuation.
-        batch_tokens: maximum of captions × longest caption of a process's batch, including padding.
         max_length: maximum number of tokens of a training caption.
-        split_fractions: fractions for splits without their own images.
+        batching: batches of captions of similar length.
+        split: fractions for splits without their own images; the last images are for the test.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for these data.
         cache: folder for prepared data; None for $UNROLLED_CACHE or ~/.cache/unrolled.
-        seed: seed of all random numbers.
 
     Raises:
         DataError: no source or several, or invalid options.
     """
 
+    @flat_options
     def __init__(
         self,
         *,
         glyphs: int | None = None,
-        files: str | Sequence[str] | None = None,
-        validation_files: str | Sequence[str] | None = None,
-        test_files: str | Sequence[str] | None = None,
+        origin: SourceOptions = _ORIGIN,
         karpathy: str | None = None,
-        dataset: str | None = None,
-        dataset_options: Mapping[str, Any] | None = None,
         image: str | None = None,
         captions: str = "caption*",
         images: str | None = None,
@@ -125,31 +120,26 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         min_count: int = 5,
         vocabulary_size: int = 10000,
         clean: bool = True,
-        batch_tokens: int = 1024,
+        batching: Batching = _BATCHING,
         max_length: int = 40,
-        split_fractions: Sequence[float] = (0.9, 0.05, 0.05),
+        split: Split = _SPLIT,
         processor_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        check_exactly_one("images", {"glyphs": glyphs, "files": files, "karpathy": karpathy, "dataset": dataset})
+        origin.check_exactly_one("images", glyphs=glyphs, karpathy=karpathy)
         if unit not in _UNITS or on_error not in ("raise", "skip") or features not in ("live", "cached"):
             raise DataError(
                 f"unit={unit!r} is one of {', '.join(_UNITS)}; on_error={on_error!r} is raise or skip; "
                 f"features={features!r} is live or cached"
             )
-        if min(batch_tokens, max_length, vocabulary_size, min_count, max_pixels) < 1 or (
-            glyphs is not None and glyphs < 1
-        ):
+        if min(max_length, vocabulary_size, min_count, max_pixels) < 1 or (glyphs is not None and glyphs < 1):
             raise DataError(
-                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size}, "
+                f"max_length={max_length}, vocabulary_size={vocabulary_size}, "
                 f"min_count={min_count}, max_pixels={max_pixels} and glyphs={glyphs} must be 1 or more"
             )
         if karpathy is not None and images is None:
             raise DataError("karpathy names image files: give their folder with data.images")
-        check_fractions(split_fractions)
-        self._split_fractions = [float(share) for share in split_fractions]
         described = None if processor_from is None else _caption_processor(processor_from)
         try:
             options = {"_target_": "unrolled.ImageTransform", **(transform or {})}
@@ -159,18 +149,17 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         if glyphs is not None:
             from unrolled_tasks.captioning.glyphs import GlyphSource
 
-            self._source: Source = GlyphSource(glyphs, self._transform.size, split_fractions, seed)
-            self._split_fractions = [1.0, 0.0, 0.0]  # GlyphSource assigns characters to splits itself
-        elif dataset is not None:
-            self._source = HubSource(dataset, dataset_options or {}, image, captions)
+            self._source: Source = GlyphSource(glyphs, self._transform.size, split.split_fractions, batching.seed)
+            split = Split(split_fractions=(1.0, 0.0, 0.0))  # GlyphSource assigns characters to splits itself
+        elif origin.dataset is not None:
+            self._source = HubSource(origin.dataset, origin.dataset_options or {}, image, captions)
         elif karpathy is not None:
             self._source = KarpathySource(karpathy, images or "")
         else:
-            given = zip(SPLITS, (files, validation_files, test_files), strict=True)
-            self._source = TableSource({p: each for p, each in given if each is not None}, image, captions, images)
+            self._source = TableSource(origin.patterns, image, captions, images)
         self._preparation = Preparation(
             source=self._source,
-            split_fractions=self._split_fractions,
+            split=split,
             given=None if described is None else described[1],
             unit=unit,
             min_count=min_count,
@@ -182,7 +171,7 @@ class CaptionData(Seq2SeqData[CaptionBatch]):
         )
         self._max_pixels = max_pixels
         self.features, self.horizontal_flip = features, horizontal_flip
-        self.batch_tokens, self.seed = batch_tokens, seed
+        self.batching = batching
         self._cache = cache_folder(cache)
         self._tokenizer: Tokenizer | None = None
         self._splits: dict[str, _Prepared] = {}

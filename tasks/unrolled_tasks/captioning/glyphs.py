@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unrolled.training.data.arrays import EncodedImage
 from unrolled.training.data.base import SPLITS
-from unrolled.training.data.seq2seq import split_of_name
+from unrolled.training.data.splitting import split_of_name
 from unrolled_tasks.captioning.sources import CaptionedImage, Source
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")

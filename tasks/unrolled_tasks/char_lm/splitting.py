@@ -1,27 +1,26 @@
 """Dividing a text into training, validation and test splits by position, without loading it into memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unrolled.training.data.base import SPLITS, DataError
+from unrolled.training.data.base import DataError
+from unrolled.training.data.splitting import Split, borders
 from unrolled.wording import counted
 from unrolled_tasks.char_lm.sources import Source
 
 Documents = Iterator[Iterable[str]]
 
 
-def split_text(
-    source: Source, split_fractions: Sequence[float], concatenate: bool
-) -> dict[str, Callable[[], Documents]]:
+def split_text(source: Source, split: Split, concatenate: bool) -> dict[str, Callable[[], Documents]]:
     """Returns a function for each nonempty split that opens its documents.
 
     Args:
         source: its own validation and test documents are used unchanged.
-        split_fractions: fractions for training, validation and test; those of splits without their own documents are
+        split: fractions for training, validation and test; those of splits without their own documents are
             scaled to sum to one and divide the training documents, in this order.
         concatenate: divide anywhere, also within a document; otherwise each document belongs to the split that
             contains its middle.
@@ -30,33 +29,19 @@ def split_text(
         DataError: an empty text, or a split with a fraction above 0 that would be empty.
     """
     given = set(source.splits) - {"train"}
-    shares = {split: share for split, share in zip(SPLITS, split_fractions, strict=True) if split not in given}
-    wanted = {split: share / sum(shares.values()) for split, share in shares.items() if share > 0}
+    shares = {name: share for name, share in split.fractions.items() if name not in given}
+    wanted = {name: share / sum(shares.values()) for name, share in shares.items() if share > 0}
     splits: dict[str, Callable[[], Documents]] = {}
     if list(wanted) == ["train"]:
         splits["train"] = partial(source.documents, "train")
     elif wanted:
         sizes = np.fromiter((sum(map(len, pieces)) for pieces in source.documents("train")), dtype=np.int64)
-        borders = _borders(sizes, list(wanted.values()), concatenate)
-        for split, (start, stop) in zip(wanted, pairwise(borders), strict=True):
+        found = borders(sizes, list(wanted.values()), whole=not concatenate)
+        for name, (start, stop) in zip(wanted, pairwise(found), strict=True):
             if start == stop:
-                raise DataError(f"{source}: {_nothing_left(split, sizes, wanted, concatenate)}")
-            splits[split] = partial(_within, source, sizes, start, stop)
-    return splits | {split: partial(source.documents, split) for split in source.splits if split != "train"}
-
-
-def _borders(sizes: NDArray[np.int64], shares: Sequence[float], concatenate: bool) -> list[int]:
-    """Returns (splits + 1) positions in characters."""
-    ends = np.cumsum(sizes)
-    total = int(sizes.sum())
-    borders = np.rint(np.concatenate([[0.0], np.cumsum(shares)]) * total).astype(np.int64)
-    borders[-1] = total
-    if not concatenate:
-        # A document comes before a border if its middle does.
-        before = np.searchsorted(ends - sizes / 2, borders)
-        borders = np.concatenate([[0], ends])[before]
-        borders[-1] = total
-    return borders.tolist()
+                raise DataError(f"{source}: {_nothing_left(name, sizes, wanted, concatenate)}")
+            splits[name] = partial(_within, source, sizes, start, stop)
+    return splits | {name: partial(source.documents, name) for name in source.splits if name != "train"}
 
 
 def _within(source: Source, sizes: NDArray[np.int64], start: int, stop: int) -> Documents:

@@ -16,17 +16,18 @@ from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Processor
-from unrolled.training.data.base import SPLITS, DataError, SequenceData
+from unrolled.training.configuration.flat import flat_options
+from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.data.buckets import BatchSpec, BucketPlan
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.loader import PlannedLoader
-from unrolled.training.data.seq2seq import check_fractions
+from unrolled.training.data.options import Batching, SourceOptions
+from unrolled.training.data.splitting import LabeledSplit
 from unrolled.wording import article, counted
 from unrolled_tasks.classification.examples import (
     Columns,
     Example,
-    Patterns,
     file_examples,
     hub_examples,
     split_labeled,
@@ -36,6 +37,7 @@ from unrolled_tasks.classification.packages import PACKAGES, film_sentences
 from unrolled_tasks.classification.preparation import Preparation, Prepared, PreparedSplit
 from unrolled_tasks.classification.targets import TargetSpec
 
+_ORIGIN, _SPLIT, _BATCHING = SourceOptions(), LabeledSplit(), Batching(batch_size=32)
 _FINGERPRINT_SOURCES = 256  # number of sources in the fingerprint, beside the lengths and targets of all
 
 
@@ -65,15 +67,9 @@ class ClassificationData(SequenceData):
         unit: the modality's unit of a step: "frame" or "token".
         package: data of an installed package; see `packages`.
         archive: a file that some packages' data need.
-        files: tables, or folders with a folder for each label; paths, patterns or several.
-        validation_files: as `files`.
-        test_files: as `files`.
-        dataset: a data set for `datasets.load_dataset`.
-        dataset_options: its options; `splits` gives the names of its splits.
+        origin: tables, or folders with a folder for each label (paths, patterns or several); or a data set.
         source: column of the source.
         target: column of the label or number; several columns for several numbers.
-        group: column of an example's group, such as a speaker, or a regular expression for the file names in a folder.
-            No group is divided between splits.
         target_type: "label"; "labels", any number of them, as a list or a text with `separator`s; "number"; "share", a
             number from 0 to 1.
         separator: separator of labels in a text.
@@ -86,18 +82,16 @@ class ClassificationData(SequenceData):
         cache: folder of the cache; None for $UNROLLED_CACHE or ~/.cache/unrolled.
         on_error: "raise" an error for a source that cannot be opened; "skip" it; "read" truncated recordings as far as
             possible. Skipped and truncated sources are counted in the run's first lines.
-        batch_size: number of rows of a process's batch.
-        batch_steps: maximum of rows × longest row of a process's batch, as an alternative.
-        split_fractions: fractions for training, validation and test, for splits without their own examples.
-        held_out: groups that are the test split; all other groups are for training.
+        batching: batches of similar length.
+        split: how splits without their own examples are divided off.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one fitted on these
             examples.
-        seed: seed of all random numbers.
 
     Raises:
         DataError: no source or several, or invalid options.
     """
 
+    @flat_options
     def __init__(
         self,
         *,
@@ -105,14 +99,9 @@ class ClassificationData(SequenceData):
         unit: str = "frame",
         package: str | None = None,
         archive: str | None = None,
-        files: Patterns | None = None,
-        validation_files: Patterns | None = None,
-        test_files: Patterns | None = None,
-        dataset: str | None = None,
-        dataset_options: Mapping[str, Any] | None = None,
+        origin: SourceOptions = _ORIGIN,
         source: str = "source",
         target: str | Sequence[str] = "label",
-        group: str | None = None,
         target_type: str = "label",
         separator: str = ",",
         names: Mapping[Any, str] | None = None,
@@ -121,20 +110,12 @@ class ClassificationData(SequenceData):
         storage: str = "memory",
         cache: str | None = None,
         on_error: str = "raise",
-        batch_size: int | None = 32,
-        batch_steps: int | None = None,
-        split_fractions: Sequence[float] = (0.8, 0.1, 0.1),
-        held_out: Sequence[str] = (),
+        batching: Batching = _BATCHING,
+        split: LabeledSplit = _SPLIT,
         processor_from: Mapping[str, Any] | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        origins = {"package": package, "files": files, "dataset": dataset}
-        chosen = [name for name, value in origins.items() if value is not None]
-        if len(chosen) != 1:
-            raise DataError(
-                f"give exactly one of {', '.join(origins)} for examples; got {' and '.join(chosen) or 'none'}"
-            )
+        origin.check_exactly_one("examples", package=package)
         if on_error not in ("raise", "skip", "read") or storage not in ("memory", "disk") or unit != modality.unit:
             raise DataError(
                 f"on_error={on_error!r} must be raise, skip or read; storage={storage!r} must be memory or disk; "
@@ -142,22 +123,15 @@ class ClassificationData(SequenceData):
             )
         if package is not None and package not in (*PACKAGES, "film_sentences"):
             raise DataError(f"package={package!r} must be one of {', '.join(PACKAGES)}, film_sentences")
-        if (batch_size is None) == (batch_steps is None) or min(batch_size or 1, batch_steps or 1, min_examples) < 1:
-            raise DataError(
-                f"give one of batch_size={batch_size} and batch_steps={batch_steps}, 1 or more, and "
-                f"min_examples={min_examples} of 1 or more"
-            )
-        check_fractions(split_fractions)
-        if held_out and group is None:
-            raise DataError(f"held_out={list(held_out)}: needs data.group, the column of an example's group")
+        if min_examples < 1:
+            raise DataError(f"min_examples={min_examples}: must be 1 or more")
         self.modality, self.unit = modality, unit
         self.modality.partial = on_error == "read"
         named = target if isinstance(target, str) else list(target)
-        self.columns = Columns(source, named, group, blank=target_type == "labels")
+        self.columns = Columns(source, named, split.group, blank=target_type == "labels")
         self.columns.check()
-        given = zip(SPLITS, (files, validation_files, test_files), strict=True)
-        self._files = {split: each for split, each in given if each is not None}
-        self._splits = None if dataset is None else HubSplits(dataset, dataset_options or {})
+        self._files = origin.patterns
+        self._splits = None if origin.dataset is None else HubSplits(origin.dataset, origin.dataset_options or {})
         self._package, self._archive = package, archive
         self.targets = TargetSpec(
             target_type,
@@ -167,12 +141,7 @@ class ClassificationData(SequenceData):
             scaled=scaled,
             min_examples=min_examples,
         )
-        self._budget = {"batch_size": batch_size, "batch_steps": batch_steps}
-        self._split_fractions, self._held_out, self._seed = (
-            list(split_fractions),
-            [str(name) for name in held_out],
-            seed,
-        )
+        self._batching, self._split = batching, split
         self._given = None if processor_from is None else _classifier_processor(processor_from)
         if self._given is not None:
             self.modality.restore(self._given.source)
@@ -186,9 +155,8 @@ class ClassificationData(SequenceData):
         if self._prepared is not None:
             return
         found = self._examples()
-        if self._split_fractions != [0.0, 0.0, 1.0] or self._given is None:
-            stratify = self.targets.kind == "label"
-            found = split_labeled(found, self._split_fractions, self._held_out, stratify=stratify, seed=self._seed)
+        if list(self._split.split_fractions) != [0.0, 0.0, 1.0] or self._given is None:
+            found = split_labeled(found, self._split, labeled=self.targets.kind == "label")
         else:
             found = {"test": [example for examples in found.values() for example in examples]}
         self._first = {split: examples[:8] for split, examples in found.items()}
@@ -288,21 +256,23 @@ class ClassificationData(SequenceData):
     def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> Loader:
         plan = BucketPlan(
             [_length_class(steps) for steps in self._ready.splits[split].steps],
-            batch_size=self._budget["batch_size"],
-            batch_tokens=self._budget["batch_steps"],
+            batch_size=self._batching.batch_size,
+            batch_tokens=self._batching.batch_tokens,
             ranks=self.ranks,
             shuffle=shuffle,
-            seed=self._seed,
+            seed=self._batching.seed,
         )
         batch = partial(self._batch, training=shuffle)
-        return PlannedLoader(plan, self._ready.splits[split], batch, rank=self.rank, **options)
+        return PlannedLoader(
+            plan, self._ready.splits[split], batch, rank=self.rank, workers=self._batching.workers, **options
+        )
 
     def _batch(self, content: PreparedSplit, spec: BatchSpec, scale: float, *, training: bool) -> LabeledBatch:
         extractor, numbers = self.processor().source, spec.rows.tolist()
         stored = [content.stored[number] for number in numbers]
         if training and content.raw:
             # By example and epoch, so that it does not depend on the number of processes, or on resuming.
-            seeds = [hash((self._seed, spec.epoch, number)) & 0x7FFFFFFF for number in numbers]
+            seeds = [hash((self._batching.seed, spec.epoch, number)) & 0x7FFFFFFF for number in numbers]
             read = self.modality.augmented(stored, extractor, seeds)
         else:
             read = [self.modality.read(source, extractor) for source in stored] if content.raw else stored

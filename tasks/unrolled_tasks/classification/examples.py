@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
-
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import did_you_mean, find_files, suffix_of
 from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.splitting import LabeledSplit
 from unrolled.training.data.tables import TABLES, read_table
-from unrolled.wording import counted
 
 Patterns = str | Sequence[str]
 _SPLIT_FOLDERS = {
@@ -181,79 +179,29 @@ def _named(row: Mapping[str, Any], columns: Columns, names: Sequence[str] | None
 
 
 def split_labeled(
-    splits: Mapping[str, Sequence[Example]],
-    split_fractions: Sequence[float],
-    held_out: Sequence[str],
-    *,
-    stratify: bool,
-    seed: int,
+    splits: Mapping[str, Sequence[Example]], split: LabeledSplit, *, labeled: bool
 ) -> dict[str, list[Example]]:
     """Returns splits for training, validation and test; missing splits are split off the training examples.
 
     Args:
         splits: the given examples.
-        split_fractions: fractions for training, validation and test.
-        held_out: groups that are the test split, whatever split they were in; all others are for training.
-        stratify: keep the proportions of labels; otherwise divide at random. If examples have groups, no group is
-            divided.
-        seed: seed of the division.
+        split: how they are divided.
+        labeled: whether the target of an example is one label, whose proportions can be kept.
 
     Raises:
-        DataError: an unknown group.
+        DataError: an unknown group, or too few groups.
     """
-    left = {split: list(examples) for split, examples in splits.items()}
-    if held_out:
-        everything = [example for split in SPLITS for example in left.get(split, [])]
-        there = {example.group for example in everything}
-        for group in held_out:
-            if group not in there:
-                raise DataError(
-                    f"held_out: there is no group {group!r}{did_you_mean(group, there)}; groups: "
-                    f"{', '.join(sorted(there)[:20]) or 'none'}; data.group is their column"
-                )
-        left = {"test": [e for e in everything if e.group in held_out]}
-        left["train"] = [e._replace(group="") for e in everything if e.group not in held_out]
-    whole = len(left.get("train", []))
-    for number, split in ((2, "test"), (1, "validation")):
-        wanted = round(whole * split_fractions[number])
-        if split not in left and wanted and "train" in left:
-            taken = _chosen(left["train"], wanted, stratify=stratify, seed=seed + number)
-            left[split] = [e for index, e in enumerate(left["train"]) if index in taken]
-            left["train"] = [e for index, e in enumerate(left["train"]) if index not in taken]
-    return {split: left[split] for split in SPLITS if left.get(split)}
-
-
-def _chosen(examples: Sequence[Example], wanted: int, *, stratify: bool, seed: int) -> set[int]:
-    generator = np.random.default_rng(seed)
-    if any(example.group for example in examples):
-        return _whole_groups(examples, wanted, generator)
-    if not stratify:
-        return set(generator.permutation(len(examples))[:wanted].tolist())
-    order = generator.permutation(len(examples)).tolist()
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for index in order:
-        by_label[str(examples[index].target)].append(index)
-    # Examples are sorted by their position within their label, from 0 to 1, so that the first `wanted` are stratified.
-    placed = [
-        ((place + 0.5) / len(indices), index) for indices in by_label.values() for place, index in enumerate(indices)
-    ]
-    return {index for _, index in sorted(placed)[:wanted]}
-
-
-def _whole_groups(examples: Sequence[Example], wanted: int, generator: np.random.Generator) -> set[int]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        members[example.group].append(index)
-    chosen: list[int] = []
-    for number in generator.permutation(len(members)).tolist():
-        group = members[sorted(members)[number]]
-        if not chosen or abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted):
-            chosen += group
-    if len(chosen) == len(examples):
-        raise DataError(
-            f"{counted(len(members), 'group')} cannot be divided into splits; each division needs two or more groups"
-        )
-    return set(chosen)
+    left = {name: list(examples) for name, examples in splits.items()}
+    if split.held_out:
+        everything = [example for name in SPLITS for example in left.get(name, [])]
+        held_out = split.check_held_out([example.group for example in everything])
+        left = {"test": [example for example in everything if example.group in held_out]}
+        left["train"] = [example._replace(group="") for example in everything if example.group not in held_out]
+    training = left.pop("train", [])
+    labels = [str(example.target) for example in training] if labeled else None
+    divided = split.drawn(labels, [example.group for example in training], list(left))
+    left |= {name: [training[row] for row in rows.tolist()] for name, rows in divided.items()}
+    return {name: left[name] for name in SPLITS if left.get(name)}
 
 
 def label_counts(labels: Iterable[Sequence[str]]) -> Counter[str]:

@@ -17,25 +17,28 @@ from unrolled.checkpoint import TRUSTED, build_processor
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.subword import BPETokenizer
 from unrolled.processing.transform import Processor
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.options import Batching, SourceOptions
 from unrolled.training.data.seq2seq import (
     Examples,
     Seq2SeqData,
-    check_exactly_one,
-    check_fractions,
     describe_dropped,
     documents,
     fit_tokenizer,
     teacher_forcing_batch,
 )
+from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
 from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
 from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
 
 _VERSION = 4  # increase it when the same options give other tokens
+_ORIGIN, _SPLIT = SourceOptions(), Split(split_fractions=(0.94, 0.03, 0.03))
+_BATCHING = Batching(batch_tokens=2048)
 _UNITS = ("subword", "character", "word")
 
 
@@ -64,12 +67,8 @@ class TranslationData(Seq2SeqData[PairBatch]):
         source: locale, column or key of the source language.
         target: locale, column or key of the target language.
         phrases: number of CLDR phrases in the locales `source` and `target`.
-        files: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
-            or two text files with a sentence per line; see `TableSource` and `TextPairSource`.
-        validation_files: as `files`.
-        test_files: as `files`.
-        dataset: a data set for `datasets.load_dataset`.
-        dataset_options: its options; `splits` gives the names of its splits.
+        origin: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
+            or two text files with a sentence per line (see `TableSource` and `TextPairSource`); or a data set.
         unit: the unit of a token: "subword", "character" or "word".
         subwords: the subword model, "bpe" or "unigram".
         vocabulary_size: maximum number of subwords or words.
@@ -78,43 +77,38 @@ class TranslationData(Seq2SeqData[PairBatch]):
         subword_dropout: BPE-dropout (Provilkov et al. 2020): training pairs are tokenized anew each time they are read,
             and each merge is skipped with this probability; needs "bpe" subwords. Batches are planned and weighted by
             the tokens without dropout, which are slightly fewer.
-        batch_tokens: maximum of rows × longest row of a process's batch, including padding.
         max_length: maximum number of tokens on a side of a training pair.
-        split_fractions: fractions for splits without their own pairs.
+        batching: batches of similar length.
+        split: fractions for splits without their own pairs; the last pairs are for the test.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for these pairs.
         cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
-        seed: seed of all random numbers.
 
     Raises:
         DataError: no source or several, or invalid options.
     """
 
+    @flat_options
     def __init__(
         self,
         *,
         source: str | int = "en",
         target: str | int = "de",
         phrases: int | None = None,
-        files: str | Sequence[str] | None = None,
-        validation_files: str | Sequence[str] | None = None,
-        test_files: str | Sequence[str] | None = None,
-        dataset: str | None = None,
-        dataset_options: Mapping[str, Any] | None = None,
+        origin: SourceOptions = _ORIGIN,
         unit: str = "subword",
         subwords: str = "bpe",
         vocabulary_size: int = 8000,
         joint: bool = False,
         lowercase: bool = False,
         subword_dropout: float = 0.0,
-        batch_tokens: int = 2048,
+        batching: Batching = _BATCHING,
         max_length: int = 128,
-        split_fractions: Sequence[float] = (0.94, 0.03, 0.03),
+        split: Split = _SPLIT,
         processor_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        check_exactly_one("pairs", {"phrases": phrases, "files": files, "dataset": dataset})
+        origin.check_exactly_one("pairs", phrases=phrases)
         if unit not in _UNITS or subwords not in ("bpe", "unigram"):
             raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
         if not 0.0 <= subword_dropout < 1.0 or (subword_dropout > 0 and (unit, subwords) != ("subword", "bpe")):
@@ -122,22 +116,19 @@ class TranslationData(Seq2SeqData[PairBatch]):
                 f"subword_dropout={subword_dropout}: must be a probability below 1, and 0 unless unit=subword and "
                 f"subwords=bpe; got {unit} and {subwords}"
             )
-        if min(batch_tokens, max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
+        if min(max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
             raise DataError(
-                f"batch_tokens={batch_tokens}, max_length={max_length}, vocabulary_size={vocabulary_size} and "
-                f"phrases={phrases} must be 1 or more"
+                f"max_length={max_length}, vocabulary_size={vocabulary_size} and phrases={phrases} must be 1 or more"
             )
-        check_fractions(split_fractions)
-        self._languages, self._split_fractions = (source, target), list(split_fractions)
+        self._languages, self._split, self.batching = (source, target), split, batching
         if phrases is not None:
-            self._source: Source = PhraseSource(str(source), str(target), phrases, seed, split_fractions)
-        elif dataset is not None:
-            self._source = HubSource(dataset, dataset_options or {}, source, target)
+            self._source: Source = PhraseSource(str(source), str(target), phrases, batching.seed, split.split_fractions)
+        elif origin.dataset is not None:
+            self._source = HubSource(origin.dataset, origin.dataset_options or {}, source, target)
         else:
-            self._source = source_of_files(files or [], validation_files, test_files, source, target)
+            self._source = source_of_files(origin.patterns, source, target)
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given = None if processor_from is None else _tokenizers(processor_from)
-        self.batch_tokens, self.seed = batch_tokens, seed
         self._subword_dropout = subword_dropout
         self._cache = cache_folder(cache)
         self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
@@ -245,7 +236,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
             "version": _VERSION,
             "source": type(self._source).__name__,
             "pairs": self._source.fingerprint(),
-            "split_fractions": self._split_fractions,
+            "split_fractions": list(self._split.split_fractions),
             "processor": Processor(*self._given).to_dict() if self._given else self._coding,
             "max_length": self._coding[-1],
         }
@@ -289,7 +280,7 @@ class TranslationData(Seq2SeqData[PairBatch]):
             for split in self._source.splits
         }
         if not isinstance(self._source, PhraseSource):
-            splits = _split_pairs(splits, self._split_fractions)
+            splits = _split_pairs(splits, self._split)
         return {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
 
     def _fits(self, tokenizers: tuple[Tokenizer, Tokenizer], pair: Pair) -> bool:
@@ -330,12 +321,8 @@ def _expect_both_sides(split: str, pairs: PairStore) -> None:
         raise DataError(f"{split} pair {number}{place} has an empty side, one of {len(empty)}; remove them")
 
 
-def _split_pairs(splits: dict[str, PairStore], split_fractions: Sequence[float]) -> dict[str, PairStore]:
+def _split_pairs(splits: Mapping[str, PairStore], split: Split) -> dict[str, PairStore]:
     """Splits off missing splits from the end of the training pairs."""
-    splits = dict(splits)
-    total = len(splits["train"])
-    for split, share in zip(SPLITS[:0:-1], list(split_fractions)[:0:-1], strict=True):
-        if split not in splits:
-            count = min(round(total * share), len(splits["train"]))
-            splits["train"], splits[split] = splits["train"].split_off(count)
-    return splits
+    train = splits["train"]
+    divided = split.last(len(train), list(splits))
+    return {**splits, **{name: train.where(np.isin(np.arange(len(train)), rows)) for name, rows in divided.items()}}

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import DataError
-from unrolled.training.data.seq2seq import split_of_name
+from unrolled.training.data.splitting import split_of_name
 
 KINDS = ("date", "time", "number", "unit", "currency", "spelled", "territory", "language")
 _TRIES = 40  # draws for each requested phrase before a kind is considered exhausted

@@ -209,15 +209,12 @@ class HubSource(Source):
             yield pair_of(row, *self._columns, f"{self}, {split} row {number}")
 
 
-def source_of_files(
-    files: Patterns, validation: Patterns | None, test: Patterns | None, source: Column, target: Column
-) -> TableSource | TextPairSource:
+def source_of_files(given: Mapping[str, Patterns], source: Column, target: Column) -> TableSource | TextPairSource:
     """Returns the source for files: tables, or two paths of text files.
 
     Raises:
         DataError: neither tables nor two text files, or files that do not exist.
     """
-    given = {split: each for split, each in zip(SPLITS, (files, validation, test), strict=True) if each is not None}
     listed = {split: [each] if isinstance(each, str) else list(each) for split, each in given.items()}
     tables = [is_table(name) for names in listed.values() for name in names]
     if all(tables):

@@ -37,11 +37,6 @@ class PairStore:
     def __len__(self) -> int:
         return self._end - self._begin if self._mask is None else int(self._mask.sum())
 
-    def split_off(self, count: int) -> tuple["PairStore", "PairStore"]:
-        """Returns all pairs but the last `count`, and the last `count`."""
-        middle = self._end - count
-        return PairStore(self._path, self._begin, middle), PairStore(self._path, middle, self._end)
-
     def where(self, condition: Sequence[bool] | NDArray[np.bool_]) -> "PairStore":
         """Returns the pairs for which the condition is true."""
         mask = np.ones(self._end - self._begin, dtype=bool) if self._mask is None else self._mask.copy()

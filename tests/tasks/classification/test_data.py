@@ -158,7 +158,7 @@ def test_numbers_are_normalized_by_the_training_part(tmp_path: Path) -> None:
         ([], {"held_out": ["critic1"]}, "needs data.group"),
         ([], {"target_type": "labl"}, "target_type='labl' must be one of"),
         ([], {"split_fractions": [0.5, 0.1, 0.1]}, "sum to 1"),
-        ([], {"batch_size": None}, "give one of batch_size=None and batch_steps=None"),
+        ([], {"batch_size": None}, "give one of batch_size=None and batch_tokens=None"),
         ([], {"unit": "frame"}, "unit='frame' must be token for Text"),
         ([], {"dataset": "json"}, "got files and dataset"),
         ([], {"group": "a(b"}, "not a valid column or regular expression"),

@@ -198,8 +198,8 @@ def test_scored_parts_are_read_once_whatever_the_number_of_processes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of phrases, files, dataset"),
-        ({"files": "t.jsonl", "phrases": 9}, "phrases and files"),
+        ({}, "one of files, dataset, phrases"),
+        ({"files": "t.jsonl", "phrases": 9}, "files and phrases"),
         ({"files": "t.jsom"}, r"no file or folder t.jsom.*did you mean t.jsonl"),
         ({"files": "t.jsonl", "target": "dee"}, r"no column 'dee'; did you mean de\?"),
         ({"files": ["t.en", "short.de"]}, "t.en has 40 and .*short.de has 1 lines"),

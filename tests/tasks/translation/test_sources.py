@@ -67,20 +67,20 @@ NESTED = "".join(json.dumps({"translation": {"en": en, "de": de}}) + "\n\n" for 
 def test_a_table_is_read_row_by_row(write: Write, name: str, content: str) -> None:
     path = write(name, content)
 
-    source = source_of_files(path, None, None, "en", "de")
+    source = source_of_files({"train": path}, "en", "de")
 
     assert read(source) == READ
-    assert read(source_of_files(path, None, None, "de", "en")) == [(de, en) for en, de in READ]
+    assert read(source_of_files({"train": path}, "de", "en")) == [(de, en) for en, de in READ]
 
 
 def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
-    assert read(source_of_files(parquet(tmp_path / "a.parquet"), None, None, "en", "de")) == READ
+    assert read(source_of_files({"train": parquet(tmp_path / "a.parquet")}, "en", "de")) == READ
 
 
 def test_columns_may_be_numbers_where_no_line_names_them(write: Write) -> None:
     path = write("deu.tsv", "".join(f"{number}\t{de}\t{en}\n" for number, (en, de) in enumerate(PAIRS)))
 
-    assert read(source_of_files(path, None, None, 2, 1)) == READ
+    assert read(source_of_files({"train": path}, 2, 1)) == READ
 
 
 def test_two_text_files_are_a_pair(write: Write) -> None:
@@ -89,7 +89,7 @@ def test_two_text_files_are_a_pair(write: Write) -> None:
         write("train.de.gz", "\n".join(de for _, de in PAIRS)),
     ]
 
-    source = source_of_files(sides, None, sides, "en", "de")
+    source = source_of_files({"train": sides, "test": sides}, "en", "de")
 
     assert isinstance(source, TextPairSource)
     assert source.splits == ("train", "test")
@@ -104,7 +104,7 @@ def test_files_of_a_folder_a_pattern_and_a_list_follow_one_another(write: Write,
     folder = str(tmp_path / "b")
 
     for files in (folder, [f"{folder}/1.jsonl.gz", f"{folder}/*.tsv"]):
-        assert read(source_of_files(files, None, None, "en", "de")) == READ + READ
+        assert read(source_of_files({"train": files}, "en", "de")) == READ + READ
 
 
 def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) 
         write(f"{number}.en", PAIRS[number][0])
         write(f"{number}.de", PAIRS[number][1])
 
-    source = source_of_files([f"{tmp_path}/*.en", f"{tmp_path}/*.de"], None, None, "en", "de")
+    source = source_of_files({"train": [f"{tmp_path}/*.en", f"{tmp_path}/*.de"]}, "en", "de")
 
     assert read(source) == READ[:2]
     write("2.en", "more")
@@ -122,11 +122,11 @@ def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) 
 
 def test_a_fingerprint_differs_when_a_file_does(write: Write) -> None:
     path = write("a.jsonl", lines())
-    source = source_of_files(path, None, None, "en", "de")
+    source = source_of_files({"train": path}, "en", "de")
     first = source.fingerprint()
 
     assert source.fingerprint() == first
-    assert source_of_files(path, None, None, "de", "en").fingerprint() != first
+    assert source_of_files({"train": path}, "de", "en").fingerprint() != first
     write("a.jsonl", lines() * 2)
     assert source.fingerprint() != first
 
@@ -160,7 +160,7 @@ def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, name: str, cont
         path.write_bytes(gzip.compress(lines().encode())[:-9])
 
     with pytest.raises(DataError, match=words):
-        read(source_of_files(str(path), None, None, "en", "de"))
+        read(source_of_files({"train": str(path)}, "en", "de"))
 
 
 @pytest.mark.parametrize("name", ["table.tsv", "table.csv"])
@@ -170,13 +170,13 @@ def test_what_looks_like_a_number_or_nothing_is_still_text(write: Write, name: s
     cells = [("007", "1.50"), ("NA", "null"), ("None", "nan"), ("2024-01-05", "TRUE")]
     path = write(name, "\n".join(separator.join(row) for row in [("en", "de"), *cells]))
 
-    assert read(source_of_files(path, None, None, "en", "de")) == cells
+    assert read(source_of_files({"train": path}, "en", "de")) == cells
     rows = write("dates.jsonl", "".join(json.dumps({"en": en, "de": de}) + "\n" for en, de in cells))
-    assert read(source_of_files(rows, None, None, "en", "de")) == cells
+    assert read(source_of_files({"train": rows}, "en", "de")) == cells
 
 
 def test_text_files_of_unequal_length_are_refused_with_both_numbers(write: Write) -> None:
-    source = source_of_files([write("a.en", "1\n2\n3\n"), write("a.de", "1\n2")], None, None, "en", "de")
+    source = source_of_files({"train": [write("a.en", "1\n2\n3\n"), write("a.de", "1\n2")]}, "en", "de")
 
     with pytest.raises(DataError, match=r"a\.en has 3 and .*a\.de has 2 lines"):
         read(source)
@@ -191,7 +191,7 @@ def test_files_that_are_neither_tables_nor_a_pair_are_refused(
         (tmp_path / name).touch()
 
     with pytest.raises(DataError, match=r"tables \(\.jsonl, .*\) or two text files, as \[train\.en, train\.de\]"):
-        source_of_files(files, None, None, "en", "de")
+        source_of_files({"train": files}, "en", "de")
 
 
 def hub(folder: Path, **options: Any) -> HubSource:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 RENAMED: Mapping[str, str] = {
     "data.answer": "data.target",
+    "data.batch_steps": "data.batch_tokens",
     "data.broken": "data.on_error",
     "data.cleaned": "data.clean",
     "data.cut": "data.split_fractions",

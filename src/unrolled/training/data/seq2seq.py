@@ -1,6 +1,5 @@
 """Data of sequence-to-sequence tasks: encoded texts in batches of similar length."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -13,9 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer
 from unrolled.processing.text.tokenizers import ByteTokenizer, CharacterTokenizer, SentenceTokenizer, WordTokenizer
-from unrolled.training.data.base import SPLITS, DataError, SequenceData
+from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.data.buckets import BatchSpec, BucketPlan, Ints
 from unrolled.training.data.loader import PlannedLoader
+from unrolled.training.data.options import Batching
 from unrolled.training.data.subwords import train_subwords
 from unrolled.training.data.tokens import Tokens
 
@@ -45,11 +45,10 @@ class TeacherForcingBatch(NamedTuple):
 class Seq2SeqData(SequenceData, Generic[B]):
     """Loads texts in batches of similar length: shuffled for training, in a fixed order for scoring.
 
-    A subclass sets `batch_tokens` and `seed` and implements `examples` and `batch`.
+    A subclass sets `batching` and implements `examples` and `batch`.
     """
 
-    batch_tokens: int
-    seed: int
+    batching: Batching
 
     @abstractmethod
     def examples(self, split: str, *, scored: bool) -> Examples:
@@ -88,13 +87,16 @@ class Seq2SeqData(SequenceData, Generic[B]):
         examples = self.examples(split, scored=scored)
         plan = BucketPlan(
             examples.lengths,
-            batch_tokens=self.batch_tokens,
+            batch_tokens=self.batching.batch_tokens,
+            batch_size=self.batching.batch_size,
             ranks=self.ranks,
             counts=examples.counts,
             shuffle=not scored,
-            seed=self.seed,
+            seed=self.batching.seed,
         )
-        return PlannedLoader(plan, split, partial(self.batch, scored=scored), rank=self.rank, **options)
+        return PlannedLoader(
+            plan, split, partial(self.batch, scored=scored), rank=self.rank, workers=self.batching.workers, **options
+        )
 
 
 def teacher_forcing_batch(texts: Sequence[Tensor], start: int) -> TeacherForcingBatch:
@@ -152,49 +154,7 @@ def fit_tokenizer(
     return _SYMBOLS[unit].fit(texts, **options)
 
 
-def check_exactly_one(what: str, given: Mapping[str, Any]) -> str:
-    """Returns the name of the one option that is not None.
-
-    Raises:
-        DataError: none or several are given.
-    """
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) != 1:
-        raise DataError(f"give exactly one of {', '.join(given)} for {what}; got {' and '.join(chosen) or 'none'}")
-    return chosen[0]
-
-
-def check_fractions(split_fractions: Sequence[float]) -> None:
-    """Checks fractions for training, validation and test.
-
-    Raises:
-        DataError: they are not three numbers of at least 0 that sum to 1.
-    """
-    if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
-        raise DataError(
-            f"split_fractions={list(split_fractions)}: must be three fractions, for training, validation and test, "
-            "that sum to 1"
-        )
-
-
-def split_examples(splits: Mapping[str, Sequence[T]], split_fractions: Sequence[float]) -> dict[str, list[T]]:
-    """Splits off missing splits from the end of the training examples."""
-    result = {split: list(examples) for split, examples in splits.items()}
-    total = len(result["train"])
-    for split, share in zip(SPLITS[:0:-1], list(split_fractions)[:0:-1], strict=True):
-        if split not in result:
-            remaining = max(0, len(result["train"]) - round(total * share))
-            result["train"], result[split] = result["train"][:remaining], result["train"][remaining:]
-    return {split: result[split] for split in SPLITS if result.get(split)}
-
-
 def describe_dropped(dropped: Mapping[str, int]) -> str:
     """Returns the part of a description about dropped examples; empty if there are none."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
     return f"; dropped: {counts}" if counts else ""
-
-
-def split_of_name(name: str, shares: Sequence[float]) -> str:
-    """Assigns a name to "train", "validation" or "test" by its hash, in these proportions."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
-    return "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"
