@@ -110,11 +110,11 @@ class LabeledSplit(Split):
         def choose(left: Ints, wanted: int, seed: int) -> Ints:
             generator = np.random.default_rng(seed)
             if any(groups):
-                return _whole_groups([groups[row] for row in left.tolist()], wanted, generator)
+                return _whole_groups([groups[int(row)] for row in left], wanted, generator)
             order = generator.permutation(len(left))
             if labels is None or not self.stratified:
                 return order[:wanted]
-            return _stratified([labels[row] for row in left.tolist()], order)[:wanted]
+            return _stratified([labels[int(row)] for row in left], order)[:wanted]
 
         return self._divided(len(groups), given, choose)
 
@@ -140,7 +140,7 @@ class LabeledSplit(Split):
 def _stratified(labels: Sequence[str], order: Ints) -> Ints:
     """Sorts places by their position within their label, from 0 to 1, so that the first of them are stratified."""
     by_label: dict[str, list[int]] = defaultdict(list)
-    for index in order.tolist():
+    for index in map(int, order):
         by_label[labels[index]].append(index)
     placed = [
         ((place + 0.5) / len(indices), index) for indices in by_label.values() for place, index in enumerate(indices)
