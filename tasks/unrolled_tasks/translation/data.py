@@ -200,7 +200,9 @@ class TranslationData(Seq2SeqData[PairBatch]):
         tokenizers, rows = self.tokenizers, spec.rows
         sides = [documents(tokens, rows) for tokens in self._tokens[split]]
         if self._subword_dropout > 0 and not scored:
-            sides = [self._respelled(side, ids) for side, ids in zip(tokenizers, sides, strict=True)]
+            # By epoch and example, so that it does not depend on the worker that reads them, or on resuming.
+            generator = random.Random(f"{self.batching.seed} {spec.epoch} {int(rows[0])}")
+            sides = [self._respelled(side, ids, generator) for side, ids in zip(tokenizers, sides, strict=True)]
         texts = self._scored_texts(split, rows, sides) if scored else []
         return PairBatch(
             source=pad_sequence(sides[0], batch_first=True),
@@ -213,13 +215,12 @@ class TranslationData(Seq2SeqData[PairBatch]):
             kinds=tuple(pair.kind for pair in texts),
         )
 
-    def _respelled(self, tokenizer: Tokenizer, rows: Sequence[Tensor]) -> list[Tensor]:
-        """Tokenizes sentences with BPE-dropout, with torch's generator, whose state a checkpoint contains."""
+    def _respelled(self, tokenizer: Tokenizer, rows: Sequence[Tensor], generator: random.Random) -> list[Tensor]:
+        """Tokenizes sentences with BPE-dropout."""
         if not isinstance(tokenizer, BPETokenizer):
             raise DataError(
                 f"subword_dropout needs a BPETokenizer, and the given tokenizer is {article(type(tokenizer).__name__)}"
             )
-        generator = random.Random(int(torch.randint(2**62, ())))
         texts = (tokenizer.decode(row.tolist()) for row in rows)
         return [torch.tensor(tokenizer.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
 

@@ -346,3 +346,16 @@ def test_arrays_and_pictures_come_back_in_any_order(tmp_path: Path, count: int, 
     if count:
         torch.testing.assert_close(read, arrays[order].half().float(), rtol=0, atol=0)
     assert [one.source for one in pictures] == [bytes([i]) if i % 2 else str(i) for i in range(count)]
+
+
+def test_images_are_the_same_with_workers(pictures: Path) -> None:
+    alone, ahead = (
+        list(prepared(files="shapes", horizontal_flip=True, batch_tokens=12, workers=workers).train_dataloader())
+        for workers in (0, 2)
+    )
+
+    assert len(alone) > 3
+    for one, other in zip(alone, ahead, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.targets, other.targets)
+        assert (one.scale, one.places) == (other.scale, other.places)

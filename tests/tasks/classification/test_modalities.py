@@ -8,6 +8,7 @@ import struct
 import wave
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,27 @@ def test_the_commands_have_the_librarys_limits() -> None:
     assert commands["classify"].get_default("max_seconds") == MAX_SECONDS
     assert inspect.signature(Images).parameters["max_pixels"].default == MAX_PIXELS
     assert inspect.signature(Audio).parameters["max_seconds"].default == MAX_SECONDS
+
+
+def test_sound_is_the_same_with_workers_and_after_a_resume(tmp_path: Path) -> None:
+    """Augmented recordings, read in this process or in two others, killed in an epoch or not."""
+
+    def loader(workers: int) -> Any:
+        augmented = sound(augmentation=AudioAugmentation(noise=0.5, shift=0.02))
+        data = sound_data(sounds(tmp_path), modality=augmented, batch_size=3, workers=workers, seed=5)
+        return data.train_dataloader()
+
+    expected = [batch for one in [loader(0)] for _ in range(2) for batch in one]
+    left = loader(2)
+    head = list(islice(left, 2))
+    resumed = loader(2)
+    resumed.load_state_dict(left.state_dict())
+
+    found = head + [batch for _ in range(2) for batch in resumed]
+
+    assert len(found) == len(expected) > 4
+    assert not torch.equal(expected[0].source, expected[len(expected) // 2].source)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.source, other.source)
+        assert torch.equal(one.examples, other.examples)
+        assert one.scale == other.scale
