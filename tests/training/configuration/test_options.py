@@ -249,9 +249,10 @@ def test_what_goes_is_what_the_choice_does_not_take() -> None:
     assert going() == []
     assert going("callbacks/averaging=none") == ["callbacks.averaging.decay"]
     assert going("callbacks/averaging=ema") == []
-    assert going("scheduler=none", "model=indrnn") == ["scheduler.warmup", "model.cell.weight_drop"]
+    assert going("scheduler=none", "model=indrnn") == ["scheduler.warmup", "model.cell.forget_bias"]
     assert going("scheduler=plateau") == ["scheduler.warmup"]
-    assert going("model=gru", "optimizer=adam") == []
+    assert going("optimizer=adam") == []
+    assert going("model=gru", "optimizer=adam") == ["model.cell.forget_bias"]
     with pytest.raises(ConfigurationError, match="takes no options"):
         going("callbacks/averaging=none", "callbacks.averaging.decay=0.9")
 
@@ -279,7 +280,7 @@ def test_such_a_run_trains_and_says_what_it_left_out(
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "dropped together with the choices that took them" in said
-    for key in ("callbacks.averaging.decay", "scheduler.warmup", "model.cell.weight_drop"):
+    for key in ("callbacks.averaging.decay", "scheduler.warmup", "model.cell.forget_bias"):
         assert key in said
 
 
