@@ -176,7 +176,7 @@ def choices(group: str) -> list[str]:
 
 GROUPS = {
     "char_lm": (),
-    "classification": ("pooling",),
+    "classification": ("pooling", "wide"),
     "translation": ("attention",),
     "captioning": ("attention", "trunk", "decoder"),
 }
