@@ -30,11 +30,15 @@ WORDS = [
     "data.split_fractions=[0.8,0.1,0.1]",
     "encoder.token.hidden_size=null",
     "encoder.token.embedding.size=12",
+    "encoder.token.token_dropout=0",
     "encoder.token.input_dropout=0",
+    "network.wide=null",
+    "task.groups=null",
     "optimizer.lr=1e-2",
     *SMALL,
 ]
-DIGITS = ["task=classification", "encoder.frame.hidden_size=16", *SMALL, "optimizer.lr=1e-2"]
+NO_DROPOUT = "encoder.frame.input_dropout=0"
+DIGITS = ["task=classification", "encoder.frame.hidden_size=16", NO_DROPOUT, *SMALL, "optimizer.lr=1e-2"]
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def choices(group: str) -> list[str]:
 
 GROUPS = {
     "char_lm": (),
-    "classification": ("pooling", "wide"),
+    "classification": ("pooling",),
     "translation": ("attention",),
     "captioning": ("attention", "trunk", "decoder"),
 }
