@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the configuration, as for train.py")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", ["task=classification", f"run_dir={folder}", "trainer=cpu", *map(forced, options.overrides)])
+        config = compose(
+            "train", ["task=classification", f"run_dir={folder}", "trainer=cpu", *map(forced, options.overrides)]
+        )
         data = cast("ClassificationData", assemble(config).data)
         data.prepare()
         metrics, description = linear_baseline(data)

@@ -23,6 +23,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 QUIET = ["callbacks.progress=null", "callbacks.curves=null", "+trainer.enable_progress_bar=false", "trainer=cpu"]
 SMALL = [*QUIET, "model.hidden_size=16", "model.num_layers=1", "model.dropout=0", "network.output_dropout=0"]
+NO_DROPOUT = "encoder.frame.input_dropout=0"
 WORDS = [
     "task=classification",
     "data=sentences",
@@ -37,7 +38,6 @@ WORDS = [
     "optimizer.lr=1e-2",
     *SMALL,
 ]
-NO_DROPOUT = "encoder.frame.input_dropout=0"
 DIGITS = ["task=classification", "encoder.frame.hidden_size=16", NO_DROPOUT, *SMALL, "optimizer.lr=1e-2"]
 
 
@@ -91,6 +91,7 @@ SOUND = [
     "data.batch_size=8",
     "data.modality.features.num_mels=12",
     "encoder.frame.hidden_size=null",
+    NO_DROPOUT,
     "optimizer.lr=1e-2",
     *SMALL,
 ]
