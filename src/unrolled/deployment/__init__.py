@@ -8,6 +8,8 @@ from unrolled.deployment.classification import classify as classify
 from unrolled.deployment.decoding import Candidate as Candidate
 from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
+from unrolled.deployment.tagging import TaggedWord as TaggedWord
+from unrolled.deployment.tagging import tag as tag
 from unrolled.deployment.translation import alternatives as alternatives
 from unrolled.deployment.translation import translate as translate
 from unrolled.generation.search import Search as Search
@@ -18,10 +20,12 @@ __all__ = [
     "Prediction",
     "Search",
     "StreamingClassifier",
+    "TaggedWord",
     "alternatives",
     "caption",
     "captions",
     "classify",
     "sample_text",
+    "tag",
     "translate",
 ]

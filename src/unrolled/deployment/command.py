@@ -78,6 +78,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     _add_translate(commands)
     _add_caption(commands)
     _add_classify(commands)
+    _add_tag(commands)
     return parser, commands.choices
 
 
@@ -376,6 +377,35 @@ def _classify(options: argparse.Namespace) -> None:
             else:
                 print(shown, prediction.label, f"{prediction.probability:.4f}", sep="\t", flush=True)
     _report_skipped(skipped, f"{num_classified + len(skipped)} sources", options)
+
+
+def _add_tag(commands: Any) -> None:
+    tagging = commands.add_parser(
+        "tag",
+        help="tag the words of sentences",
+        description="Tag the words of standard input: a sentence on each line, with spaces between words.",
+        epilog="example: echo 'It rains .' | python -m unrolled tag best.ckpt",
+    )
+    tagging.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    tagging.add_argument("--json", action="store_true", help="print a JSON object for each sentence")
+    tagging.add_argument(
+        "--batch-size", type=int, default=1, help="sentences read before the first output (default: %(default)s)"
+    )
+    _add_common(tagging)
+    tagging.set_defaults(run=_tag)
+
+
+def _tag(options: argparse.Namespace) -> None:
+    from unrolled.deployment.tagging import tag
+
+    bundle = _load(options, options.checkpoint)
+    for words in tag(bundle, _utf8(sys.stdin, "standard input"), batch_size=options.batch_size):
+        if options.json:
+            columns = {name: [getattr(each, name) for each in words] for name in ("word", "tag", "probability")}
+            content = {"words": columns["word"], "tags": columns["tag"], "probabilities": columns["probability"]}
+            print(json.dumps(content, ensure_ascii=False), flush=True)
+        else:
+            print(*(f"{each.word}\t{each.tag}" for each in words), "", sep="\n", flush=True)
 
 
 def _report(command: str, text: str) -> None:

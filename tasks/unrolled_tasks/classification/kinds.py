@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unrolled import CategoricalHead, Head, LabelEncoder, LabelsHead, Scaler
+from unrolled.training.console.confusion import draw_confusion
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_rows, write_text
 from unrolled.wording import article
@@ -117,7 +118,7 @@ class SingleLabel(Labels):
         """Writes predictions.jsonl, confusion.png, mistakes.md and, with fractions, early.png and early.csv."""
         super().report(rows, folder, fractions, num_mistakes)
         counts = scoring.confusion(rows)
-        save_figure(folder / "confusion.png", scoring.draw_confusion(counts, self.names), dpi=110)
+        save_figure(folder / "confusion.png", draw_confusion(counts, self.names), dpi=110)
         wrong = scoring.mistakes(rows, self.names, num_mistakes)
         head = ("source", "label", "predicted label", "probability")
         page = ["# Most confident wrong predictions", "", *table(head, wrong, digits=3)]

@@ -1,4 +1,4 @@
-"""Reading tables row by row: JSON lines, CSV, TSV and Parquet. No types are inferred."""
+"""Reading tables row by row: JSON lines, CSV, TSV, Parquet and CoNLL-U. No types are inferred."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from unrolled.training.data.files import read_lines, suffix_of
 from unrolled.wording import counted
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
+TABLES = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet", ".conllu")
+# The fields of a word: https://universaldependencies.org/format.html
+CONLLU = ("id", "words", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 
 def is_table(name: str) -> bool:
@@ -23,7 +26,10 @@ def is_table(name: str) -> bool:
 
 
 def read_table(path: Path, *, named: bool = True) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Yields (place, row) of a .jsonl (.json, .ndjson), .tsv, .csv or .parquet file; also compressed, except .parquet.
+    """Yields (place, row) of a .jsonl (.json, .ndjson), .tsv, .csv, .parquet or .conllu file.
+
+    All but .parquet may be compressed. A row of .conllu is a sentence, and its columns are lists with an entry for each
+    word: words, upos, xpos, …; see `CONLLU`. Words within a contraction and empty nodes are left out.
 
     Args:
         path: the file.
@@ -37,6 +43,8 @@ def read_table(path: Path, *, named: bool = True) -> Iterator[tuple[str, Mapping
         rows = _parquet_rows(path)
     elif kind in (".tsv", ".csv"):
         rows = _separated_rows(path, kind, named)
+    elif kind == ".conllu":
+        rows = _conllu_rows(path)
     elif kind in TABLES:
         rows = _json_rows(path)
     else:
@@ -52,6 +60,24 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not isinstance(row, Mapping):
             raise DataError(f"{path}, line {number} is not an object, but {line:.80}; each line must be one")
         yield number, row
+
+
+def _conllu_rows(path: Path) -> Iterator[tuple[int, Mapping[str, list[str]]]]:
+    sentence: list[list[str]] = []
+    begin = 1
+    for number, line in enumerate(chain(read_lines(path), [""]), start=1):
+        if not line.strip():
+            if sentence:
+                yield begin, {name: [word[n] for word in sentence] for n, name in enumerate(CONLLU)}
+            sentence, begin = [], number + 1
+        elif not line.startswith("#"):
+            fields = line.split("\t")
+            if len(fields) != len(CONLLU):
+                raise DataError(
+                    f"{path}, line {number} has {counted(len(fields), 'field')}, not {len(CONLLU)} between tabs"
+                )
+            if fields[0].isdecimal():  # not 1-2, a contraction, nor 1.1, an empty node
+                sentence.append(fields)
 
 
 def parse_json(text: str, place: str, hint: str = "") -> Any:

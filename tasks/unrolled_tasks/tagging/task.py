@@ -1,0 +1,122 @@
+"""Tagging of words: parts of speech, named entities, any label for each word."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
+
+import torch
+from nervaluate import Evaluator
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from unrolled import LabelSequenceEncoder, Loss, SequenceTagger
+from unrolled.sequences import mask_from_lengths
+from unrolled.training.console.confusion import draw_confusion
+from unrolled.training.console.markdown import table
+from unrolled.training.console.outputs import save_figure, write_text
+from unrolled.training.console.terminal import echo_command
+from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.evaluation import Scored
+from unrolled_tasks.tagging.data import TagBatch
+
+_WORST = 30  # number of sentences in mistakes.md
+
+
+class Tagged(NamedTuple):
+    """The predicted tags of a sentence."""
+
+    example: int
+    words: list[str]
+    tags: list[str]
+    predicted: list[str]
+
+    @property
+    def mistakes(self) -> int:
+        """Number of wrong tags."""
+        return sum(one != other for one, other in zip(self.tags, self.predicted, strict=True))
+
+
+class Tagging(SequenceTask):
+    """Trains a network to predict a label for each word. See `SequenceTask` for the arguments."""
+
+    network: SequenceTagger  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
+
+    files: ClassVar[Mapping[str, str]] = {
+        "tagged.txt": "a line for each word of the test: the word, its tag, the predicted one",
+        "confusion.png": "confusion matrix of the tags",
+        "mistakes.md": "the sentences with the most mistakes",
+    }
+    progress_metrics = ("accuracy",)
+
+    @property
+    def labels(self) -> list[str]:
+        """The tags, in the order of their ids."""
+        return cast("LabelSequenceEncoder", self.processor.target).labels
+
+    def _predict(self, batch: TagBatch) -> tuple[Tensor, Tensor]:
+        mask = mask_from_lengths(batch.words, batch.targets.shape[1])
+        return self.network(batch.source, batch.lengths, batch.positions), mask
+
+    def loss(self, batch: TagBatch, loader: str) -> Loss:
+        """Returns the summed loss of the words' tags."""
+        parameters, mask = self._predict(batch)
+        return self.network.head.loss(parameters, batch.targets, mask)
+
+    def training_step(self, batch: TagBatch, batch_idx: int) -> Tensor:
+        """Returns the batch's share of the optimizer step's mean loss."""
+        loss = self.loss(batch, "train")
+        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.words))
+        return loss.total * batch.scale + self.penalty()
+
+    def score(self, batch: TagBatch, loader: str) -> Scored:
+        """Returns loss and accuracy, and the tags of each sentence."""
+        parameters, mask = self._predict(batch)
+        loss, predicted = self.network.head.loss(parameters, batch.targets, mask), self.network.head.predict(parameters)
+        right = ((predicted == batch.targets) & mask).sum()
+        names = self.labels
+        rows = [
+            Tagged(example, sentence.words[:n], sentence.tags[:n], [names[index] for index in ids[:n]])
+            for example, sentence, n, ids in zip(
+                batch.examples.tolist(), batch.sentences, batch.words.tolist(), predicted.tolist(), strict=True
+            )
+        ]
+        return Scored({"loss": loss, "accuracy": (right, loss.count)}, rows)
+
+    def scores(self, means: Mapping[str, float], rows: Sequence[Tagged]) -> dict[str, float]:
+        """Returns loss and accuracy and, for tags such as B-PER and I-PER, precision, recall and F1 of spans."""
+        spans = sorted({label[2:] for label in self.labels if label[:2] in ("B-", "I-")})
+        if not spans or not rows:
+            return dict(means)
+        true, predicted = [row.tags for row in rows], [row.predicted for row in rows]
+        exact: Any = Evaluator(true, predicted, tags=spans, loader="list").evaluate()["overall"]["strict"]
+        return {**means, "precision": exact.precision, "recall": exact.recall, "span_f1": exact.f1}
+
+    def sample(self, generator: torch.Generator) -> str:
+        """Returns the first validation sentences with their predicted tags; after ≠ the right one."""
+        return "\n".join(_line(row) for row in cast("list[Tagged]", self.evaluation.rows[:6]))
+
+    def commands(self, checkpoint: str) -> Sequence[str]:
+        """Returns a command that tags."""
+        return (f"{echo_command(self.example() or 'It rains .')} | python -m unrolled tag {checkpoint}",)
+
+    def report(self, rows: Sequence[Tagged], folder: Path) -> None:
+        """Writes tagged.txt, confusion.png and mistakes.md."""
+        lines = (
+            "\n".join("\t".join(each) for each in zip(row.words, row.tags, row.predicted, strict=True)) for row in rows
+        )
+        write_text(folder / "tagged.txt", "".join(f"{sentence}\n\n" for sentence in lines))
+        ids = {label: index for index, label in enumerate(self.labels)}
+        true, predicted = (
+            torch.tensor([ids[tag] for row in rows for tag in getattr(row, side)]) for side in ("tags", "predicted")
+        )
+        counts = multiclass_confusion_matrix(predicted, true, len(ids))
+        save_figure(folder / "confusion.png", draw_confusion(counts, self.labels), dpi=110)
+        worst = sorted((row for row in rows if row.mistakes), key=lambda row: (-row.mistakes, row.example))[:_WORST]
+        cells = [(row.mistakes, len(row.words), _line(row)) for row in worst]
+        page = ["# The sentences with the most mistakes", "", *table(("mistakes", "words", "sentence"), cells)]
+        write_text(folder / "mistakes.md", "\n".join(page if worst else ["All tags are correct.", ""]))
+
+
+def _line(row: Tagged) -> str:
+    pairs = zip(row.words, row.predicted, row.tags, strict=True)
+    return " ".join(f"{word}/{tag}" if tag == true else f"{word}/{tag}≠{true}" for word, tag, true in pairs)
