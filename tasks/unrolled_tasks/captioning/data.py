@@ -21,16 +21,11 @@ from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.arrays import Arrays, EncodedImages
 from unrolled.training.data.base import DataError
+from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.seq2seq import (
-    Examples,
-    Seq2SeqData,
-    describe_dropped,
-    documents,
-    teacher_forcing_batch,
-)
+from unrolled.training.data.seq2seq import describe_dropped, documents, teacher_forcing_batch
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens
 from unrolled.wording import article, counted
@@ -65,7 +60,7 @@ class _Prepared(NamedTuple):
     places: list[str]
 
 
-class CaptionData(Seq2SeqData[CaptionBatch]):
+class CaptionData(BucketData[CaptionBatch]):
     """Images with captions.
 
     Give exactly one of `glyphs`, `files`, `karpathy` and `dataset`. The tokenizer is fitted on the training

@@ -13,8 +13,10 @@ from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import DataError
 from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec
-from unrolled.training.data.options import TableOptions, WordOptions
-from unrolled.training.data.rows import Row
+from unrolled.training.data.options import Batching, SourceOptions
+from unrolled.training.data.rows import Row, split_rows
+from unrolled.training.data.splitting import Split
+from unrolled.training.data.words import WordOptions
 from unrolled_tasks.tagging.dates import date_rows
 
 
@@ -42,14 +44,14 @@ class TaggingData(BucketData[TagBatch]):
     """Sentences in batches of similar length.
 
     Args:
-        table: files or a data set; its fields and those of `reading` can be arguments, too.
+        origin: files or a data set; fields of this and of the other options can be arguments, too.
         reading: what the network reads of words.
         dates: number of generated dates in many languages, a set that needs no file.
         words: column of the words: a list, or a text with spaces between them.
         tags: column of the tags, likewise.
-        batch_size: number of sentences of a process's batch.
+        batching: batches of similar length.
+        split: fractions for splits without their own sentences; the last ones are for the test.
         processor_from: the processor of a trained network, as its `to_dict` wrote it.
-        seed: seed of all random numbers.
 
     Raises:
         DataError: no source or several, or invalid options.
@@ -58,20 +60,21 @@ class TaggingData(BucketData[TagBatch]):
     @flat_options
     def __init__(
         self,
-        table: TableOptions = TableOptions(),
+        origin: SourceOptions = SourceOptions(),
         reading: WordOptions = WordOptions(),
         dates: int | None = None,
         words: str = "words",
         tags: str = "tags",
-        batch_size: int = 32,
+        batching: Batching = Batching(batch_size=32),
+        split: Split = Split(split_fractions=(0.8, 0.1, 0.1)),
         processor_from: Mapping[str, Any] | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or (dates is not None and dates < 1):
-            raise DataError(f"batch_size={batch_size} and dates={dates} must be 1 or more")
-        self._table, self._reading, self._dates, self._columns = table, reading, dates, (words, tags)
-        self.batch_size, self.seed = batch_size, seed
+        origin.check_exactly_one("sentences", dates=dates)
+        if dates is not None and dates < 1:
+            raise DataError(f"dates={dates} must be 1 or more")
+        self._origin, self._split, self.batching = origin, split, batching
+        self._reading, self._dates, self._columns = reading, dates, (words, tags)
         self._processor = None if processor_from is None else build_processor(processor_from)
         self._sentences: dict[str, list[Sentence]] = {}
         self._encoded: dict[str, list[tuple[Any, list[int]]]] = {}
@@ -80,7 +83,8 @@ class TaggingData(BucketData[TagBatch]):
         """See `SequenceData.prepare`."""
         if self._sentences:
             return
-        rows = self._table.rows(None if self._dates is None else date_rows(self._dates, self.seed))
+        dates = None if self._dates is None else date_rows(self._dates, self.batching.seed)
+        rows = split_rows(self._origin, self._split, dates)
         found = {split: [self._sentence(row) for row in several] for split, several in rows.items()}
         if self._processor is None:
             tags = {tag for sentences in found.values() for sentence in sentences for tag in sentence.tags}

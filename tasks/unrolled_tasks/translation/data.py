@@ -19,17 +19,11 @@ from unrolled.processing.text.subword import BPETokenizer
 from unrolled.processing.transform import Processor
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SPLITS, DataError
+from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, get_or_create
 from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.seq2seq import (
-    Examples,
-    Seq2SeqData,
-    describe_dropped,
-    documents,
-    fit_tokenizer,
-    teacher_forcing_batch,
-)
+from unrolled.training.data.seq2seq import describe_dropped, documents, fit_tokenizer, teacher_forcing_batch
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article
@@ -57,7 +51,7 @@ class PairBatch(NamedTuple):
     kinds: tuple[str, ...] = ()
 
 
-class TranslationData(Seq2SeqData[PairBatch]):
+class TranslationData(BucketData[PairBatch]):
     """Sentence pairs for translation.
 
     Give exactly one of `phrases`, `files` and `dataset`. The codecs are fitted on the training split alone. Training

@@ -85,7 +85,7 @@ def test_words_of_contractions_and_empty_nodes_are_left_out(folder: Path) -> Non
         ('{"word": ["a"], "tags": ["X"]}', {}, r"no column 'words'; did you mean word\?; .* Set data\.words"),
         ("", {}, "no rows in these files"),
         ('{"words": ["a"], "tags": ["X"]}', {"unit": "letter"}, "unit='letter' must be one of spelled, word"),
-        ('{"words": ["a"], "tags": ["X"]}', {"dates": 5}, "exactly one source"),
+        ('{"words": ["a"], "tags": ["X"]}', {"dates": 5}, "exactly one of files, dataset, dates"),
         ('{"words": ["a"], "tags": ["X"]}', {"batch_size": 0}, "batch_size=0"),
         ('{"words": ["a"], "tags": ["X"]}', {"split_fractions": (0, 0, 1)}, "no training rows"),
     ],

@@ -101,6 +101,7 @@ def test_others_than_the_named_arguments_take_a_plus(folder: Path) -> None:
 CHOSEN = {
     "network.encoder": "task=translation",
     "data.answer": "task=classification",
+    "data.batch_steps": "task=classification",
     "data.broken": "task=captioning",
     "data.cleaned": "task=captioning",
     "data.kept": "task=classification",

@@ -20,7 +20,10 @@ from unrolled import LabelSequenceEncoder, Processor
 from unrolled.sequences import mask_from_lengths
 from unrolled.training import SequenceTask
 from unrolled.training.data.bucketed import BucketData, Examples
-from unrolled.training.data.options import TableOptions, WordOptions
+from unrolled.training.data.options import Batching, SourceOptions
+from unrolled.training.data.rows import split_rows
+from unrolled.training.data.splitting import Split
+from unrolled.training.data.words import WordOptions
 from unrolled.training.tasks.evaluation import Scored
 
 
@@ -50,16 +53,14 @@ class Tags(SequenceTask):
 
 
 class Sentences(BucketData):
-    batch_size = 8
-
     def __init__(self, files, seed=0):
         super().__init__()
-        self.files, self.seed, self.splits_ = files, seed, {}
+        self.files, self.splits_, self.batching = files, {}, Batching(batch_size=8, seed=seed)
 
     def prepare(self):
         if self.splits_:
             return
-        rows = TableOptions(files=self.files).rows()
+        rows = split_rows(SourceOptions(files=self.files), Split(split_fractions=(0.8, 0.1, 0.1)))
         words = {split: [row.values["words"] for row in several] for split, several in rows.items()}
         tags = {split: [row.values["tags"] for row in several] for split, several in rows.items()}
         labels = sorted({tag for several in tags.values() for one in several for tag in one})

@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.data.buckets import BatchSpec, BucketPlan, Ints
 from unrolled.training.data.loader import PlannedLoader
+from unrolled.training.data.options import Batching
 
 B = TypeVar("B")
 Loader = PlannedLoader[str, BatchSpec, B]  # of the split with this name
@@ -23,17 +24,10 @@ class Examples(NamedTuple):
 class BucketData(SequenceData, Generic[B]):
     """Loads examples in batches of similar length: shuffled for training, in a fixed order for scoring.
 
-    A subclass implements `examples` and `batch`, and sets one of the budgets.
-
-    Attributes:
-        batch_tokens: maximum of rows × longest row of a process's batch, for its largest side.
-        batch_size: number of rows of a process's batch, as an alternative.
-        seed: seed of the order.
+    A subclass sets `batching` and implements `examples` and `batch`.
     """
 
-    batch_tokens: int | None = None
-    batch_size: int | None = None
-    seed: int
+    batching: Batching
 
     @abstractmethod
     def examples(self, split: str, *, scored: bool) -> Examples:
@@ -72,11 +66,13 @@ class BucketData(SequenceData, Generic[B]):
         examples = self.examples(split, scored=scored)
         plan = BucketPlan(
             examples.lengths,
-            batch_tokens=self.batch_tokens,
-            batch_size=self.batch_size,
+            batch_tokens=self.batching.batch_tokens,
+            batch_size=self.batching.batch_size,
             ranks=self.ranks,
             counts=examples.counts,
             shuffle=not scored,
-            seed=self.seed,
+            seed=self.batching.seed,
         )
-        return PlannedLoader(plan, split, partial(self.batch, scored=scored), rank=self.rank, **options)
+        return PlannedLoader(
+            plan, split, partial(self.batch, scored=scored), rank=self.rank, workers=self.batching.workers, **options
+        )

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unrolled.training.data.base import DataError
+from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import did_you_mean, find_files
 from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.options import Patterns, SourceOptions
+from unrolled.training.data.splitting import Split
 from unrolled.training.data.tables import TABLES, read_table
-
-Patterns = str | Sequence[str]
 
 
 class Row(NamedTuple):
@@ -40,9 +40,37 @@ class Row(NamedTuple):
         return self.values[name]
 
 
-def table_rows(files: Mapping[str, Patterns | None]) -> dict[str, Iterator[Row]]:
-    """Returns the rows of each split's files: paths, folders or patterns; splits without files are left out."""
-    return {split: _rows(split, patterns) for split, patterns in files.items() if patterns is not None}
+def table_rows(files: Mapping[str, Patterns]) -> dict[str, Iterator[Row]]:
+    """Returns the rows of each split's files: paths, folders or patterns."""
+    return {split: _rows(split, patterns) for split, patterns in files.items()}
+
+
+def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | None = None) -> dict[str, list[Row]]:
+    """Returns the rows of each split, divided where files or a data set have no split of their own.
+
+    Args:
+        origin: files or a data set.
+        split: how missing splits are divided off the training rows: the last ones.
+        default: rows instead of files or a data set.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if default is not None:
+        found = {"train": list(default)}
+    elif origin.dataset is not None:
+        found = {
+            name: list(rows) for name, rows in hub_rows(HubSplits(origin.dataset, origin.dataset_options or {})).items()
+        }
+    else:
+        found = {name: list(rows) for name, rows in table_rows(origin.patterns).items()}
+    train = found.pop("train", [])
+    places = split.last(len(train), list(found))
+    divided = {name: [train[place] for place in indices] for name, indices in places.items()}
+    splits = {name: divided.get(name, found.get(name, [])) for name in SPLITS}
+    if not any(splits.values()):
+        raise DataError("there are no rows in these files")
+    return {name: rows for name, rows in splits.items() if rows}
 
 
 def _rows(split: str, patterns: Patterns) -> Iterator[Row]:
