@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from unrolled.training.configuration.flat import check_names
 from unrolled_tasks.captioning.critic import SelfCritic
 
 
@@ -47,7 +48,7 @@ class CaptionOptions:
         gallery: maximum number of images in gallery.html.
 
     Raises:
-        ValueError: a negative weight or number, an invalid option of the critic.
+        ValueError: a negative weight or number, an unknown or invalid option of the critic.
     """
 
     doubly_stochastic: float = 0.0
@@ -58,5 +59,6 @@ class CaptionOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.doubly_stochastic < float("inf") or self.gallery < 0:
             raise ValueError(f"doubly_stochastic={self.doubly_stochastic} and gallery={self.gallery} must be 0 or more")
-        if self.self_critical:
-            SelfCritic((), **self.critic or {})  # checks the options before the data are prepared
+        if self.critic is not None:
+            check_names("critic", self.critic, SelfCritic)
+            SelfCritic((), **self.critic)  # checks the values before the data are prepared

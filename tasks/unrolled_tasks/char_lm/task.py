@@ -10,6 +10,8 @@ from torch import Tensor
 
 from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer
 from unrolled.deployment.sampling import continue_text
+from unrolled.generation.limits import whole
+from unrolled.heads.temperature import check_temperature
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.streams import Window
 from unrolled.training.tasks.base import SequenceTask
@@ -25,12 +27,19 @@ class SampleOptions:
     Attributes:
         prompt: their beginning.
         sample_length: number of symbols.
-        temperature: temperature of the samples.
+        temperature: temperature of the samples; 0 for the most probable symbols.
+
+    Raises:
+        ValueError: a negative length or temperature.
     """
 
     prompt: str = ""
     sample_length: int = 400
     temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        whole(0, sample_length=self.sample_length)
+        check_temperature(self.temperature)
 
 
 class CharLM(SequenceTask):

@@ -100,7 +100,7 @@ def test_a_run_scores_a_text_that_repeats_itself_better(folder: Path, configure:
         ({"rate": 0.0}, "dynamic.rate is 0.0"),
         ({"decay": 1.0}, "dynamic.decay is 1.0"),
         ("rate:0.1", "dynamic is 'rate:0.1', expected rate, segment, decay, norm by name"),
-        ({"speed": 2}, "dynamic has no speed; it takes rate, segment, decay, norm"),
+        ({"speed": 2}, "dynamic has no 'speed'; it takes rate, segment, decay, norm"),
     ],
 )
 def test_what_cannot_be_is_named(options: Any, message: str) -> None:

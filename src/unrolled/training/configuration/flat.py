@@ -45,5 +45,19 @@ def flat_options(init: Callable[..., None]) -> Callable[..., None]:
     return grouped
 
 
+def check_names(name: str, options: Mapping[str, Any], target: Callable[..., Any]) -> None:
+    """Checks that a mapping has only names of a class's optional arguments.
+
+    Raises:
+        ValueError: an unknown name, or not a mapping.
+    """
+    allowed = [each.name for each in inspect.signature(target).parameters.values() if each.default is not each.empty]
+    if not isinstance(options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} is {options!r}, expected {', '.join(allowed)} by name")
+    unknown = [option for option in options if option not in allowed]
+    if unknown:
+        raise ValueError(f"{name} has no {unknown[0]!r}; it takes {', '.join(allowed)}")
+
+
 def _fields(options: Any) -> Mapping[str, Any]:
     return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unrolled.losses import Loss
 from unrolled.state import detach, map_state
+from unrolled.training.configuration.flat import check_names
 
 
 class DynamicEvaluation:
@@ -49,12 +50,7 @@ class DynamicEvaluation:
         """
         if options is None:
             return None
-        allowed = ("rate", "segment", "decay", "norm")
-        if not isinstance(options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"dynamic is {options!r}, expected {', '.join(allowed)} by name, such as '{{rate:0.1}}'")
-        unknown = [name for name in options if name not in allowed]
-        if unknown:
-            raise ValueError(f"dynamic has no {', '.join(unknown)}; it takes {', '.join(allowed)}")
+        check_names("dynamic", options, cls)
         return cls(**options)
 
     def begin(self, network: nn.Module) -> None:

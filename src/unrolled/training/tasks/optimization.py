@@ -13,7 +13,7 @@ from unrolled.training.tasks.schedules import Schedule
 ParameterGroups = Sequence[tuple[Iterable[nn.Parameter], dict[str, Any]]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Optimization:
     """How a network is trained.
 
@@ -40,7 +40,7 @@ class Optimization:
             if not isinstance(options, Mapping) or not options:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ValueError(f"groups.{name}={options!r}: expected options of the optimizer, such as {{lr: 0.001}}")
         if not (0 <= self.l1 < float("inf") and 0 <= self.l2 < float("inf")):
-            raise ValueError(f"l1={self.l1}, l2={self.l2}: penalties are 0 or more")
+            raise ValueError(f"l1={self.l1}, l2={self.l2}: expected finite weights, 0 or more; 0 for no penalty")
 
     def penalty(self, network: nn.Module) -> Tensor | float:
         """Returns the L1 and L2 terms, which are added to the mean loss."""

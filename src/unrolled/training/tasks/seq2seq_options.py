@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from unrolled.generation.search import Search
+from unrolled.training.configuration.flat import check_names
 from unrolled.training.tasks.reinforcement import Reinforcement
 
 
@@ -21,7 +22,7 @@ class TeacherForcingOptions:
         hard: options of `Reinforcement`, for a `HardAttention`.
 
     Raises:
-        ValueError: a probability outside [0, 1), a negative weight.
+        ValueError: a probability outside [0, 1), a negative weight, an unknown or invalid option of `hard`.
     """
 
     label_smoothing: float = 0.0
@@ -35,6 +36,9 @@ class TeacherForcingOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
         if not 0 <= self.coverage < float("inf"):
             raise ValueError(f"coverage={self.coverage}: expected 0 or more")
+        if self.hard is not None:
+            check_names("hard", self.hard, Reinforcement)
+            Reinforcement(**self.hard)  # checks the values, with any attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +70,7 @@ class GenerationOptions:
     def test_search(self) -> Search:
         """The search in the test."""
         options = dict(self.search or {})
-        unknown = [name for name in options if name not in Search._fields]
-        if unknown:
-            raise ValueError(f"search has no {unknown[0]!r}; it takes {', '.join(Search._fields)}")
+        check_names("search", options, Search)
         return Search(**options).checked()
 
     @property
