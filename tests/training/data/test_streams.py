@@ -311,7 +311,7 @@ def test_a_position_from_another_plan_is_refused() -> None:
 
 
 def test_a_plan_for_another_text_is_refused() -> None:
-    with written([40]) as tokens, pytest.raises(ValueError, match="the plan reads 41 tokens, the text has 40"):
+    with written([40]) as tokens, pytest.raises(ValueError, match="the plan reads 41 tokens, there are 40"):
         list(stream(tokens, StreamPlan([41], rows=1, window=10)))
 
 

@@ -1,4 +1,4 @@
-"""Batches of truncated backpropagation: the next window of parallel streams of tokens.
+"""Batches of truncated backpropagation: the next window of parallel streams of tokens or frames.
 
 The task carries each stream's state from window to window. A plan, computed identically by every process, decides which
 tokens a window reads, which of its predictions count, where a new sequence begins, and the scale of a window's loss. So
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from unrolled.training.data.plans import WindowSpec
@@ -24,8 +25,8 @@ class Window(NamedTuple):
     """A batch of truncated backpropagation.
 
     Attributes:
-        inputs: (batch, time) int64, inputs of the network; 0 in the padding.
-        targets: (batch, time) int64; 0 in the padding.
+        inputs: (batch, time) int64, or (batch, time, features) frames, inputs of the network; 0 in the padding.
+        targets: (batch, time) int64 or, for frames, (batch, time) or (batch, time, outputs); 0 in the padding.
         lengths: (batch,) int64, number of valid steps; 0 if a stream has ended.
         loss_mask: (batch, time) bool, predictions that count: all are valid, and none is counted by another window.
         reset: (batch,) bool, whether the row begins a new sequence, which resets its carried state.
@@ -58,17 +59,60 @@ def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) 
     Raises:
         ValueError: a plan for a longer text.
     """
-    end = int((spec.begins + spec.lengths).max())
-    if end > len(tokens):
-        raise ValueError(f"the plan reads {end} tokens, the text has {len(tokens)}")
-    steps = np.arange(spec.time)
-    valid = steps < spec.lengths[:, None]
+    _check_end(spec, len(tokens), "tokens")
     positions = spec.begins[:, None] + np.arange(-1, spec.time)  # from the token before each row's first target
     read = tokens.gather(positions.clip(0, len(tokens) - 1))
+    return _window(torch.where(torch.as_tensor(spec.opens), start, read[:, :-1]), read[:, 1:], spec, scale)
+
+
+class Frames:
+    """Frames of documents end to end, such as recordings or series, with the target of each step.
+
+    Args:
+        inputs: (steps, features) the frames of all documents; a memory-mapped tensor is read as needed.
+        targets: (steps,) or (steps, outputs) the target of each frame.
+        lengths: (documents,) number of frames of each document.
+
+    Raises:
+        ValueError: the numbers of frames, targets and lengths differ.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, lengths: ArrayLike) -> None:
+        self.inputs, self.targets, self.lengths = inputs, targets, np.asarray(lengths, dtype=np.int64)
+        if not len(inputs) == len(targets) == int(self.lengths.sum()):
+            raise ValueError(
+                f"{len(inputs)} frames and {len(targets)} targets of documents with {int(self.lengths.sum())} frames: "
+                "the numbers must be equal"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def frame_window(frames: Frames, spec: WindowSpec, scale: float) -> Window:
+    """Reads a window of frames. The target of a step is that of its own frame.
+
+    Args:
+        frames: the frames.
+        spec: the frames that each row reads.
+        scale: factor of the summed loss.
+
+    Raises:
+        ValueError: a plan for more frames.
+    """
+    _check_end(spec, len(frames), "frames")
+    positions = torch.as_tensor((spec.begins[:, None] + np.arange(spec.time)).clip(0, len(frames) - 1))
+    return _window(frames.inputs[positions], frames.targets[positions], spec, scale)
+
+
+def _window(inputs: Tensor, targets: Tensor, spec: WindowSpec, scale: float) -> Window:
+    """Masks what is read with zeros in the padding, and adds what the plan says of each step."""
+    steps = np.arange(spec.time)
+    valid = steps < spec.lengths[:, None]
     padding = torch.as_tensor(~valid)
     return Window(
-        inputs=torch.where(torch.as_tensor(spec.opens), start, read[:, :-1]).masked_fill(padding, 0),
-        targets=read[:, 1:].masked_fill(padding, 0),
+        inputs=inputs.masked_fill(_broadcast(padding, inputs), 0),
+        targets=targets.masked_fill(_broadcast(padding, targets), 0),
         lengths=torch.as_tensor(spec.lengths),
         loss_mask=torch.as_tensor(valid & (steps >= spec.skipped[:, None])),
         reset=torch.as_tensor(spec.reset),
@@ -76,3 +120,13 @@ def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) 
         scale=scale,
         resets=None if spec.resets is None else torch.as_tensor(spec.resets),
     )
+
+
+def _broadcast(padding: Tensor, values: Tensor) -> Tensor:
+    return padding.view(*padding.shape, *[1] * (values.ndim - 2))
+
+
+def _check_end(spec: WindowSpec, size: int, unit: str) -> None:
+    end = int((spec.begins + spec.lengths).max())
+    if end > size:
+        raise ValueError(f"the plan reads {end} {unit}, there are {size}")
