@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -109,6 +110,16 @@ def test_a_row_ends_at_its_stop_symbol_while_others_go_on(table: Table) -> None:
     assert written.values.tolist() == [[3, 3, 3], [1, 0, 1]]
     assert written.lengths.tolist() == [0, 3]
     assert written.log_probability[0] == 0  # the stop symbol was certain, and nothing after it counts
+
+
+def test_a_stop_symbol_may_be_any_integer(table: Table) -> None:
+    options = {"start": torch.tensor([1, 2]), "max_length": 6, "temperature": 0.0}
+
+    expected = sample(table, *table.start(2), stop=3, **options)
+    found = sample(table, *table.start(2), stop=np.int64(3), **options)  # pyright: ignore[reportArgumentType]
+
+    assert torch.equal(found.lengths, expected.lengths)
+    assert expected.lengths.tolist() == [6, 0]
 
 
 def test_all_rows_finished_end_the_search(table: Table) -> None:

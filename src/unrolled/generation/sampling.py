@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +88,7 @@ def sample(
     _check(temperature, top_k, top_p, no_repeat_ngram_size)
     most, least = per_row(max_length, start, "max_length"), per_row(min_length, start, "min_length")
     longest = int(most.max()) if len(most) else 0
-    symbol = stop if isinstance(stop, int) else None
+    symbol = None if stop is None or callable(stop) else index(stop)
     check_beginning(decoder, state, memory, start, symbol, forbidden)
     _check_length(conditions, longest, start)
     draw: _TokenDraw | _FrameDraw

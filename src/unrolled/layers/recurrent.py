@@ -214,8 +214,8 @@ class Recurrent(nn.Module):
             lengths: (batch,) numbers of valid steps; the full time by default.
             resets: (batch, time) bool, true where a new sequence begins within a row: its first step starts from
                 `initial_state`, and the backward direction of the sequence before starts there, too. The results are
-                those of separate sequences; noise is drawn for each of them. Or the `Stretches` of such marks, which
-                CUDA then needs not wait for.
+                those of separate sequences; noise is drawn for each of them. Or the `Stretches` of such marks, for
+                which CUDA need not wait.
 
         Raises:
             ShapeError: inputs, state, lengths or marks of the wrong shape.
