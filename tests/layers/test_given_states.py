@@ -34,6 +34,7 @@ from unrolled import (
     unroll,
 )
 from unrolled.generation import EnsembleDecoder
+from unrolled.models.wide import WidePath
 from unrolled.state import leaves, map_state, rebuild
 
 ROWS, TIME, INPUT, HIDDEN = 3, 20, 4, 6
@@ -49,7 +50,8 @@ def spoilt_leaves(leaf: Tensor) -> Iterator[Any]:
     yield leaf.unsqueeze(0)
     yield leaf.float() if leaf.dtype == torch.float64 else leaf.double()
     yield leaf.bfloat16()
-    yield leaf.long()
+    if leaf.dtype != torch.int64:
+        yield leaf.long()
     yield None
     yield leaf.tolist()
 
@@ -124,6 +126,13 @@ def classifying(pooling: Any, **options: Any) -> tuple[Taker, Any]:
     return partial(network.step, torch.randn(ROWS, INPUT)), network.initial_state(ROWS)
 
 
+def classifying_words() -> tuple[Taker, Any]:
+    encoder = RecurrentEncoder.of_tokens(7, INPUT, partial(Recurrent, GRUCell, hidden_size=HIDDEN), bidirectional=False)
+    wide = partial(WidePath, vocabulary_size=7)
+    network = SequenceClassifier(encoder, partial(CategoricalHead, num_classes=2), MeanPooling, wide=wide).eval()
+    return partial(network.step, torch.zeros(ROWS, dtype=torch.int64)), network.initial_state(ROWS)
+
+
 def encoding() -> tuple[Taker, Any]:
     core = partial(Recurrent, GRUCell, hidden_size=HIDDEN)
     encoder = RecurrentEncoder.of_tokens(7, INPUT, core, bidirectional=False).eval()
@@ -148,6 +157,7 @@ TAKERS: dict[str, Callable[[], tuple[Taker, Any]]] = {
     "between": partial(decoder, partial(attentive, wiring=TopDownWiring), step=True),
     "ensemble": partial(decoder, lambda: EnsembleDecoder([attentive(), attentive()]), step=True),
     **{f"{kind.__name__}": partial(classifying, kind) for kind in (MeanPooling, MaxPooling, AttentionPooling)},
+    "words": classifying_words,
     "bands": partial(classifying, MeanPooling, conv_channels=2, conv_frames=3),
     "encoder": encoding,
 }

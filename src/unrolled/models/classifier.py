@@ -110,6 +110,8 @@ class SequenceClassifier(nn.Module):
             raise ValueError(
                 f"the state is {article(type(state).__name__)}, expected the ClassifierState of `initial_state`"
             )
+        if self.wide is None and state.wide is not None:
+            raise ValueError("state.wide is of another network: this one has no wide path")
         values, core = self.encoder.step(source, state.core)
         vector, pooled = self.pooling.step(values, state.pooled)
         outputs, wide = self._outputs(self.dropout(vector)), None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
+from unrolled.state import check, outline
 
 _MULTIPLIER = 1_000_003  # a prime, which spreads the first word of a pair over all buckets
 
@@ -71,7 +72,9 @@ class WidePath(nn.Module):
 
     def step(self, source: Tensor, state: WideState) -> tuple[Tensor, WideState]:
         """Add a token (batch,); return (batch, outputs) for all tokens so far, and the next state."""
-        expect(source, "batch", batch=len(state.previous), name="source")
+        expect(source, "batch", name="source")
+        like = self.tokens.weight.new_zeros(len(source), 1)
+        check(state, outline(self.initial_state(1, like=like), like=like), like=like, name="state.wide")
         total, count = state.total + self.tokens(source), state.number + 1
         if self.pairs is not None:
             second = state.previous >= 0

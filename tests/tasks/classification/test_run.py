@@ -225,7 +225,7 @@ def test_several_labels_are_answered_each_by_itself(folder: Path, configure: Con
     rows = [{"text": f"{a} x {b}", "label": f"{a},{b}"} for a, b in told]
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    numbers = run(configure("run", *WORDS, "data.target_type=labels", "trainer.max_epochs=15", small=False))
+    numbers = run(configure("run", *WORDS, "data.target_type=labels", "trainer.max_epochs=40", small=False))
 
     assert numbers["test/exact"] == 1.0
     bundle = load_bundle(folder / "run" / "checkpoints" / "best.ckpt")

@@ -74,7 +74,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(folder: Path, configure
             read()
     done = python("-m", "unrolled", "sample", str(last(folder)))
     assert done.returncode == 2
-    assert "output.bias holds nan" in done.stderr
+    assert "head.linear.bias holds nan" in done.stderr
 
 
 def test_buffers_may_be_infinite_but_not_nan() -> None:

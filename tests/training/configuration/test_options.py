@@ -99,6 +99,8 @@ def test_every_number_and_switch_refuses_text_and_lists_by_its_key(task: str) ->
     assert len(places) > 60
     assert None in places.values()
     for place, number in places.items():
+        if place.startswith(("groups.", "epochs_by_unit.")):
+            continue  # options of any optimizer, checked where it is built; and what the answer calls epochs
         for wrong in ("abc", ["a", "b"], {"a": 1}):
             if place == "trainer.val_check_interval" or (place == "data.modality.size" and wrong != "abc"):
                 continue  # Lightning takes a time there; a picture's size may be two numbers

@@ -44,6 +44,7 @@ def test_each_part_has_its_own_options_and_no_parameter_is_lost() -> None:
         ({"widest": {"lr": 1.0}}, "its parts: encoder, wide, wider"),
         ({"wide": {"rate": 1.0}}, "AdamW has no 'rate'; it takes lr"),
         ({"wide": {"lr": -1.0}}, r"groups\.wide\.lr=-1\.0"),
+        ({"wide": {"lr": "fast"}}, r"groups\.wide\.lr=.fast.: expected a number"),
         ({"wide": {}}, "expected options of the optimizer"),
         ({"wide": 0.1}, "expected options of the optimizer"),
     ],

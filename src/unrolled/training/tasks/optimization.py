@@ -104,8 +104,9 @@ class Optimization:
                 if option not in optimizer.defaults:
                     have = ", ".join(optimizer.defaults)
                     raise ValueError(f"groups.{name}: {type(optimizer).__name__} has no {option!r}; it takes {have}")
-                if isinstance(value, (int, float)) and value < 0:
-                    raise ValueError(f"groups.{name}.{option}={value}: expected 0 or more")
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if isinstance(optimizer.defaults[option], float) and not (number and 0 <= value < float("inf")):
+                    raise ValueError(f"groups.{name}.{option}={value!r}: expected a number of 0 or more")
         if self.schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.build(optimizer, num_steps)}
