@@ -1,7 +1,7 @@
 """Sequence classification and regression."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.pooling import Pooling
 from unrolled.models.embeddings import TokenEmbedding
 from unrolled.models.encoders import SteppedEncoder
-from unrolled.models.wide import WidePath
+from unrolled.models.wide import WidePath, WideState
 from unrolled.sequences import last_valid
 from unrolled.shapes import expect
 from unrolled.wording import article
@@ -116,7 +116,7 @@ class SequenceClassifier(nn.Module):
         vector, pooled = self.pooling.step(values, state.pooled)
         outputs, wide = self._outputs(self.dropout(vector)), None
         if self.wide is not None:
-            added, wide = self.wide.step(source, state.wide)
+            added, wide = self.wide.step(source, cast(WideState, state.wide))
             outputs = outputs + added
         return outputs, ClassifierState(core, pooled, wide)
 
