@@ -39,11 +39,13 @@ class Stretches(NamedTuple):
 
         Raises:
             ShapeError: tensors whose shapes don't match.
-            ValueError: marks that are not bool.
+            ValueError: marks that are not bool; an export with torch.export.
         """
         expect(resets, "batch time", name="resets")
         if resets.dtype != torch.bool:
             raise ValueError(f"resets are {resets.dtype}, expected bool: (numbers != 0) makes marks of numbers")
+        if torch.compiler.is_exporting():
+            raise ValueError("the values of resets determine what runs, so a program with them can't be exported")
         batch, time = resets.shape
         if lengths is None:
             lengths = torch.full((batch,), time, device=resets.device)

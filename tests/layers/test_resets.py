@@ -270,6 +270,21 @@ def test_networks_of_steps_and_decoders_take_marks(generator: torch.Generator) -
     assert torch.equal(plain(frames, None, None, resets)[0], plain(frames)[0])
 
 
+def test_torch_compile_reads_marks_and_export_refuses_them(generator: torch.Generator) -> None:
+    network = Recurrent(GRUCell, 3, 4, backend="loop").eval()
+    inputs = torch.randn(2, 6, 3, generator=generator)
+    resets = torch.zeros(2, 6, dtype=torch.bool)
+    resets[0, 2] = True
+
+    compiled = torch.compile(network, backend="eager")
+
+    assert torch.equal(compiled(inputs, None, None, resets)[0], network(inputs, None, None, resets)[0])
+    exported = torch.export.export(network, (inputs,))
+    assert torch.equal(exported.module()(inputs)[0], network(inputs)[0])
+    with pytest.raises(Exception, match="a program with them can't be exported"):
+        torch.export.export(network, (inputs, None, None, resets))
+
+
 def test_what_cannot_be_is_named() -> None:
     network = Recurrent(GRUCell, 3, 4)
     inputs = torch.zeros(2, 5, 3)

@@ -9,8 +9,10 @@ import torch
 from unrolled import (
     CategoricalHead,
     CharacterTokenizer,
+    FeedForward,
     GRUCell,
     LSTMCell,
+    ProjectedLSTMCell,
     Recurrent,
     RecurrentEncoder,
     SequenceTagger,
@@ -19,8 +21,14 @@ from unrolled import (
     SpelledWords,
 )
 
-CORES: list[Any] = [None, partial(Recurrent, LSTMCell, hidden_size=3), partial(Recurrent, GRUCell, hidden_size=9)]
-WORDS = SpelledWords(SpacedTokenizer(["the", "cat"], True), CharacterTokenizer("abcdefghijklmnopqrstuvwxyzT"))
+CORES: list[Any] = [
+    None,
+    partial(Recurrent, LSTMCell, hidden_size=3),
+    partial(Recurrent, GRUCell, hidden_size=9),
+    partial(Recurrent, partial(ProjectedLSTMCell, projection_size=2), hidden_size=3),
+    partial(FeedForward, hidden_size=3),
+]
+WORDS = SpelledWords(SpacedTokenizer(["the", "cat"], True), CharacterTokenizer("abcdefghijklmnopqrstuvwxyzTE"))
 
 
 def embedding(core: Any) -> SpelledWordEmbedding:
@@ -32,7 +40,7 @@ def embedding(core: Any) -> SpelledWordEmbedding:
 @pytest.mark.parametrize("core", CORES)
 def test_a_word_in_a_batch_is_the_word_alone(core: Any) -> None:
     network = embedding(core)
-    texts = [["the", "cat", "sat"], ["The", "the", "hippopotamus", "a"], []]
+    texts = [["the", "cat", "sat"], ["thE", "the", "hippopotamus", "a"], []]
 
     padded, _ = WORDS.collate([WORDS.encode(words) for words in texts])
     together = network(padded)
@@ -64,7 +72,7 @@ def test_nothing_is_a_batch_too(core: Any) -> None:
     network = embedding(core)
 
     padded, lengths = WORDS.collate([WORDS.encode([]), WORDS.encode([])])
-    assert network(padded).shape == (2, 0, 10)
+    assert network(padded).shape == (2, 0, network.output_size)
     assert lengths.tolist() == [0, 0]
     network(padded).sum().backward()
 

@@ -123,9 +123,9 @@ def run_both(
             noises = tuple(cell.noise(inputs.shape[0], like=inputs) for cell in (forward, backward))
             both = cast("tuple[LSTMCell, LSTMCell]", (forward, backward))
             return run_both_fused(both, inputs, (states[0], states[1]), (noises[0], noises[1]))
-    ahead, behind = (None, None) if marked is None else (marked._replace(initial=one) for one in marked.initial)
-    outputs, first = run(forward, inputs, states[0], lengths, False, backend, recompute, ahead)
-    reversed_outputs, second = run(backward, inputs, states[1], lengths, True, backend, recompute, behind)
+    both = (None, None) if marked is None else tuple(marked._replace(initial=one) for one in marked.initial)
+    outputs, first = run(forward, inputs, states[0], lengths, False, backend, recompute, both[0])
+    reversed_outputs, second = run(backward, inputs, states[1], lengths, True, backend, recompute, both[1])
     return torch.cat([outputs, reversed_outputs], dim=-1), (first, second)
 
 

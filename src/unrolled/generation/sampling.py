@@ -37,7 +37,7 @@ class Generated(NamedTuple):
 
     values: Tensor  # (batch, length) tokens, padded with the stop symbol; or (batch, length, features), padded with 0
     lengths: Tensor  # (batch,): number of values, without the stop symbol
-    log_probability: Tensor  # (batch,): of values and stop symbol under the model, in nats; minus the head's losses
+    log_probability: Tensor  # (batch,): of values and stop symbol under the model, in nats; of frames −Σ losses
 
 
 def sample(
@@ -200,7 +200,7 @@ class _FrameDraw:
             try:
                 sharpened = parameters if self.temperature == 1.0 else self.head.sharpen(parameters, self.temperature)
                 drawn = self.head.sample(sharpened, self.generator)
-            except NotImplementedError:
+            except NotImplementedError:  # what a head without `sample` or `sharpen` raises
                 raise ValueError(
                     f"{article(type(self.head).__name__)} can't be sampled; temperature=0 feeds back its predictions"
                 ) from None

@@ -50,6 +50,26 @@ def complete(
     return core(input_size=input_size, bidirectional=bidirectional, **given)
 
 
+def summarized(values: Tensor, lengths: Tensor | None, *, bidirectional: bool) -> Tensor:
+    """Return (batch, features), the output after each direction's last step, which is the first one backwards.
+
+    Args:
+        values: (batch, time, features) outputs of a core, those of the forward direction first.
+        lengths: (batch,) numbers of valid steps; None without padding.
+        bidirectional: whether the second half of the features is that of the backward direction.
+    """
+    batch, time, features = values.shape
+    if lengths is None:
+        lengths = torch.full((batch,), time, device=values.device)
+    nothing = values.new_zeros(batch, features)
+    final = last_valid(values, lengths, nothing)
+    if not bidirectional:
+        return final
+    half = features // 2
+    first = values[:, 0] if time else nothing
+    return torch.cat([final[:, :half], first[:, half:]], dim=-1)
+
+
 class SteppedEncoder(Encoder, ABC):
     """Base class of encoders that embed each step and run a recurrent core over them.
 
@@ -65,7 +85,12 @@ class SteppedEncoder(Encoder, ABC):
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
         """Encode a source, batch first, with values (batch, time, output_size)."""
         values, _ = self._run(source, None, lengths)
-        return Encoded(self._dropped(values), lengths, self._summary(values, lengths), self._tokens(source))
+        return Encoded(
+            self._dropped(values),
+            lengths,
+            summarized(values, lengths, bidirectional=self.core.bidirectional),
+            self._tokens(source),
+        )
 
     def run(
         self,
@@ -108,18 +133,6 @@ class SteppedEncoder(Encoder, ABC):
 
     def _tokens(self, source: Tensor) -> Tensor | None:
         return None
-
-    def _summary(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        batch, source, features = values.shape
-        if lengths is None:
-            lengths = torch.full((batch,), source, device=values.device)
-        nothing = values.new_zeros(batch, features)
-        final = last_valid(values, lengths, nothing)
-        if not self.core.bidirectional:
-            return final
-        half = features // 2
-        first = values[:, 0] if source else nothing
-        return torch.cat([final[:, :half], first[:, half:]], dim=-1)
 
 
 class RecurrentEncoder(SteppedEncoder):

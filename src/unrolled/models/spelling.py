@@ -6,10 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrolled.layers.recurrent import Recurrent
 from unrolled.models.embeddings import InputEmbedding, TokenEmbedding
-from unrolled.models.encoders import complete
-from unrolled.sequences import last_valid
+from unrolled.models.encoders import Core, complete, summarized
 from unrolled.shapes import expect
 
 
@@ -25,7 +23,8 @@ class SpelledWordEmbedding(InputEmbedding):
         size: number of features of a word's own vector.
         alphabet_size: number of character ids; 0 is the padding.
         character_size: number of features of a character.
-        spelling_size: number of features of the encoded characters, an even number for a core.
+        spelling_size: number of features of the encoded characters: the units of both directions, or the channels of
+            the convolution.
         core: a partial `Recurrent`, called with sizes and direction; None for the convolution.
         dropout: dropout probability of embedded characters.
         init_std: standard deviation of the initial word vectors.
@@ -44,7 +43,7 @@ class SpelledWordEmbedding(InputEmbedding):
         *,
         character_size: int = 32,
         spelling_size: int = 64,
-        core: Callable[..., Recurrent] | None = None,
+        core: Callable[..., Core] | None = None,
         dropout: float = 0.0,
         init_std: float = 1.0,
     ) -> None:
@@ -60,18 +59,14 @@ class SpelledWordEmbedding(InputEmbedding):
         self.words = TokenEmbedding(vocabulary_size, size, init_std=init_std)
         self.characters = nn.Embedding(alphabet_size, character_size, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
-        self.core: Recurrent | None = None
+        self.core: Core | None = None
         self.convolution: nn.Conv1d | None = None
         if core is None:
             self.convolution = nn.Conv1d(character_size, spelling_size, 3, padding=1)
         else:
             half = spelling_size // 2
             self.core = complete(core, character_size, hidden_size=half, num_layers=1, bidirectional=True)
-            if self.core.output_size != spelling_size:
-                raise ValueError(
-                    f"the core's output has {self.core.output_size} features, expected spelling_size={spelling_size}"
-                )
-        self.output_size = size + spelling_size
+        self.output_size = size + (spelling_size if self.core is None else self.core.output_size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Embed words (…, 1 + characters), the id of each word before its characters, as (…, output_size)."""
@@ -91,10 +86,7 @@ class SpelledWordEmbedding(InputEmbedding):
         if self.core is None:
             return self._convolved(embedded, lengths)
         values, _ = self.core(embedded, lengths=lengths)
-        nothing = values.new_zeros(len(values), values.shape[-1])
-        half = values.shape[-1] // 2
-        first = values[:, 0] if values.shape[1] else nothing
-        return torch.cat([last_valid(values, lengths, nothing)[:, :half], first[:, half:]], dim=-1)
+        return summarized(values, lengths, bidirectional=self.core.bidirectional)
 
     def _convolved(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         if embedded.shape[1] == 0:

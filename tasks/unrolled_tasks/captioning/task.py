@@ -37,7 +37,7 @@ class Captioning(Seq2SeqTask):
         network: description of an `EncoderDecoder` with an `ImageEncoder`.
         processor: the transform of images, and the tokenizer of captions.
         optimization: see `SequenceTask`; fields of all these options can be arguments, too.
-        training: see `Seq2SeqTask`.
+        teacher_forcing: see `Seq2SeqTask`.
         generation: see `Seq2SeqTask`.
         trunk: how the trunk of the image encoder is trained.
         captions: what only captions have.
@@ -62,7 +62,7 @@ class Captioning(Seq2SeqTask):
         network: Mapping[str, Any],
         processor: Processor,
         optimization: Optimization = Optimization(),
-        training: TeacherForcingOptions = TeacherForcingOptions(),
+        teacher_forcing: TeacherForcingOptions = TeacherForcingOptions(),
         generation: GenerationOptions = GenerationOptions(),
         trunk: TrunkOptions = TrunkOptions(),
         captions: CaptionOptions = CaptionOptions(),
@@ -71,7 +71,7 @@ class Captioning(Seq2SeqTask):
             network=network,
             processor=processor,
             optimization=optimization,
-            training=training,
+            teacher_forcing=teacher_forcing,
             generation=generation,
         )
         if not isinstance(getattr(self.network, "encoder", None), ImageEncoder):

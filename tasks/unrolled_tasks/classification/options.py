@@ -44,8 +44,8 @@ class LabelOptions:
         weights = {str(label): float(weight) for label, weight in self.class_weights.items()}
         for label in weights:
             target.index(label)  # raises for an unknown label
-        if min(weights.values(), default=0.0) < 0:
-            raise ValueError(f"class_weights={weights}: weights must be 0 or more; or set balanced")
+        if not all(0 <= weight < float("inf") for weight in weights.values()):
+            raise ValueError(f"class_weights={weights}: weights must be 0 or more and finite; or set balanced")
         return dict.fromkeys(target.labels, 1.0) | weights
 
 

@@ -1,6 +1,7 @@
 """Sentences with a tag for each word: from tables, CoNLL-U, a hub set, or generated dates."""
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -144,6 +145,15 @@ class TaggingData(BucketData[TagBatch]):
         """See `SequenceData.fingerprint`."""
         train = self._sentences.get("train")
         return "" if train is None else hashlib.sha256(repr(train).encode()).hexdigest()
+
+    def most_frequent_tags(self) -> tuple[dict[str, str], str]:
+        """Returns the most frequent tag of each word in training, and that of all words."""
+        by_word: dict[str, Counter[str]] = defaultdict(Counter)
+        for sentence in self._sentences.get("train", []):
+            for word, tag in zip(sentence.words, sentence.tags, strict=True):
+                by_word[word][tag] += 1
+        every = sum(by_word.values(), Counter[str]())
+        return {word: tags.most_common(1)[0][0] for word, tags in by_word.items()}, every.most_common(1)[0][0]
 
     def example(self, folder: Path) -> str | None:
         """See `SequenceData.example`."""

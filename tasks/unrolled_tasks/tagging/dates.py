@@ -7,7 +7,10 @@ from typing import Any
 from unrolled.training.data.base import DataError
 from unrolled.training.data.rows import Row
 
-LOCALES = "cs da de el en_US en_GB es fi fr hu id it lt nl pl pt ro ru sv sw tr uk vi".split()  # noqa: SIM905
+LOCALES = (
+    "cs", "da", "de", "el", "en_US", "en_GB", "es", "fi", "fr", "hu", "id", "it", "lt", "nl", "pl", "pt", "ro", "ru",
+    "sv", "sw", "tr", "uk", "vi",
+)  # fmt: skip
 _STYLES = ("short", "medium", "long", "full")
 _LETTERS = {  # https://unicode.org/reports/tr35/tr35-dates.html#Date_Field_Symbol_Table
     "era": "G", "year": "yY", "month": "ML", "day": "d", "weekday": "Eec", "period": "abB", "hour": "hHkK",

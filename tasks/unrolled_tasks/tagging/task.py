@@ -17,7 +17,7 @@ from unrolled.training.console.outputs import save_figure, write_text
 from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
-from unrolled_tasks.tagging.data import TagBatch
+from unrolled_tasks.tagging.data import TagBatch, TaggingData
 
 _WORST = 30  # number of sentences in mistakes.md
 
@@ -115,6 +115,15 @@ class Tagging(SequenceTask):
         cells = [(row.mistakes, len(row.words), _line(row)) for row in worst]
         page = ["# The sentences with the most mistakes", "", *table(("mistakes", "words", "sentence"), cells)]
         write_text(folder / "mistakes.md", "\n".join(page if worst else ["All tags are correct.", ""]))
+        if self.fit_started and isinstance(self.data, TaggingData):
+            self.notes |= _baseline(rows, *self.data.most_frequent_tags())
+
+
+def _baseline(rows: Sequence[Tagged], tags: Mapping[str, str], unknown: str) -> dict[str, str | float]:
+    """Returns the accuracy of each word's most frequent tag in training, without a look at other words."""
+    pairs = [pair for row in rows for pair in zip(row.words, row.tags, strict=True)]
+    right = sum(tags.get(word, unknown) == tag for word, tag in pairs)
+    return {"baseline/accuracy": right / len(pairs), "baseline": f"each word's most frequent tag; {unknown} for others"}
 
 
 def _line(row: Tagged) -> str:

@@ -43,7 +43,7 @@ class Translation(Seq2SeqTask):
         network: Mapping[str, Any],
         processor: Processor,
         optimization: Optimization = Optimization(),
-        training: TeacherForcingOptions = TeacherForcingOptions(),
+        teacher_forcing: TeacherForcingOptions = TeacherForcingOptions(),
         generation: GenerationOptions = GenerationOptions(),
         language: str | int = "en",
     ) -> None:
@@ -51,7 +51,7 @@ class Translation(Seq2SeqTask):
             network=network,
             processor=processor,
             optimization=optimization,
-            training=training,
+            teacher_forcing=teacher_forcing,
             generation=generation,
         )
         self.language = moses_language(str(language))

@@ -259,6 +259,7 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
         (["task.label_smoothing=1"], "label_smoothing=1"),
         (["task.prefix_fractions=[0.5,1.5]"], "must be above 0 and at most 1"),
         (["task.class_weights={good:-1}"], "weights must be 0 or more"),
+        (["task.class_weights={good:nan}"], "weights must be 0 or more and finite"),
         (["task.mixup=0.3"], "mixup=0.3 must be 0 or more, and 0 for text"),
         (["task.mixup=much"], "task.mixup=much: expected a number"),
         (["pooling.hidden_size=0", "pooling=attention"], "hidden_size is 0"),

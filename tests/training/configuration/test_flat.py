@@ -74,5 +74,5 @@ def test_the_schema_reads_the_same_fields_from_the_source() -> None:
         found = signature(target)
         assert found is not None
         assert {"optimizer", "l1", "label_smoothing", "num_samples"} <= set(found.parameters)
-        assert not {"optimization", "training", "generation"} & set(found.parameters)
+        assert not {"optimization", "teacher_forcing", "generation"} & set(found.parameters)
         assert [kind.name for kind in found.parameters["label_smoothing"]] == ["float"]

@@ -41,7 +41,7 @@ def flat_options(init: Callable[..., None]) -> Callable[..., None]:
         fields = _fields(groups[name]) if name in groups else {}
         added = [each.replace(name=field, default=value, annotation=Any) for field, value in fields.items()]
         flat |= {one.name: one for one in added or [each]}
-    grouped.__signature__ = inspect.Signature(list(flat.values()))  # type: ignore[attr-defined]
+    grouped.__signature__ = inspect.Signature(list(flat.values()))  # type: ignore[attr-defined]  # read by inspect.signature
     return grouped
 
 

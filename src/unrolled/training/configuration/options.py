@@ -205,7 +205,7 @@ def _trainer() -> Signature:
 def _origin(node: Any, key: Any, place: str) -> str:
     """Returns the key that a value comes from: seed for `${seed}`."""
     child = node._get_node(key)
-    raw = OmegaConf.to_container(node, resolve=False)[key] if _is_interpolation(child) else None  # type: ignore[index]
+    raw = OmegaConf.to_container(node, resolve=False)[key] if _is_interpolation(child) else None  # type: ignore[index]  # of a DictConfig it is a dict
     found = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
     if found is None:
         return place

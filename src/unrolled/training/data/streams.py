@@ -106,7 +106,7 @@ def frame_window(frames: Frames, spec: WindowSpec, scale: float) -> Window:
 
 
 def _window(inputs: Tensor, targets: Tensor, spec: WindowSpec, scale: float) -> Window:
-    """Masks what is read with zeros in the padding, and adds what the plan says of each step."""
+    """Sets the padding to zero, and adds the plan's masks, marks and lengths."""
     steps = np.arange(spec.time)
     valid = steps < spec.lengths[:, None]
     padding = torch.as_tensor(~valid)

@@ -29,7 +29,8 @@ def read_table(path: Path, *, named: bool = True) -> Iterator[tuple[str, Mapping
     """Yields (place, row) of a .jsonl (.json, .ndjson), .tsv, .csv, .parquet or .conllu file.
 
     All but .parquet may be compressed. A row of .conllu is a sentence, and its columns are lists with an entry for each
-    word: words, upos, xpos, …; see `CONLLU`. Words within a contraction and empty nodes are left out.
+    word: words, upos, xpos, …; see `CONLLU`. Lines of contractions (2-3) and of empty nodes (3.1) are
+    left out: the words of a contraction have lines of their own.
 
     Args:
         path: the file.

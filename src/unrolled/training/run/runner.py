@@ -123,7 +123,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
             report.write_summary(config, folder, parts.data, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
         # A run that has started keeps its folder and shows its traceback: `command` reads this attribute of its own.
-        error.begun = task.fit_started and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]
+        error.begun = task.fit_started and not isinstance(error, ConfigurationError)  # type: ignore[attr-defined]  # for command.py
         raise
     return numbers
 

@@ -68,7 +68,7 @@ class Seq2SeqTask(SequenceTask):
         network: description of a network with a `decoder`.
         processor: the transform of sources, and the tokenizer of the generated texts.
         optimization: see `SequenceTask`; fields of this and of the next two can be arguments, too.
-        training: the loss of reference texts.
+        teacher_forcing: the loss of reference texts.
         generation: the generation of texts in evaluations.
 
     Raises:
@@ -84,21 +84,21 @@ class Seq2SeqTask(SequenceTask):
         network: Mapping[str, Any],
         processor: Processor,
         optimization: Optimization = Optimization(),
-        training: TeacherForcingOptions = TeacherForcingOptions(),
+        teacher_forcing: TeacherForcingOptions = TeacherForcingOptions(),
         generation: GenerationOptions = GenerationOptions(),
     ) -> None:
         super().__init__(network=network, processor=processor, optimization=optimization)
         head = self.decoder.head
         if not isinstance(head, CategoricalHead):
             raise ValueError(f"a decoder of texts needs a CategoricalHead, and has {article(type(head).__name__)}")
-        head.label_smoothing = training.label_smoothing
-        self.training_options, self.generation = training, generation
+        head.label_smoothing = teacher_forcing.label_smoothing
+        self.teacher_forcing, self.generation = teacher_forcing, generation
         chooses = isinstance(getattr(self.decoder, "attention", None), HardAttention)
-        self.reinforcement = Reinforcement(**training.hard or {}) if chooses else None
+        self.reinforcement = Reinforcement(**teacher_forcing.hard or {}) if chooses else None
         penalty = generation.test_search.coverage_penalty
-        if (training.coverage > 0 or penalty > 0) and not self.decoder.attends:
+        if (teacher_forcing.coverage > 0 or penalty > 0) and not self.decoder.attends:
             raise ValueError(
-                f"coverage={training.coverage} and search.coverage_penalty={penalty} need attention, and "
+                f"coverage={teacher_forcing.coverage} and search.coverage_penalty={penalty} need attention, and "
                 "this network has none; leave them at 0, or choose decoder=attentive attention=additive"
             )
         self._alignments: dict[int, Drawable] = {}  # by example
@@ -138,7 +138,7 @@ class Seq2SeqTask(SequenceTask):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the batch's share of the optimizer step's mean loss."""
         state, memory = self.for_texts(batch, *self.start(batch))
-        inputs, probability = batch.inputs, self.training_options.scheduled_sampling * self._progress()
+        inputs, probability = batch.inputs, self.teacher_forcing.scheduled_sampling * self._progress()
         if probability > 0:
             inputs = scheduled_sampling(self.decoder, inputs, state, memory, probability=probability)
         decoded = self._decode(batch, inputs, state, memory)
@@ -159,7 +159,7 @@ class Seq2SeqTask(SequenceTask):
             weights: (batch, time, source) attention weights.
             mask: (batch, time) bool, True for valid steps.
         """
-        coverage = self.training_options.coverage
+        coverage = self.teacher_forcing.coverage
         return coverage * coverage_loss(weights, mask).total if coverage > 0 else 0.0
 
     def begin_evaluation(self, loaders: Sequence[str]) -> None:
