@@ -36,12 +36,14 @@ from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.text.tokenizers import WordTokenizer
 from unrolled.processing.transform import Processor
 from unrolled.training.data.files import read_lines
-from unrolled_tasks.captioning.sources import KarpathySource, TableSource
+from unrolled.training.data.options import SourceOptions
+from unrolled.training.data.rows import TableRows
+from unrolled_tasks.captioning.sources import ImageRows, KarpathySource
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.packages import film_sentences
 from unrolled_tasks.classification.vectors import load_vectors
 from unrolled_tasks.translation.lengths import read_lengths
-from unrolled_tasks.translation.sources import TextPairSource, source_of_files
+from unrolled_tasks.translation.sources import TextPairSource, source_of
 
 MUTANTS = int(os.environ.get("UNROLLED_MUTANTS", "40"))  # of each file; more of them to look for more
 SECONDS = 5.0  # for one of them
@@ -121,13 +123,13 @@ def texts() -> Iterator[Kind]:
     separated = "source,target\n" + "".join(f'"eins, {n}",one {n}\n' for n in range(9))
 
     def read_pairs(path: Path) -> Any:
-        return list(source_of_files({"train": str(path)}, "source", "target").pairs("train"))
+        return list(source_of(SourceOptions(files=str(path)), "source", "target").read("train"))
 
     yield Kind("pairs.jsonl", rows.encode(), read_pairs)
     yield Kind("pairs.csv", separated.encode(), read_pairs)
     yield Kind("pairs.tsv", separated.replace(", ", " ").replace(",", "\t").encode(), read_pairs)
     yield Kind("pairs.parquet", packed({k: [p[k] for p in pairs] for k in ("source", "target")}), read_pairs)
-    yield Kind("a.de", text.encode(), lambda path: list(TextPairSource({"train": [str(path)] * 2}).pairs("train")))
+    yield Kind("a.de", text.encode(), lambda path: list(TextPairSource({"train": [str(path)] * 2}).read("train")))
     vectors = "3 4\n" + "".join(f"{word} 0.1 -2 3e-3 4\n" for word in ("one", "two", "é"))
     encoder = FeatureEncoder(3, CORE)
     encoder.embedding = torch.nn.Embedding(5, 4)  # type: ignore[assignment]
@@ -177,12 +179,12 @@ def labelled() -> Iterator[Kind]:
 
 def captioned() -> Iterator[Kind]:
     def read(path: Path) -> Any:
-        source = TableSource({"train": str(path)}, None, "caption*")
-        return [*source.images("train"), source.fingerprint(), str(source)]
+        source = ImageRows(TableRows({"train": str(path)}), None, "caption*")
+        return [*source.read("train"), source.fingerprint(), str(source)]
 
     def karpathy(path: Path) -> Any:
         source = KarpathySource(str(path), str(path.parent))
-        return [*source.images("train"), source.fingerprint()]
+        return [*source.read("train"), source.fingerprint()]
 
     rows = [{"file_name": f"{n}.png", "caption": f"a dog {n}", "captions": ["a", {"raw": "b"}]} for n in range(4)]
     yield Kind("metadata.jsonl", "\n".join(map(json.dumps, rows)).encode(), read)

@@ -1,7 +1,8 @@
-"""Plurals, articles and operating system errors in messages."""
+"""Plurals, articles, counts and operating system errors in messages."""
 
 import errno
 import re
+from collections.abc import Mapping
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCKED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,3 +36,15 @@ def refused(error: OSError, where: str = "") -> str:
     if error.errno in _FULL:
         return f"{reason}; make room, or write to another disk{other}"
     return f"{reason}; change its permissions, or choose another place{other}" if error.errno in _LOCKED else reason
+
+
+def tally(heading: str, counts: Mapping[str, int], first: str = "") -> str:
+    """Return a part of a description with counts by reason: "; skipped: 2 empty, 1 unreadable, first a.wav"; or "".
+
+    Args:
+        heading: what happened to them.
+        counts: the number for each reason; reasons with 0 are left out.
+        first: an example.
+    """
+    parts = [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f"; {heading}: {', '.join(parts + ([f'first {first}'] if first else []))}" if parts else ""

@@ -1,6 +1,5 @@
 """Captioned images: captions are encoded once, images are read when needed or replaced by cached features."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -23,15 +22,17 @@ from unrolled.training.data.arrays import Arrays, EncodedImages
 from unrolled.training.data.base import DataError
 from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec, Ints
-from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.cache import cache_folder, cached
 from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.seq2seq import describe_dropped, documents, teacher_forcing_batch
+from unrolled.training.data.rows import rows_of
+from unrolled.training.data.seq2seq import documents, teacher_forcing_batch
+from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens
-from unrolled.wording import article, counted
+from unrolled.wording import article, counted, tally
 from unrolled_tasks.captioning.features import cached_features
 from unrolled_tasks.captioning.preparation import Preparation
-from unrolled_tasks.captioning.sources import HubSource, KarpathySource, Source, TableSource
+from unrolled_tasks.captioning.sources import CaptionedImage, ImageRows, KarpathySource
 
 _ORIGIN, _SPLIT, _BATCHING = SourceOptions(), Split(), Batching(batch_tokens=1024)
 _UNITS = ("word", "subword", "character")
@@ -144,14 +145,14 @@ class CaptionData(BucketData[CaptionBatch]):
         if glyphs is not None:
             from unrolled_tasks.captioning.glyphs import GlyphSource
 
-            self._source: Source = GlyphSource(glyphs, self._transform.size, split.split_fractions, batching.seed)
+            self._source: Source[CaptionedImage] = GlyphSource(
+                glyphs, self._transform.size, split.split_fractions, batching.seed
+            )
             split = Split(split_fractions=(1.0, 0.0, 0.0))  # GlyphSource assigns characters to splits itself
-        elif origin.dataset is not None:
-            self._source = HubSource(origin.dataset, origin.dataset_options or {}, image, captions)
         elif karpathy is not None:
             self._source = KarpathySource(karpathy, images or "")
         else:
-            self._source = TableSource(origin.patterns, image, captions, images)
+            self._source = ImageRows(rows_of(origin), image, captions, images)
         self._preparation = Preparation(
             source=self._source,
             split=split,
@@ -171,14 +172,13 @@ class CaptionData(BucketData[CaptionBatch]):
         self._tokenizer: Tokenizer | None = None
         self._splits: dict[str, _Prepared] = {}
         self._features: dict[str, list[Arrays]] = {}  # features of a split's images, and of the mirrored ones
-        self._dropped: dict[str, int] = {}
+        self._skipped: dict[str, int] = {}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
         if self._tokenizer is not None:
             return
-        folder = get_or_create(self._cache / f"captions-{self._preparation.key()}", self._preparation.encode)
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        folder, about = cached(self._cache, "captions", self._preparation.key(), self._preparation.encode)
         for split in about["splits"]:
             counts = np.asarray(about["counts"][split], dtype=np.int64)
             self._splits[split] = _Prepared(
@@ -189,7 +189,7 @@ class CaptionData(BucketData[CaptionBatch]):
                 about["texts"][split],
                 about["places"][split],
             )
-        self._dropped = about["dropped"]
+        self._skipped = about["skipped"]
         # The tokenizer comes from the cache, the transform from this run's options.
         self._tokenizer = build(about["tokenizer"], trusted=TRUSTED)
 
@@ -225,7 +225,7 @@ class CaptionData(BucketData[CaptionBatch]):
         return (
             f"{self._source}: {counts}; a vocabulary of {self.tokenizer.size:,} {self.tokenizer.unit}s"
             + ("; training images with horizontal flips" if self.horizontal_flip else "")
-            + describe_dropped(self._dropped)
+            + tally("skipped", self._skipped)
             + f"; scored: {self.evaluated_split}"
         )
 

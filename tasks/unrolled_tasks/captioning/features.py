@@ -1,7 +1,5 @@
 """Cache of the features of a frozen trunk, shared by all runs."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from unrolled.models.images.encoder import ImageEncoder, trunk_hash
 from unrolled.training.console.terminal import track_progress
 from unrolled.training.data.arrays import Arrays, write_arrays
 from unrolled.training.data.buckets import Ints
-from unrolled.training.data.cache import get_or_create
+from unrolled.training.data.cache import cached
 
 _log = logging.getLogger(__name__)
 _BATCH_SIZE = 32
@@ -40,9 +38,8 @@ def cached_features(
     """
     numbers = {split: [int(rows[0]), len(rows)] if len(rows) else [] for split, (rows, _) in splits.items()}
     described = {"trunk": trunk_hash(encoder.trunk), "numbers": numbers, **about}
-    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> Mapping[str, Any]:
         encoder.trunk.to(device)
         for split, (rows, read) in splits.items():
             _log.info(
@@ -52,9 +49,9 @@ def cached_features(
                 split,
             )
             write_arrays(folder / f"{split}.arrow", _seen(encoder, rows, read, device))
-        (folder / "about.json").write_text(json.dumps(described), encoding="utf-8")
+        return described
 
-    folder = get_or_create(cache / f"features-{name}", make)
+    folder = cached(cache, "features", described, make).folder
     return {split: Arrays(folder / f"{split}.arrow") for split in splits}
 
 

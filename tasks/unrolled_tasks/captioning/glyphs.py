@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unrolled.training.data.arrays import EncodedImage
 from unrolled.training.data.base import SPLITS
+from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import split_of_name
-from unrolled_tasks.captioning.sources import CaptionedImage, Source
+from unrolled_tasks.captioning.sources import CaptionedImage
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 _SERIFS = ("", "-Bold", "-Italic", "-BoldItalic")
@@ -26,7 +27,7 @@ _SIZES = (0.62, 0.7, 0.78)  # heights of the em square, as fractions of the imag
 _LEFT_OUT = ("CJK", "HANGUL", "VARIATION")  # names that contain a number instead of a description
 
 
-class GlyphSource(Source):
+class GlyphSource(Source[CaptionedImage]):
     """Characters and their official names: "LATIN SMALL LETTER E WITH ACUTE", "LEFTWARDS ARROW WITH TAIL".
 
     Characters that look the same are one character with several names, such as the Latin, Greek and Cyrillic A. Splits
@@ -60,7 +61,7 @@ class GlyphSource(Source):
             "versions": [matplotlib.__version__, unicodedata.unidata_version],
         }
 
-    def images(self, split: str) -> Iterator[CaptionedImage]:
+    def read(self, split: str) -> Iterator[CaptionedImage]:
         for codes, faces in self._shapes:
             names = tuple(unicodedata.name(chr(code)) for code in codes)
             if split_of_name(names[0], self._split_fractions) != split:

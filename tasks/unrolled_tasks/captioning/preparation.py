@@ -1,7 +1,5 @@
 """Preparation of captioned images: encoded captions and checked images in a folder of the cache."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +9,13 @@ from unrolled.processing.images import ImageError, read_image
 from unrolled.processing.text.base import Tokenizer
 from unrolled.training.data.arrays import write_encoded_images
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.seq2seq import describe_dropped, fit_tokenizer
+from unrolled.training.data.seq2seq import fit_tokenizer
+from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import write_tokens
+from unrolled.wording import tally
 from unrolled_tasks.captioning.scores import tokens as clean
-from unrolled_tasks.captioning.sources import CaptionedImage, Source
+from unrolled_tasks.captioning.sources import CaptionedImage
 
 _log = logging.getLogger(__name__)
 _VERSION = 3  # increase it when the same options give other tokens
@@ -25,7 +25,7 @@ _CODING = ("unit", "min_count", "vocabulary_size", "clean", "max_length", "on_er
 class Preparation(NamedTuple):
     """Encodes captions and stores images on disk; see `CaptionData` for the options."""
 
-    source: Source
+    source: Source[CaptionedImage]
     split: Split  # for splits without their own images
     given: Tokenizer | None  # instead of one fitted on the training captions
     unit: str
@@ -36,9 +36,9 @@ class Preparation(NamedTuple):
     on_error: str
     max_pixels: int
 
-    def key(self) -> str:
-        """Returns a hash that differs whenever the captions' tokens or the images do."""
-        about = {
+    def key(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the captions' tokens or the images do."""
+        return {
             "version": _VERSION,
             "source": type(self.source).__name__,
             "images": self.source.fingerprint(),
@@ -46,16 +46,15 @@ class Preparation(NamedTuple):
             "tokenizer": self.given.to_dict() if self.given else None,
             "coding": {name: getattr(self, name) for name in _CODING},
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
-    def encode(self, folder: Path) -> None:
-        """Writes about.json and, for each split, the tokens of its captions and its images.
+    def encode(self, folder: Path) -> dict[str, Any]:
+        """Writes the tokens of the captions and the images of each split; returns what is known about them.
 
         Raises:
             DataError: an image without a caption or that cannot be read, no training image left, too few symbols.
         """
-        dropped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
-        found = {split: self._checked(split, dropped) for split in self.source.splits}
+        skipped = {"images without a caption": 0, "unreadable images": 0, "long captions": 0}
+        found = {split: self._checked(split, skipped) for split in self.source.splits}
         divided = self.split.last(len(found["train"]), list(found))
         found |= {split: [found["train"][row] for row in rows.tolist()] for split, rows in divided.items()}
         splits = {
@@ -65,9 +64,9 @@ class Preparation(NamedTuple):
         about: dict[str, Any] = {"splits": [], "counts": {}, "texts": {}, "places": {}}
         for split, images in splits.items():
             if split == "train":
-                images = _drop_long_captions(images, tokenizer, self.max_length, dropped)
+                images = _without_long_captions(images, tokenizer, self.max_length, skipped)
                 if not images:
-                    raise DataError(f"no training image is left{describe_dropped(dropped)}")
+                    raise DataError(f"no training image is left{tally('skipped', skipped)}")
             texts = [text for one in images for text in one.captions]
             write_tokens(folder / f"{split}.captions", tokenizer, texts)
             write_encoded_images(folder / f"{split}.images.arrow", (one.picture for one in images))
@@ -75,18 +74,17 @@ class Preparation(NamedTuple):
             about["counts"][split] = [len(one.captions) for one in images]
             about["texts"][split] = texts
             about["places"][split] = [one.place for one in images]
-        about |= {"dropped": dropped, "tokenizer": tokenizer.to_dict()}
-        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        return {**about, "skipped": skipped, "tokenizer": tokenizer.to_dict()}
 
-    def _checked(self, split: str, dropped: dict[str, int]) -> list[CaptionedImage]:
+    def _checked(self, split: str, skipped: dict[str, int]) -> list[CaptionedImage]:
         """Returns the readable images of a split that have captions, with cleaned captions if `clean` is set."""
         usable: list[CaptionedImage] = []
-        for one in self.source.images(split):
+        for one in self.source.read(split):
             texts = tuple(filter(None, map(self._clean, one.captions)))
             if not texts:
                 if split != "train":
                     raise DataError(f"{one.place}: an image of the {split} split has no caption; remove it")
-                dropped["images without a caption"] += 1
+                skipped["images without a caption"] += 1
                 continue
             try:
                 read_image(one.picture.source, one.picture.path or one.place, max_pixels=self.max_pixels)
@@ -94,7 +92,7 @@ class Preparation(NamedTuple):
                 if self.on_error == "raise":
                     raise DataError(f"{one.place}: {error}. Fix it, or skip such images: data.on_error=skip") from error
                 _log.warning("skipped: %s", error)
-                dropped["unreadable images"] += 1
+                skipped["unreadable images"] += 1
                 continue
             usable.append(one._replace(captions=texts))
         return usable
@@ -112,14 +110,14 @@ class Preparation(NamedTuple):
             raise DataError(f"training captions: {error}") from error
 
 
-def _drop_long_captions(
-    images: Sequence[CaptionedImage], tokenizer: Tokenizer, max_length: int, dropped: dict[str, int]
+def _without_long_captions(
+    images: Sequence[CaptionedImage], tokenizer: Tokenizer, max_length: int, skipped: dict[str, int]
 ) -> list[CaptionedImage]:
     """Removes captions of more than `max_length` tokens, and images without a remaining caption."""
     usable: list[CaptionedImage] = []
     for one in images:
         short = tuple(text for text in one.captions if len(tokenizer.encode(text)) <= max_length)
-        dropped["long captions"] += len(one.captions) - len(short)
+        skipped["long captions"] += len(one.captions) - len(short)
         if short:
             usable.append(one._replace(captions=short))
     return usable

@@ -1,9 +1,9 @@
 """Sources of captioned images: glyphs, tables beside image files, Parquet, Karpathy's splits, data sets of the hub."""
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from itertools import groupby
 from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from unrolled.training.data.arrays import EncodedImage
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import did_you_mean, find_files, is_accessible_file, read_text, stamps
-from unrolled.training.data.hub import HubSplits
-from unrolled.training.data.tables import TABLES, normalize_whitespace, parse_json, read_table
+from unrolled.training.data.rows import Row, Rows, TableRows
+from unrolled.training.data.sources import Source
+from unrolled.training.data.tables import normalize_whitespace, parse_json
 
-Patterns = str | Sequence[str]
 _PATHS = ("image", "file_name", "filename", "path")  # columns that contain an image or name its file
 _KARPATHY = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -33,88 +33,65 @@ class CaptionedImage(NamedTuple):
     place: str
 
 
-class Source(ABC):
-    """Captioned images for training, and optionally for validation and test."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The splits with their own images: "train" and any other of SPLITS."""
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Returns plain data that differ whenever the images or their captions do."""
-
-    @abstractmethod
-    def images(self, split: str) -> Iterator[CaptionedImage]:
-        """Yields a split's images, in a fixed order."""
-
-
-class TableSource(Source):
-    """Tables with an image in each row: Parquet with the image, or a table with the path of its file.
+class ImageRows(Source[CaptionedImage]):
+    """An image in each row of tables or of a data set, as bytes or as the path of its file, and its captions.
 
     A folder with images and a metadata.jsonl (an imagefolder of the library `datasets`) is such a table; files that it
     doesn't name are images without a caption. Rows with the same file are one image with several captions.
 
     Args:
-        files: for each split, paths, folders or glob patterns, one or several.
+        rows: the rows.
         image: the column of the image; None for image, file_name, filename or path.
         captions: pattern of the names of caption columns, each with a text or a list of texts.
         folder: folder of named files; None for the folder of their table.
     """
 
-    def __init__(
-        self, files: Mapping[str, Patterns], image: str | None, captions: str, folder: str | None = None
-    ) -> None:
-        self._files, self._columns, self._folder = dict(files), (image, captions), folder
+    def __init__(self, rows: Rows, image: str | None, captions: str, folder: str | None = None) -> None:
+        self._rows, self._columns = rows, (image, captions)
+        self._folder = None if folder is None else Path(folder).expanduser()
 
     def __str__(self) -> str:
-        files = ", ".join(str(patterns) for patterns in self._files.values())
-        first = next((row for path in self._paths("train") for _, row in read_table(path)), {})
-        columns = caption_columns(first, self._columns[1])
+        first = next(self._rows.read("train"), Row({}, ""))
+        columns = caption_columns(first.values, self._columns[1])
         # Printed, since a column such as caption_id may match the pattern by mistake.
-        return f"{files} (captions: {', '.join(columns)})" if len(columns) > 1 else files
+        return f"{self._rows} (captions: {', '.join(columns)})" if len(columns) > 1 else str(self._rows)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self._files)
+        return self._rows.splits
 
     def fingerprint(self) -> dict[str, Any]:
-        about: dict[str, Any] = {"columns": self._columns, "folder": self._folder}
-        about |= {split: stamps(self._paths(split)) for split in self.splits}
-        if all(self._holds_images(path) for split in self.splits for path in self._paths(split)):
-            return about
-        return {**about, "named": [named_stamps(self.images(split)) for split in self.splits]}
+        about = {"columns": self._columns, "folder": str(self._folder), **self._rows.fingerprint()}
+        return {**about, "named": [named_stamps(self.read(split)) for split in self.splits if self._names_files(split)]}
 
-    def images(self, split: str) -> Iterator[CaptionedImage]:
-        """See `Source.images`.
+    def read(self, split: str) -> Iterator[CaptionedImage]:
+        """See `Source.read`.
 
         Raises:
             DataError: a table that does not exist, cannot be read or lacks a column.
         """
-        for path in self._paths(split):
-            folder = path.parent if self._folder is None else Path(self._folder).expanduser()
-            rows = (captioned_image(row, *self._columns, folder, place) for place, row in read_table(path))
-            yield from (
-                with_uncaptioned(merge_captions(rows), folder) if self._is_of_folder(path) else merge_captions(rows)
-            )
+        for file, rows in groupby(self._rows.read(split), lambda row: row.file):
+            images = merge_captions(map(self._image, rows))
+            yield from with_uncaptioned(images, file.parent) if file and self._is_of_folder(file) else images
 
-    def _holds_images(self, path: Path) -> bool:
-        """Whether a table's first row contains the bytes of an image instead of a path."""
-        for place, row in read_table(path):
-            return captioned_image(row, *self._columns, path.parent, place).picture.content is not None
-        return True
+    def _image(self, row: Row) -> CaptionedImage:
+        beside = Path() if row.file is None else row.file.parent
+        return captioned_image(row, *self._columns, self._folder or beside)
+
+    def _names_files(self, split: str) -> bool:
+        """Whether a table's first row contains the path of an image instead of its bytes."""
+        firsts = (next(rows) for _, rows in groupby(self._rows.read(split), lambda row: row.file))
+        return any(self._image(row).picture.content is None for row in firsts)
 
     def _is_of_folder(self, path: Path) -> bool:
         """Whether a table is the metadata file of all images in its folder."""
-        tables = {each for split in self.splits for each in self._paths(split) if each.parent == path.parent}
-        return self._folder is None and path.name.startswith("metadata.") and len(tables) == 1
+        if self._folder is not None or not path.name.startswith("metadata.") or not isinstance(self._rows, TableRows):
+            return False
+        tables = {each for split in self.splits for each in self._rows.paths(split) if each.parent == path.parent}
+        return len(tables) == 1
 
-    def _paths(self, split: str) -> list[Path]:
-        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
 
-
-class KarpathySource(Source):
+class KarpathySource(Source[CaptionedImage]):
     """One JSON file with the images, sentences and splits of COCO, Flickr8k or Flickr30k (Karpathy & Fei-Fei 2015).
 
     Args:
@@ -134,11 +111,11 @@ class KarpathySource(Source):
         return tuple(split for split in SPLITS if split in there or split == "train")
 
     def fingerprint(self) -> dict[str, Any]:
-        named = [named_stamps(self.images(split)) for split in self.splits]
+        named = [named_stamps(self.read(split)) for split in self.splits]
         return {"file": stamps(find_files(str(self._file))), "folder": str(self._folder), "named": named}
 
-    def images(self, split: str) -> Iterator[CaptionedImage]:
-        """See `Source.images`.
+    def read(self, split: str) -> Iterator[CaptionedImage]:
+        """See `Source.read`.
 
         Raises:
             DataError: the file does not have Karpathy's format.
@@ -160,45 +137,6 @@ class KarpathySource(Source):
         return found["images"]
 
 
-class HubSource(Source):
-    """A data set of `datasets`, with a column of images and one or several of captions.
-
-    Args:
-        dataset: see `HubSplits`.
-        options: see `HubSplits`.
-        image: see `TableSource`.
-        captions: see `TableSource`.
-    """
-
-    def __init__(self, dataset: str, options: Mapping[str, Any], image: str | None, captions: str) -> None:
-        self._splits, self._columns = HubSplits(dataset, options), (image, captions)
-
-    def __str__(self) -> str:
-        return str(self._splits)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._splits.splits())
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"columns": self._columns, **self._splits.fingerprint()}
-
-    def images(self, split: str) -> Iterator[CaptionedImage]:
-        """See `Source.images`.
-
-        Raises:
-            DataError: there are no such columns.
-        """
-        import datasets
-
-        rows: Any = self._splits.splits()[split]
-        for name, feature in (rows.features or {}).items():
-            if isinstance(feature, datasets.Image):  # keep the encoded bytes, which are decoded when needed
-                rows = rows.cast_column(name, datasets.Image(decode=False))
-        places = ((f"{self}, {split} row {number}", row) for number, row in enumerate(rows, start=1))
-        yield from merge_captions(captioned_image(row, *self._columns, Path(), place) for place, row in places)
-
-
 def _split_of(image: Mapping[str, Any]) -> str:
     split = image.get("split", "train")
     if split not in _KARPATHY:
@@ -211,27 +149,26 @@ def caption_columns(row: Mapping[Any, Any], pattern: str) -> list[Any]:
     return [name for name in row if fnmatch(str(name), pattern)]
 
 
-def captioned_image(
-    row: Mapping[Any, Any], image: str | None, captions: str, folder: Path, place: str
-) -> CaptionedImage:
+def captioned_image(row: Row, image: str | None, captions: str, folder: Path) -> CaptionedImage:
     """Returns the image and the captions in a row.
 
     Raises:
         DataError: a column is missing or has another type.
     """
-    there = ", ".join(map(str, row)) or "none"
-    found = [name for name in ([image] if image else _PATHS) if name in row]
+    cells, place = row.values, row.place
+    there = ", ".join(map(str, cells)) or "none"
+    found = [name for name in ([image] if image else _PATHS) if name in cells]
     if not found:
-        wanted = f"column {image!r}{did_you_mean(image, row)}" if image else f"column {', '.join(_PATHS)}"
+        wanted = f"column {image!r}{did_you_mean(image, cells)}" if image else f"column {', '.join(_PATHS)}"
         raise DataError(f"{place}: no {wanted}; there is {there}. Name it by data.image")
-    columns = [name for name in caption_columns(row, captions) if name != found[0]]
+    columns = [name for name in caption_columns(cells, captions) if name != found[0]]
     if not columns:
         raise DataError(
-            f"{place}: no column matches {captions!r}{did_you_mean(captions.strip('*'), row)}; there is {there}. "
+            f"{place}: no column matches {captions!r}{did_you_mean(captions.strip('*'), cells)}; there is {there}. "
             "Name the columns by data.captions, a pattern such as caption_*"
         )
-    texts = tuple(text for name in columns for text in _texts(row[name], f"{place}, column {name!r}"))
-    return CaptionedImage(_picture(row[found[0]], folder, f"{place}, column {found[0]!r}"), texts, place)
+    texts = tuple(text for name in columns for text in _texts(cells[name], f"{place}, column {name!r}"))
+    return CaptionedImage(_picture(cells[found[0]], folder, f"{place}, column {found[0]!r}"), texts, place)
 
 
 def merge_captions(images: Iterator[CaptionedImage]) -> Iterator[CaptionedImage]:

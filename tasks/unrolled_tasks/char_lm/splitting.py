@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unrolled.training.data.base import DataError
+from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import Split, borders
 from unrolled.wording import counted
-from unrolled_tasks.char_lm.sources import Source
+from unrolled_tasks.char_lm.sources import Document
 
-Documents = Iterator[Iterable[str]]
+Documents = Iterator[Document]
 
 
-def split_text(source: Source, split: Split, concatenate: bool) -> dict[str, Callable[[], Documents]]:
+def split_text(source: Source[Document], split: Split, concatenate: bool) -> dict[str, Callable[[], Documents]]:
     """Returns a function for each nonempty split that opens its documents.
 
     Args:
@@ -33,21 +34,21 @@ def split_text(source: Source, split: Split, concatenate: bool) -> dict[str, Cal
     wanted = {name: share / sum(shares.values()) for name, share in shares.items() if share > 0}
     splits: dict[str, Callable[[], Documents]] = {}
     if list(wanted) == ["train"]:
-        splits["train"] = partial(source.documents, "train")
+        splits["train"] = partial(source.read, "train")
     elif wanted:
-        sizes = np.fromiter((sum(map(len, pieces)) for pieces in source.documents("train")), dtype=np.int64)
+        sizes = np.fromiter((sum(map(len, pieces)) for pieces in source.read("train")), dtype=np.int64)
         found = borders(sizes, list(wanted.values()), whole=not concatenate)
         for name, (start, stop) in zip(wanted, pairwise(found), strict=True):
             if start == stop:
                 raise DataError(f"{source}: {_nothing_left(name, sizes, wanted, concatenate)}")
             splits[name] = partial(_within, source, sizes, start, stop)
-    return splits | {name: partial(source.documents, name) for name in source.splits if name != "train"}
+    return splits | {name: partial(source.read, name) for name in source.splits if name != "train"}
 
 
-def _within(source: Source, sizes: NDArray[np.int64], start: int, stop: int) -> Documents:
+def _within(source: Source[Document], sizes: NDArray[np.int64], start: int, stop: int) -> Documents:
     """Yields the training documents between two positions, with the first and last truncated there."""
     begin = 0
-    for pieces, size in zip(source.documents("train"), sizes.tolist(), strict=True):
+    for pieces, size in zip(source.read("train"), sizes.tolist(), strict=True):
         if begin >= stop:
             return
         if begin + size > start:

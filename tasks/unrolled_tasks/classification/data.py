@@ -19,12 +19,12 @@ from unrolled.processing.transform import Processor
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.data.buckets import BatchSpec, BucketPlan
-from unrolled.training.data.cache import cache_folder, get_or_create
-from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.cache import cache_folder, cached
 from unrolled.training.data.loader import PlannedLoader
 from unrolled.training.data.options import Batching, SourceOptions
+from unrolled.training.data.rows import rows_of
 from unrolled.training.data.splitting import LabeledSplit
-from unrolled.wording import article, counted
+from unrolled.wording import article, counted, tally
 from unrolled_tasks.classification.examples import (
     Columns,
     Example,
@@ -130,8 +130,7 @@ class ClassificationData(SequenceData):
         named = target if isinstance(target, str) else list(target)
         self.columns = Columns(source, named, split.group, blank=target_type == "labels")
         self.columns.check()
-        self._files = origin.patterns
-        self._splits = None if origin.dataset is None else HubSplits(origin.dataset, origin.dataset_options or {})
+        self._origin = origin
         self._package, self._archive = package, archive
         self.targets = TargetSpec(
             target_type,
@@ -163,9 +162,10 @@ class ClassificationData(SequenceData):
         if self._storage == "memory":
             self._prepared = self._preparation.prepare(found)
         else:
-            folder = self._cache / f"examples-{self._preparation.key(found)}"
             write = partial(self._preparation.write, found)
-            self._prepared = self._preparation.load(get_or_create(folder, write))
+            self._prepared = self._preparation.load(
+                *cached(self._cache, "examples", self._preparation.key(found), write)
+            )
 
     def sizes(self) -> dict[str, int]:
         source, target = self.processor()
@@ -220,9 +220,11 @@ class ClassificationData(SequenceData):
             if isinstance(target, LabelEncoder)
             else ", ".join(cast("Scaler", target).names)
         )
-        errors = f"; skipped: {len(skipped):,}, first {skipped[0]}" if skipped else ""
-        if truncated := self._ready.truncated:
-            errors += f"; truncated: {len(truncated):,}, first {truncated[0]}"
+        errors = "".join(
+            tally(heading, {"unreadable" if heading == "skipped" else "cut off": len(each)}, each[0])
+            for heading, each in (("skipped", skipped), ("truncated", self._ready.truncated))
+            if each
+        )
         return (
             f"{counts} examples of {length} {self.unit}s, {self.modality.describe(source)}; {targets}{errors}; "
             f"scored: {self.evaluated_split}"
@@ -288,10 +290,10 @@ class ClassificationData(SequenceData):
             found = film_sentences(self._archive, ratings=self.targets.kind in ("number", "share"))
         elif self._package is not None:
             found = PACKAGES[self._package]()
-        elif self._splits is not None:
-            found = hub_examples(self._splits, self.columns)
+        elif self._origin.dataset is not None:
+            found = hub_examples(rows_of(self._origin), self.columns)
         else:
-            found = file_examples(self._files, self.columns, self.modality)
+            found = file_examples(self._origin.patterns, self.columns, self.modality)
         if not any(found.values()):
             raise DataError("there are no examples in these files")
         return found

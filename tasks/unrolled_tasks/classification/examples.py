@@ -2,17 +2,17 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import did_you_mean, find_files, suffix_of
-from unrolled.training.data.hub import HubSplits
+from unrolled.training.data.files import find_files, suffix_of
+from unrolled.training.data.options import Patterns
+from unrolled.training.data.rows import Row, Rows, file_rows
 from unrolled.training.data.splitting import LabeledSplit
-from unrolled.training.data.tables import TABLES, read_table
+from unrolled.training.data.tables import TABLES
 
-Patterns = str | Sequence[str]
 _SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -96,7 +96,7 @@ def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: Fil
                 folder_split, example = _from_folder(path, roots, columns.group, modality.what)
                 found[folder_split if split == "train" and folder_split else split].append(example)
             elif suffix_of(path) in TABLES:
-                found[split].extend(_table(path, columns))
+                found[split].extend(example_of(row, columns) for row in file_rows(path))
             else:
                 raise DataError(f"{path}: examples must be {modality.what} or tables ({', '.join(TABLES)})")
     return dict(found)
@@ -117,12 +117,7 @@ def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: s
     return split, Example(path, folders[-1], group, str(path))
 
 
-def _table(path: Path, columns: Columns) -> Iterator[Example]:
-    for place, row in read_table(path):
-        yield example_of(row, columns, place)
-
-
-def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
+def example_of(row: Row, columns: Columns) -> Example:
     """Returns the example in a row.
 
     Raises:
@@ -130,52 +125,22 @@ def example_of(row: Mapping[str, Any], columns: Columns, place: str) -> Example:
     """
     wanted = [columns.target] if isinstance(columns.target, str) else list(columns.target)
     for role, name in (("source", columns.source), *(("target", name) for name in wanted)):
-        if name not in row:
-            raise DataError(
-                f"{place}: no column {name!r}{did_you_mean(name, row)}; the columns are "
-                f"{', '.join(map(str, row)) or 'none'}. Set data.{role}"
-            )
-        empty = row[name] is None or (role == "target" and row[name] == "")
+        cell = row.column(name, f"data.{role}")
+        empty = cell is None or (role == "target" and cell == "")
         if empty and not (role == "target" and columns.blank):
-            raise DataError(f"{place}: column {name!r} is empty")
-    if columns.group is not None and columns.group not in row:
-        raise DataError(
-            f"{place}: no column {columns.group!r}{did_you_mean(columns.group, row)}. Name it by data.group"
-        )
-    source = row[columns.source]
-    target = row[wanted[0]] if isinstance(columns.target, str) else [row[name] for name in wanted]
-    return Example(source, target, str(row[columns.group]) if columns.group else "", place)
+            raise DataError(f"{row.place}: column {name!r} is empty")
+    target = row.values[wanted[0]] if isinstance(columns.target, str) else [row.values[name] for name in wanted]
+    group = "" if columns.group is None else str(row.column(columns.group, "data.group"))
+    return Example(row.values[columns.source], target, group, row.place)
 
 
-def hub_examples(splits: HubSplits, columns: Columns) -> dict[str, list[Example]]:
-    """Returns the examples of a data set of `datasets`; audio and images are kept as encoded bytes.
+def hub_examples(rows: Rows, columns: Columns) -> dict[str, list[Example]]:
+    """Returns the examples of each split of a data set of `datasets`; audio and images are kept as encoded bytes.
 
     Raises:
         DataError: a column is missing.
     """
-    found: dict[str, list[Example]] = {}
-    for split, loaded in splits.splits().items():
-        undecoded, names = _undecoded(loaded, columns)
-        rows = ((f"{splits}, {split} row {number}", row) for number, row in enumerate(undecoded, start=1))
-        found[split] = [example_of(_named(row, columns, names), columns, place) for place, row in rows]
-    return found
-
-
-def _undecoded(split: Any, columns: Columns) -> tuple[Any, Sequence[str] | None]:
-    """Returns the split without decoding of its source by `datasets`, and the names of its classes."""
-    features = split.features or {}
-    source: Any = features.get(columns.source)
-    label: Any = features.get(str(columns.target))
-    if hasattr(source, "decode"):
-        split = split.cast_column(columns.source, type(source)(decode=False))
-    return split, getattr(label, "names", None)
-
-
-def _named(row: Mapping[str, Any], columns: Columns, names: Sequence[str] | None) -> Mapping[str, Any]:
-    target = columns.target
-    if names is None or not isinstance(target, str) or not isinstance(row.get(target), int):
-        return row
-    return {**row, target: names[row[target]]}
+    return {split: [example_of(row, columns) for row in rows.read(split)] for split in rows.splits}
 
 
 def split_labeled(

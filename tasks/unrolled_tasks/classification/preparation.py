@@ -1,7 +1,6 @@
 """Preparation of examples before training: opened and read once, into memory or a folder of the cache."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -93,9 +92,9 @@ class Preparation:
         target = self._targets.fit(examples)
         return Processor(self._modality.fit(sources), target)
 
-    def key(self, found: Mapping[str, Sequence[Example]]) -> str:
-        """Returns a hash that differs whenever the result of `prepare` does."""
-        about = {
+    def key(self, found: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+        """Returns plain data that differ whenever the result of `prepare` does."""
+        return {
             "version": _VERSION,
             "modality": [type(self._modality).__name__, self._modality.options(), self._modality.augments],
             "targets": self._targets.options(),
@@ -103,10 +102,9 @@ class Preparation:
             "skip": self._skip,
             "examples": {split: [self._stamp(example) for example in examples] for split, examples in found.items()},
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-    def write(self, found: Mapping[str, Sequence[Example]], folder: Path) -> None:
-        """Prepares examples and writes about.json and a file of sequences for each split to an empty folder."""
+    def write(self, found: Mapping[str, Sequence[Example]], folder: Path) -> dict[str, Any]:
+        """Prepares examples, writes a file of sequences for each split, and returns what is known about them."""
 
         def store(name: str, items: Iterable[Any]) -> Sequence[Any]:
             write_sequences(folder / f"{name}.arrow", items)
@@ -119,18 +117,16 @@ class Preparation:
             splits[name] |= {"targets": split.targets.tolist(), "numbers": split.numbers}
             unused = "read" if split.raw else "opened"
             (folder / f"{name}.{unused}.arrow").unlink(missing_ok=True)
-        about = {
+        return {
             "processor": prepared.processor.to_dict(),
             "training_counts": prepared.training_counts,
             "skipped": prepared.skipped,
             "truncated": prepared.truncated,
             "splits": splits,
         }
-        (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
-    def load(self, folder: Path) -> Prepared:
-        """Loads the result of `write`."""
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    def load(self, folder: Path, about: Mapping[str, Any]) -> Prepared:
+        """Loads the result of `write`, from the folder and from what it returned."""
         processor = build_processor(about["processor"], trusted=TRUSTED)
         self._modality.restore(processor.source)
         splits = {

@@ -1,7 +1,5 @@
 """Sentence pairs for translation, encoded once, in batches of similar length."""
 
-import hashlib
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +19,14 @@ from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec, Ints
-from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.cache import cache_folder, cached
 from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.seq2seq import describe_dropped, documents, fit_tokenizer, teacher_forcing_batch
+from unrolled.training.data.seq2seq import documents, fit_tokenizer, teacher_forcing_batch
+from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens, write_tokens
-from unrolled.wording import article
-from unrolled_tasks.translation.sources import HubSource, Pair, PhraseSource, Source, source_of_files
+from unrolled.wording import article, tally
+from unrolled_tasks.translation.sources import Pair, PhraseSource, source_of
 from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
 
 _VERSION = 4  # increase it when the same options give other tokens
@@ -55,14 +54,14 @@ class TranslationData(BucketData[PairBatch]):
     """Sentence pairs for translation.
 
     Give exactly one of `phrases`, `files` and `dataset`. The codecs are fitted on the training split alone. Training
-    pairs with an empty side or with more than `max_length` tokens on a side are dropped and counted.
+    pairs with an empty side or with more than `max_length` tokens on a side are skipped and counted.
 
     Args:
         source: locale, column or key of the source language.
         target: locale, column or key of the target language.
         phrases: number of CLDR phrases in the locales `source` and `target`.
         origin: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
-            or two text files with a sentence per line (see `TableSource` and `TextPairSource`); or a data set.
+            or two text files with a sentence per line (see `source_of`); or a data set.
         unit: the unit of a token: "subword", "character" or "word".
         subwords: the subword model, "bpe" or "unigram".
         vocabulary_size: maximum number of subwords or words.
@@ -116,11 +115,11 @@ class TranslationData(BucketData[PairBatch]):
             )
         self._languages, self._split, self.batching = (source, target), split, batching
         if phrases is not None:
-            self._source: Source = PhraseSource(str(source), str(target), phrases, batching.seed, split.split_fractions)
-        elif origin.dataset is not None:
-            self._source = HubSource(origin.dataset, origin.dataset_options or {}, source, target)
+            self._source: Source[Pair] = PhraseSource(
+                str(source), str(target), phrases, batching.seed, split.split_fractions
+            )
         else:
-            self._source = source_of_files(origin.patterns, source, target)
+            self._source = source_of(origin, source, target)
         self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
         self._given = None if processor_from is None else _tokenizers(processor_from)
         self._subword_dropout = subword_dropout
@@ -128,17 +127,16 @@ class TranslationData(BucketData[PairBatch]):
         self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
         self._texts: dict[str, list[Pair]] = {}
-        self._dropped = {"empty": 0, "long": 0}
+        self._skipped = {"empty": 0, "long": 0}
 
     def prepare(self) -> None:
         """See `SequenceData.prepare`."""
         if self._tokenizers is not None:
             return
-        folder = get_or_create(self._cache / f"pairs-{self._key()}", self._encode)
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        folder, about = cached(self._cache, "pairs", self._key(), self._encode)
         self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["splits"]}
         self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
-        self._dropped = about["dropped"]
+        self._skipped = about["skipped"]
         self._tokenizers = _tokenizers(about["processor"])
 
     def sizes(self) -> dict[str, int]:
@@ -166,7 +164,7 @@ class TranslationData(BucketData[PairBatch]):
         return (
             f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['vocabulary']:,} {target.unit}s"
-            + describe_dropped(self._dropped)
+            + tally("skipped", self._skipped)
             + f"; scored: {self.evaluated_split}"
         )
 
@@ -225,9 +223,9 @@ class TranslationData(BucketData[PairBatch]):
         pairs = zip(sides[0], sides[1], strict=True)
         return [Pair(reads.decode(source.tolist()), writes.decode(target.tolist())) for source, target in pairs]
 
-    def _key(self) -> str:
-        """Returns a hash that differs whenever the tokens do."""
-        about = {
+    def _key(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the tokens do."""
+        return {
             "version": _VERSION,
             "source": type(self._source).__name__,
             "pairs": self._source.fingerprint(),
@@ -235,9 +233,8 @@ class TranslationData(BucketData[PairBatch]):
             "processor": Processor(*self._given).to_dict() if self._given else self._coding,
             "max_length": self._coding[-1],
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
-    def _encode(self, folder: Path) -> None:
+    def _encode(self, folder: Path) -> dict[str, Any]:
         """Reads the pairs once. Only lengths and the texts of scored splits are held in memory."""
         with TemporaryDirectory(dir=folder) as temporary:
             splits = self._store_pairs(Path(temporary))
@@ -247,31 +244,30 @@ class TranslationData(BucketData[PairBatch]):
             train = splits.get("train")
             full = None if train is None else train.where([bool(pair.source and pair.target) for pair in train])
             tokenizers = self._given or self._fitted(full)
-            dropped = {"empty": 0, "long": 0}
+            skipped = {"empty": 0, "long": 0}
             if train is not None and full is not None:
                 splits["train"] = short = full.where([self._fits(tokenizers, pair) for pair in full])
-                dropped = {"empty": len(train) - len(full), "long": len(full) - len(short)}
+                skipped = {"empty": len(train) - len(full), "long": len(full) - len(short)}
                 if not len(short):
                     raise DataError(
-                        f"no training pair is left: {dropped['empty']} have an empty side, {dropped['long']} have "
+                        f"no training pair is left: {skipped['empty']} have an empty side, {skipped['long']} have "
                         f"more than max_length={self._coding[-1]} tokens"
                     )
             for split, pairs in splits.items():
                 write_tokens(folder / f"{split}.source", tokenizers[0], Texts(pairs, "source"))
                 write_tokens(folder / f"{split}.target", tokenizers[1], Texts(pairs, "target"))
             texts = {split: list(pairs) for split, pairs in splits.items() if split != "train"}
-            about = {
+            return {
                 "splits": list(splits),
                 "texts": texts,
                 "processor": Processor(*tokenizers).to_dict(),
-                "dropped": dropped,
+                "skipped": skipped,
             }
-            (folder / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     def _store_pairs(self, folder: Path) -> dict[str, PairStore]:
         lowercase = self._coding[4]
         splits = {
-            split: write_pairs(folder / split, self._source.pairs(split), lowercase=lowercase)
+            split: write_pairs(folder / split, self._source.read(split), lowercase=lowercase)
             for split in self._source.splits
         }
         if not isinstance(self._source, PhraseSource):

@@ -1,21 +1,21 @@
 """Sources of sentence pairs: CLDR phrases, tables, pairs of text files, data sets of the Hugging Face hub."""
 
 import importlib.metadata
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import did_you_mean, find_files, read_lines, stamps
-from unrolled.training.data.hub import HubSplits
-from unrolled.training.data.tables import TABLES, is_table, normalize_whitespace, read_table
+from unrolled.training.data.files import find_files, read_lines, stamps
+from unrolled.training.data.options import SourceOptions
+from unrolled.training.data.rows import Row, rows_of
+from unrolled.training.data.sources import RowSource, Source
+from unrolled.training.data.tables import TABLES, is_table, normalize_whitespace
 from unrolled_tasks.translation.phrases import Phrase, phrases, split_of
 
 Column = str | int
-Patterns = str | Sequence[str]
 
 
 class Pair(NamedTuple):
@@ -34,24 +34,7 @@ class Pair(NamedTuple):
     place: str = ""
 
 
-class Source(ABC):
-    """Sentence pairs for training, and optionally for validation and test."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The splits with their own pairs: "train" and any other of SPLITS."""
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Returns plain data that differ whenever the pairs do."""
-
-    @abstractmethod
-    def pairs(self, split: str) -> Iterator[Pair]:
-        """Yields a split's pairs, in a fixed order."""
-
-
-class PhraseSource(Source):
+class PhraseSource(Source[Pair]):
     """CLDR phrases, assigned to splits by a hash of the source phrase.
 
     Args:
@@ -80,7 +63,7 @@ class PhraseSource(Source):
             raise DataError(f"phrases need {error.name}: pip install 'unrolled[text]'") from None
         return {"options": self._options, "split_fractions": self._split_fractions, "packages": packages}
 
-    def pairs(self, split: str) -> Iterator[Pair]:
+    def read(self, split: str) -> Iterator[Pair]:
         for phrase in self._phrases:
             if split_of(phrase, self._split_fractions) == split:
                 yield Pair(phrase.source, phrase.target, phrase.kind)
@@ -90,47 +73,7 @@ class PhraseSource(Source):
         return phrases(*self._options)
 
 
-class TableSource(Source):
-    """Files with a pair in each row: .jsonl (.json, .ndjson), .tsv, .csv or .parquet; all but the last also compressed.
-
-    A row of JSON contains both sides under the names of their columns, directly or within "translation". The first line
-    of .tsv and .csv names the columns; with column numbers, from 0, a file has no such line. In .tsv there is no
-    quoting.
-
-    Args:
-        files: for each split, paths, folders or glob patterns, one or several.
-        source: column to translate from.
-        target: column to translate to.
-    """
-
-    def __init__(self, files: Mapping[str, Patterns], source: Column, target: Column) -> None:
-        self._files, self._columns = dict(files), (source, target)
-
-    def __str__(self) -> str:
-        return ", ".join(str(patterns) for patterns in self._files.values())
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._files)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"columns": self._columns, **{split: stamps(self._paths(split)) for split in self.splits}}
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        """See `Source.pairs`.
-
-        Raises:
-            DataError: a file that does not exist, cannot be read or lacks a column.
-        """
-        for path in self._paths(split):
-            for place, row in read_table(path, named=not isinstance(self._columns[0], int)):
-                yield pair_of(row, *self._columns, place)
-
-    def _paths(self, split: str) -> list[Path]:
-        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
-
-
-class TextPairSource(Source):
+class TextPairSource(Source[Pair]):
     """Two text files whose n-th lines are translations of each other.
 
     Args:
@@ -150,8 +93,8 @@ class TextPairSource(Source):
     def fingerprint(self) -> dict[str, Any]:
         return {split: [stamps(paths) for paths in self._paths(split)] for split in self.splits}
 
-    def pairs(self, split: str) -> Iterator[Pair]:
-        """See `Source.pairs`.
+    def read(self, split: str) -> Iterator[Pair]:
+        """See `Source.read`.
 
         Raises:
             DataError: a file that does not exist or cannot be read, or files with different numbers of lines.
@@ -172,53 +115,29 @@ class TextPairSource(Source):
         return found
 
 
-class HubSource(Source):
-    """A data set of `datasets`, with a column for each language or a column "translation" with both.
+def source_of(origin: SourceOptions, source: Column, target: Column) -> Source[Pair]:
+    """Returns the source of pairs in tables, in two text files, or in a data set.
+
+    A row contains both sides under the names of their columns, directly or within "translation". Tables without a line
+    of names have column numbers, from 0.
 
     Args:
-        dataset: see `HubSplits`.
-        options: see `HubSplits`.
+        origin: files or a data set.
         source: column, or key of "translation", to translate from.
         target: column or key to translate to.
-    """
-
-    def __init__(self, dataset: str, options: Mapping[str, Any], source: Column, target: Column) -> None:
-        self._splits, self._columns = HubSplits(dataset, options), (str(source), str(target))
-
-    def __str__(self) -> str:
-        return str(self._splits)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._splits.splits())
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"columns": self._columns, **self._splits.fingerprint()}
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        """See `Source.pairs`.
-
-        Raises:
-            DataError: there are no such columns.
-        """
-        rows = self._splits.splits()[split]
-        if rows.features:  # unknown for some streamed data sets
-            wanted = [name for name in (*self._columns, "translation") if name in rows.features]
-            rows = rows.select_columns(wanted) if wanted else rows
-        for number, row in enumerate(rows, start=1):
-            yield pair_of(row, *self._columns, f"{self}, {split} row {number}")
-
-
-def source_of_files(given: Mapping[str, Patterns], source: Column, target: Column) -> TableSource | TextPairSource:
-    """Returns the source for files: tables, or two paths of text files.
 
     Raises:
         DataError: neither tables nor two text files, or files that do not exist.
     """
-    listed = {split: [each] if isinstance(each, str) else list(each) for split, each in given.items()}
+    if origin.dataset is not None:
+        source, target = str(source), str(target)
+        rows = rows_of(origin, (source, target, "translation"))
+        return RowSource(rows, partial(pair_of, source=source, target=target), [source, target])
+    listed = {split: [each] if isinstance(each, str) else list(each) for split, each in origin.patterns.items()}
     tables = [is_table(name) for names in listed.values() for name in names]
     if all(tables):
-        return TableSource(given, source, target)
+        rows = rows_of(origin, named=not isinstance(source, int))
+        return RowSource(rows, partial(pair_of, source=source, target=target), [source, target])
     for split, names in listed.items():
         if any(tables) or len(names) != 2:
             find_files(names)  # reports a misspelt name of a table
@@ -229,24 +148,14 @@ def source_of_files(given: Mapping[str, Patterns], source: Column, target: Colum
     return TextPairSource(listed)
 
 
-def pair_of(row: Mapping[Any, Any], source: Column, target: Column, place: str) -> Pair:
+def pair_of(row: Row, source: Column, target: Column) -> Pair:
     """Returns the pair in a row, from two columns or from its "translation".
 
     Raises:
         DataError: a column is missing or contains no text.
     """
-    inner = row.get("translation")
-    if source not in row and isinstance(inner, Mapping):
-        row = inner
-    sides: list[str] = []
-    for side, name in (("source", source), ("target", target)):
-        if name not in row:
-            names = ", ".join(map(str, row)) or "none"
-            raise DataError(
-                f"{place}: no column {name!r}{did_you_mean(str(name), row)}; the columns are {names}. Set data.{side}"
-            )
-        text = row[name]
-        if not isinstance(text, str | None):
-            raise DataError(f"{place}: column {name!r} contains {text!r:.80}, not text")
-        sides.append(normalize_whitespace(text or ""))
-    return Pair(*sides, place=place)
+    inner = row.values.get("translation")
+    if source not in row.values and isinstance(inner, Mapping):
+        row = row._replace(values=inner)
+    reads, writes = (row.text(name, f"data.{key}") for key, name in (("source", source), ("target", target)))
+    return Pair(normalize_whitespace(reads), normalize_whitespace(writes), place=row.place)

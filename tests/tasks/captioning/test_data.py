@@ -158,23 +158,23 @@ def _seen_so(image: Tensor, way: str) -> Tensor:
 
 def test_glyphs_are_split_by_character_and_drawn_in_several_styles(folder: Path) -> None:
     source = GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0)
-    names = {split: [one.captions[0] for one in source.images(split)] for split in source.splits}
+    names = {split: [one.captions[0] for one in source.read(split)] for split in source.splits}
     counts = Counter(names["train"])
 
     assert not set(names["train"]) & (set(names["validation"]) | set(names["test"]))
     assert len(names["test"]) == len(set(names["test"]))
     assert max(counts.values()) == 3
     assert counts["LATIN SMALL LETTER A WITH MACRON"] + names["test"].count("LATIN SMALL LETTER A WITH MACRON") > 0
-    pictures = [one.picture.content for one in source.images("train") if one.captions[0] == names["train"][0]]
+    pictures = [one.picture.content for one in source.read("train") if one.captions[0] == names["train"][0]]
     assert len(set(pictures)) == len(pictures) > 1
-    again = [one.picture.content for one in GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0).images("test")]
-    assert again == [one.picture.content for one in source.images("test")]
+    again = [one.picture.content for one in GlyphSource(3, 24, (0.8, 0.1, 0.1), seed=0).read("test")]
+    assert again == [one.picture.content for one in source.read("test")]
 
 
 def test_all_text_faces_of_matplotlib_are_drawn_from() -> None:
     """DejaVu has no circled letters; STIX draws an E otherwise than DejaVu does."""
     source = GlyphSource(16, 24, (1.0, 0.0, 0.0), seed=0)
-    drawn = Counter(one.captions[0] for one in source.images("train"))
+    drawn = Counter(one.captions[0] for one in source.read("train"))
 
     assert drawn["CIRCLED LATIN CAPITAL LETTER A"] > 1
     assert drawn["LATIN CAPITAL LETTER E WITH ACUTE"] == 16
@@ -191,7 +191,7 @@ def test_all_text_faces_of_matplotlib_are_drawn_from() -> None:
 
 def test_characters_that_look_the_same_are_one_with_several_names() -> None:
     source = GlyphSource(4, 24, (0.8, 0.1, 0.1), seed=0)
-    images = {split: list(source.images(split)) for split in source.splits}
+    images = {split: list(source.read(split)) for split in source.splits}
     (names,) = {
         one.captions for split in images.values() for one in split if "GREEK CAPITAL LETTER ALPHA" in one.captions
     }

@@ -283,7 +283,7 @@ def test_text_is_encoded_once_and_again_when_it_or_its_options_change(
     path = write("a.txt", text_of(200))
     encoded = []
     original = TextData._encode
-    monkeypatch.setattr(TextData, "_encode", lambda self, folder: (encoded.append(folder), original(self, folder)))
+    monkeypatch.setattr(TextData, "_encode", lambda self, folder: encoded.append(folder) or original(self, folder))
 
     small(files=path), small(files=path, window=4, seed=3)
     assert len(encoded) == 1
@@ -308,7 +308,7 @@ def test_processes_that_prepare_at_once_encode_once(write: Callable[..., str], m
     path = write("a.txt", text_of(20_000))
     encoded = []
     original = TextData._encode
-    monkeypatch.setattr(TextData, "_encode", lambda self, folder: (encoded.append(folder), original(self, folder)))
+    monkeypatch.setattr(TextData, "_encode", lambda self, folder: encoded.append(folder) or original(self, folder))
 
     with ThreadPoolExecutor(4) as threads:
         reports = list(threads.map(lambda _: small(files=path).report(), range(4)))
@@ -382,7 +382,7 @@ def test_splits_of_a_data_set_are_its_parts(tmp_path: Path, write: Callable[...,
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "no column 'text'; it has body, n. Name it by dataset_options.column"),
+        ({}, "no column 'text'; the columns are body, n. Set dataset_options.column"),
         ({"column": "bod"}, "did you mean body"),
         ({"column": "n"}, "contains .*, not text"),
         ({"no_such_option": 1}, "cannot load data set 'json'"),

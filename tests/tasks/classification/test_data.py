@@ -200,7 +200,7 @@ def test_what_cannot_be_opened_is_skipped_and_counted_if_asked(tmp_path: Path, b
 
     data = text_data(path, on_error="skip")
 
-    assert "skipped: 2, first " in data.describe()
+    assert "skipped: 2 unreadable, first " in data.describe()
     assert sum(len(batch.lengths) for split in data.splits() for batch in batches(data, split)) == 60
 
 

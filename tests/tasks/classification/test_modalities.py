@@ -133,7 +133,7 @@ def test_a_recording_that_cannot_be_used_is_named_or_skipped(
 
     with pytest.raises(DataError, match=rf"low/ada_broken\.wav .*{message}.*data\.on_error=skip"):
         sound_data(folder)
-    assert "skipped: 1, first " in sound_data(folder, on_error="skip").describe()
+    assert "skipped: 1 unreadable, first " in sound_data(folder, on_error="skip").describe()
 
 
 def test_what_is_changed_at_random_is_decided_by_epoch_and_example(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_recording_that_is_cut_off_is_named_left_out_or_read_and_counted(
     for data in (read, again):
         assert shown(data)["ada_cut.wav"] == 1 + (1600 - 200) // 80
         assert len(shown(data)) == len(shown(left_out)) + 1
-        assert "; truncated: 1, first " in data.describe()
+        assert "; truncated: 1 cut off, first " in data.describe()
 
 
 def test_files_beyond_a_limit_are_named_with_the_option(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_what_was_left_out_is_said_by_later_runs_too(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()], "nothing is left of a failure"
     for _ in range(2):
         said = prepared(options, **kept, on_error="skip").describe()
-        assert "skipped: 1, first" in said
+        assert "skipped: 1 unreadable, first" in said
         assert "2.wav" in said
 
 

@@ -14,9 +14,9 @@ from babel import Locale
 from babel.localedata import locale_identifiers
 
 from unrolled.training.data.base import DataError
+from unrolled.training.data.rows import HubRows
 from unrolled_tasks.translation.data import PairBatch, TranslationData
 from unrolled_tasks.translation.phrases import KINDS, phrases, split_of
-from unrolled_tasks.translation.sources import HubSource
 
 ROWS = [{"en": f"the {word} number {n}", "de": f"die {word} Nummer {n}"} for n in range(20) for word in ("old", "new")]
 
@@ -156,8 +156,8 @@ def test_a_streamed_set_is_read_once_and_gives_what_its_files_give(monkeypatch: 
     options = {"data_files": {"train": "t.jsonl", "validation": "t.jsonl"}, "streaming": True}
     coding = {"unit": "subword", "vocabulary_size": 60, "joint": True, "split_fractions": [0.9, 0.05, 0.05]}
     asked: list[str] = []
-    pairs = HubSource.pairs
-    monkeypatch.setattr(HubSource, "pairs", lambda source, split: asked.append(split) or pairs(source, split))
+    read = HubRows.read
+    monkeypatch.setattr(HubRows, "read", lambda rows, split: asked.append(split) or read(rows, split))
 
     streamed = data(dataset="json", dataset_options=options, **coding)
 

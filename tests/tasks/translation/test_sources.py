@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from unrolled.training.data.base import DataError
-from unrolled_tasks.translation.sources import HubSource, Pair, TextPairSource, source_of_files
+from unrolled.training.data.options import SourceOptions
+from unrolled.training.data.sources import Source
+from unrolled_tasks.translation.sources import Pair, TextPairSource, source_of
 
 PAIRS = [("Two men.", "Zwei Männer."), ('A "dog", barking', 'Ein "Hund", bellend'), ("I'm  here ", "Ich\u00a0bin hier")]
 READ = [("Two men.", "Zwei Männer."), ('A "dog", barking', 'Ein "Hund", bellend'), ("I'm here", "Ich bin hier")]
@@ -35,7 +37,7 @@ def lines(**columns: Any) -> str:
 
 
 def read(source: Any, split: str = "train") -> list[tuple[str, str]]:
-    return [(pair.source, pair.target) for pair in source.pairs(split)]
+    return [(pair.source, pair.target) for pair in source.read(split)]
 
 
 def parquet(path: Path) -> str:
@@ -67,20 +69,20 @@ NESTED = "".join(json.dumps({"translation": {"en": en, "de": de}}) + "\n\n" for 
 def test_a_table_is_read_row_by_row(write: Write, name: str, content: str) -> None:
     path = write(name, content)
 
-    source = source_of_files({"train": path}, "en", "de")
+    source = source_of(SourceOptions(files=path), "en", "de")
 
     assert read(source) == READ
-    assert read(source_of_files({"train": path}, "de", "en")) == [(de, en) for en, de in READ]
+    assert read(source_of(SourceOptions(files=path), "de", "en")) == [(de, en) for en, de in READ]
 
 
 def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
-    assert read(source_of_files({"train": parquet(tmp_path / "a.parquet")}, "en", "de")) == READ
+    assert read(source_of(SourceOptions(files=parquet(tmp_path / "a.parquet")), "en", "de")) == READ
 
 
 def test_columns_may_be_numbers_where_no_line_names_them(write: Write) -> None:
     path = write("deu.tsv", "".join(f"{number}\t{de}\t{en}\n" for number, (en, de) in enumerate(PAIRS)))
 
-    assert read(source_of_files({"train": path}, 2, 1)) == READ
+    assert read(source_of(SourceOptions(files=path), 2, 1)) == READ
 
 
 def test_two_text_files_are_a_pair(write: Write) -> None:
@@ -89,12 +91,12 @@ def test_two_text_files_are_a_pair(write: Write) -> None:
         write("train.de.gz", "\n".join(de for _, de in PAIRS)),
     ]
 
-    source = source_of_files({"train": sides, "test": sides}, "en", "de")
+    source = source_of(SourceOptions(files=sides, test_files=sides), "en", "de")
 
     assert isinstance(source, TextPairSource)
     assert source.splits == ("train", "test")
     assert read(source) == read(source, "test") == READ
-    assert next(source.pairs("train")).place.endswith("train.en, line 1")
+    assert next(source.read("train")).place.endswith("train.en, line 1")
 
 
 def test_files_of_a_folder_a_pattern_and_a_list_follow_one_another(write: Write, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_files_of_a_folder_a_pattern_and_a_list_follow_one_another(write: Write,
     folder = str(tmp_path / "b")
 
     for files in (folder, [f"{folder}/1.jsonl.gz", f"{folder}/*.tsv"]):
-        assert read(source_of_files({"train": files}, "en", "de")) == READ + READ
+        assert read(source_of(SourceOptions(files=files), "en", "de")) == READ + READ
 
 
 def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) 
         write(f"{number}.en", PAIRS[number][0])
         write(f"{number}.de", PAIRS[number][1])
 
-    source = source_of_files({"train": [f"{tmp_path}/*.en", f"{tmp_path}/*.de"]}, "en", "de")
+    source = source_of(SourceOptions(files=[f"{tmp_path}/*.en", f"{tmp_path}/*.de"]), "en", "de")
 
     assert read(source) == READ[:2]
     write("2.en", "more")
@@ -122,11 +124,11 @@ def test_patterns_of_text_files_pair_file_by_file(write: Write, tmp_path: Path) 
 
 def test_a_fingerprint_differs_when_a_file_does(write: Write) -> None:
     path = write("a.jsonl", lines())
-    source = source_of_files({"train": path}, "en", "de")
+    source = source_of(SourceOptions(files=path), "en", "de")
     first = source.fingerprint()
 
     assert source.fingerprint() == first
-    assert source_of_files({"train": path}, "de", "en").fingerprint() != first
+    assert source_of(SourceOptions(files=path), "de", "en").fingerprint() != first
     write("a.jsonl", lines() * 2)
     assert source.fingerprint() != first
 
@@ -160,7 +162,7 @@ def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, name: str, cont
         path.write_bytes(gzip.compress(lines().encode())[:-9])
 
     with pytest.raises(DataError, match=words):
-        read(source_of_files({"train": str(path)}, "en", "de"))
+        read(source_of(SourceOptions(files=str(path)), "en", "de"))
 
 
 @pytest.mark.parametrize("name", ["table.tsv", "table.csv"])
@@ -170,13 +172,13 @@ def test_what_looks_like_a_number_or_nothing_is_still_text(write: Write, name: s
     cells = [("007", "1.50"), ("NA", "null"), ("None", "nan"), ("2024-01-05", "TRUE")]
     path = write(name, "\n".join(separator.join(row) for row in [("en", "de"), *cells]))
 
-    assert read(source_of_files({"train": path}, "en", "de")) == cells
+    assert read(source_of(SourceOptions(files=path), "en", "de")) == cells
     rows = write("dates.jsonl", "".join(json.dumps({"en": en, "de": de}) + "\n" for en, de in cells))
-    assert read(source_of_files({"train": rows}, "en", "de")) == cells
+    assert read(source_of(SourceOptions(files=rows), "en", "de")) == cells
 
 
 def test_text_files_of_unequal_length_are_refused_with_both_numbers(write: Write) -> None:
-    source = source_of_files({"train": [write("a.en", "1\n2\n3\n"), write("a.de", "1\n2")]}, "en", "de")
+    source = source_of(SourceOptions(files=[write("a.en", "1\n2\n3\n"), write("a.de", "1\n2")]), "en", "de")
 
     with pytest.raises(DataError, match=r"a\.en has 3 and .*a\.de has 2 lines"):
         read(source)
@@ -191,11 +193,12 @@ def test_files_that_are_neither_tables_nor_a_pair_are_refused(
         (tmp_path / name).touch()
 
     with pytest.raises(DataError, match=r"tables \(\.jsonl, .*\) or two text files, as \[train\.en, train\.de\]"):
-        source_of_files({"train": files}, "en", "de")
+        source_of(SourceOptions(files=files), "en", "de")
 
 
-def hub(folder: Path, **options: Any) -> HubSource:
-    return HubSource(str(folder), {"cache_dir": str(folder.parent / "arrow"), **options}, "en", "de")
+def hub(folder: Path, **options: Any) -> Source[Pair]:
+    options = {"cache_dir": str(folder.parent / "arrow"), **options}
+    return source_of(SourceOptions(dataset=str(folder), dataset_options=options), "en", "de")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -213,12 +216,24 @@ def test_a_data_set_with_a_column_translation(write: Write, tmp_path: Path, stre
 def test_a_data_set_with_a_column_for_each_language_and_splits_of_other_names(write: Write, tmp_path: Path) -> None:
     files = {name: write(f"{name}.jsonl", lines(image="big")) for name in ("training", "dev")}
 
-    source = HubSource("json", {"data_files": files, "splits": {"train": "training", "validation": "dev"}}, "en", "de")
+    source = source_of(
+        SourceOptions(
+            dataset="json", dataset_options={"data_files": files, "splits": {"train": "training", "validation": "dev"}}
+        ),
+        "en",
+        "de",
+    )
 
     assert source.splits == ("train", "validation")
     assert read(source, "validation") == READ
     with pytest.raises(DataError, match=r"data set json, train row 1: no column 'fr'; the columns are en"):
-        read(HubSource("json", {"data_files": files, "splits": {"train": "dev"}}, "en", "fr"))
+        read(
+            source_of(
+                SourceOptions(dataset="json", dataset_options={"data_files": files, "splits": {"train": "dev"}}),
+                "en",
+                "fr",
+            )
+        )
 
 
 def test_a_data_set_that_was_saved_to_disk(tmp_path: Path) -> None:
@@ -227,12 +242,14 @@ def test_a_data_set_that_was_saved_to_disk(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list([{"translation": {"en": en, "de": de}} for en, de in PAIRS])
     datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "saved"))
 
-    source = HubSource(str(tmp_path / "saved"), {}, "en", "de")
+    source = source_of(SourceOptions(dataset=str(tmp_path / "saved")), "en", "de")
 
     assert source.splits == ("train", "test")
-    assert next(source.pairs("test")) == Pair(*READ[0], "", f"data set {tmp_path / 'saved'}, test row 1")
+    assert next(source.read("test")) == Pair(*READ[0], "", f"data set {tmp_path / 'saved'}, test row 1")
 
 
 def test_a_data_set_that_is_not_there_is_refused() -> None:
     with pytest.raises(DataError, match="cannot load data set 'json' with"):
-        HubSource("json", {"data_files": "/nowhere/*.jsonl"}, "en", "de").fingerprint()
+        source_of(
+            SourceOptions(dataset="json", dataset_options={"data_files": "/nowhere/*.jsonl"}), "en", "de"
+        ).fingerprint()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.training.data.cache import cache_folder, get_or_create
+from unrolled.training.data.cache import cache_folder, cached, get_or_create
 
 
 def test_a_folder_is_made_once_by_all_who_ask(tmp_path: Path) -> None:
@@ -71,3 +71,21 @@ def test_the_given_folder_comes_before_the_environments(tmp_path: Path, monkeypa
     assert cache_folder(None) == Path("/from/environment")
     monkeypatch.delenv("UNROLLED_CACHE")
     assert cache_folder(None) == Path.home() / ".cache" / "unrolled"
+
+
+def test_prepared_data_are_made_once_for_each_key(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> dict[str, object]:
+        made.append(folder)
+        (folder / "data").write_text(str(len(made)))
+        return {"name": "é", "count": len(made)}
+
+    first = cached(tmp_path, "pairs", {"a": 1, "b": [2]}, make)
+    again = cached(tmp_path, "pairs", {"b": [2], "a": 1}, make)
+    other = cached(tmp_path, "pairs", {"a": 1, "b": [3]}, make)
+
+    assert (first.about, again, len(made)) == ({"name": "é", "count": 1}, first, 2)
+    assert first.folder.name.startswith("pairs-")
+    assert first.folder != other.folder
+    assert ((first.folder / "data").read_text(), other.about["count"]) == ("1", 2)

@@ -1,10 +1,13 @@
 """Cache of prepared data: created once under a lock, published atomically, and recreated if damaged."""
 
+import hashlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -16,6 +19,31 @@ _log = logging.getLogger(__name__)
 def cache_folder(given: str | None) -> Path:
     """Returns the folder of prepared data: the given one, or $UNROLLED_CACHE, or ~/.cache/unrolled."""
     return Path(given or os.environ.get("UNROLLED_CACHE") or "~/.cache/unrolled").expanduser()
+
+
+class Cached(NamedTuple):
+    """Prepared data: a folder of files, and plain data about them."""
+
+    folder: Path
+    about: dict[str, Any]
+
+
+def cached(cache: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]) -> Cached:
+    """Returns prepared data, made unless the cache has them. Processes may call it concurrently.
+
+    Args:
+        cache: folder of all prepared data.
+        kind: begins the folder's name, such as "pairs".
+        key: plain data that differ whenever the prepared data do.
+        make: called with an empty folder, which it fills; returns plain data about the files.
+    """
+
+    def write(folder: Path) -> None:
+        (folder / "about.json").write_text(json.dumps(make(folder), ensure_ascii=False), encoding="utf-8")
+
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    folder = get_or_create(cache / f"{kind}-{digest}", write)
+    return Cached(folder, json.loads((folder / "about.json").read_text(encoding="utf-8")))
 
 
 def get_or_create(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -1,10 +1,11 @@
 """Rows of tables and of data sets of `datasets`, by split, each with its place for messages."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import did_you_mean, find_files
+from unrolled.training.data.files import did_you_mean, find_files, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.options import Patterns, SourceOptions
 from unrolled.training.data.splitting import Split
@@ -17,12 +18,14 @@ class Row(NamedTuple):
     Attributes:
         values: the cells by column.
         place: file and line, or data set and number.
+        file: the table; None for a data set.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[Any, Any]
     place: str
+    file: Path | None = None
 
-    def column(self, name: str, key: str) -> Any:
+    def column(self, name: str | int, key: str) -> Any:
         """Returns a cell.
 
         Args:
@@ -34,15 +37,121 @@ class Row(NamedTuple):
         """
         if name not in self.values:
             raise DataError(
-                f"{self.place}: no column {name!r}{did_you_mean(name, self.values)}; the columns are "
+                f"{self.place}: no column {name!r}{did_you_mean(str(name), self.values)}; the columns are "
                 f"{', '.join(map(str, self.values)) or 'none'}. Set {key}"
             )
         return self.values[name]
 
+    def text(self, name: str | int, key: str) -> str:
+        """Returns a cell that contains text or nothing; see `column`."""
+        text = self.column(name, key)
+        if not isinstance(text, str | None):
+            raise DataError(f"{self.place}: column {name!r} contains {text!r:.80}, not text")
+        return text or ""
 
-def table_rows(files: Mapping[str, Patterns]) -> dict[str, Iterator[Row]]:
-    """Returns the rows of each split's files: paths, folders or patterns."""
-    return {split: _rows(split, patterns) for split, patterns in files.items()}
+
+class TableRows:
+    """Rows of files: .jsonl (.json, .ndjson), .tsv, .csv, .parquet or .conllu; all but .parquet also compressed.
+
+    The first line of .tsv and .csv names the columns. In .tsv there is no quoting.
+
+    Args:
+        files: for each split, paths, folders or glob patterns, one or several.
+        named: whether .tsv and .csv name their columns; otherwise these are numbers from 0.
+    """
+
+    def __init__(self, files: Mapping[str, Patterns], *, named: bool = True) -> None:
+        self._files, self._named = dict(files), named
+
+    def __str__(self) -> str:
+        return ", ".join(str(patterns) for patterns in self._files.values())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits with their own rows."""
+        return tuple(self._files)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the rows do."""
+        return {"named": self._named, **{split: stamps(self.paths(split)) for split in self.splits}}
+
+    def read(self, split: str) -> Iterator[Row]:
+        """Yields a split's rows.
+
+        Raises:
+            DataError: a file that does not exist or cannot be read.
+        """
+        for path in self.paths(split):
+            yield from file_rows(path, named=self._named)
+
+    def paths(self, split: str) -> list[Path]:
+        """Returns the files of a split."""
+        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
+
+
+class HubRows:
+    """Rows of a data set of `datasets`.
+
+    Numbers of classes become their names, also within lists. Images and audio remain encoded: {"bytes", "path"}.
+
+    Args:
+        loaded: the data set.
+        columns: the columns to read, if it has any of them; None for all.
+    """
+
+    def __init__(self, loaded: HubSplits, columns: Sequence[str] | None = None) -> None:
+        self._loaded, self._columns = loaded, columns
+
+    def __str__(self) -> str:
+        return str(self._loaded)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits with their own rows."""
+        return tuple(self._loaded.splits())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the rows do."""
+        return self._loaded.fingerprint()
+
+    def read(self, split: str) -> Iterator[Row]:
+        """Yields a split's rows.
+
+        Raises:
+            DataError: the data set cannot be loaded.
+        """
+        rows: Any = self._loaded.splits()[split]
+        features: Mapping[str, Any] = rows.features or {}  # unknown for some streamed data sets
+        wanted = [name for name in self._columns or () if name in features]
+        rows = rows.select_columns(wanted) if wanted else rows
+        for name in wanted or features:
+            if hasattr(features[name], "decode"):
+                rows = rows.cast_column(name, type(features[name])(decode=False))
+        named = {column: names for column, feature in features.items() if (names := _class_names(feature))}
+        for number, row in enumerate(rows, start=1):
+            values = {name: _named(value, named[name]) if name in named else value for name, value in row.items()}
+            yield Row(values, f"{self}, {split} row {number}")
+
+
+Rows = TableRows | HubRows
+
+
+def rows_of(origin: SourceOptions, columns: Sequence[str] | None = None, *, named: bool = True) -> Rows:
+    """Returns the rows of files or of a data set.
+
+    Args:
+        origin: files or a data set.
+        columns: see `HubRows`.
+        named: see `TableRows`.
+    """
+    if origin.dataset is not None:
+        return HubRows(HubSplits(origin.dataset, origin.dataset_options or {}), columns)
+    return TableRows(origin.patterns, named=named)
+
+
+def file_rows(path: Path, *, named: bool = True) -> Iterator[Row]:
+    """Yields the rows of a table; see `read_table`."""
+    return (Row(values, place, path) for place, values in read_table(path, named=named))
 
 
 def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | None = None) -> dict[str, list[Row]]:
@@ -58,12 +167,9 @@ def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | Non
     """
     if default is not None:
         found = {"train": list(default)}
-    elif origin.dataset is not None:
-        found = {
-            name: list(rows) for name, rows in hub_rows(HubSplits(origin.dataset, origin.dataset_options or {})).items()
-        }
     else:
-        found = {name: list(rows) for name, rows in table_rows(origin.patterns).items()}
+        rows = rows_of(origin)
+        found = {name: list(rows.read(name)) for name in rows.splits}
     train = found.pop("train", [])
     places = split.last(len(train), list(found))
     divided = {name: [train[place] for place in indices] for name, indices in places.items()}
@@ -71,25 +177,6 @@ def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | Non
     if not any(splits.values()):
         raise DataError("there are no rows in these files")
     return {name: rows for name, rows in splits.items() if rows}
-
-
-def _rows(split: str, patterns: Patterns) -> Iterator[Row]:
-    for path in find_files(patterns, f"{split} files", suffixes=TABLES):
-        yield from (Row(row, place) for place, row in read_table(path))
-
-
-def hub_rows(splits: HubSplits) -> dict[str, Iterator[Row]]:
-    """Returns the rows of each split of a data set. Numbers of classes become their names, also within lists."""
-    return {split: _hub_rows(f"{splits}, {split}", rows) for split, rows in splits.splits().items()}
-
-
-def _hub_rows(name: str, rows: Any) -> Iterator[Row]:
-    named = {column: names for column, feature in (rows.features or {}).items() if (names := _class_names(feature))}
-    for number, row in enumerate(rows, start=1):
-        named_row = {
-            column: _named(value, named[column]) if column in named else value for column, value in row.items()
-        }
-        yield Row(named_row, f"{name} row {number}")
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:

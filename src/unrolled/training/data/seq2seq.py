@@ -1,6 +1,6 @@
 """Data of sequence-to-sequence tasks: encoded texts in batches of similar length."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -81,9 +81,3 @@ def fit_tokenizer(
     if unit not in _SYMBOLS:
         raise ValueError(f"unit={unit!r} is one of subword, {', '.join([*_WORDS, *_SYMBOLS])}")
     return _SYMBOLS[unit].fit(texts, **options)
-
-
-def describe_dropped(dropped: Mapping[str, int]) -> str:
-    """Returns the part of a description about dropped examples; empty if there are none."""
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
-    return f"; dropped: {counts}" if counts else ""
