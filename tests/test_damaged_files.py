@@ -22,7 +22,6 @@ from pyarrow import parquet
 
 from unrolled import (
     AudioFeatures,
-    FeatureEncoder,
     GRUCell,
     Recurrent,
     build,
@@ -38,10 +37,10 @@ from unrolled.processing.transform import Processor
 from unrolled.training.data.files import read_lines
 from unrolled.training.data.options import SourceOptions
 from unrolled.training.data.rows import TableRows
+from unrolled.training.tasks.vectors import load_vectors
 from unrolled_tasks.captioning.sources import ImageRows, KarpathySource
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.packages import film_sentences
-from unrolled_tasks.classification.vectors import load_vectors
 from unrolled_tasks.translation.lengths import read_lengths
 from unrolled_tasks.translation.sources import TextPairSource, source_of
 
@@ -131,9 +130,8 @@ def texts() -> Iterator[Kind]:
     yield Kind("pairs.parquet", packed({k: [p[k] for p in pairs] for k in ("source", "target")}), read_pairs)
     yield Kind("a.de", text.encode(), lambda path: list(TextPairSource({"train": [str(path)] * 2}).read("train")))
     vectors = "3 4\n" + "".join(f"{word} 0.1 -2 3e-3 4\n" for word in ("one", "two", "é"))
-    encoder = FeatureEncoder(3, CORE)
-    encoder.embedding = torch.nn.Embedding(5, 4)  # type: ignore[assignment]
-    yield Kind("vectors.txt", vectors.encode(), lambda path: load_vectors(path, WordTokenizer(["one", "two"]), encoder))
+    words, weight = WordTokenizer(["one", "two"]), torch.randn(4, 4)
+    yield Kind("vectors.txt", vectors.encode(), lambda path: load_vectors(path, words, weight))
     yield Kind("lengths.csv", b"words,sentences,BLEU\n1-5,30,12.5\n6-9,7,1.0\n", lambda path: read_lengths(path.parent))
 
 

@@ -50,19 +50,6 @@ class LabelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorOptions:
-    """The initial word embeddings.
-
-    Attributes:
-        vectors: a text file of word vectors (GloVe, fastText) that initialize the word embeddings.
-        frozen: do not train the embeddings.
-    """
-
-    vectors: str | None = None
-    frozen: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What evaluations show.
 

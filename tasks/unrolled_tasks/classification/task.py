@@ -22,13 +22,13 @@ from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
 from unrolled.training.tasks.optimization import Optimization
+from unrolled.training.tasks.vectors import VectorOptions
 from unrolled.wording import article
 from unrolled_tasks.classification.data import ClassificationData, LabeledBatch
 from unrolled_tasks.classification.kinds import SingleLabel, kind_of
 from unrolled_tasks.classification.mixup import mixup
-from unrolled_tasks.classification.options import LabelOptions, ReportOptions, VectorOptions
+from unrolled_tasks.classification.options import LabelOptions, ReportOptions
 from unrolled_tasks.classification.scores import Prediction
-from unrolled_tasks.classification.vectors import load_vectors
 
 
 class Classification(SequenceTask):
@@ -87,17 +87,13 @@ class Classification(SequenceTask):
             self.network.head.label_smoothing = labels.label_smoothing
         single = isinstance(self.kind, SingleLabel)
         self.prefix_fractions = [float(share) for share in shown.prefix_fractions] if single else []
-        self.mixup, self.shown, self._vectors = mixup, shown, embeddings.vectors
-        embedding = getattr(self.network.encoder, "embedding", None)
-        if (embeddings.vectors is not None or embeddings.frozen) and embedding is None:
-            raise ValueError("vectors and frozen need an embedding of words, and this network reads frames")
-        if embeddings.frozen:
-            embedding.weight.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
+        self.mixup, self.shown, self._embeddings = mixup, shown, embeddings
+        embeddings.freeze(getattr(self.network.encoder, "embedding", None))
 
     def load_pretrained(self) -> None:
         """Initializes embeddings with word vectors."""
-        if self._vectors is not None:
-            self.notes["vectors"] = load_vectors(self._vectors, self.processor.source, self.network.encoder)
+        embedding = getattr(self.network.encoder, "embedding", None)
+        self.notes |= self._embeddings.load(self.processor.source, embedding)
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns commands that classify."""

@@ -9,14 +9,24 @@ from nervaluate import Evaluator
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from unrolled import LabelSequenceEncoder, Loss, SequenceTagger
+from unrolled import (
+    LabelSequenceEncoder,
+    Loss,
+    Processor,
+    SequenceTagger,
+    SpelledWordEmbedding,
+    SpelledWords,
+)
 from unrolled.sequences import mask_from_lengths
+from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.confusion import draw_confusion
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_text
 from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
+from unrolled.training.tasks.optimization import Optimization
+from unrolled.training.tasks.vectors import VectorOptions
 from unrolled_tasks.tagging.data import TagBatch, TaggingData
 
 _WORST = 30  # number of sentences in mistakes.md
@@ -37,7 +47,14 @@ class Tagged(NamedTuple):
 
 
 class Tagging(SequenceTask):
-    """Trains a network to predict a label for each word. See `SequenceTask` for the arguments."""
+    """Trains a network to predict a label for each word.
+
+    Args:
+        network: see `SequenceTask`.
+        processor: see `SequenceTask`.
+        optimization: see `SequenceTask`.
+        embeddings: the initial embeddings of words.
+    """
 
     network: SequenceTagger  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
 
@@ -47,6 +64,30 @@ class Tagging(SequenceTask):
         "mistakes.md": "the sentences with the most mistakes",
     }
     progress_metrics = ("accuracy",)
+
+    @flat_options
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        processor: Processor,
+        optimization: Optimization = Optimization(),
+        embeddings: VectorOptions = VectorOptions(),
+    ) -> None:
+        super().__init__(network=network, processor=processor, optimization=optimization)
+        self._embeddings = embeddings
+        self._embeddings.freeze(self._words)
+
+    @property
+    def _words(self) -> Any:
+        """The embedding of words, beside that of their characters if they are spelled."""
+        embedding: Any = self.network.encoder.embedding
+        return embedding.words if isinstance(embedding, SpelledWordEmbedding) else embedding
+
+    def load_pretrained(self) -> None:
+        """Initializes the embeddings with word vectors."""
+        source: Any = self.processor.source
+        tokenizer = source.words if isinstance(source, SpelledWords) else source.tokenizer
+        self.notes |= self._embeddings.load(tokenizer, self._words)
 
     @property
     def labels(self) -> list[str]:

@@ -247,7 +247,7 @@ def test_word_vectors_are_taken_and_may_stay(texts: Path, configure: Configure) 
     for n, word in enumerate(words):
         torch.testing.assert_close(embedding[tokenizer.encode(word)[0]], torch.full((12,), 0.1 * (n + 1)))
     assert "vector for 4 of" in json.loads((texts / "run" / "summary.json").read_text())["vectors"]
-    with pytest.raises(ValueError, match=r"embedding size is 7; set encoder\.token\.embedding\.size=12"):
+    with pytest.raises(ValueError, match=r"embedding size is 7; set the size of the embedding to 12"):
         run(configure("wide", *WORDS, *options, "encoder.token.embedding.size=7", small=False))
     with pytest.raises(ValueError, match="vectors and frozen need an embedding"):
         run(configure("none", *DIGITS, "task.vectors=vectors.txt", small=False))

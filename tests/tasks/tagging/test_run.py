@@ -138,3 +138,27 @@ def test_spans_count_if_all_their_words_and_their_kind_are_right() -> None:
         "recall": pytest.approx(1 / 3),
         "span_f1": pytest.approx(1 / 3),
     }
+
+
+@pytest.mark.parametrize("unit", ["spelled", "word"])
+def test_word_vectors_are_taken_and_may_stay(unit: str, sentences: Path, configure: Configure) -> None:
+    lines = [f"w{word} {word}.5 -1.0 {word}e-1" for word in range(2)] + ["other 1 2 3"]
+    (sentences / "vectors.txt").write_text("\n".join(lines))
+    options = [f"data.unit={unit}", f"embedding.{unit}.size=3", "task.vectors=vectors.txt", "task.frozen=true"]
+
+    run(configure("run", *TINY, *options, "trainer.max_epochs=1", small=False))
+
+    bundle = load_bundle(sentences / "run" / "checkpoints" / "best.ckpt")
+    embedding: Any = bundle.network.encoder.embedding
+    words: Any = bundle.processor.source.words if unit == "spelled" else bundle.processor.source.tokenizer
+    weight = (embedding.words if unit == "spelled" else embedding).weight
+    ids = [words.encode(f"w{word}")[0] for word in range(2)]
+    assert torch.equal(weight[ids], torch.tensor([[0.5, -1.0, 0.0], [1.5, -1.0, 0.1]]))
+    assert torch.allclose(weight[words.unknown], weight[ids].mean(0))
+    assert summary(sentences / "run")["vectors"] == "vectors.txt has a vector for 2 of 3 words"
+
+
+def test_word_vectors_need_words(sentences: Path, configure: Configure) -> None:
+    (sentences / "vectors.txt").write_text("w1 1 2")
+    with pytest.raises(ValueError, match="word vectors are for words, not for bytes; change the data's unit"):
+        run(configure("run", *TINY, "data.unit=byte", "task.vectors=vectors.txt", small=False))
