@@ -43,6 +43,7 @@ WRONG = [
     ("model.hidden_size", "model.hidden_size", "key=value"),
     ("seed=[1", "seed=[1", "'seed=\"[1\"'"),
     ("data=text", "data.files", "add data.files=…"),
+    ("task=captioning decoder=show_tell attention=dot", "attention=dot", "parts that use an attention"),
     ("data=captioned_images data.files=a.jsonl", "CaptionData", "add task=captioning"),
     (f"{TEXT} model.hidden_size=0", "0", "1 or more"),
     (f"{TEXT} model.dropout=1.5", "1.5", "[0, 1)"),

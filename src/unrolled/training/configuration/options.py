@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.configuration.schema import Kind, Signature, ancestors, describe, fields, fits, signature
+from unrolled.wording import article
 
 TRAINER = "lightning.pytorch.Trainer"
 GIVEN = ("self", "callbacks", "logger", "default_root_dir")  # arguments of the Trainer that a run sets itself
@@ -187,6 +188,26 @@ def check_task_of_data(config: DictConfig) -> None:
             f"data: {data} makes batches for task={wanted}, and the task here is {sorted(learners)[0]}; "
             f"add task={wanted} or choose other data"
         )
+
+
+def check_choices_are_used(config: DictConfig, chosen: Sequence[tuple[str, str]]) -> None:
+    """Checks that the chosen parts of a network are read, such as an attention by a decoder that has one.
+
+    Args:
+        config: the whole configuration.
+        chosen: groups and the choices made on the command line.
+
+    Raises:
+        ConfigurationError: nothing refers to a part.
+    """
+    text = OmegaConf.to_yaml(config)
+    for group, choice in chosen:
+        node = config.get(group) if group not in BUILT else None
+        if isinstance(node, DictConfig) and "_target_" in node and not re.search(rf"\$\{{{group}[.}}]", text):
+            raise ConfigurationError(
+                f"{group}={choice}: the chosen network has no {group}\n"
+                f"Remove it, or choose parts that use {article(group)}"
+            )
 
 
 def packages_of(target: str) -> set[str]:

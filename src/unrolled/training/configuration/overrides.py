@@ -27,6 +27,7 @@ import unrolled
 from unrolled.training.configuration.keys import check_key
 from unrolled.training.configuration.options import ConfigurationError as ConfigurationError
 from unrolled.training.configuration.options import (
+    check_choices_are_used,
     check_options,
     check_task_of_data,
     drop,
@@ -160,6 +161,7 @@ def _check_one(config_name: str, overrides: list[Override], searched: list[Overr
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigurationError(_first_lines(error)) from None
         check_options(composed)
+        check_choices_are_used(composed, [(o.key_or_group, str(o.value())) for o in groups])
         if config_name != "evaluate":  # whose task is the checkpoint's
             check_task_of_data(composed)
     GlobalHydra.instance().clear()
