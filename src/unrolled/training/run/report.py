@@ -56,7 +56,12 @@ def write_summary(
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     names = {"config.yaml": "the configuration", "metrics.csv": "logged metrics", "curves.png": "learning curves"}
-    names |= {"samples.md": "samples", **task.files, "summary.json": "this summary"}
+    names |= {
+        "samples.md": "samples",
+        "lr_range.png": "the loss at each learning rate",
+        **task.files,
+        "summary.json": "this summary",
+    }
     rows = [(name, f"{value:.4f}") for name, value in numbers.items()]
     rows += _notes(task)
     trained = f"{counted(round(seconds), 'second')}, {counted(trainer.global_step, 'optimizer step')}"

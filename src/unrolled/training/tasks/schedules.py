@@ -115,6 +115,37 @@ class Steps(Schedule):
         return {"scheduler": scheduler, "interval": "epoch", "name": "learning_rate"}
 
 
+class Range(Schedule):
+    """Multiplies the learning rate by a constant factor every step, from `first` to `last` (Smith 2017, section 3.3).
+
+    Args:
+        first: learning rate of the first step.
+        last: learning rate of the last step.
+
+    Raises:
+        ValueError: not 0 < first < last.
+    """
+
+    def __init__(self, first: float = 1e-6, last: float = 1.0) -> None:
+        if not 0.0 < first < last < math.inf:
+            raise ValueError(f"first={first} must be above 0 and below last={last}")
+        self.first, self.last = first, last
+
+    def build(self, optimizer: Optimizer, num_steps: int | float) -> dict[str, Any]:
+        """Stepped after every optimizer step. Groups with a rate of their own keep its ratio to that of the first."""
+        if not math.isfinite(num_steps):
+            raise ValueError("scheduler Range needs an end: set trainer.max_epochs or trainer.max_steps")
+        rate = float(optimizer.param_groups[0]["lr"])
+        if rate <= 0:
+            raise ValueError(f"optimizer.lr={rate}: must be above 0, since the schedule multiplies it")
+
+        def factor(step: int) -> float:
+            done = min(1.0, step / max(1.0, num_steps - 1))
+            return self.first * (self.last / self.first) ** done / rate
+
+        return {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "learning_rate"}
+
+
 def num_steps(trainer: Trainer, data: Any) -> int | float:
     """Returns the optimizer steps of the whole run on a data module of the trainer; infinite without an end."""
     most = math.inf if trainer.max_steps == -1 else trainer.max_steps
