@@ -39,7 +39,8 @@ def command_lines() -> Iterator[list[str]]:
 
 
 COMMANDS = list(command_lines())
-TRAINING = sorted({shlex.join(words[1:]) for words in COMMANDS if words[0] == "python"})
+PYTHON = sorted({shlex.join(words[1:]) for words in COMMANDS if words[0] == "python"})
+TRAINING = [command for command in PYTHON if command != "docs/build.py"]
 CELLS = re.findall(r"^\| `(\w+)` \|.*\| ([\w' ]+) \| ([\d.]+) \|$", README, re.MULTILINE)
 
 
@@ -52,6 +53,8 @@ def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
     assert len(blocks("python")) == 3
     assert {words[0] for words in COMMANDS} == {"pip", "python", "pytest"}
     assert len(TRAINING) >= 5
+    assert "docs/build.py" in PYTHON
+    assert "python docs/build.py" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_commands_that_install_and_test_are_those_of_the_project() -> None:

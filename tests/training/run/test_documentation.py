@@ -13,7 +13,9 @@ from unrolled.deployment.command import _parsed
 from unrolled.training.configuration.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/README.md")])
+BUILT = {"_build", "tasks", "benchmarks.md"}  # what docs/build.py writes from pages that are listed here by themselves
+SITE = [page for page in ROOT.glob("docs/**/*.md") if page.relative_to(ROOT / "docs").parts[0] not in BUILT]
+PAGES = sorted([ROOT / "README.md", *SITE, *ROOT.glob("tasks/**/README.md")])
 CELLS = ROOT / "docs" / "cells.md"
 LINKING = [*PAGES, ROOT / "benchmarks" / "README.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

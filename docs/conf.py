@@ -1,0 +1,55 @@
+"""How Sphinx builds the site; `python docs/build.py` builds it in every language."""
+
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tasks"), str(DOCS / "extensions")]
+
+project = "unrolled"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "repository", "public_names"]
+exclude_patterns = ["_build", "locale", "guide/data"]
+language = "en"
+
+# A page is Markdown; a heading of a page can be linked to, as on GitHub.
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "html_image"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # the README of a task is a page, whatever level its headings begin at
+
+# Docstrings are Google's style; single backticks in them are code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_inherit_docstrings = False
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Translation: one catalogue a page, without line numbers, so that only a changed sentence changes it.
+locale_dirs = ["locale"]
+gettext_compact = False
+gettext_location = False
+gettext_additional_targets = ["image"]
+
+templates_path = ["templates"]
+html_theme = "furo"
+html_title = "unrolled"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+html_math_renderer = "mathml"
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "languages.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
+html_theme_options = {"sidebar_hide_name": False}
+html_context = {"languages": {"en": "English", "ko": "한국어"}}
