@@ -59,3 +59,11 @@ def readable(tensor: Tensor) -> bool:
     if tensor.device.type != "cpu" or torch.compiler.is_compiling() or recording():
         return False
     return "vmap" not in transforms()
+
+
+_backward_pass: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)  # pyright: ignore[reportPrivateUsage]
+
+
+def in_backward_pass() -> bool:
+    """Return whether a backward pass calls the code, as it does to compute values again that weren't stored."""
+    return _backward_pass() != -1

@@ -47,12 +47,15 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
     and the machine allow it, and otherwise the loop. Where several are possible, the fastest in benchmarks/recurrent.py
     is chosen: on a CPU only the LSTM's fused kernel is fast, and it doesn't support padding; for few steps the compiled
     kernel's call costs more than it saves; for many steps the compiled LSTM is faster on several threads. With products
-    in bfloat16, the fused LSTM rounds c to bfloat16 at each step and the compiled one doesn't.
+    in bfloat16, the fused LSTM rounds c to bfloat16 at each step and the compiled one doesn't. A cell that is recorded
+    runs in the loop, whatever the name.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
     """
     check_name(name)
+    if cell.observer is not None:
+        return BackendChoice("loop", "the cell is recorded, step by step")
     if name == "auto":
         return _automatic(cell, inputs, ragged)
     refusal = BACKENDS[name].refuses(cell, inputs)

@@ -28,7 +28,7 @@ class LoopBackend(Backend):
         valid = repeat(None) if lengths is None else mask_from_lengths(lengths, time).unbind(1)
         outputs: list[Tensor] = []
         for now, mask in zip(projected, valid, strict=False):
-            output, following = cell.step(now, state, noise)
+            output, following = cell.observed_step(now, state, noise)
             state = following if mask is None else where(mask, following, state)
             outputs.append(output)
         return torch.stack(outputs, dim=1), state

@@ -80,11 +80,38 @@ def _run(
     choice = choose(backend, cell, inputs, ragged=lengths is not None or marked is not None)
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
+    if cell.observer is None:
+        return _run_with(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, recompute, marked)
+    with cell.observer.sequences(_places(inputs, lengths, reverse, marked), inputs) as read:
+        return _run_with(BACKENDS[choice.backend], cell, read, state, lengths, reverse, False, marked)
+
+
+def _places(inputs: Tensor, lengths: Tensor | None, reverse: bool, marked: Marked | None) -> Tensor:
+    """Return for each row and step of the loop its place in (batch × time), counted from 1; 0 in the padding."""
+    batch, time = inputs.shape[:2]
+    places = torch.arange(1, batch * time + 1, device=inputs.device).view(batch, time)
+    if marked is not None:  # each stretch is a row
+        places, lengths = marked.stretches.split(places), marked.stretches.lengths
+    if lengths is not None:
+        places = places * mask_from_lengths(lengths, places.shape[1])
+    return reverse_valid(places, lengths) if reverse else places
+
+
+def _run_with(
+    backend: Backend,
+    cell: Cell[S],
+    inputs: Tensor,
+    state: S,
+    lengths: Tensor | None,
+    reverse: bool,
+    recompute: bool,
+    marked: Marked | None,
+) -> tuple[Tensor, S]:
     if recompute and torch.is_grad_enabled() and transforms():
         raise ValueError("recompute=True needs hooks, which torch.func and forward mode lack; set it to False")
     if marked is not None:
         return run_stretches(
-            BACKENDS[choice.backend],
+            backend,
             cell,
             inputs,
             state,
@@ -97,7 +124,7 @@ def _run(
     noise = cell.noise(inputs.shape[0], like=inputs)
 
     def pass_through(inputs: Tensor, state: S, lengths: Tensor | None) -> tuple[Tensor, S]:
-        return _directed(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, noise)
+        return _directed(backend, cell, inputs, state, lengths, reverse, noise)
 
     if recompute and torch.is_grad_enabled():
         return checkpoint_segments(pass_through, inputs, state, lengths, reverse=reverse)

@@ -55,7 +55,8 @@ def run_stretches(
     size = max(inputs.shape[0] * inputs.shape[1], 1)
     rows_cost = len(stretches.row) * stretches.longest / size
     cuts_cost = 1.0 + _CUT * len(stretches.marks)
-    if backend.name == "compiled" or recompute or not known or rows_cost < cuts_cost:
+    recorded = cell.observer is not None  # its recorder expects a row for each stretch
+    if backend.name == "compiled" or recompute or recorded or not known or rows_cost < cuts_cost:
         return _rows(backend, cell, inputs, state, initial, stretches, noise, reverse=reverse, recompute=recompute)
     return _cuts(backend, cell, inputs, state, initial, lengths, stretches, noise, reverse=reverse)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from unrolled.cells.observer import Observer
 from unrolled.shapes import expect
 from unrolled.state import check, outline
 
@@ -35,6 +36,7 @@ class Cell(nn.Module, ABC, Generic[S]):
     Class attributes:
         counters: indices, in `leaves(state)`, of tensors that only count steps. They are neither learned as part of an
             initial state nor set from a summary of a source.
+        observer: receives what the cell computes while it is recorded; None otherwise.
 
     Args:
         input_size: number of input features.
@@ -46,6 +48,7 @@ class Cell(nn.Module, ABC, Generic[S]):
     """
 
     counters: ClassVar[tuple[int, ...]] = ()
+    observer: Observer | None = None  # an attribute of the cell itself while it is recorded
 
     def __init__(self, input_size: int, hidden_size: int, *, output_size: int) -> None:
         super().__init__()
@@ -67,6 +70,26 @@ class Cell(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def step(self, projected: Tensor, state: S, noise: Any = None) -> tuple[Tensor, S]:
         """Compute the output (batch, output) and the next state from a projected input (batch, ...) and a state."""
+
+    def tap(self, name: str, value: Tensor) -> Tensor:
+        """Show an intermediate value of a step to a recorder, if there is one, and return the value unchanged.
+
+        `self.tap("i", torch.sigmoid(i))` records the input gate; see `unrolled.inspection`. A name is used once in a
+        step. Without a recorder nothing happens, and traced and compiled programs don't contain the call.
+
+        Args:
+            name: the value's name, as in the paper: "i", "f", "o", "g", …
+            value: (batch, …).
+        """
+        if self.observer is not None:
+            self.observer.tapped(name, value)
+        return value
+
+    def observed_step(self, projected: Tensor, state: S, noise: Any = None) -> tuple[Tensor, S]:
+        """Compute `step`, and show it to a recorder, if there is one."""
+        if self.observer is not None:
+            return self.observer.step(self, projected, state, noise)
+        return self.step(projected, state, noise)
 
     def noise(self, batch: int, *, like: Tensor) -> Any:
         """Draw the noise of one unroll, which is passed to `step`; None for no noise, as in evaluation mode."""
@@ -99,7 +122,7 @@ class Cell(nn.Module, ABC, Generic[S]):
             state = self.initial_state(batch, like=inputs)
         else:
             check(state, outline(self.initial_state(1, like=inputs), like=inputs), like=inputs)
-        return self.step(self.project(inputs), state, self.noise(batch, like=inputs))
+        return self.observed_step(self.project(inputs), state, self.noise(batch, like=inputs))
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
@@ -186,7 +209,7 @@ class AffineCell(Cell[S]):
 
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
         """Compute the state's contribution to the gates: (batch, blocks × hidden) -> (batch, gates × hidden)."""
-        return nn.functional.linear(*self.recurrent_factors(h, noise), self.bias_hh)
+        return self.tap("recurrent", nn.functional.linear(*self.recurrent_factors(h, noise), self.bias_hh))
 
     def recurrent_factors(self, h: Tensor, noise: RecurrentNoise | None) -> tuple[Tensor, Tensor]:
         """Return the factors of the recurrent product, h_{t-1} and the weights, after their noise."""

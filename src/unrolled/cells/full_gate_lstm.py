@@ -89,9 +89,9 @@ class FullGateLSTMCell(PointwiseCell[FullGateState]):
     ) -> tuple[Tensor, FullGateState]:
         """Compute h_t, which is the output, and the next state: h_t, c_t and the gates."""
         i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
-        i = torch.sigmoid(i + self.peephole_i * state.c)
-        f = torch.sigmoid(f + self.peephole_f * state.c)
-        c = f * state.c + i * torch.tanh(g)
-        o = torch.sigmoid(o + self.peephole_o * c)
+        i = self.tap("i", torch.sigmoid(i + self.peephole_i * state.c))
+        f = self.tap("f", torch.sigmoid(f + self.peephole_f * state.c))
+        c = f * state.c + i * self.tap("g", torch.tanh(g))
+        o = self.tap("o", torch.sigmoid(o + self.peephole_o * c))
         h = o * torch.tanh(c)
         return h, FullGateState(h, c, i, f, o)

@@ -18,7 +18,7 @@ from unrolled.cells.base import Cell
 from unrolled.shapes import expect
 from unrolled.state import HiddenState, LSTMState
 
-_GATES = {"tanh": 0, "gru": 2, "lstm": 3}  # besides the candidate: none; r, z; i, f, o
+_GATES = {"tanh": "", "gru": "rz", "lstm": "ifo"}  # names, besides the candidate
 
 
 class GatedFeedbackCell(Cell[tuple[Any, ...]]):
@@ -58,7 +58,7 @@ class GatedFeedbackCell(Cell[tuple[Any, ...]]):
         self.feedback_layers = feedback_layers
         self.unit = unit
         self.forget_bias = forget_bias
-        gates, everything = _GATES[unit], feedback_layers * hidden_size
+        gates, everything = len(_GATES[unit]), feedback_layers * hidden_size
         for layer in range(feedback_layers):
             below = input_size if layer == 0 else hidden_size
             shapes = {"weight_ih": ((gates + 1) * hidden_size, below), "bias": ((gates + 1) * hidden_size,)}
@@ -99,6 +99,7 @@ class GatedFeedbackCell(Cell[tuple[Any, ...]]):
             of_input = projected if layer == 0 else self._project(new[-1].h, layer)
             rows, of_resets = of_input.split([of_input.shape[-1] - self.feedback_layers, self.feedback_layers], dim=-1)
             resets = torch.sigmoid(of_resets + linear(last, self._parameter("weight_reset_hh", layer)))
+            resets = self.tap(f"reset_l{layer}", resets)
             gated = last.unflatten(-1, (self.feedback_layers, self.hidden_size)) * resets.unsqueeze(-1)
             feedback = linear(gated.flatten(-2), self._parameter("weight_hh_feedback", layer))
             new.append(self._step_layer(layer, rows, feedback, old))
@@ -115,13 +116,14 @@ class GatedFeedbackCell(Cell[tuple[Any, ...]]):
         if self.unit == "tanh":
             return HiddenState(torch.tanh(candidate + feedback))
         own = linear(old.h, self._parameter("weight_hh", layer)).split(self.hidden_size, dim=-1)
-        gates = [torch.sigmoid(one + other) for one, other in zip(gates, own, strict=True)]
+        of_gates = zip(_GATES[self.unit], gates, own, strict=True)
+        gates = [self.tap(f"{name}_l{layer}", torch.sigmoid(one + other)) for name, one, other in of_gates]
         if self.unit == "gru":
             r, z = gates
-            n = torch.tanh(candidate + r * feedback)
+            n = self.tap(f"n_l{layer}", torch.tanh(candidate + r * feedback))
             return HiddenState(n + z * (old.h - n))
         i, f, o = gates
-        c = f * old.c + i * torch.tanh(candidate + feedback)
+        c = f * old.c + i * self.tap(f"g_l{layer}", torch.tanh(candidate + feedback))
         return LSTMState(o * torch.tanh(c), c)
 
     def _parameter(self, name: str, layer: int) -> nn.Parameter:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.cells.base import AffineCell
+from unrolled.cells.base import AffineCell, Cell
 from unrolled.state import LSTMState
 
 
@@ -18,8 +18,9 @@ def init_forget_bias(cell: AffineCell[Any], bias: float) -> None:
         cell.bias_hh[forget] = 0.0
 
 
-def update_cell(gates: Sequence[Tensor], c: Tensor) -> LSTMState:
+def update_cell(cell: Cell[Any], gates: Sequence[Tensor], c: Tensor) -> LSTMState:
     """Compute the next state of an LSTM from i, f, g, o before their activations, and c_{t-1}."""
     i, f, g, o = gates
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return LSTMState(torch.sigmoid(o) * torch.tanh(c), c)
+    kept = cell.tap("f", torch.sigmoid(f)) * c
+    c = kept + cell.tap("i", torch.sigmoid(i)) * cell.tap("g", torch.tanh(g))
+    return LSTMState(cell.tap("o", torch.sigmoid(o)) * torch.tanh(c), c)

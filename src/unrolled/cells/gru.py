@@ -60,9 +60,10 @@ class GRUCell(NoisyCell[HiddenState]):
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState
     ) -> tuple[Tensor, HiddenState]:
         """Compute h_t, which is the output and the next state."""
-        r = torch.sigmoid(projected[0] + recurrent[0])
-        z = torch.sigmoid(projected[1] + recurrent[1])
-        n = self.apply_candidate_dropout(torch.tanh(projected[2] + r * recurrent[2]), projected)
+        r = self.tap("r", torch.sigmoid(projected[0] + recurrent[0]))
+        z = self.tap("z", torch.sigmoid(projected[1] + recurrent[1]))
+        n = torch.tanh(projected[2] + r * recurrent[2])
+        n = self.tap("n", self.apply_candidate_dropout(n, projected))
         h = n + z * (state.h - n)  # (1 − z) n + z h with one multiplication less
         new = self.apply_zoneout(HiddenState(h), state, projected)
         return new.h, new

@@ -79,7 +79,7 @@ class JordanCell(ChainedCell[HiddenState]):
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState, product: Product
     ) -> tuple[Tensor, HiddenState]:
         """Compute y_t, which is the output, and the next context."""
-        h = self._activate(projected[0] + recurrent[0])
+        h = self.tap("hidden", self._activate(projected[0] + recurrent[0]))
         written = product(1, h)
         y = self._output_activation(written[0] if len(written) == 1 else torch.cat(written, dim=-1))
         return y, HiddenState(y + self.memory * state.h if self.memory > 0.0 else y)

@@ -83,8 +83,9 @@ class LayerNormLSTMCell(PointwiseCell[LSTMState]):
         """Compute h_t, which is the output, and the next state from LN(W x) and U h_{t-1}, in blocks for i, f, g, o."""
         of_state = self._normalized(torch.cat(recurrent, dim=-1), self.gain_hh, self.bias_hh)
         i, f, g, o = (one + other for one, other in zip(projected, of_state.chunk(4, dim=-1), strict=True))
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(self._normalized(c, self.gain_c, self.bias_c))
+        c = self.tap("f", torch.sigmoid(f)) * state.c
+        c = c + self.tap("i", torch.sigmoid(i)) * self.tap("g", torch.tanh(g))
+        h = self.tap("o", torch.sigmoid(o)) * torch.tanh(self._normalized(c, self.gain_c, self.bias_c))
         return h, LSTMState(h, c)
 
     def _normalized(self, values: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ class LSTMCell(NoisyCell[LSTMState]):
     ) -> tuple[Tensor, LSTMState]:
         """Compute h_t, which is the output, and the next state."""
         i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=False))  # masks may follow
-        g = self.apply_candidate_dropout(torch.tanh(g), projected)
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * g
-        h = torch.sigmoid(o) * torch.tanh(c)
+        g = self.tap("g", self.apply_candidate_dropout(torch.tanh(g), projected))
+        c = self.tap("f", torch.sigmoid(f)) * state.c + self.tap("i", torch.sigmoid(i)) * g
+        h = self.tap("o", torch.sigmoid(o)) * torch.tanh(c)
         new = self.apply_zoneout(LSTMState(h, c), state, projected)
         return new.h, new

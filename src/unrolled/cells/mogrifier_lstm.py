@@ -86,11 +86,11 @@ class MogrifierLSTMCell(AffineCell[LSTMState]):
         x, h = projected, state.h
         for number in range(1, self.rounds + 1):
             if number % 2:
-                x = 2.0 * torch.sigmoid(self._round(number, h)) * x
+                x = self.tap(f"round_{number}", 2.0 * torch.sigmoid(self._round(number, h))) * x
             else:
-                h = 2.0 * torch.sigmoid(self._round(number, x)) * h
+                h = self.tap(f"round_{number}", 2.0 * torch.sigmoid(self._round(number, x))) * h
         gates = linear(x, self.weight_ih, self.bias_ih) + self.recur(h, noise)
-        new = update_cell(gates.chunk(4, dim=-1), state.c)
+        new = update_cell(self, gates.chunk(4, dim=-1), state.c)
         return new.h, new
 
     def _round(self, number: int, values: Tensor) -> Tensor:

@@ -74,6 +74,6 @@ class MultiplicativeLSTMCell(ChainedCell[LSTMState]):
     ) -> tuple[Tensor, LSTMState]:
         """Compute h_t, which is the output, and the next state."""
         *of_gates, of_m = projected
-        of_state = product(1, of_m * recurrent[0])
-        new = update_cell([one + other for one, other in zip(of_gates, of_state, strict=True)], state.c)
+        of_state = product(1, self.tap("m", of_m * recurrent[0]))
+        new = update_cell(self, [one + other for one, other in zip(of_gates, of_state, strict=True)], state.c)
         return new.h, new

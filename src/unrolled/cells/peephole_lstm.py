@@ -15,6 +15,8 @@ NOAF: γ or η is the identity), coupled gates (CIFG: f_t = 1 − i_t), no peeph
 is `FullGateLSTMCell`.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -111,8 +113,8 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         """Compute h_t, which is the output, and the next state."""
         affine = {name: one + other for name, one, other in zip(self.blocks, projected, recurrent, strict=False)}
         i = self._gate("i", affine, state.c)
-        f = 1.0 - i if self.coupled else self._gate("f", affine, state.c)
-        g = self.apply_candidate_dropout(self._input_activation(affine["g"]), projected)
+        f = self.tap("f", cast(Tensor, 1.0 - i)) if self.coupled else self._gate("f", affine, state.c)
+        g = self.tap("g", self.apply_candidate_dropout(self._input_activation(affine["g"]), projected))
         c = f * state.c + i * g
         h = self._gate("o", affine, c) * self._output_activation(c)
         new = self.apply_zoneout(LSTMState(h, c), state, projected)
@@ -123,7 +125,8 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         if name not in affine:
             return 1.0
         peephole = getattr(self, f"peephole_{name}") if self.peepholes else None
-        return self._gate_activation(affine[name] if peephole is None else affine[name] + peephole * c)
+        value = affine[name] if peephole is None else affine[name] + peephole * c
+        return self.tap(name, self._gate_activation(value))
 
     def extra_repr(self) -> str:
         gates = f"gates={self.blocks}, coupled={self.coupled}, peepholes={self.peepholes}"

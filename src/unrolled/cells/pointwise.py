@@ -128,7 +128,7 @@ class PointwiseCell(AffineCell[S]):
     def recur(self, h: Tensor, noise: RecurrentNoise | None) -> Tensor:
         """Compute the first of the products: (batch, blocks × hidden) -> (batch, gates × hidden)."""
         masked, weight = self.recurrent_factors(h, noise)
-        return nn.functional.linear(masked, *self.products(weight)[0])
+        return self.tap("recurrent", nn.functional.linear(masked, *self.products(weight)[0]))
 
     def step(self, projected: Tensor, state: S, noise: RecurrentNoise | None = None) -> tuple[Tensor, S]:
         """Compute the output (batch, hidden) and the next state from (batch, gates × hidden), followed by masks."""
@@ -178,6 +178,7 @@ class ChainedCell(PointwiseCell[S]):
 
         def product(number: int, *blocks: Tensor) -> tuple[Tensor, ...]:
             joined = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
-            return nn.functional.linear(joined, *products[number]).split(self.hidden_size, dim=-1)
+            result = self.tap(f"product_{number}", nn.functional.linear(joined, *products[number]))
+            return result.split(self.hidden_size, dim=-1)
 
         return product

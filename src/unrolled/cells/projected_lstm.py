@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.base import AffineCell, RecurrentNoise
-from unrolled.cells.gates import init_forget_bias
+from unrolled.cells.gates import init_forget_bias, update_cell
 from unrolled.state import LSTMState
 
 
@@ -73,7 +73,7 @@ class ProjectedLSTMCell(AffineCell[LSTMState]):
         self, projected: Tensor, state: LSTMState, noise: RecurrentNoise | None = None
     ) -> tuple[Tensor, LSTMState]:
         """Compute r_t (batch, projection), which is the output, and the next state from (batch, 4 × hidden)."""
-        i, f, g, o = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        r = nn.functional.linear(torch.sigmoid(o) * torch.tanh(c), self.weight_hr)
-        return r, LSTMState(r, c)
+        gates = (projected + self.recur(state.h, noise)).chunk(4, dim=-1)
+        new = update_cell(self, gates, state.c)
+        r = nn.functional.linear(new.h, self.weight_hr)
+        return r, LSTMState(r, new.c)

@@ -52,10 +52,10 @@ class ResetFirstGRUCell(ChainedCell[HiddenState]):
         self, projected: tuple[Tensor, ...], recurrent: tuple[Tensor, ...], state: HiddenState, product: Product
     ) -> tuple[Tensor, HiddenState]:
         """Compute h_t, which is the output and the next state."""
-        r = torch.sigmoid(projected[0] + recurrent[0])
-        z = torch.sigmoid(projected[1] + recurrent[1])
+        r = self.tap("r", torch.sigmoid(projected[0] + recurrent[0]))
+        z = self.tap("z", torch.sigmoid(projected[1] + recurrent[1]))
         masked = state.h * recurrent[2] if len(recurrent) > 2 else state.h  # with recurrent dropout
         (of_state,) = product(1, r * masked)
-        n = torch.tanh(projected[2] + of_state)
+        n = self.tap("n", torch.tanh(projected[2] + of_state))
         h = n + z * (state.h - n)
         return h, HiddenState(h)

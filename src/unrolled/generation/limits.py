@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrolled.layers.observing import refuse_recording
 from unrolled.models.decoders.base import Decoder
 from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves
@@ -47,8 +48,9 @@ def check_beginning(
 
     Raises:
         ShapeError: a state or a memory of another batch than the first tokens.
-        ValueError: unknown tokens.
+        ValueError: unknown tokens, or a decoder that is recorded.
     """
+    refuse_recording(decoder)
     expect(start, f"batch {decoder.input_axes}", name="start")
     tokens_expected = decoder.input_axes == ""
     if tokens_expected and (start.is_floating_point() or start.is_complex() or start.dtype == torch.bool):

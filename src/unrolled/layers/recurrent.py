@@ -301,7 +301,7 @@ class Recurrent(nn.Module):
             given = projected if layer == 0 else None
             read = values if mask is None else values * mask
             if not has_hooks(cell):
-                output, after = cell.step(cell.project(read) if given is None else given, before, of_cell)
+                output, after = cell.observed_step(cell.project(read) if given is None else given, before, of_cell)
             elif given is None:
                 output, after = _call_with_hooks(cell, read, before, of_cell)
             else:
@@ -364,7 +364,7 @@ def _call_with_hooks(cell: Cell[S], inputs: Tensor, state: S, noise: Any) -> tup
     """Compute one step from inputs (batch, input) and given noise through a call of the cell, so that its hooks run."""
 
     def through(inputs: Tensor, state: S) -> tuple[Tensor, S]:
-        return cell.step(cell.project(inputs), state, noise)
+        return cell.observed_step(cell.project(inputs), state, noise)
 
     return cell(inputs, state, through=through)
 

@@ -109,6 +109,15 @@ def test_the_snippets_about_reset_marks_run(folder: Path, python: Process) -> No
     assert done.returncode == 0, done.stderr
 
 
+def test_the_snippets_about_inspection_run(folder: Path, python: Process) -> None:
+    code = "\n".join(blocks(ROOT / "docs" / "inspection.md", "python"))
+    (folder / "page.py").write_text(code)
+    done = python("page.py")
+
+    assert code.count("assert ") == 3
+    assert done.returncode == 0, done.stderr
+
+
 PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
 PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 

@@ -12,6 +12,7 @@ from unrolled.cells.hooks import has_hooks
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.layers.attention import Attention, Memory
 from unrolled.layers.encoded import Encoded
+from unrolled.layers.observing import observed_steps
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.base import DecoderState, of_decoder
 from unrolled.models.decoders.wiring import AttentionWiring, LuongWiring, Sizes
@@ -118,8 +119,11 @@ class AttentiveCore(nn.Module):
 
         Without input feeding, the core draws its own noise.
         """
-        run = self._run_steps if self.input_feeding else self._run_parallel
-        steps = run(inputs, state, memory, lengths, noise)
+        if self.input_feeding:
+            with observed_steps(self, inputs, lengths):
+                steps = self._run_steps(inputs, state, memory, lengths, noise)
+        else:
+            steps = self._run_parallel(inputs, state, memory, lengths, noise)
         if lengths is None or steps.weights is None:
             return steps
         valid = mask_from_lengths(lengths.to(steps.weights.device), steps.weights.shape[1])
