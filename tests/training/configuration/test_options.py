@@ -191,7 +191,7 @@ def replaced(*, every: bool) -> list[tuple[str, str]]:
     """Experiments with a choice replaced: the two whose options most of them set, and each choice with one of them."""
     pairs: list[tuple[str, str]] = []
     for number, experiment in enumerate(EXPERIMENTS):
-        for group in (*COMMON, *GROUPS[experiment.partition("/")[0]]):
+        for group in (*COMMON, *GROUPS.get(experiment.partition("/")[0], ())):
             for place, choice in enumerate(choices(group)):
                 if every or f"{group}={choice}" in OFTEN or place % len(EXPERIMENTS) == number:
                     pairs.append((experiment, f"{group}={choice}"))

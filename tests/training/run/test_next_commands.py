@@ -239,7 +239,14 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_evaluation_reads_and_scores_as_the_experiment_did(experiment: str) -> None:
-    own = ("captioning", "char_lm/tiny", "classification/spoken", "classification/sst2", "classification/unseen")
+    own = (
+        "captioning",
+        "char_lm/tiny",
+        "classification/spoken",
+        "classification/sst2",
+        "classification/unseen",
+        "tagging/",
+    )
     needed = ["data.files=FILE"] if experiment.startswith(own) else []
     needed += ["data.held_out=[someone]"] if "unseen" in experiment else []
     ours = compose(f"experiment={experiment}", *needed)
