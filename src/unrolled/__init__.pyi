@@ -79,6 +79,7 @@ from unrolled.models.decoders.wiring import LuongWiring as LuongWiring
 from unrolled.models.decoders.wiring import TopDownWiring as TopDownWiring
 from unrolled.models.embeddings import FrameEmbedding as FrameEmbedding
 from unrolled.models.embeddings import InputEmbedding as InputEmbedding
+from unrolled.models.embeddings import OneHotEmbedding as OneHotEmbedding
 from unrolled.models.embeddings import TokenEmbedding as TokenEmbedding
 from unrolled.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from unrolled.models.encoders import Encoder as Encoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled import FeatureEncoder, GRUCell, Recurrent, RecurrentEncoder
+from unrolled import ElmanCell, FeatureEncoder, GRUCell, OneHotEmbedding, Recurrent, RecurrentEncoder
 
 
 def encoder(**options: Any) -> RecurrentEncoder:
@@ -125,3 +125,15 @@ def test_no_filter_is_none_and_not_zero(options: dict[str, int]) -> None:
 def test_options_of_band_filters_without_them_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="need conv_channels, which is None"):
         FeatureEncoder(8, partial(Recurrent, GRUCell, hidden_size=3), **options)
+
+
+def test_one_hot_vectors_are_rows_of_the_identity_and_no_parameters() -> None:
+    embedding = OneHotEmbedding(5)
+    ids = torch.tensor([[4, 0, 2], [1, 1, 3]])
+
+    assert torch.equal(embedding(ids), torch.nn.functional.one_hot(ids, 5).float())
+    assert not embedding.state_dict()
+    encoder = RecurrentEncoder(embedding, partial(Recurrent, ElmanCell, hidden_size=3), bidirectional=False)
+    assert encoder(ids).values.shape == (2, 3, 3)
+    with pytest.raises(ValueError, match="vocabulary_size=0: expected 1 or more"):
+        OneHotEmbedding(0)

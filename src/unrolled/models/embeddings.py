@@ -66,6 +66,31 @@ class TokenEmbedding(nn.Embedding, InputEmbedding):
         return vectors if self.scale == 1.0 else vectors * self.scale
 
 
+class OneHotEmbedding(InputEmbedding):
+    """Represents token ids by vectors with a single 1, without parameters: the "local representation" of symbols.
+
+    Args:
+        vocabulary_size: number of token ids, and of features.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    input_axes: ClassVar[str] = ""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        if vocabulary_size < 1:
+            raise ValueError(f"vocabulary_size={vocabulary_size}: expected 1 or more")
+        self.output_size = vocabulary_size
+        self.register_buffer("vectors", torch.eye(vocabulary_size), persistent=False)
+        self.vectors: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Represent token ids of any shape (…) as vectors (…, vocabulary_size)."""
+        return nn.functional.embedding(inputs, self.vectors)
+
+
 class FrameEmbedding(InputEmbedding):
     """Passes on frames of numbers, such as measurements, piano keys or pen offsets, or projects them.
 

@@ -258,8 +258,7 @@ class ClassificationData(SequenceData):
     def _loader(self, split: str, *, shuffle: bool = False, **options: Any) -> Loader:
         plan = BucketPlan(
             [_length_class(steps) for steps in self._ready.splits[split].steps],
-            batch_size=self._batching.batch_size,
-            batch_tokens=self._batching.batch_tokens,
+            **self._batching.budget(scored=not shuffle),
             ranks=self.ranks,
             shuffle=shuffle,
             seed=self._batching.seed,

@@ -181,6 +181,9 @@ GROUPS = {
     "classification": ("pooling",),
     "translation": ("attention",),
     "captioning": ("attention", "trunk", "decoder"),
+    "counting": (),
+    "grammar": (),
+    "long_lag": (),
 }
 OFTEN = ("callbacks/averaging=none", "scheduler=none")
 COMMON = ("model", "optimizer", "scheduler", "trainer", "logger", "debug")

@@ -34,6 +34,15 @@ TASKS = {
         "callbacks.progress=null",
         "+trainer.enable_progress_bar=false",
     ],
+    "grammar": [
+        "task=grammar",
+        "data.train_size=20",
+        "data.validation_size=4",
+        "network.encoder.hidden_size=12",
+        "trainer=cpu",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+    ],
     "captioning": [
         "task=captioning",
         "data=captioned_images",
@@ -75,7 +84,7 @@ def test_there_are_models_to_look_at() -> None:
 
 
 # A decoder steps through a state, which the net without memory has none of: it is a baseline of what reads a whole.
-READING = ("classification", "regression")
+READING = ("classification", "regression", "grammar")
 PAIRS = [(task, model) for task in TASKS for model in MODELS if model != "feedforward" or task in READING]
 
 

@@ -180,7 +180,9 @@ def _flat(argument: ast.arg, kinds: tuple[Kind, ...], module: _Module) -> Mappin
 
 def _fields(module: _Module, node: ast.ClassDef) -> Iterator[tuple[str, tuple[Kind, ...]]]:
     for statement in node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        if _last_name(statement.annotation) != "ClassVar":
             yield statement.target.id, _kinds(statement.annotation, module)
 
 

@@ -66,8 +66,7 @@ class BucketData(SequenceData, Generic[B]):
         examples = self.examples(split, scored=scored)
         plan = BucketPlan(
             examples.lengths,
-            batch_tokens=self.batching.batch_tokens,
-            batch_size=self.batching.batch_size,
+            **self.batching.budget(scored=scored),
             ranks=self.ranks,
             counts=examples.counts,
             shuffle=not scored,

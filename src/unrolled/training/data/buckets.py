@@ -97,6 +97,18 @@ class BucketPlan:
         """Returns the number of predictions of a batch, over all processes."""
         return int(self.counts[self._batch(epoch, index)].sum())
 
+    def examples_before(self, epoch: int, index: int, taken: int) -> int:
+        """Returns the number of examples, over all processes, that are read before a batch from the first epoch on.
+
+        Args:
+            epoch: number of complete epochs.
+            index: number of batches of the next one.
+            taken: number of batches of an epoch that are used.
+        """
+        if taken >= self.num_batches:
+            return epoch * len(self._classes) + sum(map(len, self.batches(epoch)[:index]))
+        return sum(len(b) for e in range(epoch + 1) for b in self.batches(e)[: index if e == epoch else taken])
+
     def item(self, epoch: int, index: int, rank: int) -> BatchSpec:
         """Returns a process's rows of a batch, at least one."""
         return BatchSpec(self._batch(epoch, index)[rank :: self.ranks], epoch)

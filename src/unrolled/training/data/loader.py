@@ -96,7 +96,7 @@ class PlannedLoader(Generic[S, I, B]):
         self._position = 0
         self._restart = restart
         taken = limit if isinstance(limit, int) else len(self) if limit is None else int(len(self) * limit)
-        self._taken = min(taken, len(self))
+        self.taken = min(taken, len(self))
         self._step: tuple[int, int, int] = (-1, -1, 0)  # epoch, first index and predictions of the last scaled step
 
     def __len__(self) -> int:
@@ -108,10 +108,10 @@ class PlannedLoader(Generic[S, I, B]):
         if self._restart:
             self.epoch, self._position = 0, 0
         epoch, position = self.epoch, self._position
-        for index, batch in enumerate(self._batches(epoch, range(position, self._taken)), start=position):
+        for index, batch in enumerate(self._batches(epoch, range(position, self.taken)), start=position):
             # Updated before the batch is returned: a checkpoint saved during its step counts it as read, and Lightning
             # never requests a batch after the last of a sized loader.
-            last = index + 1 == self._taken
+            last = index + 1 == self.taken
             self.epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
             yield batch
 
@@ -154,7 +154,7 @@ class PlannedLoader(Generic[S, I, B]):
     def _scale(self, epoch: int, index: int) -> float:
         first = index - index % self.accumulate
         if self._step[:2] != (epoch, first):
-            stop = max(index + 1, min(first + self.accumulate, self._taken))
+            stop = max(index + 1, min(first + self.accumulate, self.taken))
             predictions = sum(self.plan.predictions(epoch, k) for k in range(first, stop))
             self._step = (epoch, first, predictions)
         return self.accumulate * self.plan.ranks / max(self._step[2], 1)

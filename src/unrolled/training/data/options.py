@@ -68,6 +68,7 @@ class Batching:
     Attributes:
         batch_size: number of rows of a process's batch.
         batch_tokens: maximum of rows × longest row of a process's batch, in tokens or frames, including padding.
+        scoring_batch_size: number of rows of a batch of validation and test; None: as in training.
         workers: number of processes that open files and build batches ahead of training; 0 to do so in the training
             process. The batches are the same.
         seed: seed of the order and of augmentation.
@@ -78,6 +79,7 @@ class Batching:
 
     batch_size: int | None = None
     batch_tokens: int | None = None
+    scoring_batch_size: int | None = None
     workers: int = 0
     seed: int = 0
 
@@ -85,7 +87,15 @@ class Batching:
         given = [budget for budget in (self.batch_size, self.batch_tokens) if budget is not None]
         if len(given) != 1 or given[0] < 1:
             raise DataError(f"give one of batch_size={self.batch_size} and batch_tokens={self.batch_tokens}, 1 or more")
+        if self.scoring_batch_size is not None and self.scoring_batch_size < 1:
+            raise DataError(f"scoring_batch_size={self.scoring_batch_size} must be 1 or more, or null")
         check_workers(self.workers)
+
+    def budget(self, *, scored: bool) -> dict[str, int | None]:
+        """Returns the two budgets of a `BucketPlan`, for training or for scoring."""
+        if scored and self.scoring_batch_size is not None:
+            return {"batch_size": self.scoring_batch_size, "batch_tokens": None}
+        return {"batch_size": self.batch_size, "batch_tokens": self.batch_tokens}
 
 
 @dataclass(frozen=True, kw_only=True)
