@@ -184,6 +184,7 @@ GROUPS = {
     "counting": (),
     "grammar": (),
     "long_lag": (),
+    "tagging": (),
 }
 OFTEN = ("callbacks/averaging=none", "scheduler=none")
 COMMON = ("model", "optimizer", "scheduler", "trainer", "logger", "debug")
