@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 
-from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.runner import assemble, build_task
 
@@ -37,10 +36,9 @@ class Stamp(Callback):
 
 def rate(folder: str, overrides: list[str], steps: int, clock: Callable[[], float]) -> float:
     """Characters per second of one short training."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        given = [f"run_dir={folder}", "trainer=cpu", f"trainer.max_steps={steps}", "test=false", "data.shift=false"]
-        given += ["+trainer.limit_val_batches=0", "+trainer.num_sanity_val_steps=0", "trainer.max_epochs=-1"]
-        config = compose("train", [*given, "callbacks.progress=null", "+trainer.enable_progress_bar=false", *overrides])
+    given = [f"run_dir={folder}", "trainer=cpu", f"trainer.max_steps={steps}", "test=false", "data.shift=false"]
+    given += ["+trainer.limit_val_batches=0", "+trainer.num_sanity_val_steps=0", "trainer.max_epochs=-1"]
+    config = compose(*given, "callbacks.progress=null", "+trainer.enable_progress_bar=false", *overrides)
     parts = assemble(config)
     parts.data.prepare()
     config.sizes = parts.data.sizes()

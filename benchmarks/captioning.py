@@ -122,7 +122,7 @@ def main() -> None:
         "training, cached": lambda: train_step(ours.train(), optimizer, lambda: seen, amp),
         "training, frozen trunk": lambda: train_step(ours.train(), optimizer, look, amp),
         "trunk alone": look,
-        f"captioning, beam {options.width}": lambda: (writer.eval(), write()),
+        f"captioning, beam {options.num_beams}": lambda: (writer.eval(), write()),
     }
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     for measure in measures.values():

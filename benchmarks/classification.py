@@ -16,14 +16,12 @@ import time
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.runner import assemble, build_task
 
@@ -63,12 +61,14 @@ class Bare(nn.Module):
         return self.output(self.output_dropout(values.sum(1) / lengths.unsqueeze(1)))
 
 
+# The network that `Bare` is.
+PLAIN = ("pooling=mean", "network.wide=null", "task.groups=null")
+
+
 def configuration(folder: str, steps: int, extra: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        overrides = ["task=classification", "model=lstm", f"run_dir={folder}", "trainer=cpu", "test=false"]
-        overrides += [f"trainer.max_steps={steps}", "trainer.max_epochs=-1", "+trainer.limit_val_batches=0"]
-        return compose("train", [*overrides, "+trainer.num_sanity_val_steps=0", *extra])
+    overrides = ["task=classification", "model=lstm", f"run_dir={folder}", "trainer=cpu", "test=false"]
+    overrides += [f"trainer.max_steps={steps}", "trainer.max_epochs=-1", "+trainer.limit_val_batches=0"]
+    return compose(*overrides, *PLAIN, "+trainer.num_sanity_val_steps=0", *extra)
 
 
 def prepared(config: DictConfig) -> Any:

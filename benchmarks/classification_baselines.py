@@ -12,9 +12,7 @@ import argparse
 import tempfile
 from typing import cast
 
-from hydra import compose, initialize_config_dir
-
-from unrolled.training.configuration.overrides import config_folder, forced
+from unrolled.training.run import compose
 from unrolled.training.run.runner import assemble
 from unrolled_tasks.classification.baseline import linear_baseline
 from unrolled_tasks.classification.data import ClassificationData
@@ -24,10 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of the configuration, as for train.py")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose(
-            "train", ["task=classification", f"run_dir={folder}", "trainer=cpu", *map(forced, options.overrides)]
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        config = compose("task=classification", f"run_dir={folder}", "trainer=cpu", *options.overrides)
         data = cast("ClassificationData", assemble(config).data)
         data.prepare()
         metrics, description = linear_baseline(data)

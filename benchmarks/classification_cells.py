@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled import build
-from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run import compose
 from unrolled.training.run.runner import assemble, run
 
 MODELS = ("elman", "gru", "lstm", "feedforward")
@@ -29,10 +27,8 @@ QUIET = ("trainer=cpu", "logger=none", "callbacks.progress=null", "callbacks.cur
 
 
 def configuration(folder: str, overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        given = ["task=classification", *QUIET, "+trainer.enable_progress_bar=false", f"run_dir={folder}"]
-        return compose("train", [*given, *overrides])
+    given = ["task=classification", *QUIET, "+trainer.enable_progress_bar=false", f"run_dir={folder}"]
+    return compose(*given, *overrides)
 
 
 def parameters(config: DictConfig, sizes: dict[str, int], hidden: int) -> int:

@@ -27,8 +27,8 @@ def whole(bundle: Bundle, recordings: list[Recording]) -> None:
 def streaming(bundle: Bundle, recordings: list[Recording], piece: float) -> None:
     for recording in recordings:
         listener = StreamingClassifier(bundle, recording.rate)
-        for heard in recording.samples.split(round(piece * recording.rate)):
-            listener.hear(heard)
+        for samples in recording.samples.split(round(piece * recording.rate)):
+            listener.feed(samples)
         listener.finish()
 
 

@@ -20,22 +20,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_text(path: Path, characters: int) -> None:
     source = random.Random(1)
-    words = ["".join(source.backend_choices("etaoinshrdlu", k=source.randint(1, 9))) for _ in range(2000)]
+    words = ["".join(source.choices("etaoinshrdlu", k=source.randint(1, 9))) for _ in range(2000)]
     written = 0
     with path.open("w") as file:
         while written < characters:
-            line = " ".join(source.backend_choices(words, k=2000)) + "\n"
+            line = " ".join(source.choices(words, k=2000)) + "\n"
             file.write(line[: characters - written])
             written += len(line)
 
 
 def train(path: str, steps: int) -> None:
-    from hydra import compose, initialize_config_dir
-
-    from unrolled.training.configuration.overrides import config_folder
+    from unrolled.training.run import compose
     from unrolled.training.run.runner import assemble, build_task
 
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with tempfile.TemporaryDirectory() as folder:
         overrides = [
             "data=text",
             f"data.files={path}",
@@ -44,7 +42,7 @@ def train(path: str, steps: int) -> None:
             "trainer=cpu",
         ]
         overrides += [f"trainer.max_steps={steps}", "+trainer.limit_val_batches=0", "callbacks.progress=null"]
-        config = compose("train", [*overrides, "+trainer.enable_progress_bar=false"])
+        config = compose(*overrides, "+trainer.enable_progress_bar=false")
         parts = assemble(config)
         parts.data.prepare()
         config.sizes = parts.data.sizes()

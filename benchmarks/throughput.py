@@ -15,12 +15,11 @@ import time
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from torch import nn
 
-from unrolled.training.configuration.overrides import config_folder
+from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.runner import assemble, build_task
 
@@ -54,10 +53,9 @@ class Bare(nn.Module):
 
 
 def configuration(folder: str, steps: int, extra: list[str]) -> DictConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        overrides = [f"run_dir={folder}", "trainer=cpu", f"trainer.max_steps={steps}", "test=false", *extra]
-        overrides += ["+trainer.limit_val_batches=0", "+trainer.num_sanity_val_steps=0", "trainer.max_epochs=-1"]
-        return compose("train", overrides)
+    overrides = [f"run_dir={folder}", "trainer=cpu", f"trainer.max_steps={steps}", "test=false", *extra]
+    overrides += ["+trainer.limit_val_batches=0", "+trainer.num_sanity_val_steps=0", "trainer.max_epochs=-1"]
+    return compose(*overrides)
 
 
 def bare(config: DictConfig, steps: int) -> float:

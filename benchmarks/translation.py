@@ -105,7 +105,7 @@ class Plain(nn.Module):
 
     def search(self, source: Tensor, lengths: Tensor, options: Search) -> list[list[int]]:
         """Beam search with GNMT's length normalization (α = 1) until every row of the batch is done."""
-        width, least = options.width, (lengths * options.min_ratio).long()
+        width, least = options.num_beams, (lengths * options.min_ratio).long()
         values, keys, padding, state = self.encode(source, lengths)
         batch, most = len(source), (lengths * options.max_ratio).ceil().long() + options.max_extra
         values, keys, padding = (tensor.repeat_interleave(width, 0) for tensor in (values, keys, padding))
@@ -336,7 +336,7 @@ def main() -> None:
         "nn.LSTM, by hand": lambda: measure("plain", lambda s, n: plain.search(s, n, asked)),
         "unrolled": lambda: measure("ours", partial(our_search, ours, tokenizer, asked)),
     }
-    report(f"beam search, width {options.width}", "sentences per second", alternating(options.rounds, found))
+    report(f"beam search, width {options.num_beams}", "sentences per second", alternating(options.rounds, found))
     same = sum(one == other for one, other in zip(texts["plain"], texts["ours"], strict=True))
     mean = statistics.mean(map(len, texts["ours"]))
     print(f"\n{same} of {len(sources)} texts are the same; ours have {mean:.1f} tokens on average")

@@ -197,7 +197,7 @@ def main() -> None:
             bench.report("training", "target tokens per second", bench.alternating(options.rounds, rates))
             ours.eval()
             rates = {options.peer: partial(asked_peer, "search", len(sources)), "unrolled": search}
-            title = f"beam search, width {options.width}"
+            title = f"beam search, width {options.num_beams}"
             bench.report(title, "sentences per second", bench.alternating(options.rounds, rates))
             if peer.stdin:
                 peer.stdin.close()

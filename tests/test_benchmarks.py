@@ -1,0 +1,43 @@
+"""Benchmarks still run: a few steps of each that needs neither files nor other packages."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+SHORT = {
+    "backends": "--models gru --backends loop --steps 13 --rounds 1",
+    "classification": "--steps 13 --rounds 1 data=digits",
+    "classification_baselines": "data=digits",
+    "classification_cells": "--models lstm --seeds 1 --updates 20 data=digits",
+    "memory": "--characters 20000 --steps 3",
+    "ragged": "--repeats 1 --sizes 1",
+    "recurrent": "--repeats 1 --sizes 0 --cells LSTMCell",
+    "resets": "--repeats 1",
+    "startup": "--rounds 1",
+    "throughput": "--steps 13 --rounds 1",
+    "translation": "--rounds 1 --steps 1 --sentences 8 --num-beams 2 --sizes 100 16 16 16",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_benchmark_runs(name: str, folder: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *SHORT[name].split()]
+
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert any(character.isdigit() for character in done.stdout.splitlines()[-1])
+
+
+def test_every_benchmark_is_among_them_or_needs_something() -> None:
+    needs = {
+        "captioning": "efficientnet",
+        "listening": "recordings",
+        "plain_char_lm": "a text",
+        "translation_peers": "JoeyNMT",
+    }
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} == SHORT.keys() | needs.keys()
