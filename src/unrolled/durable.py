@@ -64,6 +64,28 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, size: int = 0) -> N
     _sync_folder(path.parent)
 
 
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a file atomically by what a function writes, without a digest: for files that other programs read.
+
+    Args:
+        path: the file to write; its folder is created if needed.
+        write: writes the content to a path, a temporary file in the same folder.
+
+    Raises:
+        OSError: the file can't be written; an existing one is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        # Python's message names the file if it cannot be opened, but not if the disk is full.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def check(path: Path, *, required: bool = False) -> None:
     """Verifies the digest of a file.
 

@@ -6,6 +6,7 @@ from unrolled.deployment.captioning import captions as captions
 from unrolled.deployment.classification import Prediction as Prediction
 from unrolled.deployment.classification import classify as classify
 from unrolled.deployment.decoding import Candidate as Candidate
+from unrolled.deployment.inspecting.report import inspection_report as inspection_report
 from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
 from unrolled.deployment.tagging import TaggedWord as TaggedWord
@@ -25,6 +26,7 @@ __all__ = [
     "caption",
     "captions",
     "classify",
+    "inspection_report",
     "sample_text",
     "tag",
     "translate",

@@ -235,7 +235,7 @@ def _tensors(
 ) -> Iterator[Tensor | None]:
     for number, source in enumerate(sources, start=1):
         try:
-            tensor = _read(transform, source, number, limits, notices)
+            tensor = read_source(transform, source, number, limits, notices)
         except ValueError as error:
             if on_error is None:
                 raise
@@ -244,8 +244,19 @@ def _tensors(
         yield tensor
 
 
-def _read(transform: Transform, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
-    """Convert a source to the network's input, (time,) ids or (time, features)."""
+def read_source(transform: Transform, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
+    """Convert a source to the network's input, (time,) ids or (time, features).
+
+    Args:
+        transform: the transform of a classifier's sources.
+        source: see `classify`.
+        number: its number, for messages.
+        limits: maximum sizes.
+        notices: receives a message where the source is changed.
+
+    Raises:
+        ValueError: a source that can't be read.
+    """
     if isinstance(transform, Tokenizer):
         return _text(transform, source, number, limits, notices)
     name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"

@@ -79,6 +79,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     _add_caption(commands)
     _add_classify(commands)
     _add_tag(commands)
+    _add_inspect(commands)
     return parser, commands.choices
 
 
@@ -406,6 +407,52 @@ def _tag(options: argparse.Namespace) -> None:
             print(json.dumps(content, ensure_ascii=False), flush=True)
         else:
             print(*(f"{each.word}\t{each.tag}" for each in words), "", sep="\n", flush=True)
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="write a report on what happens inside a network",
+        description="Run a network on one source, and write its gates, gradients and memory as one HTML page.",
+        epilog='example: python -m unrolled inspect best.ckpt --text "It rains ." --out report.html',
+    )
+    inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    inspect.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="what the network reads: a text, a recording, an image, or a series as .csv or .tsv with a row for each "
+        "step (default for a language model: a sample)",
+    )
+    inspect.add_argument("--text", help="what the network reads, instead of FILE")
+    inspect.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
+    inspect.add_argument(
+        "--find",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="search for units that are active where this matches the text (repeatable)",
+    )
+    _add_common(inspect)
+    inspect.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from unrolled import durable
+    from unrolled.deployment.inspecting.report import inspection_report
+    from unrolled.deployment.inspecting.sources import open_source
+
+    if options.file is not None and options.text is not None:
+        raise ValueError(f"--text and {options.file}: pass one of both")
+    generator = _generator(options)
+    bundle = _load(options, options.checkpoint)
+    source = options.text if options.file is None else open_source(bundle, options.file)
+    with Progress("inspect") as progress:
+        progress.at("the network is being inspected")
+        name = str(options.checkpoint)
+        written = inspection_report(bundle, source, find=options.find, name=name, generator=generator)
+    durable.replace(options.out, lambda partial: partial.write_text(written, encoding="utf-8"))
+    print(f"{options.out}: {written.count('<figure')} figures")
 
 
 def _report(command: str, text: str) -> None:

@@ -1,5 +1,6 @@
 """How a cell's state at one step depends on the state before: Jacobians, their norms and spectral radii."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from unrolled.cells.base import Cell
 from unrolled.shapes import expect
-from unrolled.state import detach, leaves, rebuild
+from unrolled.state import leaves, rebuild, select
 
 
 def state_jacobians(cell: Cell[Any], inputs: Tensor, state: Any = None) -> Tensor:
@@ -18,7 +19,7 @@ def state_jacobians(cell: Cell[Any], inputs: Tensor, state: Any = None) -> Tenso
     Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", section 2).
 
     Args:
-        cell: any cell, usually in evaluation mode.
+        cell: any cell. Noise that is drawn once per unroll is left out.
         inputs: (batch, time, input).
         state: the state before the first step; `cell.initial_state` by default.
 
@@ -29,39 +30,43 @@ def state_jacobians(cell: Cell[Any], inputs: Tensor, state: Any = None) -> Tenso
         ShapeError: inputs of another shape.
     """
     expect(inputs, "batch time input", input=cell.input_size, name="inputs")
-    batch = inputs.shape[0]
     with torch.no_grad():
-        state = cell.initial_state(batch, like=inputs) if state is None else state
-        noise = cell.noise(batch, like=inputs)
+        state = cell.initial_state(len(inputs), like=inputs) if state is None else state
         projected = cell.project(inputs)
     free = [n not in cell.counters for n in range(len(leaves(state)))]
-    sizes = [leaf.shape[1] for leaf, wanted in zip(leaves(state), free, strict=True) if wanted]
-
-    def advance(now: Tensor, before: Any, flat: Tensor) -> Any:
-        parts = iter(flat.split(sizes, dim=-1))
-        given = [next(parts) if wanted else leaf for leaf, wanted in zip(leaves(before), free, strict=True)]
-        return cell.step(now, rebuild(before, given), noise)[1]
-
+    size = sum(leaf.shape[1] for leaf, wanted in zip(leaves(state), free, strict=True) if wanted)
     found: list[Tensor] = []
     for now in projected.unbind(1):
-        with torch.enable_grad():
-            flat = _flat(state, free).detach().requires_grad_()
-            after = advance(now, state, flat)
-        # The rows of a batch don't depend on each other, so the gradient of their sum has that of each.
-        rows = [_gradient(one, flat) for one in _flat(after, free).sum(0)]
-        found.append(torch.stack(rows, dim=1))
-        state = detach(after)
-    return torch.stack(found, dim=1) if found else inputs.new_zeros(batch, 0, sum(sizes), sum(sizes))
+        rows = [_jacobian(cell, now[row], select(state, index), free) for row, index in enumerate(_rows(inputs))]
+        found.append(torch.stack(rows) if rows else inputs.new_zeros(0, size, size))
+        with torch.no_grad():
+            state = cell.step(now, state)[1]
+    return torch.stack(found, dim=1) if found else inputs.new_zeros(len(inputs), 0, size, size)
 
 
-def _flat(state: Any, free: list[bool]) -> Tensor:
-    return torch.cat([leaf for leaf, wanted in zip(leaves(state), free, strict=True) if wanted], dim=-1)
+def _rows(inputs: Tensor) -> Sequence[Tensor]:
+    return torch.arange(len(inputs), device=inputs.device).split(1)
 
 
-def _gradient(output: Tensor, point: Tensor) -> Tensor:
-    if not output.requires_grad:
-        return torch.zeros_like(point)
-    return torch.autograd.grad(output, point, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+def _jacobian(cell: Cell[Any], projected: Tensor, state: Any, free: Sequence[bool]) -> Tensor:
+    """Return the Jacobian (size, size) of a step from a projected input (features,) and a state of one row.
+
+    The step runs with a copy of the row for each number of the next state, so that one backward pass has the gradients
+    of all of them.
+    """
+    wanted = [leaf for leaf, kept in zip(leaves(state), free, strict=True) if kept]
+    size = sum(leaf.shape[1] for leaf in wanted)
+    with torch.enable_grad():
+        flat = torch.cat(wanted, dim=-1).expand(size, size).detach().requires_grad_()
+        parts = iter(flat.split([leaf.shape[1] for leaf in wanted], dim=-1))
+        copies = (leaf.expand(size, *leaf.shape[1:]) for leaf in leaves(state))
+        given = [next(parts) if kept else copy for copy, kept in zip(copies, free, strict=True)]
+        before = rebuild(select(state, projected.new_zeros(size, dtype=torch.int64)), given)
+        after = leaves(cell.step(projected.expand(size, *projected.shape), before)[1])
+        numbers = torch.cat([leaf for leaf, kept in zip(after, free, strict=True) if kept], dim=-1).diagonal().sum()
+    if not numbers.requires_grad:
+        return torch.zeros_like(flat)
+    return torch.autograd.grad(numbers, flat, allow_unused=True, materialize_grads=True)[0]
 
 
 def spectral_radii(jacobians: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from unrolled import durable
 
 
 def write_text(path: Path, text: str) -> None:
@@ -15,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    _write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
+    durable.replace(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
@@ -35,17 +37,4 @@ def save_figure(path: Path, figure: Figure, dpi: int) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    _write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=dpi))
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        # Python's message names the file if it cannot be opened, but not if the disk is full.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    durable.replace(path, lambda partial: figure.savefig(partial, format="png", dpi=dpi))
