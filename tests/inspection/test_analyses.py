@@ -24,6 +24,7 @@ from unrolled import (
 from unrolled.inspection import (
     by_lag,
     effective_context,
+    final_state,
     find_units,
     input_gradients,
     loss_by_history,
@@ -139,6 +140,15 @@ def test_the_backward_direction_counts_lags_to_later_steps() -> None:
     lags = by_lag(gradients, torch.tensor([1]), reverse=True)
     torch.testing.assert_close(lags, torch.tensor([1, 0.5, 0.25, 0.125, NAN], dtype=Float), equal_nan=True)
     assert gradients[0, 0] == 0
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_final_state_is_that_of_the_layer(reverse: bool) -> None:
+    cell = LSTMCell(2, 3)
+    with record(cell, graph=True) as recording:
+        _, state = unroll(cell, torch.randn(3, 5, 2), lengths=torch.tensor([5, 2, 0]), reverse=reverse)
+    assert torch.equal(final_state(recording["cell"], "c"), state.c)
+    assert final_state(recording["cell"]).requires_grad
 
 
 def test_gradients_refuse_what_they_can_not_compute() -> None:

@@ -82,7 +82,7 @@ def _run(
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
     if cell.observer is None:
         return _run_with(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, recompute, marked)
-    with cell.observer.sequences(_places(inputs, lengths, reverse, marked), inputs) as read:
+    with cell.observer.sequences(_places(inputs, lengths, reverse, marked), inputs, reverse=reverse) as read:
         return _run_with(BACKENDS[choice.backend], cell, read, state, lengths, reverse, False, marked)
 
 

@@ -26,13 +26,14 @@ class Observer(Protocol):
         """
         ...
 
-    def sequences(self, places: Tensor, inputs: Tensor) -> AbstractContextManager[Tensor]:
+    def sequences(self, places: Tensor, inputs: Tensor, *, reverse: bool) -> AbstractContextManager[Tensor]:
         """Return a context within which the cell runs over whole sequences, with the inputs that it is to read.
 
         Args:
             places: (rows, steps) int64: for each row and step the place in (batch × time), counted from 1; 0 for a
                 step of the padding. Each place occurs once.
             inputs: (batch, time, input), zero in the padding.
+            reverse: whether the cell runs from each row's last valid step to its first.
         """
         ...
 

@@ -7,6 +7,7 @@ from unrolled.inspection.gates import Saturation as Saturation
 from unrolled.inspection.gates import saturation as saturation
 from unrolled.inspection.gates import time_constants as time_constants
 from unrolled.inspection.gradients import by_lag as by_lag
+from unrolled.inspection.gradients import final_state as final_state
 from unrolled.inspection.gradients import input_gradients as input_gradients
 from unrolled.inspection.gradients import saliency as saliency
 from unrolled.inspection.gradients import state_gradients as state_gradients
@@ -30,6 +31,7 @@ __all__ = [
     "Saturation",
     "by_lag",
     "effective_context",
+    "final_state",
     "find_units",
     "input_gradients",
     "loss_by_history",

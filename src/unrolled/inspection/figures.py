@@ -73,8 +73,8 @@ def activity_figure(record: CellRecord, *, row: int = 0, symbols: Sequence[str] 
         maps[name] = (ordered[taken, first:], *bounds(values))
     which = f"each column one of the last {number - first} steps" if first else "each column a step"
     sentence = (
-        f"Each row is a unit, {which}; units are sorted by their mean. The range of values stands below a name, from "
-        f"black to white.{_openness(record, row)}"
+        f"Each row is a unit, {which}; units are sorted by their mean. The range of values, from black to white, "
+        f"stands beside each map.{_openness(record, row)}"
     )
     heatmaps = Heatmaps(maps, "step", "unit", columns=symbols[first:number], first=first + 1)
     return Figure(f"Activity of {layer_name(record)}", sentence, heatmaps)

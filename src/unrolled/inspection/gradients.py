@@ -35,6 +35,25 @@ def state_gradients(record: CellRecord, loss: Tensor, name: str = "h") -> Tensor
     return record.arrange([None if step is None else next(gradients) for step in steps])
 
 
+def final_state(record: CellRecord, name: str = "h") -> Tensor:
+    """Return a recorded value after the last valid step of each sequence, (batch, …), with its graph.
+
+    A cell that runs backwards ends at the first step. Sequences without a step have zeros.
+
+    Args:
+        record: a record made with graph=True.
+        name: the recorded value, such as "h".
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    values = record.arrange(record.steps(name))
+    lengths = record.mask.sum(1)
+    steps = torch.zeros_like(lengths) if record.reverse else (lengths - 1).clamp(min=0)
+    last = values[torch.arange(len(values), device=values.device), steps]
+    return last.masked_fill((lengths == 0).view(-1, *[1] * (last.dim() - 1)), 0.0)
+
+
 def input_gradients(record: CellRecord, loss: Tensor) -> Tensor:
     """Compute ∂L/∂x_t, the gradient of a loss with respect to a cell's inputs, for each step.
 

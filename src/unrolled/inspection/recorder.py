@@ -181,11 +181,11 @@ def record(network: nn.Module, *, graph: bool = False) -> Generator[Recording]:
     if not cells:
         raise ValueError(f"{type(network).__name__} has no recurrent cell to record")
     _check(network, cast("Mapping[str, Cell[Any]]", cells))
-    places = _layers(network)
+    layers = _layers(network)
     found = Recording()
     try:
         for name, cell in cells.items():
-            cell.observer = _CellObserver(name, places.get(id(cell), (0, False)), found, graph=graph)
+            cell.observer = _CellObserver(name, layers.get(id(cell), 0), found, graph=graph)
         yield found
     finally:
         for cell in cells.values():
@@ -205,45 +205,41 @@ def _check(network: nn.Module, cells: Mapping[str, Cell[Any]]) -> None:
         raise ValueError(f"{recorded[0]} is recorded already; use that recording, or leave its context first")
 
 
-def _layers(network: nn.Module) -> dict[int, tuple[int, bool]]:
-    """Return layer and direction of each cell that is part of a `Recurrent`, by the id of the cell."""
+def _layers(network: nn.Module) -> dict[int, int]:
+    """Return the layer of each cell that is part of a `Recurrent`, by the id of the cell."""
     stacks = [module for module in network.modules() if isinstance(module, Recurrent)]
-    return {
-        id(cell): (layer, reverse)
-        for stack in stacks
-        for reverse, cells in ((False, stack.cells), (True, stack.reverse_cells))
-        for layer, cell in enumerate(cells)
-    }
+    lists = (cells for stack in stacks for cells in (stack.cells, stack.reverse_cells))
+    return {id(cell): layer for cells in lists for layer, cell in enumerate(cells)}
 
 
 class _CellObserver:
     """Receives the values of one cell; see `unrolled.cells.observer.Observer`."""
 
-    def __init__(self, name: str, place: tuple[int, bool], recording: Recording, *, graph: bool) -> None:
-        self.name, self.place, self.recording, self.graph = name, place, recording, graph
+    def __init__(self, name: str, layer: int, recording: Recording, *, graph: bool) -> None:
+        self.name, self.layer, self.recording, self.graph = name, layer, recording, graph
         self.present: CellRecord | None = None  # of the pass over whole sequences that is under way
         self.stepped: CellRecord | None = None  # of single steps so far
         self.taps: dict[str, Tensor] | None = None  # of the step that is under way
 
     @contextmanager
-    def sequences(self, places: Tensor, inputs: Tensor) -> Generator[Tensor]:
+    def sequences(self, places: Tensor, inputs: Tensor, *, reverse: bool) -> Generator[Tensor]:
         if self.graph and not inputs.requires_grad:
             inputs = inputs.detach().requires_grad_()
-        with self._pass(places, inputs):
+        with self._pass(places, inputs, reverse=reverse):
             yield inputs
 
     @contextmanager
     def steps(self, places: Tensor) -> Generator[None]:
-        with self._pass(places, None):
+        with self._pass(places, None, reverse=False):
             yield
 
     @contextmanager
-    def _pass(self, places: Tensor, inputs: Tensor | None) -> Generator[None]:
+    def _pass(self, places: Tensor, inputs: Tensor | None, *, reverse: bool) -> Generator[None]:
         if in_backward_pass():
             yield
             return
         self._check_modes()
-        self.present, self.stepped = CellRecord(self.name, *self.place, places, inputs), None
+        self.present, self.stepped = CellRecord(self.name, self.layer, reverse, places, inputs), None
         try:
             yield
             self.recording.add(self.present)
@@ -278,7 +274,7 @@ class _CellObserver:
             return self.present
         if self.stepped is None or self.stepped.places.shape[0] != rows:
             self._check_modes()
-            self.stepped = CellRecord(self.name, *self.place, None, None)
+            self.stepped = CellRecord(self.name, self.layer, False, None, None)
             self.recording.add(self.stepped)
         return self.stepped
 
