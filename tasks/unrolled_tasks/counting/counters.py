@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from unrolled.training.data.base import DataError
-from unrolled.training.data.generated import Draw, Example, Problem
+from unrolled.training.data.generated import Criterion, Draw, Example, Problem
 from unrolled_tasks.counting.lengths import check_range, draw_length
 
 START, END = "S", "T"
@@ -36,13 +36,17 @@ class Counted(Problem):
     test_n: Sequence[int] = (1, 1000)
 
     target_type: ClassVar = "labels"
-    tolerance: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         if not 2 <= self.letters <= 18:
             raise DataError(f"letters={self.letters}: expected 2 to 18, from a to r")
         check_range("train_n", self.train_n)
         check_range("test_n", self.test_n)
+
+    @property
+    def criterion(self) -> Criterion:
+        """See `Problem.criterion`."""
+        return Criterion(tolerance=0.5)
 
     @property
     def alphabet(self) -> str:
@@ -99,7 +103,6 @@ class Dyck(Problem):
     test_lengths: Sequence[int] = (42, 256)
 
     target_type: ClassVar = "labels"
-    tolerance: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         for name in ("train_lengths", "test_lengths"):
@@ -107,6 +110,11 @@ class Dyck(Problem):
             check_range(name, given)
             if given[0] == given[1] and given[0] % 2:
                 raise DataError(f"{name}={list(given)}: balanced brackets have an even length")
+
+    @property
+    def criterion(self) -> Criterion:
+        """See `Problem.criterion`."""
+        return Criterion(tolerance=0.5)
 
     @property
     def names(self) -> str:

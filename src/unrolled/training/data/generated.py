@@ -46,6 +46,20 @@ class Example(NamedTuple):
     truth: NDArray[np.float32] | None = None
 
 
+class Criterion(NamedTuple):
+    """When a prediction is right and a problem is solved.
+
+    Attributes:
+        tolerance: an output is right if its absolute error is below; None: a class is right if it is the most probable.
+        max_wrong: the problem is solved if at most this share of the sequences is wrong …
+        max_error: … and the mean absolute error of the outputs is below.
+    """
+
+    tolerance: float | None = None
+    max_wrong: float = 0.0
+    max_error: float = float("inf")
+
+
 class Problem(ABC):
     """A problem whose examples are drawn at random.
 
@@ -54,16 +68,15 @@ class Problem(ABC):
     Attributes:
         inputs: whether an input is a symbol or a frame of numbers.
         target_type: whether a target is a class, several labels, or numbers.
-        tolerance: an output is right if its absolute error is below; None: a class is right if it is the most probable.
-        max_wrong: the problem is solved if at most this share of the sequences is wrong …
-        max_error: … and the mean absolute error is below.
     """
 
     inputs: ClassVar[Inputs] = "symbol"
     target_type: ClassVar[TargetType] = "class"
-    tolerance: ClassVar[float | None] = None
-    max_wrong: ClassVar[float] = 0.0
-    max_error: ClassVar[float] = float("inf")
+
+    @property
+    def criterion(self) -> Criterion:
+        """When a prediction is right and the problem is solved."""
+        return Criterion()
 
     @property
     @abstractmethod
@@ -96,9 +109,10 @@ class Problem(ABC):
             outputs: (…, outputs) probabilities or numbers.
             truth: (…, outputs), see `Example`; undefined results in the padding are ignored.
         """
-        if self.tolerance is None:
+        tolerance = self.criterion.tolerance
+        if tolerance is None:
             return outputs.argmax(-1) == truth.argmax(-1)
-        return ((outputs - truth).abs() < self.tolerance).all(-1)
+        return ((outputs - truth).abs() < tolerance).all(-1)
 
 
 class GeneratedBatch(NamedTuple):
@@ -203,15 +217,16 @@ class GeneratedData(BucketData[GeneratedBatch]):
     def processor(self) -> Processor:
         """See `SequenceData.processor`."""
         names, outputs = list(self.problem.names), list(self.problem.outputs)
-        zeros, ones = [0.0] * max(len(names), len(outputs)), [1.0] * max(len(names), len(outputs))
-        source: Transform = LabelSequenceEncoder(names)
         if self.problem.inputs == "frame":
-            source = SeriesScaler(names, zeros[: len(names)], ones[: len(names)])
-        target: Transform = LabelSequenceEncoder(outputs)
-        if self.problem.target_type == "labels":
+            source: Transform = SeriesScaler(names, *_unscaled(names))
+        else:
+            source = LabelSequenceEncoder(names)
+        if self.problem.target_type == "number":
+            target: Transform = Scaler(outputs, *_unscaled(outputs))
+        elif self.problem.target_type == "labels":
             target = LabelEncoder(outputs, multiple=True)
-        elif self.problem.target_type == "number":
-            target = Scaler(outputs, zeros[: len(outputs)], ones[: len(outputs)])
+        else:
+            target = LabelSequenceEncoder(outputs)
         return Processor(source, target)
 
     def splits(self) -> tuple[str, ...]:
@@ -262,6 +277,11 @@ class GeneratedData(BucketData[GeneratedBatch]):
         if self.problem.target_type != "class":
             return example.targets
         return np.eye(len(self.problem.outputs), dtype=np.float32)[example.targets.astype(np.int64)]
+
+
+def _unscaled(names: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Returns centers and scales that change nothing."""
+    return [0.0] * len(names), [1.0] * len(names)
 
 
 def _padded(rows: Sequence[NDArray[np.generic]]) -> Tensor:
