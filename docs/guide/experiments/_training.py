@@ -1,0 +1,40 @@
+"""Training from an experiment: a command line of the guide, run in this process."""
+
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unrolled import load_bundle
+from unrolled.training import compose
+from unrolled.training.run import run
+
+QUIET = ["callbacks.progress=null", "+trainer.enable_progress_bar=false", "callbacks.samples=null", "logger=csv"]
+SAME = ["threads=1", "trainer.deterministic=true"]  # the same numbers on every machine with the same processor
+
+
+class Trained(NamedTuple):
+    """A finished run: its test metrics, the columns of its metrics.csv, and its best network."""
+
+    metrics: dict[str, Any]
+    columns: dict[str, list[tuple[int, float]]]
+    bundle: Any
+
+    def curve(self, metric: str) -> list[list[float]]:
+        """Return the steps of a metric, and its values."""
+        steps, values = zip(*self.columns[metric], strict=True)
+        return [list(steps), list(values)]
+
+
+def train(*overrides: str) -> Trained:
+    """Train as `python train.py` does with these overrides, and read what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = run(compose(*QUIET, *SAME, *overrides, f"run_dir={folder}"))
+        columns: dict[str, list[tuple[int, float]]] = {}
+        with (Path(folder) / "metrics.csv").open() as opened:
+            for row in csv.DictReader(opened):
+                for name, value in row.items():
+                    if value:
+                        columns.setdefault(name, []).append((int(row["step"]) + 1, float(value)))
+        best = Path(folder) / "checkpoints" / "best.ckpt"
+        return Trained(dict(metrics), columns, load_bundle(best) if best.is_file() else None)
