@@ -25,12 +25,12 @@ autodoc_inherit_docstrings = False
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Class attributes", "params_style")]
 
 # Translation: one catalogue a page, without line numbers, so that only a changed sentence changes it.
 locale_dirs = ["locale"]
 gettext_compact = False
 gettext_location = False
-gettext_additional_targets = ["image"]
 
 templates_path = ["templates"]
 html_theme = "furo"

@@ -53,8 +53,9 @@ def _plain(app: Sphinx, kind: str, name: str, value: Any, options: Any, lines: l
 
 
 def _skipped(app: Sphinx, kind: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples, which the docstring of the class describes."""
-    return True if str(value.__doc__).startswith("Alias for field number") else None
+    """Leave out fields of named tuples, which the docstring of the class describes, and classes by another name."""
+    field = str(value.__doc__).startswith("Alias for field number")
+    return True if field or (inspect.isclass(value) and value.__name__ != name) else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 INK = "#7d7d7d"  # contrast of 4 to 1 on white and on black
-COLORS = ["#2f86c5", "#d9662b", "#2d9d78", "#b0708f", "#b58900", INK]  # of like lightness, told apart by the colour-blind
+COLORS = [
+    "#2f86c5",
+    "#d9662b",
+    "#2d9d78",
+    "#b0708f",
+    "#b58900",
+    INK,
+]  # of like lightness
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 
 matplotlib.use("Agg")

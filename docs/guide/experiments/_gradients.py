@@ -10,9 +10,10 @@ from unrolled.state import leaves, rebuild
 
 
 def state_gradients(cell: Cell[Any], inputs: Tensor) -> list[float]:
-    """Return ‖∂L/∂state_t‖ by lag T − t, the mean over the batch, for the loss L = a random direction · output_T.
+    """Return ‖∂L/∂state_t‖ by lag T − t = 1, 2, …: the mean over the batch, for L = a random direction · output_T.
 
-    The gradient with respect to h_T has norm 1. An LSTM has two tensors in its state, h and c; the norm is that of both.
+    The gradient with respect to the output at T has norm 1. An LSTM
+    has two tensors in its state, h and c; the norm is that of both.
     """
     batch, time, _ = inputs.shape
     state = cell.initial_state(batch, like=inputs)

@@ -1,14 +1,14 @@
-"""Chapter 1: the activation φ, and what W and U do, on a network of one unit; then φ on a task."""
+"""Chapter on the equation: the activation φ, and what W and U do, on a network of one unit; then φ on a task."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from experiments._drawing import INK, Picture, line, panels
-from experiments._training import train
 from torch import Tensor
 
+from experiments._drawing import INK, Picture, line, panels
+from experiments._training import train
 from unrolled import ElmanCell, Recurrent
 from unrolled.cells.activations import ACTIVATIONS
 

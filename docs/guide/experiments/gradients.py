@@ -1,13 +1,13 @@
-"""Chapter 2: the gradient by lag, for Elman's network, GRU and LSTM, before and after training, and by spectral radius."""
+"""Chapter on gradients: their norms by lag, before and after training, and by spectral radius."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from experiments._drawing import Picture, line, panels
 from experiments._gradients import state_gradients
 from experiments._training import train
-
 from unrolled import ElmanCell, GRUCell, LSTMCell
 
 CELLS = {"elman": ElmanCell, "gru": GRUCell, "lstm": LSTMCell}
@@ -49,7 +49,7 @@ def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
     figure, axes = panels(2, sharey=True)
     for panel, when in zip(axes, ("before", "after"), strict=True):
         for number, (name, norms) in enumerate(data[when].items()):
-            panel.semilogy(norms, **line(number), label=name)
+            panel.semilogy(range(1, len(norms) + 1), norms, **line(number), label=name)
         panel.set(title=f"{when} training", xlabel="lag T − t", ylim=(1e-12, 1e2))
     axes[0].set(ylabel="‖∂L/∂ state‖")
     axes[0].legend()
@@ -58,7 +58,7 @@ def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
     figure, axes = panels(2, sharey=True)
     for panel, kind in zip(axes, ("radius_linear", "radius"), strict=True):
         for number, (radius, norms) in enumerate(data[kind].items()):
-            panel.semilogy(norms, **line(number), label=f"ρ = {radius}")
+            panel.semilogy(range(1, len(norms) + 1), norms, **line(number), label=f"ρ = {radius}")
         panel.set(xlabel="lag T − t", ylim=(1e-12, 1e12))
     axes[0].set(title="φ(x) = x", ylabel="‖∂L/∂h‖")
     axes[1].set(title="φ = tanh")

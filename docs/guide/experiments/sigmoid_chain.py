@@ -1,9 +1,10 @@
-"""Chapter 2: the sigmoid applied once to four times, and its slope."""
+"""Chapter on gradients: the sigmoid applied once to four times, and its slope."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from experiments._drawing import Picture, line, panels
 
 

@@ -1,13 +1,13 @@
-"""Chapter 1: a network of three units, unrolled step by step, drawn with the states that it computes."""
+"""Chapter on the equation: a network of three units, unrolled step by step, drawn with the states that it computes."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from experiments._drawing import INK, Picture, panels
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
+from experiments._drawing import INK, Picture, panels
 from unrolled import ElmanCell, Recurrent
 
 INPUTS = [1.0, 0.0, 0.0, -1.0, 0.0]

@@ -1,0 +1,153 @@
+"""The guide: each picture is what the command under it draws, each claim holds, and each sentence is translated."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from babel.messages.pofile import read_po
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "guide"
+KOREAN = ROOT / "docs" / "locale" / "ko" / "LC_MESSAGES"
+sys.path.insert(0, str(GUIDE))
+
+import run as guide  # noqa: E402
+
+CHAPTERS = [page for page in sorted(GUIDE.glob("*.md")) if page.stem != "index"]
+SHOWN = re.compile(r"^:::\{image\} images/(\w+)\.png\n(?:.*\n)*?:::\n\n```\n((?:.*\n)*?)```", re.MULTILINE)
+COMMAND = re.compile(r"^python docs/guide/run\.py (\w+)$", re.MULTILINE)
+
+Data = dict[str, Any]
+
+
+def committed(name: str) -> Data:
+    return json.loads((GUIDE / "data" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_each_picture_stands_above_the_command_that_draws_it(page: Path) -> None:
+    text = page.read_text()
+    shown = SHOWN.findall(text)
+
+    assert len(shown) == text.count("{image}") == text.count(":alt:")
+    for picture, commands in shown:
+        (name,) = COMMAND.findall(commands)
+        assert picture in {drawn for drawn, _ in guide.experiment(name).draw(committed(name))}
+
+
+def test_each_experiment_has_its_numbers_and_its_pictures_and_each_picture_is_shown() -> None:
+    shown = {picture for page in CHAPTERS for picture, _ in SHOWN.findall(page.read_text())}
+    drawn = {picture for name in guide.NAMES for picture, _ in guide.experiment(name).draw(committed(name))}
+    there = {path.stem for path in (GUIDE / "images").iterdir()}
+
+    assert {path.stem for path in (GUIDE / "data").iterdir()} == set(guide.NAMES)
+    assert shown == drawn == there
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_each_chapter_is_listed_and_translated(page: Path) -> None:
+    with (KOREAN / "guide" / f"{page.stem}.po").open("rb") as opened:
+        sentences = [message for message in read_po(opened) if message.id]
+
+    assert f"\n{page.stem}\n" in (GUIDE / "index.md").read_text()
+    assert len(sentences) > 5
+    for sentence in sentences:
+        assert sentence.string, sentence.id
+        assert not sentence.fuzzy, sentence.id
+        code = re.compile(r"`[^`]+`|\$[^$]+\$")
+        assert sorted(code.findall(str(sentence.id))) == sorted(code.findall(str(sentence.string)))
+
+
+def functions(data: Data) -> None:
+    steepest = {name: max(curve["slope"]) for name, curve in data["functions"].items()}
+    assert steepest == pytest.approx({"sigmoid": 0.25, "tanh": 1, "softsign": 1, "relu": 1}, abs=1e-3)
+    assert [states[-1] > 0.8 for states in data["recurrent_weights"].values()] == [False, False, False, True]
+    saturated = [abs(state) > 0.99 for state in data["input_weights"]["20"]]
+    assert sum(saturated) >= 0.8 * len(saturated)
+    last = {name: values[-1] for name, values in data["accuracy"].items()}
+    assert last["sigmoid"] < min(last["tanh"], last["softsign"], last["relu"]) - 0.1
+
+
+def unrolling(data: Data) -> None:
+    assert data["inputs"][1] == 0
+    assert max(map(abs, data["states"][1])) > 0.1
+
+
+def sigmoids(data: Data) -> None:
+    assert data["steepest"] == pytest.approx([0.25, 0.0588, 0.0135, 0.00305], rel=0.01)
+
+
+def gradients(data: Data) -> None:
+    before = {name: norms[59] for name, norms in data["before"].items()}
+    assert before["elman"] < 1e-10
+    assert before["gru"] < 1e-10
+    assert before["lstm"] > 1e-6
+    linear = {float(radius): norms[-1] / norms[10] for radius, norms in data["radius_linear"].items()}
+    assert linear[0.9] < 0.1
+    assert 0.3 < linear[1.0] < 3
+    assert linear[1.1] > 10
+    assert data["radius"]["2.0"][-1] > 1e2
+
+
+def levels(data: Data) -> None:
+    gradients(data)
+    assert min(min(norms) for norms in data["after"].values()) > 0.05
+    assert max(data["accuracy"], key=lambda name: data["accuracy"][name]) == "lstm"
+
+
+def clipping(data: Data) -> None:
+    highest = {way: max(losses) for way, losses in data["loss"].items()}
+    assert highest["measure"] > 3.5
+    assert highest["percentile"] < highest["norm"] < 3 < highest["value"]
+    assert max(data["norm"]["measure"]) > 50
+
+
+def orders(data: Data) -> None:
+    assert max(data["plain"]["feedforward"]) == 0
+    assert max(data["plain"]["elman"]) > 0.5
+
+
+def memories(data: Data) -> None:
+    orders(data)
+    assert data["plain"]["elman"][-1] == 1
+    certain = {name: [share for _, share in points] for name, points in data["memory"].items()}
+    mean = {name: sum(shares) / len(shares) for name, shares in certain.items()}
+    assert 0.5 < mean["elman"] < 0.65
+    assert mean["lstm"] > 0.9
+    assert data["embedded"]["lstm"][-1] > data["embedded"]["elman"][-1] + 0.1
+
+
+# name, claim of the guide about the committed numbers, claim that the shortened form already shows
+CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] = {
+    "activations": (functions, functions),
+    "unrolling": (unrolling, unrolling),
+    "sigmoid_chain": (sigmoids, sigmoids),
+    "gradients": (levels, gradients),
+    "clipping": (clipping, None),  # where a training explodes differs between processors
+    "reber": (memories, orders),
+}
+FAST = {"unrolling", "sigmoid_chain"}
+
+
+def test_every_experiment_claims_something() -> None:
+    assert set(CLAIMS) == set(guide.NAMES)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_numbers_in_the_guide_show_what_it_claims(name: str) -> None:
+    CLAIMS[name][0](committed(name))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CLAIMS]
+)
+def test_the_shortened_experiment_shows_it_too(name: str, folder: Path) -> None:
+    data = guide.measured(name, short=True)
+
+    assert set(data) >= set(committed(name))
+    if (claim := CLAIMS[name][1]) is not None:
+        claim(data)
