@@ -24,12 +24,14 @@ from unrolled import (
     EncoderDecoder,
     FeatureEncoder,
     FeedForward,
+    FrameEmbedding,
     GRUCell,
     ImageEncoder,
     ImageSequence,
     ImageTransform,
     LabelEncoder,
     LabelSequenceEncoder,
+    LabelsHead,
     LSTMCell,
     MeanPooling,
     NumbersHead,
@@ -43,6 +45,7 @@ from unrolled import (
     SmallTrunk,
     SpelledWordEmbedding,
     SpelledWords,
+    TokenEmbedding,
     WordTokenizer,
     build,
 )
@@ -50,7 +53,7 @@ from unrolled.checkpoint import Bundle, save_tensors
 from unrolled.deployment.command import main
 from unrolled.deployment.inspecting import svg
 from unrolled.deployment.inspecting.report import inspection_report
-from unrolled.deployment.inspecting.subjects import subject
+from unrolled.deployment.inspecting.running import subject
 from unrolled.inspection.panels import Heatmaps, Lines, Points, Symbols
 
 TEXT = 'He said "yes" 12 times.\nShe said "no" (twice) & left <it>.\nIt was "so" then.'
@@ -90,6 +93,22 @@ def tagger() -> Bundle:
     head = partial(CategoricalHead, num_classes=3)
     network = SequenceTagger(RecurrentEncoder(embedding, CORE), head).eval()
     return Bundle(network, Processor(words, LabelSequenceEncoder(["A", "B", "C"])), {})
+
+
+def stepwise(source: Any, target: Any) -> Bundle:
+    """A network that predicts at each step of symbols or frames, as on generated data."""
+    torch.manual_seed(0)
+    symbols = isinstance(source, LabelSequenceEncoder)
+    embedding = TokenEmbedding(source.size, 5) if symbols else FrameEmbedding(source.output_size)
+    if isinstance(target, Scaler):
+        head: Any = partial(NumbersHead, num_outputs=len(target.names))
+    else:
+        head = partial(
+            LabelsHead if target.multiple else CategoricalHead,
+            **{"num_labels" if target.multiple else "num_classes": target.size},
+        )
+    encoder = RecurrentEncoder(embedding, CORE, bidirectional=False)
+    return Bundle(SequenceTagger(encoder, head).eval(), Processor(source, target), {})
 
 
 def seq2seq(**options: Any) -> Bundle:
@@ -157,6 +176,15 @@ SOURCES: dict[str, Any] = {
     ),
     "series": (lambda: classifier(SeriesScaler(["x", "y"], [0, 0], [1, 1]), AB, GRU), SERIES),
     "tagging": (tagger, "She said no ."),
+    "legal symbols": (
+        lambda: stepwise(LabelSequenceEncoder("BTSXPVE"), LabelEncoder("BTSXPVE", multiple=True)),
+        "BTBTSXSETE",
+    ),
+    "states": (lambda: stepwise(LabelSequenceEncoder(["up", "down"]), LabelSequenceEncoder("01")), "up up down up"),
+    "numbers of frames": (
+        lambda: stepwise(SeriesScaler(["x", "y"], [0, 0], [1, 1]), Scaler(["sum"], [1.0], [2.0])),
+        SERIES,
+    ),
     "translation": (lambda: seq2seq(attention=AdditiveAttention), TEXT[:20]),
     "translation without input feeding": (
         lambda: seq2seq(attention=AdditiveAttention, input_feeding=False),
@@ -202,6 +230,17 @@ def test_the_sentences_have_the_numbers_of_the_network() -> None:
     constants = -1 / torch.stack(gates).mean((0, 1)).log()
     assert f"{float(constants.detach().median()):.3g} steps in layer 1" in said["Time constants"]
     assert f"the longest has {float(constants.detach().max()):.3g}" in said["Time constants"]
+
+
+def test_predictions_at_each_step_are_the_networks() -> None:
+    made = stepwise(LabelSequenceEncoder("BTSXPVE"), LabelEncoder("BTSXPVE", multiple=True))
+    page = checked(inspection_report(made, "BTBTSXSETE"))
+    said = dict(zip(page.text["h2"], page.text["figcaption"], strict=True))["Predictions"]
+    with torch.no_grad():
+        last = made.network(torch.tensor([["BTSXPVE".index(symbol) for symbol in "BTBTSXSETE"]]))[0, -1].sigmoid()
+    assert f"“{'BTSXPVE'[int(last.argmax())]}” with {float(last.max()):.3f}." in said
+    with pytest.raises(ValueError, match="'Q'"):
+        inspection_report(made, "BQ")
 
 
 def test_the_gradient_of_a_report_is_autograds() -> None:

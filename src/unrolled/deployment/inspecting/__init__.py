@@ -1,5 +1,5 @@
 """The report of `python -m unrolled inspect`: what a network does with one source, as one HTML page.
 
-`subjects` runs a network on a source, `report` computes the figures, `svg` and `page` draw them. Analyses belong in
+`running` runs a network on a source, `report` computes the figures, `svg` and `page` draw them. Analyses belong in
 `unrolled.inspection`.
 """

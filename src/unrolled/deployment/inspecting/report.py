@@ -11,7 +11,8 @@ from torch import Tensor
 from unrolled.cells.base import Cell
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.inspecting.page import page
-from unrolled.deployment.inspecting.subjects import START, Explained, Subject, quoted, subject
+from unrolled.deployment.inspecting.running import subject
+from unrolled.deployment.inspecting.subjects import START, Explained, Subject, quoted
 from unrolled.inspection.figures import (
     activity_figure,
     gradient_figure,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrolled.checkpoint import Bundle
 from unrolled.processing.frames import SeriesScaler
+from unrolled.processing.labels import LabelSequenceEncoder
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.words import WordTransform
 
@@ -25,7 +26,7 @@ def open_source(bundle: Bundle, path: str) -> Any:
         ValueError: a text that is not UTF-8, a table without the network's channels.
     """
     transform = bundle.processor.source
-    if isinstance(transform, Tokenizer | WordTransform):
+    if isinstance(transform, Tokenizer | WordTransform | LabelSequenceEncoder):
         try:
             return Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
