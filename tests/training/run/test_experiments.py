@@ -18,7 +18,16 @@ Configure = Callable[..., DictConfig]
 def test_there_are_experiments_to_look_at() -> None:
     assert len(EXPERIMENTS) > 9
     tasks = {name.partition("/")[0] for name in EXPERIMENTS}
-    assert tasks >= {"captioning", "char_lm", "classification", "grammar", "long_lag", "tagging", "translation"}
+    assert tasks >= {
+        "captioning",
+        "char_lm",
+        "classification",
+        "counting",
+        "grammar",
+        "long_lag",
+        "tagging",
+        "translation",
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
