@@ -15,6 +15,7 @@ from unrolled.inspection.panels import Heatmaps, Lines, Points, Symbols, Table
 WIDTH = 400  # of a drawing, in units that are pixels on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 34
 _DASHES = ("", "7 3", "2 2", "9 3 2 3", "1 4", "12 4")  # curves differ without color, too
+_MOST_NAMES = 24  # of the rows of a matrix
 _MARKS = ("circle", "cross", "square", "triangle")
 
 
@@ -73,7 +74,8 @@ def heatmaps(panel: Heatmaps) -> str:
     columns = 0
     for name, (values, low, high) in panel.maps.items():
         rows, columns = values.shape
-        height = min(max(6 * rows, 40), 130)
+        named = 0 < len(panel.rows) <= _MOST_NAMES
+        height = 12 * rows if named else min(max(6 * rows, 40), 130)
         if name:
             shown = f"{low:.2g} to {high:.2g}" if low >= 0 else f"±{high:.2g}"
             parts.append(_text(_LEFT - 6, top + height / 2, name, "name", "end"))
@@ -81,7 +83,7 @@ def heatmaps(panel: Heatmaps) -> str:
         picture = f"data:image/png;base64,{base64.b64encode(png(values, low, high)).decode()}"
         box = f'x="{_LEFT}" y="{top}" width="{WIDTH - _LEFT - _RIGHT}" height="{height}"'
         parts.append(f'<image {box} preserveAspectRatio="none" href="{picture}"/><rect class="frame" {box}/>')
-        for number, row in enumerate(panel.rows if rows <= 24 else ()):
+        for number, row in enumerate(panel.rows if named else ()):
             y = top + (number + 0.5) * height / rows
             parts.append(_text(_LEFT - 4, y + 3, _short(row), "small", "end"))
         top += height + 8
