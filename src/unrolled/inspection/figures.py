@@ -109,8 +109,8 @@ def saturation_figure(record: CellRecord) -> Figure | None:
     never = sum(low > 0.9 for _, (low, _) in points)
     sentence = (
         f"Each mark is a gate of a unit. Of {len(points):,} gates, the number of those that are open (above 0.9) at "
-        f"more than 90 % of the steps is {always:,}, and that of closed ones (below 0.1) {never:,}. Those near the lower "
-        "left corner are neither."
+        f"more than 90 % of the steps is {always:,}, and that of closed ones (below 0.1) {never:,}. Those near the "
+        "lower left corner are neither."
     )
     return Figure(
         f"Saturation of {layer_name(record)}", sentence, Points(groups, "share of steps closed", "share of steps open")
