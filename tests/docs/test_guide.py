@@ -121,6 +121,54 @@ def memories(data: Data) -> None:
     assert data["embedded"]["lstm"][-1] > data["embedded"]["elman"][-1] + 0.1
 
 
+def rhythms(data: Data) -> None:
+    errors = data["errors"]
+    learned = {name: next(place for place, error in enumerate(errors[name]) if error < 0.1) for name in errors}
+    assert min(learned, key=lambda name: learned[name]) == "clockwork"
+    assert learned["elman"] > 2 * learned["clockwork"]
+    assert max(errors["lstm"][-1], errors["gated_feedback"][-1]) < errors["clockwork"][-1] / 2
+    best = [max(shares) for shares in data["followed"]["lstm"]]
+    assert sum(share > 0.5 for share in best) > 0.7 * len(best)
+    units = data["followed"]["clockwork"]
+    modules = [units[start : start + len(units) // 4] for start in range(0, len(units), len(units) // 4)]
+    means = [[sum(column) / len(module) for column in zip(*module, strict=True)] for module in modules]
+    assert [mean.index(max(mean)) for mean in means[:3]] == [0, 1, 2]
+    assert max(means[3]) < 0.3
+
+
+def rhythm_beginnings(data: Data) -> None:
+    last = {name: errors[-1] for name, errors in data["errors"].items()}
+    assert min(last, key=lambda name: last[name]) == "clockwork"
+
+
+def blocks(data: Data) -> None:
+    sentence, lower = data["sentence"], data["forget"][12:]
+    first = [place for place, letter in enumerate(sentence) if letter.isalpha() and sentence[place - 1] == " "]
+    other = [place for place, letter in enumerate(sentence) if letter.isalpha() and place not in first and place]
+    means = [
+        sum(row[place] for row in lower for place in places) / len(lower) / len(places) for places in (first, other)
+    ]
+    assert means == pytest.approx([0.89, 0.96], abs=0.006)
+    constants = data["time_constants"]
+    assert (len(constants), sum(c < 2 for c in constants), sum(8 <= c <= 30 for c in constants)) == (128, 25, 84)
+    losses = {bias: values for bias, (_, values) in data["bias"].items()}
+    assert {bias: min(values) for bias, values in losses.items()} == pytest.approx(
+        {"0": 0.65, "1": 0.62, "5": 1.35}, abs=0.006
+    )
+    assert losses["0"][4] - losses["1"][4] == pytest.approx(0.2, abs=0.05)
+    accuracy = data["variants"]
+    assert accuracy["no forget gate"] < 0.5 * min(a for name, a in accuracy.items() if name != "no forget gate")
+    cost = {name: accuracy["with peepholes"] - value for name, value in accuracy.items()}
+    assert min(cost["coupled gates"], cost["no peepholes"]) > 0.1
+    assert max(cost[f"no {part}"] for part in ("input gate", "input activation", "output activation")) < 0.015
+
+
+def open_gates(data: Data) -> None:
+    constants = data["time_constants"]
+    assert constants == sorted(constants)
+    assert data["bias"]["1"][1][-1] < data["bias"]["5"][1][-1]
+
+
 # name, claim of the guide about the committed numbers, claim that the shortened form already shows
 CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] = {
     "activations": (functions, functions),
@@ -129,6 +177,8 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "gradients": (levels, gradients),
     "clipping": (clipping, None),  # where a training explodes differs between processors
     "reber": (memories, orders),
+    "lstm": (blocks, open_gates),
+    "time_scales": (rhythms, rhythm_beginnings),
 }
 FAST = {"unrolling", "sigmoid_chain"}
 
