@@ -159,6 +159,8 @@ class Recording(Mapping[str, CellRecord]):
 def record(network: nn.Module, *, graph: bool = False) -> Generator[Recording]:
     """Record what the cells of a network compute within the context.
 
+    For example::
+
         with record(network) as recording:
             network(inputs, lengths=lengths)
         recording["cells.0"]["f"]  # the forget gates of the first layer, (batch, time, units)
