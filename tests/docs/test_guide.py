@@ -169,6 +169,42 @@ def open_gates(data: Data) -> None:
     assert data["bias"]["1"][1][-1] < data["bias"]["5"][1][-1]
 
 
+def windows(data: Data) -> None:
+    last = {kind: [values[-1] for values in data[kind].values()] for kind in ("carried", "reset")}
+    assert last["carried"] == pytest.approx([0.5, 1, 1], abs=0.03)
+    assert last["reset"] == pytest.approx([0.5, 0.8, 0.96], abs=0.01)  # (window − 8 / 2) / window, where it can learn
+    assert list(data["bytes"].values()) == pytest.approx([0.83e6, 2.9e6, 14.1e6], rel=0.05)
+
+
+def memory_grows(data: Data) -> None:
+    small, medium, large = data["bytes"].values()
+    assert 3 < medium / small < 5
+    assert 4 < large / medium < 6
+    assert data["carried"]["5"][-1] < 0.6
+
+
+def speeds(data: Data) -> None:
+    assert max(data["parameters"].values()) < 1.1 * min(data["parameters"].values())
+    last = {name: curve[1][-1] for name, curve in data["validation"].items()}
+    assert max(last["gru"], last["elman"]) < last["lstm"] - 0.1
+
+
+def falling(data: Data) -> None:
+    for _, losses in data["validation"].values():
+        assert losses[-1] < losses[0]
+
+
+def advice(data: Data) -> None:
+    lowest = {override: min(losses) for override, (_, losses) in data["validation"].items()}
+    assert data["train"][""][1][-1] < 0.05 < 0.5 < lowest[""]
+    for same in ("task.l1=1e-4", "task.l2=1e-2", "network.output_dropout=0.5", "encoder.frame.hidden_size=256"):
+        assert lowest[same] == pytest.approx(lowest[""], abs=0.06)
+    assert lowest["encoder.frame.input_dropout=0.3"] < lowest[""] - 0.15
+    assert lowest["encoder.frame.hidden_size=4"] > 1.5
+    assert lowest[""] < lowest["encoder.frame.num_layers=2"] < lowest["encoder.frame.num_layers=4"]
+    assert lowest["optimizer.lr=3e-4"] > 1
+
+
 # name, claim of the guide about the committed numbers, claim that the shortened form already shows
 CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] = {
     "activations": (functions, functions),
@@ -179,8 +215,11 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "reber": (memories, orders),
     "lstm": (blocks, open_gates),
     "time_scales": (rhythms, rhythm_beginnings),
+    "truncation": (windows, memory_grows),
+    "gru": (speeds, falling),
+    "hyperparameters": (advice, falling),
 }
-FAST = {"unrolling", "sigmoid_chain"}
+FAST = {"unrolling", "sigmoid_chain", "truncation"}
 
 
 def test_every_experiment_claims_something() -> None:

@@ -54,18 +54,20 @@ class Picture(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write a PNG of few colours; its bytes depend on nothing but the figure."""
-        images = [_image(figure) for figure in self.frames]
-        first, *others = images
+        first, *others = [_image(figure, 144 if len(self.frames) == 1 else 90) for figure in self.frames]
         more: dict[str, Any] = {}
-        if others:
-            more = {"save_all": True, "append_images": others, "duration": int(1000 * self.seconds), "loop": 0}
+        if others:  # an animation has one palette for all frames: it keeps its colours instead
+            time = {"duration": int(1000 * self.seconds), "loop": 0, "disposal": 1, "blend": 0}
+            more = {"save_all": True, "append_images": others, **time}
+        else:
+            first = first.quantize(128, method=Image.Quantize.FASTOCTREE)
         first.save(path, optimize=True, **more)
 
 
-def _image(figure: Figure) -> Image.Image:
+def _image(figure: Figure, dpi: int) -> Image.Image:
     written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=144, transparent=True, metadata={"Software": None})
-    return Image.open(written).quantize(128, method=Image.Quantize.FASTOCTREE)
+    figure.savefig(written, format="png", dpi=dpi, transparent=True, metadata={"Software": None})
+    return Image.open(written).convert("RGBA")
 
 
 def panels(count: int = 1, *, height: float = 3.0, width: float = 7.0, **options: Any) -> tuple[Figure, list[Axes]]:
