@@ -189,6 +189,19 @@ def speeds(data: Data) -> None:
     assert max(last["gru"], last["elman"]) < last["lstm"] - 0.1
 
 
+def speakers(data: Data) -> None:
+    steps, losses = data["validation"]
+    assert steps[-1] == 1600
+    assert losses == sorted(losses, reverse=True)
+    assert (data["unit"], data["correlation"]) == (47, pytest.approx(-0.865, abs=0.001))
+    sample = (GUIDE / "shakespeare.md").read_text().split("```text\n")[2].partition("\n```")[0]
+    assert sample in data["samples"].partition("## Step 1600")[2]
+
+
+def falling_loss(data: Data) -> None:
+    assert data["validation"][1][-1] < data["validation"][1][0]
+
+
 def falling(data: Data) -> None:
     for _, losses in data["validation"].values():
         assert losses[-1] < losses[0]
@@ -217,6 +230,7 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "time_scales": (rhythms, rhythm_beginnings),
     "truncation": (windows, memory_grows),
     "gru": (speeds, falling),
+    "shakespeare": (speakers, falling_loss),
     "hyperparameters": (advice, falling),
 }
 FAST = {"unrolling", "sigmoid_chain", "truncation"}

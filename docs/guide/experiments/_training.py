@@ -9,16 +9,17 @@ from unrolled import load_bundle
 from unrolled.training import compose
 from unrolled.training.run import run
 
-QUIET = ["callbacks.progress=null", "+trainer.enable_progress_bar=false", "callbacks.samples=null", "logger=csv"]
+QUIET = ["callbacks.progress=null", "+trainer.enable_progress_bar=false", "logger=csv"]
 SAME = ["threads=1", "trainer.deterministic=true"]  # the same numbers on every machine with the same processor
 
 
 class Trained(NamedTuple):
-    """A finished run: its test metrics, the columns of its metrics.csv, and its best network."""
+    """A finished run: its test metrics, the columns of its metrics.csv, and its best network, and samples."""
 
     metrics: dict[str, Any]
     columns: dict[str, list[tuple[int, float]]]
     bundle: Any
+    samples: str
 
     def curve(self, metric: str) -> list[list[float]]:
         """Return the steps of a metric, and its values."""
@@ -37,4 +38,5 @@ def train(*overrides: str) -> Trained:
                     if value:
                         columns.setdefault(name, []).append((int(row["step"]) + 1, float(value)))
         best = Path(folder) / "checkpoints" / "best.ckpt"
-        return Trained(dict(metrics), columns, load_bundle(best) if best.is_file() else None)
+        samples = (Path(folder) / "samples.md").read_text() if (Path(folder) / "samples.md").is_file() else ""
+        return Trained(dict(metrics), columns, load_bundle(best) if best.is_file() else None, samples)
