@@ -189,6 +189,20 @@ def speeds(data: Data) -> None:
     assert max(last["gru"], last["elman"]) < last["lstm"] - 0.1
 
 
+def counts(data: Data) -> None:
+    assert data["largest_n"] == 286
+    for count, (first, second) in data["cells"].items():
+        middle = int(count)
+        slopes = [after - before for before, after in zip(first, first[1:], strict=False)]
+        assert slopes == pytest.approx([-1] * middle + [1] * middle, abs=0.1)
+        assert max(map(abs, second[: middle + 1])) < 1
+        assert second[-1] == pytest.approx(middle, abs=1)
+
+
+def cell_states(data: Data) -> None:
+    assert all(len(unit) == 2 * int(count) + 1 for count, units in data["cells"].items() for unit in units)
+
+
 def speakers(data: Data) -> None:
     steps, losses = data["validation"]
     assert steps[-1] == 1600
@@ -230,6 +244,7 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "time_scales": (rhythms, rhythm_beginnings),
     "truncation": (windows, memory_grows),
     "gru": (speeds, falling),
+    "long_lags": (counts, cell_states),
     "shakespeare": (speakers, falling_loss),
     "hyperparameters": (advice, falling),
 }
