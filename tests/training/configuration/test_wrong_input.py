@@ -44,6 +44,7 @@ WRONG = [
     ("seed=[1", "seed=[1", "'seed=\"[1\"'"),
     ("data=text", "data.files", "add data.files=…"),
     ("task=captioning decoder=show_tell attention=dot", "attention=dot", "parts that use an attention"),
+    ("task=grammar data=parity", "counting.Parity", "add task=counting"),
     ("data=captioned_images data.files=a.jsonl", "CaptionData", "add task=captioning"),
     (f"{TEXT} model.hidden_size=0", "0", "1 or more"),
     (f"{TEXT} model.dropout=1.5", "1.5", "[0, 1)"),
@@ -197,6 +198,7 @@ def test_help_lists_every_choice_data_and_experiments_by_task(
     files = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
     assert set(shown) == files - tasks - {"labelled"}  # what others build on is no choice
     assert shown["hub_pairs"] == "translation"
+    assert (shown["parity"], shown["anbncn"], shown["continual_reber"]) == ("counting", "counting", "grammar")
     assert shown["speech"] == shown["digits"] == "classification, regression"
     for experiment in (ROOT / "conf").glob("experiment/*/*.yaml"):
         (line,) = (line for line in said[stop:] if line.startswith(f"  {experiment.parent.name}:"))

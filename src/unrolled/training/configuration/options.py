@@ -178,7 +178,9 @@ def check_task_of_data(config: DictConfig) -> None:
     Raises:
         ConfigurationError: names the task that the data need.
     """
-    data, task = (OmegaConf.select(config, f"{group}._target_", throw_on_missing=False) for group in ("data", "task"))
+    places = ("data.problem._target_", "data._target_", "task._target_")  # generated data name a problem of a task
+    problem, data, task = (OmegaConf.select(config, place, throw_on_missing=False) for place in places)
+    data = problem or data
     if not (isinstance(data, str) and isinstance(task, str)):
         return
     readers, learners = packages_of(data), packages_of(task)

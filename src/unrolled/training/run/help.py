@@ -79,7 +79,7 @@ class _Files:
             yield f"  others: {', '.join(others)}"
 
     def _readers(self, name: str) -> set[str]:
-        return packages_of(self._target("data", name))
+        return packages_of(self._target("data", name, "problem") or self._target("data", name))
 
     def _whole(self, name: str) -> bool:
         """Whether a file gives all required arguments; base files of other files may not."""
@@ -89,11 +89,12 @@ class _Files:
     def _names(self, group: str) -> list[str]:
         return sorted(self._loader.get_group_options(group))
 
-    def _target(self, group: str, name: str) -> str:
+    def _target(self, group: str, name: str, key: str | None = None) -> str:
+        """Returns the class of a file or of a node within it, from the file or from those that it builds on."""
         content = self._content(group, name)
-        node = content.get("task") if group == "task" else content
+        node = content.get(key or "task") if key or group == "task" else content
         own = node.get("_target_") if isinstance(node, DictConfig) else None
-        below = (self._target(group, base) for base in self._bases(name, group))
+        below = (self._target(group, base, key) for base in self._bases(name, group))
         return str(own) if own else next((target for target in below if target), "")
 
     def _keys(self, group: str, name: str) -> set[str]:
