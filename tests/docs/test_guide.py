@@ -233,6 +233,21 @@ def advice(data: Data) -> None:
     assert lowest["optimizer.lr=3e-4"] > 1
 
 
+def falls(data: Data) -> None:
+    early = [loss for rate, loss in zip(data["rates"], data["smooth"], strict=True) if rate < 1e-3]
+    assert max(early) - min(early) < 0.15
+    assert data["suggestion"] == pytest.approx(0.01, rel=0.1)
+    assert data["rates"][data["smooth"].index(min(data["smooth"]))] == pytest.approx(0.08, rel=0.1)
+    late = [loss for rate, loss in zip(data["rates"], data["smooth"], strict=True) if rate > 0.6]
+    assert max(late) > 2 * min(data["smooth"])
+
+
+def rises(data: Data) -> None:
+    assert data["rates"] == sorted(data["rates"])
+    assert data["rates"][0] == pytest.approx(1e-6)
+    assert 1e-4 < data["suggestion"] < 1
+
+
 # name, claim of the guide about the committed numbers, claim that the shortened form already shows
 CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] = {
     "activations": (functions, functions),
@@ -242,6 +257,7 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "clipping": (clipping, None),  # where a training explodes differs between processors
     "reber": (memories, orders),
     "lstm": (blocks, open_gates),
+    "lr_range": (falls, rises),
     "time_scales": (rhythms, rhythm_beginnings),
     "truncation": (windows, memory_grows),
     "gru": (speeds, falling),
