@@ -220,11 +220,9 @@ class ClassificationData(SequenceData):
             if isinstance(target, LabelEncoder)
             else ", ".join(cast("Scaler", target).names)
         )
-        errors = "".join(
-            tally(heading, {"unreadable" if heading == "skipped" else "cut off": len(each)}, each[0])
-            for heading, each in (("skipped", skipped), ("truncated", self._ready.truncated))
-            if each
-        )
+        truncated = self._ready.truncated
+        errors = tally("skipped", {"unreadable": len(skipped)}, next(iter(skipped), ""))
+        errors += tally("truncated", {"cut off": len(truncated)}, next(iter(truncated), ""))
         return (
             f"{counts} examples of {length} {self.unit}s, {self.modality.describe(source)}; {targets}{errors}; "
             f"scored: {self.evaluated_split}"

@@ -29,12 +29,12 @@ class Sentence(NamedTuple):
 
 
 class TagBatch(NamedTuple):
-    """A batch of sentences; see `EncodedSentences` for the first four."""
+    """A batch of sentences; see `EncodedSentences` for the first three."""
 
     source: Tensor
     lengths: Tensor
     positions: Tensor
-    words: Tensor
+    predictions: Tensor  # (batch,) number of words
     targets: Tensor  # (batch, words) int64, 0 in the padding
     examples: Tensor  # (batch,) numbers of the examples within their split
     scale: float

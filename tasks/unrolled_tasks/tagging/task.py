@@ -6,26 +6,22 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from nervaluate import Evaluator
-from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from unrolled import (
     LabelSequenceEncoder,
-    Loss,
     Processor,
-    SequenceTagger,
     SpelledWordEmbedding,
     SpelledWords,
 )
-from unrolled.sequences import mask_from_lengths
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.confusion import draw_confusion
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_text
 from unrolled.training.console.terminal import echo_command
-from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
 from unrolled.training.tasks.optimization import Optimization
+from unrolled.training.tasks.tagger import TaggerTask
 from unrolled.training.tasks.vectors import VectorOptions
 from unrolled_tasks.tagging.data import TagBatch, TaggingData
 
@@ -46,7 +42,7 @@ class Tagged(NamedTuple):
         return sum(one != other for one, other in zip(self.tags, self.predicted, strict=True))
 
 
-class Tagging(SequenceTask):
+class Tagging(TaggerTask):
     """Trains a network to predict a label for each word.
 
     Args:
@@ -55,8 +51,6 @@ class Tagging(SequenceTask):
         optimization: see `SequenceTask`.
         embeddings: the initial embeddings of words.
     """
-
-    network: SequenceTagger  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
 
     files: ClassVar[Mapping[str, str]] = {
         "tagged.txt": "a line for each word of the test: the word, its tag, the predicted one",
@@ -94,31 +88,16 @@ class Tagging(SequenceTask):
         """The tags, in the order of their ids."""
         return cast("LabelSequenceEncoder", self.processor.target).labels
 
-    def _predict(self, batch: TagBatch) -> tuple[Tensor, Tensor]:
-        mask = mask_from_lengths(batch.words, batch.targets.shape[1])
-        return self.network(batch.source, batch.lengths, batch.positions), mask
-
-    def loss(self, batch: TagBatch, loader: str) -> Loss:
-        """Returns the summed loss of the words' tags."""
-        parameters, mask = self._predict(batch)
-        return self.network.head.loss(parameters, batch.targets, mask)
-
-    def training_step(self, batch: TagBatch, batch_idx: int) -> Tensor:
-        """Returns the batch's share of the optimizer step's mean loss."""
-        loss = self.loss(batch, "train")
-        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.words))
-        return loss.total * batch.scale + self.penalty()
-
     def score(self, batch: TagBatch, loader: str) -> Scored:
         """Returns loss and accuracy, and the tags of each sentence."""
-        parameters, mask = self._predict(batch)
+        parameters, mask = self.predict(batch)
         loss, predicted = self.network.head.loss(parameters, batch.targets, mask), self.network.head.predict(parameters)
         right = ((predicted == batch.targets) & mask).sum()
         names = self.labels
         rows = [
             Tagged(example, sentence.words[:n], sentence.tags[:n], [names[index] for index in ids[:n]])
             for example, sentence, n, ids in zip(
-                batch.examples.tolist(), batch.sentences, batch.words.tolist(), predicted.tolist(), strict=True
+                batch.examples.tolist(), batch.sentences, batch.predictions.tolist(), predicted.tolist(), strict=True
             )
         ]
         return Scored({"loss": loss, "accuracy": (right, loss.count)}, rows)

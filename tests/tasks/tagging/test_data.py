@@ -59,10 +59,10 @@ def test_every_source_and_unit(kind: str, unit: str, folder: Path) -> None:
     assert data.processor().target.labels == tags  # pyright: ignore[reportOptionalMemberAccess]
     assert data.splits() == ("train", "validation", "test")
     batches = list(data.train_dataloader())
-    assert sum(int(batch.words.sum()) for batch in batches) == sum(len(s.words) for s in data._sentences["train"])
+    assert sum(int(batch.predictions.sum()) for batch in batches) == sum(len(s.words) for s in data._sentences["train"])
     for batch in batches:
         for row, example in enumerate(batch.examples.tolist()):
-            sentence, n = data._sentences["train"][example], int(batch.words[row])
+            sentence, n = data._sentences["train"][example], int(batch.predictions[row])
             assert [tags[index] for index in batch.targets[row, :n]] == sentence.tags
             assert int(batch.positions[row].max()) < int(batch.lengths[row])
             if unit in ("spelled", "word"):

@@ -50,9 +50,17 @@ def test_the_suggestion_is_the_steepest_place_before_the_minimum(center: float) 
     assert suggestion(rates, losses) == pytest.approx(center, rel=0.05)
 
 
+def test_noise_of_the_first_losses_is_no_fall() -> None:
+    rates = [10 ** (-6 + 6 * i / 200) for i in range(200)]
+    losses = [3 / (1 + rate / 1e-2) for rate in rates]
+    noisy = smoothed([losses[0] + 1, losses[1] - 1, *losses[2:]], 0.9)
+
+    assert suggestion(rates, noisy) > 1e-3
+
+
 def test_a_run_writes_the_curve_and_stops_when_it_diverges(folder: Path, configure: Configure) -> None:
     options = ["task=classification", "debug=lr_range", "trainer=cpu", "optimizer=sgd", "scheduler.last=1e5"]
-    options += ["callbacks/gradient_clip=none", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
+    options += ["callbacks/gradient_clip=measure", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 
     run(configure("run", *options, "scheduler.first=1e-3", "trainer.max_steps=60", small=False))
 

@@ -64,7 +64,7 @@ def start_loggers(trainer: Trainer) -> None:
         if isinstance(logger, (CSVLogger, TensorBoardLogger)):
             continue  # files, which are created with the first value
         try:
-            logger.experiment  # noqa: B018 - the access starts the logger  # pyright: ignore
+            logger.experiment  # noqa: B018 - the access starts the logger  # pyright: ignore[reportUnusedExpression, reportAttributeAccessIssue]
         except Exception as error:  # each service has its own exceptions
             name = type(logger).__name__.removesuffix("Logger").lower()
             hint = "; WANDB_MODE=offline keeps it on this machine" if name == "wandb" else ""

@@ -59,7 +59,11 @@ class LearningRateRange(Callback):
         save_figure(self.folder / "lr_range.png", draw_range(rates, losses, smooth, best), dpi=150)
         lowest = rates[smooth.index(min(smooth))]
         note = f"optimizer.lr={best:.2g}, where the loss falls fastest; it is smallest at {lowest:.2g} and rises above"
-        pl_module.notes |= {"suggested": note}  # pyright: ignore[reportAttributeAccessIssue, reportOperatorIssue]
+        notes: Any = getattr(pl_module, "notes", None)  # of a task of this package, printed with its results
+        if notes is None:
+            print(f"suggested: {note}")
+        else:
+            notes["suggested"] = note
 
 
 def smoothed(losses: list[float], decay: float) -> list[float]:
@@ -74,14 +78,17 @@ def smoothed(losses: list[float], decay: float) -> list[float]:
 def suggestion(rates: list[float], losses: list[float]) -> float:
     """Returns the rate at which smoothed losses fall fastest over the logarithm of the rate, before their minimum.
 
+    The first tenth of the steps before the minimum is left out: its averages are of few losses, whose noise has slopes.
+
     Args:
         rates: increasing learning rates, three or more.
         losses: smoothed losses.
     """
     end = max(losses.index(min(losses)), 2)
+    begin = 1 + end // 10
     logs = [math.log(rate) for rate in rates]
-    slopes = [(losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, end)]
-    return rates[1 + slopes.index(min(slopes))]
+    slopes = [(losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(begin, end)]
+    return rates[begin + slopes.index(min(slopes))]
 
 
 def draw_range(rates: list[float], losses: list[float], smooth: list[float], best: float) -> Figure:

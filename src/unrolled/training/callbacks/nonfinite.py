@@ -9,5 +9,5 @@ class NonFiniteGradient(NonFiniteError):  # noqa: N818 - named like StopIteratio
     """A gradient that is NaN or infinite, and may not be skipped."""
 
 
-class NonFiniteWeights(NonFiniteError):  # noqa: N818
+class NonFiniteWeights(NonFiniteError):  # noqa: N818 - as above
     """A weight that is NaN or infinite."""

@@ -7,9 +7,6 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from unrolled.losses import Loss
-from unrolled.models.tagger import SequenceTagger
-from unrolled.sequences import mask_from_lengths
 from unrolled.training.console.lengths import draw_by_length
 from unrolled.training.console.markdown import table
 from unrolled.training.console.outputs import save_figure, write_text
@@ -17,8 +14,8 @@ from unrolled.training.data.base import SequenceData
 from unrolled.training.data.buckets import BucketPlan
 from unrolled.training.data.generated import GeneratedBatch, GeneratedData, Problem
 from unrolled.training.data.loader import PlannedLoader
-from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Scored
+from unrolled.training.tasks.tagger import TaggerTask
 from unrolled.wording import article
 
 _SHOWN = 10  # sequences in predictions.md
@@ -58,7 +55,7 @@ class Answer(NamedTuple):
         return self.before_mistake == self.predictions
 
 
-class GeneratedTask(SequenceTask):
+class GeneratedTask(TaggerTask):
     """Trains a network on the examples of a `Problem`.
 
     Metrics are the loss; `accuracy`, the share of right predictions; `exact_match`, the share of sequences whose
@@ -66,8 +63,6 @@ class GeneratedTask(SequenceTask):
     problem's criterion is met; `solved_length`, the greatest length up to which all sequences are right, 0 for none;
     and `sequences`, the number of training sequences that the run had read at its last validation.
     """
-
-    network: SequenceTagger  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never another
 
     files: ClassVar[Mapping[str, str]] = {
         "predictions.md": "the first sequences with their predictions and the truth",
@@ -94,24 +89,9 @@ class GeneratedTask(SequenceTask):
         """The problem of the data."""
         return cast("GeneratedData", self.data).problem
 
-    def _predict(self, batch: GeneratedBatch) -> tuple[Tensor, Tensor]:
-        mask = mask_from_lengths(batch.predictions, batch.targets.shape[1])
-        return self.network(batch.source, batch.lengths, batch.positions), mask
-
-    def loss(self, batch: GeneratedBatch, loader: str) -> Loss:
-        """Returns the summed loss of the predictions."""
-        parameters, mask = self._predict(batch)
-        return self.network.head.loss(parameters, batch.targets, mask)
-
-    def training_step(self, batch: GeneratedBatch, batch_idx: int) -> Tensor:
-        """Returns the batch's share of the optimizer step's mean loss."""
-        loss = self.loss(batch, "train")
-        self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
-        return loss.total * batch.scale + self.penalty()
-
     def score(self, batch: GeneratedBatch, loader: str) -> Scored:
         """Returns loss, accuracy and error, and for each sequence what is right."""
-        parameters, mask = self._predict(batch)
+        parameters, mask = self.predict(batch)
         head: Any = self.network.head
         outputs = head.predict(parameters) if self.problem.target_type == "number" else head.probabilities(parameters)
         right = self.problem.right(outputs, batch.truth)
