@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import unrolled
+import unrolled.deployment
 import unrolled.training
 import unrolled.training.run
 from unrolled.lazy import modules_of_names
@@ -135,6 +136,13 @@ def test_the_text_side_needs_not_even_torch() -> None:
     assert not _loaded_by(f"import unrolled; {use}") & {"torch", *TRAINING_ONLY}
 
 
+@pytest.mark.parametrize("command", ["sample", "classify", "inspect"])
+def test_help_of_a_command_needs_not_even_torch(command: str) -> None:
+    use = "from unrolled.deployment.command import _parsers"
+
+    assert not _loaded_by(f"{use}; _parsers()[1]['{command}'].format_help()") & {"torch"}
+
+
 def test_no_room_is_a_heap() -> None:
     names = {path.stem for root in (SOURCE, TASKS) for path in root.rglob("*")}
 
@@ -152,7 +160,7 @@ def test_tasks_never_import_each_other() -> None:
                     assert name.split(".")[1] == task.name, f"{path} imports {name}"
 
 
-PACKAGES = [unrolled, unrolled.training, unrolled.training.run]
+PACKAGES = [unrolled, unrolled.deployment, unrolled.training, unrolled.training.run]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

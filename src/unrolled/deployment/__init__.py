@@ -1,33 +1,8 @@
-"""Inference with trained networks: functions that take a bundle, and their commands (python -m unrolled …)."""
+"""Inference with trained networks: functions that take a bundle, and their commands (python -m unrolled …).
 
-from unrolled.deployment.captioning import CAPTIONS as CAPTIONS
-from unrolled.deployment.captioning import caption as caption
-from unrolled.deployment.captioning import captions as captions
-from unrolled.deployment.classification import Prediction as Prediction
-from unrolled.deployment.classification import classify as classify
-from unrolled.deployment.decoding import Candidate as Candidate
-from unrolled.deployment.inspecting.report import inspection_report as inspection_report
-from unrolled.deployment.sampling import sample_text as sample_text
-from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
-from unrolled.deployment.tagging import TaggedWord as TaggedWord
-from unrolled.deployment.tagging import tag as tag
-from unrolled.deployment.translation import alternatives as alternatives
-from unrolled.deployment.translation import translate as translate
-from unrolled.generation.search import Search as Search
+Names load on first use, so that --help and wrong options are answered before torch is imported.
+"""
 
-__all__ = [
-    "CAPTIONS",
-    "Candidate",
-    "Prediction",
-    "Search",
-    "StreamingClassifier",
-    "TaggedWord",
-    "alternatives",
-    "caption",
-    "captions",
-    "classify",
-    "inspection_report",
-    "sample_text",
-    "tag",
-    "translate",
-]
+from unrolled.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

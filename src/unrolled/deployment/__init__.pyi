@@ -1,0 +1,18 @@
+# The public names, each with the module that defines it: __init__.py reads this file, and so do type checkers.
+
+from unrolled.deployment.captioning import CAPTIONS as CAPTIONS
+from unrolled.deployment.captioning import caption as caption
+from unrolled.deployment.captioning import captions as captions
+from unrolled.deployment.classification import Prediction as Prediction
+from unrolled.deployment.classification import classify as classify
+from unrolled.deployment.decoding import Candidate as Candidate
+from unrolled.deployment.inspecting.report import inspection_report as inspection_report
+from unrolled.deployment.sampling import sample_text as sample_text
+from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
+from unrolled.deployment.tagging import TaggedWord as TaggedWord
+from unrolled.deployment.tagging import tag as tag
+from unrolled.deployment.translation import alternatives as alternatives
+from unrolled.deployment.translation import translate as translate
+from unrolled.generation.search import Search as Search
+
+__all__: list[str]

@@ -1,0 +1,1 @@
+"""The commands of `python -m unrolled` for trained networks, one a module, and what they share."""
