@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from babel.messages.catalog import Catalog
-from babel.messages.pofile import read_po, write_po
-from sphinx.cmd.build import build_main
+try:
+    from babel.messages.catalog import Catalog
+    from babel.messages.pofile import read_po, write_po
+    from sphinx.cmd.build import build_main
+except ImportError as error:
+    print(f"docs/build.py needs {error.name}: pip install -e '.[train,docs]'", file=sys.stderr)
+    raise SystemExit(2) from None
 
 DOCS = Path(__file__).resolve().parent
 LANGUAGES = ["en", "ko"]

@@ -12,7 +12,7 @@ from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.data.base import SequenceData
 
 # Data options without effect on training. Paths of files have none either: their content is compared.
-_UNRELATED = ("validation", "random_windows", "test", "scor", "cache", "storage", "workers")
+_UNRELATED = ("validation", "random_windows", "test", "score", "scoring", "cache", "storage", "workers")
 
 _LAST = Path("checkpoints/last.ckpt")
 
