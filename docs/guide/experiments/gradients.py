@@ -6,13 +6,30 @@ from typing import Any
 import torch
 
 from experiments._drawing import Picture, line, panels
-from experiments._gradients import state_gradients
 from experiments._training import train
-from unrolled import ElmanCell, GRUCell, LSTMCell
+from unrolled import Cell, ElmanCell, GRUCell, LSTMCell
+from unrolled.inspection import by_lag, record, state_gradients
 
 CELLS = {"elman": ElmanCell, "gru": GRUCell, "lstm": LSTMCell}
 RADII = [0.5, 0.9, 1.0, 1.1, 1.5, 2.0]
 SIZE, TIME, BATCH = 64, 64, 32
+
+
+def reach(cell: Cell[Any], inputs: torch.Tensor) -> list[float]:
+    """Return ‖∂L/∂state_t‖ by lag T − t = 1, 2, …: the mean over the batch, for L = a random direction · output_T.
+
+    The gradient with respect to the output at T has norm 1. An LSTM has two tensors in its state, h and c; the norm is
+    that of both.
+    """
+    output, state = inputs, None
+    with record(cell, graph=True) as recording:
+        for now in inputs.unbind(1):
+            output, state = cell(now, state)
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    loss = (output * torch.nn.functional.normalize(direction, dim=-1)).sum()
+    found = recording["cell"]
+    norms = torch.cat([state_gradients(found, loss, name) for name in found.states], dim=-1).norm(dim=-1)
+    return by_lag(norms, torch.full((len(inputs),), inputs.shape[1] - 1))[1:].tolist()
 
 
 def with_radius(radius: float, inputs: torch.Tensor, activation: str) -> list[float]:
@@ -21,7 +38,7 @@ def with_radius(radius: float, inputs: torch.Tensor, activation: str) -> list[fl
     with torch.no_grad():
         cell.weight_hh.normal_()
         cell.weight_hh.mul_(radius / torch.linalg.eigvals(cell.weight_hh).abs().max())
-    return state_gradients(cell, inputs)
+    return reach(cell, inputs)
 
 
 def measure(short: bool) -> dict[str, Any]:
@@ -36,10 +53,10 @@ def measure(short: bool) -> dict[str, Any]:
         "accuracy": {},
     }
     for name, cell in CELLS.items():
-        data["before"][name] = state_gradients(cell(1, SIZE), inputs)
+        data["before"][name] = reach(cell(1, SIZE), inputs)
         trained = train("experiment=guide/gradients", f"model={name}", *["trainer.max_epochs=2"] * short)
         (core,) = [module for module in trained.bundle.network.modules() if isinstance(module, cell)]
-        data["after"][name] = state_gradients(core, inputs)
+        data["after"][name] = reach(core, inputs)
         data["accuracy"][name] = trained.metrics["test/accuracy"]
     return data
 
