@@ -45,10 +45,10 @@ def write(name: str, data: dict[str, Any]) -> None:
 
 
 def pictures(name: str) -> Iterator[Path]:
-    """Draw an experiment from its file, and yield the pictures' paths."""
+    """Draw an experiment from its file, and yield the paths of its pictures and pages."""
     data = json.loads((GUIDE / "data" / f"{name}.json").read_text())
     for picture, drawn in experiment(name).draw(data):
-        path = GUIDE / "images" / f"{picture}.png"
+        path = GUIDE / "images" / f"{picture}{drawn.suffix}"
         drawn.save(path)
         yield path
 

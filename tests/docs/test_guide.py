@@ -42,11 +42,13 @@ def test_each_picture_stands_above_the_command_that_draws_it(page: Path) -> None
 
 def test_each_experiment_has_its_numbers_and_its_pictures_and_each_picture_is_shown() -> None:
     shown = {picture for page in CHAPTERS for picture, _ in SHOWN.findall(page.read_text())}
+    linked = {name for page in CHAPTERS for name in re.findall(r"\(images/(\w+\.html)\)", page.read_text())}
     drawn = {picture for name in guide.NAMES for picture, _ in guide.experiment(name).draw(committed(name))}
-    there = {path.stem for path in (GUIDE / "images").iterdir()}
+    there = {path.stem for path in (GUIDE / "images").glob("*.png")}
 
     assert {path.stem for path in (GUIDE / "data").iterdir()} == set(guide.NAMES)
     assert shown == drawn == there
+    assert linked == {path.name for path in (GUIDE / "images").glob("*.html")}
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
@@ -175,6 +177,10 @@ def windows(data: Data) -> None:
     assert last["carried"] == pytest.approx([0.5, 1, 1], abs=0.03)
     assert last["reset"] == pytest.approx([0.5, 0.8, 0.96], abs=0.01)  # (window − 8 / 2) / window, where it can learn
     assert list(data["bytes"].values()) == pytest.approx([0.83e6, 2.9e6, 14.1e6], rel=0.05)
+    assert [value / data["time"]["100"] for value in data["time"].values()] == pytest.approx([4.1, 1.5, 1], abs=0.06)
+    assert list(data["text"].values()) == pytest.approx([1.69, 1.72, 1.81], abs=0.006)
+    for short, long in (("5", "20"), ("20", "100")):
+        assert all(a < b for a, b in zip(data["language"][short][1], data["language"][long][1], strict=True))
 
 
 def memory_grows(data: Data) -> None:
@@ -188,6 +194,16 @@ def speeds(data: Data) -> None:
     assert max(data["parameters"].values()) < 1.1 * min(data["parameters"].values())
     last = {name: curve[1][-1] for name, curve in data["validation"].items()}
     assert max(last["gru"], last["elman"]) < last["lstm"] - 0.1
+    assert list(data["time"].values()) == pytest.approx([1, 1.18, 1.16], abs=0.006)
+    for name in ("gru", "elman"):  # at the LSTM's time, too
+        steps, losses = data["validation"][name]
+        within = [loss for step, loss in zip(steps, losses, strict=True) if step * data["time"][name] <= 800]
+        assert within[-1] < last["lstm"] - 0.1
+
+
+def lower_losses(data: Data) -> None:
+    assert max(data["parameters"].values()) < 1.1 * min(data["parameters"].values())
+    falling(data)
 
 
 def counts(data: Data) -> None:
@@ -205,16 +221,19 @@ def cell_states(data: Data) -> None:
 
 
 def speakers(data: Data) -> None:
-    steps, losses = data["validation"]
-    assert steps[-1] == 1600
-    assert losses == sorted(losses, reverse=True)
-    assert (data["unit"], data["correlation"]) == (47, pytest.approx(-0.865, abs=0.001))
-    sample = (GUIDE / "shakespeare.md").read_text().split("```text\n")[2].partition("\n```")[0]
-    assert sample in data["samples"].partition("## Step 1600")[2]
+    for steps, losses in data["validation"].values():
+        assert steps[-1] in (1600, 2812)
+        assert losses == sorted(losses, reverse=True)
+    assert data["validation"]["GravesLSTM"][1][-1] < data["validation"]["200 units"][1][-1] - 0.1
+    assert (data["layer"], data["unit"], data["correlation"]) == (1, 30, pytest.approx(-0.73, abs=0.001))
+    shown = (GUIDE / "shakespeare.md").read_text().split("```text\n")[1:]
+    for sample, name in zip(shown, ["200 units", "200 units", "GravesLSTM"], strict=True):
+        assert sample.partition("\n```")[0] in data["samples"][name]
 
 
 def falling_loss(data: Data) -> None:
-    assert data["validation"][1][-1] < data["validation"][1][0]
+    for _, losses in data["validation"].values():
+        assert losses[-1] < losses[0]
 
 
 def falling(data: Data) -> None:
@@ -231,6 +250,9 @@ def advice(data: Data) -> None:
     assert lowest["encoder.frame.hidden_size=4"] > 1.5
     assert lowest[""] < lowest["encoder.frame.num_layers=2"] < lowest["encoder.frame.num_layers=4"]
     assert lowest["optimizer.lr=3e-4"] > 1
+    epochs = {name: [error < 1 for error in errors].index(True) for name, (_, errors) in data["regression"].items()}
+    assert epochs == {"normalized": 4, "as they are": 7}
+    assert [errors[-1] for _, errors in data["regression"].values()] == pytest.approx([0.7, 0.7], abs=0.02)
 
 
 def falls(data: Data) -> None:
@@ -260,7 +282,7 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "lr_range": (falls, rises),
     "time_scales": (rhythms, rhythm_beginnings),
     "truncation": (windows, memory_grows),
-    "gru": (speeds, falling),
+    "gru": (speeds, lower_losses),
     "long_lags": (counts, cell_states),
     "shakespeare": (speakers, falling_loss),
     "hyperparameters": (advice, falling),

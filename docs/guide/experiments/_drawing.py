@@ -1,6 +1,7 @@
 """How the pictures of the guide look: readable on a light and on a dark page, and without colour."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from unrolled.deployment.inspecting.page import page
+from unrolled.inspection.panels import Figure as Panel
 
 INK = "#7d7d7d"  # contrast of 4 to 1 on white and on black
 COLORS = [
@@ -51,6 +55,7 @@ class Picture(NamedTuple):
 
     frames: list[Figure]
     seconds: float = 1.0
+    suffix: str = ".png"
 
     def save(self, path: Path) -> None:
         """Write a PNG of few colours; its bytes depend on nothing but the figure."""
@@ -62,6 +67,19 @@ class Picture(NamedTuple):
         else:
             first = first.quantize(128, method=Image.Quantize.FASTOCTREE)
         first.save(path, optimize=True, **more)
+
+
+class Page(NamedTuple):
+    """A page for a browser, as `python -m unrolled inspect` makes them: its title, facts at the top, and figures."""
+
+    title: str
+    facts: Mapping[str, str]
+    figures: Sequence[Panel]
+    suffix: str = ".html"
+
+    def save(self, path: Path) -> None:
+        """Write the page."""
+        path.write_text(page(self.title, self.facts, self.figures), encoding="utf-8")
 
 
 def _image(figure: Figure, dpi: int) -> Image.Image:

@@ -2,7 +2,10 @@
 
 import csv
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from unrolled import load_bundle
@@ -40,3 +43,20 @@ def train(*overrides: str) -> Trained:
         best = Path(folder) / "checkpoints" / "best.ckpt"
         samples = (Path(folder) / "samples.md").read_text() if (Path(folder) / "samples.md").is_file() else ""
         return Trained(dict(metrics), columns, load_bundle(best) if best.is_file() else None, samples)
+
+
+def relative_times(steps: Mapping[str, Callable[[], object]], *, rounds: int = 15) -> dict[str, float]:
+    """Return how long each step takes, in units of the first one's time.
+
+    The steps take turns in this process, so that what else the machine does slows all of them alike, and the median of
+    each decides. The first round only warms up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - began)
+    medians = {name: median(values[1:]) for name, values in seconds.items()}
+    unit = next(iter(medians.values()))
+    return {name: value / unit for name, value in medians.items()}

@@ -15,11 +15,12 @@ PANELS = {
     "learning rate": ["optimizer.lr=3e-4", "", "optimizer.lr=1e-1"],
     "optimizer": ["optimizer=rmsprop", "optimizer=adagrad", "optimizer=nesterov"],
 }
+TARGETS = {"normalized": "data.scaled=true", "as they are": "data.scaled=false"}
 
 
 def measure(short: bool) -> dict[str, Any]:
     """Return training and validation losses by epoch for each override, and the test accuracy."""
-    data: dict[str, Any] = {"train": {}, "validation": {}, "accuracy": {}}
+    data: dict[str, Any] = {"train": {}, "validation": {}, "accuracy": {}, "regression": {}}
     overrides = ["", "optimizer.lr=3e-4"] if short else dict.fromkeys(chain(*PANELS.values()))
     for override in overrides:
         given = ["experiment=guide/hyperparameters", *filter(None, [override])]
@@ -27,11 +28,14 @@ def measure(short: bool) -> dict[str, Any]:
         data["train"][override] = trained.curve("train/loss")
         data["validation"][override] = trained.curve("validation/loss")
         data["accuracy"][override] = trained.metrics["test/accuracy"]
+    for name, override in TARGETS.items():
+        trained = train("experiment=guide/regression", override, *["trainer.max_epochs=3"] * short)
+        data["regression"][name] = trained.curve("validation/mean_absolute_error")
     return data
 
 
 def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
-    """Yield the two losses of the plain run, and the validation losses of all overrides."""
+    """Yield the two losses of the plain run, the validation losses of all overrides, and the errors of regression."""
     figure, (axes,) = panels(1, width=5, height=2.8)
     axes.plot(*data["train"][""], **line(0), label="training")
     axes.plot(*data["validation"][""], **line(1), label="validation")
@@ -49,3 +53,10 @@ def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
             panel.legend(fontsize=8)
         axes[0].set(ylabel="validation loss")
         yield picture, Picture([figure])
+
+    figure, (axes,) = panels(1, width=5, height=2.8)
+    for number, (name, curve) in enumerate(data["regression"].items()):
+        axes.plot(*curve, **line(number), label=f"targets {name}")
+    axes.set(xlabel="step", ylabel="mean absolute error")
+    axes.legend()
+    yield "regression", Picture([figure])

@@ -1,12 +1,14 @@
-"""Chapter on truncated backpropagation: recall a bit of eight steps ago, with windows of 5, 20 and 100 steps."""
+"""Chapter on truncated backpropagation: windows of 5, 20 and 100 steps recall a bit, and read Shakespeare's plays."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from experiments._drawing import INK, Picture, line, panels
+from experiments._training import relative_times
+from experiments._training import train as train_experiment
 from unrolled import LSTMCell, Recurrent, detach
 
 DELAY, STREAMS, SIZE = 8, 64, 32
@@ -47,18 +49,29 @@ def train(window: int, *, carry: bool, symbols: int) -> tuple[list[float], int]:
     return [sum(right[i : i + part]) / part for i in range(0, len(right) - part + 1, part)], stored
 
 
+def reading(window: int, *, symbols: int = 2_000) -> Callable[[], object]:
+    """Return a function that trains on this many symbols of each stream."""
+    return lambda: train(window, carry=True, symbols=symbols)
+
+
 def measure(short: bool) -> dict[str, Any]:
-    """Return accuracies during training, with and without carried state, and the memory of each window."""
-    data: dict[str, Any] = {"carried": {}, "reset": {}, "bytes": {}}
+    """Return accuracies of recall, memory and time of each window, and losses of a language model."""
+    data: dict[str, Any] = {"carried": {}, "reset": {}, "bytes": {}, "language": {}, "text": {}}
     for window in WINDOWS:
         symbols = SYMBOLS // 30 if short else SYMBOLS
         data["carried"][window], data["bytes"][window] = train(window, carry=True, symbols=symbols)
         data["reset"][window], _ = train(window, carry=False, symbols=symbols)
+    data["time"] = relative_times({str(window): reading(window) for window in WINDOWS}, rounds=1 if short else 11)
+    for window in WINDOWS[-1:] if short else WINDOWS:
+        shortened = ["trainer.max_steps=40", "trainer.val_check_interval=20"]
+        trained = train_experiment("experiment=guide/truncation", f"data.window={window}", *shortened * short)
+        data["language"][window] = trained.curve("validation/loss")
+        data["text"][window] = trained.metrics["test/loss"]
     return data
 
 
 def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
-    """Yield the accuracies by the share of the text that was read."""
+    """Yield the accuracies by the share of the text that was read, and the losses of the language model."""
     figure, axes = panels(2, sharey=True)
     for panel, kind in zip(axes, ("carried", "reset"), strict=True):
         for number, (window, values) in enumerate(data[kind].items()):
@@ -69,3 +82,13 @@ def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture]]:
     axes[0].set(ylabel="accuracy")
     axes[0].legend()
     yield "truncation", Picture([figure])
+
+    figure, axes = panels(2, sharey=True, height=2.8)
+    for number, (window, (steps, losses)) in enumerate(data["language"].items()):
+        look = {**line(number), "marker": "o", "markersize": 3, "label": f"window {window}"}
+        axes[0].plot([step / steps[-1] for step in steps], losses, **look)
+        axes[1].plot(steps, losses, **look)
+    axes[0].set(xlabel="share of the text that was read", ylabel="validation loss (nats)")
+    axes[1].set(xlabel="updates of the weights", xscale="log")
+    axes[0].legend()
+    yield "truncation_language", Picture([figure])
