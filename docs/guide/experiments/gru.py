@@ -15,11 +15,12 @@ STREAMS, WINDOW = 16, 64  # of a batch of experiment=guide/gru
 def training_step(network: Any) -> Callable[[], None]:
     """Return a function that reads a batch of characters and computes the gradients of the loss."""
     ids = torch.randint(20, (STREAMS, WINDOW + 1), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(STREAMS, WINDOW, dtype=torch.bool)
 
     def step() -> None:
         decoded = network(ids[:, :-1])
         network.zero_grad()
-        network.head.loss(decoded.parameters, ids[:, 1:], torch.ones(STREAMS, WINDOW, dtype=torch.bool)).total.backward()
+        network.head.loss(decoded.parameters, ids[:, 1:], mask).total.backward()
 
     return step
 

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from matplotlib import colormaps
-from unrolled_tasks.char_lm.shakespeare import documents
 
 from experiments._drawing import Page, Picture, line, panels
 from experiments._training import Trained, train
 from unrolled.inspection import find_units, record
 from unrolled.inspection.panels import Figure, Symbols
+from unrolled_tasks.char_lm.shakespeare import documents
 
 EXPERIMENTS = {"200 units": "guide/shakespeare", "GravesLSTM": "char_lm/graves_shakespeare"}
 SPEAKER = re.compile(r"^[A-Z][\w' ]*:$", re.MULTILINE)
@@ -19,7 +19,7 @@ SEARCHED, SHOWN, DRAWN = 20_000, 1_500, 11  # characters for the search and on t
 
 
 class Found(NamedTuple):
-    """The unit that follows the names of speakers best: where it is, its correlation, and its value at each character."""
+    """The unit that follows the names of speakers best: its place, its correlation, its value at each character."""
 
     layer: int
     unit: int
@@ -86,8 +86,8 @@ def draw(data: dict[str, Any]) -> Iterator[tuple[str, Picture | Page]]:
 
     mean = sum(strengths) / len(strengths)
     sentence = (
-        f"Unit {data['unit']} of layer {data['layer'] + 1}. Shade: the unit takes the letter for part of a speaker's name. "
-        "Underlined: it takes it for anything else."
+        f"Unit {data['unit']} of layer {data['layer'] + 1}. Shade: the unit takes the letter for part of a speaker's "
+        "name. Underlined: it takes it for anything else."
     )
     text = Symbols(list(data["passage"]), [strength - mean for strength in strengths])
     facts = {"Network": "GravesLSTM", "Correlation": f"{data['correlation']:+.2f}".replace("-", "−")}
