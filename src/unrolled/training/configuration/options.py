@@ -36,6 +36,7 @@ class Settings:
     seed: int | None
     threads: int | None
     run_dir: str
+    launch: str | None
     resume: str | None
     init_from: str | None
     initialization: str

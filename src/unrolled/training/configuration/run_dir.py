@@ -1,6 +1,5 @@
 """Output folders of commands: one for a run, or one for a sweep with a subfolder for each run."""
 
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -17,23 +16,14 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
-def check_one_folder(arguments: Sequence[str]) -> None:
-    """Checks that processes started together, by srun or torchrun, have one folder; the default depends on the time.
-
-    Raises:
-        ConfigurationError: no folder was given.
-    """
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        tasks = os.environ.get("WORLD_SIZE", "1")
-    key = SWEEP if is_sweep(arguments) else RUN
-    if tasks != "1" and _runs(arguments) and not any(argument.startswith(f"{key}=") for argument in arguments):
-        raise ConfigurationError(f"{tasks} processes were started together: give them one folder, run_dir=…")
-
-
-def _runs(arguments: Sequence[str]) -> bool:
+def starts_run(arguments: Sequence[str]) -> bool:
     """Whether a command starts a run: it has no option that prints something or names another configuration."""
     return all(argument in ("-m", "--multirun") for argument in arguments if argument.startswith("-"))
+
+
+def files_of_run(folder: Path) -> list[Path]:
+    """Returns the files in a folder that another run must not overwrite: its summary and its checkpoints."""
+    return [*folder.glob("summary.json"), *sorted(folder.glob("checkpoints/*.ckpt"))]
 
 
 def in_run_dir(arguments: Sequence[str]) -> list[str]:
@@ -63,7 +53,7 @@ def refuse_unwritable(arguments: Sequence[str]) -> None:
         ConfigurationError: names the folder and the reason.
     """
     key = SWEEP if is_sweep(arguments) else RUN
-    if not _runs(arguments):
+    if not starts_run(arguments):
         return
     given = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
     folder = Path(_fixed(given[-1].strip("'\"") if given else OUTPUTS)[0])

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from unrolled.training.callbacks.nonfinite import NonFiniteError
+from unrolled.training.configuration.launch import default_folder
 from unrolled.training.configuration.options import drop
 from unrolled.training.configuration.overrides import (
     ConfigurationError,
@@ -24,14 +27,27 @@ from unrolled.training.configuration.overrides import (
     dropped_options,
     forced,
 )
-from unrolled.training.configuration.run_dir import check_one_folder, in_run_dir, is_sweep, refuse_unwritable
+from unrolled.training.configuration.run_dir import in_run_dir, is_sweep, refuse_unwritable, starts_run
 from unrolled.training.run.folder import FolderError
 from unrolled.training.run.help import help_text
+from unrolled.training.run.job import Job
+from unrolled.training.run.ranks import (
+    RankError,
+    is_first,
+    joins_another_node,
+    name_of_process,
+    place,
+    receive,
+    refuse,
+    take_stray_variables,
+)
 from unrolled.training.run.sweeps import FAILED, WRONG_INPUT, Sweep
 from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
+JOB = "--job"  # python train.py --job FILE: runs what another process has composed
+Run = Callable[[DictConfig], dict[str, float]]
 CHOICES = ("task", "data")  # groups whose choices a checkpoint stores, so that evaluate.py needs no arguments for them
 WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
 WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
@@ -52,8 +68,6 @@ def _train(config: DictConfig) -> dict[str, float]:
     # Imported here, since a misspelt key and --help should not wait for torch and lightning.
     from unrolled.training.run.runner import run
 
-    choices = HydraConfig.get().runtime.choices
-    config.choices = {group: choices[group] for group in CHOICES}
     return run(config)
 
 
@@ -63,41 +77,96 @@ def _evaluate(config: DictConfig) -> dict[str, float]:
     return score(config)
 
 
-def _command(name: str, function: Callable[[DictConfig], dict[str, float]], arguments: Sequence[str] | None) -> None:
+def _command(name: str, function: Run, arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
+    typed = given if arguments is None else [name, *given]  # python -m unrolled train …
+    take_stray_variables()
+    if given[:1] == [JOB]:
+        _run_job(_read_job(given), function)
+    elif not is_first() or joins_another_node(given):
+        if starts_run(given):
+            _join(function, typed)
+    else:
+        try:
+            _compose(name, function, given, typed)
+        finally:
+            if starts_run(given):
+                refuse()  # has no effect after the run was published
+
+
+def _join(function: Run, typed: list[str]) -> None:
+    """Runs what rank 0 has composed."""
+    try:
+        text = receive()
+    except RankError as error:
+        _stop(str(error), FAILED)
+    if not text:
+        sys.exit(WRONG_INPUT)  # rank 0 has printed the reason
+    job, here = Job.from_text(text), place()
+    if (here is None or here.started_by != "rank 0") and list(job.arguments) != typed:
+        _stop(f"rank 0 was started with other arguments; start all processes with its own: {shlex.join(job.arguments)}")
+    _run_job(job, function)
+
+
+def _run_job(job: Job, function: Run) -> None:
+    job.start_logging(name_of_process())
+    sys.argv[1:] = job.arguments
+    _run(job.config, function)
+
+
+def _read_job(given: Sequence[str]) -> Job:
+    try:
+        return Job.from_text(Path(given[1]).read_text(encoding="utf-8"))
+    except (OSError, IndexError) as error:
+        _stop(f"{' '.join(given)}: there is no such file of a job ({error})")
+
+
+def _run(config: DictConfig, function: Run, sweep: Sweep | None = None) -> None:
+    """Runs a composed configuration and reports its errors; a run of a sweep records them."""
+    try:
+        numbers = function(config)
+    except Exception as error:  # a sweep goes on after any failed run; what has no answer is raised again
+        answer = _answer(error)
+        if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
+            _remove_unbegun_run()  # but a folder that is another run's
+        if sweep:
+            sweep.failed(error, answer)
+        elif answer:
+            _stop(*answer)
+        else:
+            raise
+    else:
+        if sweep:
+            sweep.succeeded(numbers)
+
+
+def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> None:
+    """Checks the command line, then Hydra composes and runs."""
     overrides: list[str] = []
     added: list[str] = []
     try:
         added = _choices_of_checkpoint(given) if name == "evaluate" else []
         overrides, left_out = _check(name, [*given, *added])
+        _refuse_started_sweep(given)
         given = [*in_run_dir([*given, *added]), *left_out]
-        check_one_folder(given)
+        given += default_folder(given) if name == "train" else []
         refuse_unwritable(given)
     except ValueError as error:
         missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]
         hint = f"\n{missing[0]} is what the checkpoint says; --config-dir FOLDER says where it lies" if missing else ""
         _stop(f"{error}{hint}")
     sweep = Sweep(overrides)
-    before = [] if arguments is None else [name]  # python -m unrolled train …
+
+    def prepared(config: DictConfig) -> dict[str, float]:
+        _drop_options(config)
+        if name == "train":
+            choices = HydraConfig.get().runtime.choices
+            config.choices = {group: choices[group] for group in CHOICES}
+        return function(config)
 
     def guarded(config: DictConfig) -> None:
-        sys.argv[1:] = [*before, *given]  # from which Lightning starts further processes
-        try:
-            _drop_options(config)
-            numbers = function(config)
-        except Exception as error:  # a sweep goes on after any failed run; what has no answer is raised again
-            answer = _answer(error)
-            if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
-                _remove_unbegun_run()  # but a folder that is another run's
-            if Sweep.is_running():
-                sweep.failed(error, answer)
-            elif answer:
-                _stop(*answer)
-            else:
-                raise
-        else:
-            if Sweep.is_running():
-                sweep.succeeded(numbers)
+        sys.argv[1:] = typed  # which the summary contains, and from which Lightning starts further processes
+        _run(config, prepared, sweep if Sweep.is_running() else None)
 
     sys.argv[1:] = map(forced, given)  # which Hydra reads
     try:
@@ -109,11 +178,20 @@ def _command(name: str, function: Callable[[DictConfig], dict[str, float]], argu
         sys.exit(sweep.status())
 
 
+def _refuse_started_sweep(arguments: Sequence[str]) -> None:
+    """Refuses a sweep whose processes a launcher has started: they belong to one run."""
+    here = place()
+    if here is not None and here.world_size > 1 and is_sweep(arguments):
+        raise ConfigurationError(
+            f"-m: {here.started_by} started {here.world_size} processes for one run; start a sweep as one process"
+        )
+
+
 def _answer(error: Exception) -> tuple[str, int] | None:
     """Returns the message and the exit status for an error; None for an error that needs its traceback."""
     if os.environ.get("HYDRA_FULL_ERROR"):
         return None
-    if isinstance(error, NonFiniteError):
+    if isinstance(error, NonFiniteError | RankError):
         return str(error), FAILED
     ours = isinstance(error, ValueError | OmegaConfBaseException)
     system = _system(error) if isinstance(error, ValueError | OSError | RuntimeError) else None
@@ -190,12 +268,14 @@ def _drop_options(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     dropped = dropped_options(str(hydra_config.job.config_name), list(hydra_config.overrides.task))
     drop(config, dropped)
-    if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
+    if dropped and is_first():
         _log.info("dropped together with the choices that took them: %s", ", ".join(dropped))
 
 
 def _remove_unbegun_run() -> None:
     """Removes the folder of a run that did not start, unless it contains a file older than this process."""
+    if not (HydraConfig.initialized() and is_first()):
+        return
     folder = Path(HydraConfig.get().runtime.output_dir)
     if any(path.stat().st_mtime < _STARTED for path in folder.rglob("*") if path.is_file()):
         return
@@ -206,9 +286,10 @@ def _remove_unbegun_run() -> None:
         parent.rmdir()
 
 
-def _stop(said: str, status: int = WRONG_INPUT) -> None:
+def _stop(said: str, status: int = WRONG_INPUT) -> NoReturn:
     script = Path(sys.argv[0]).name
     script = f"unrolled {sys.argv[1]}" if script == "__main__.py" else script
     text = "\n".join(said.strip().splitlines()[:6])
-    print(f"{script}: {text}", file=sys.stderr)
+    process = name_of_process()
+    print(f"{script}: {process}{': ' if process else ''}{text}", file=sys.stderr)
     sys.exit(status)

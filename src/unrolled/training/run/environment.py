@@ -6,9 +6,7 @@ import signal
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
@@ -17,7 +15,10 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
+from unrolled.training.configuration.launch import slurm_job
 from unrolled.training.configuration.options import ConfigurationError
+from unrolled.training.run.ranks import check_by_hand, num_srun_tasks, place, set_address_of_srun
+from unrolled.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ class SLURMStepEnvironment(SLURMEnvironment):
 
     def __init__(self) -> None:
         super().__init__(auto_requeue=False)
-        if "SLURM_STEP_NODELIST" in os.environ:
-            nodes = os.environ["SLURM_STEP_NODELIST"]
-            os.environ.setdefault("MASTER_ADDR", self.resolve_root_node_address(nodes))
+        set_address_of_srun()
 
     def world_size(self) -> int:
         return num_srun_tasks()
@@ -49,73 +48,52 @@ class SLURMStepEnvironment(SLURMEnvironment):
         """Does nothing: the variables of the job may differ from those of the step."""
 
 
-def num_srun_tasks() -> int:
-    """Returns the number of processes that `srun` started for this step, including this one; 0 without `srun`.
+def cluster_environment(num_nodes: int = 1) -> ClusterEnvironment | None:
+    """Returns the cluster environment for the Trainer; None outside of SLURM, where Lightning detects it.
 
-    The shell of an allocation (`salloc`) and a batch script (`sbatch`) do not count as tasks of their job.
+    Args:
+        num_nodes: the Trainer's; several need a launcher, or a start on each of them.
+
+    Raises:
+        ConfigurationError: nothing tells the nodes apart.
     """
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
-    return int(tasks) if tasks.isdigit() else 0
-
-
-def cluster_environment() -> ClusterEnvironment | None:
-    """Returns the cluster environment for the Trainer; None outside of SLURM, where Lightning detects it."""
+    found = next((kind for kind in (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment) if kind.detect()), None)
+    if found is None and num_srun_tasks() <= 1 and num_nodes > 1:
+        check_by_hand(num_nodes)
     if not any(name in os.environ for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")):
         return None
-    for kind in (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment):  # each may be used within SLURM
-        if kind.detect():
-            return kind()
+    if found is not None:  # each may be used within SLURM
+        return found()
     return SLURMStepEnvironment() if num_srun_tasks() > 1 else LightningEnvironment()
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Checks that the Trainer's number of processes is that of `srun`.
+    """Checks that the Trainer's number of processes is that of the launcher.
 
     Raises:
         ConfigurationError: the numbers differ.
     """
-    wanted, tasks = trainer.num_devices * trainer.num_nodes, num_srun_tasks()
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if tasks > 1 and wanted != tasks and not isinstance(environment, TorchElasticEnvironment):
+    wanted, here = trainer.num_devices * trainer.num_nodes, place()
+    if here is not None and wanted != here.world_size:
         raise ConfigurationError(
-            f"trainer: srun started {tasks} tasks, and trainer.devices × trainer.num_nodes is {wanted}; make them "
-            f"equal, for example trainer=ddp trainer.devices={tasks}, or start one: srun --ntasks=1"
+            f"trainer: {here.started_by} started {counted(here.world_size, 'process', 'processes')}, and "
+            f"trainer.devices × trainer.num_nodes is {wanted}; make them equal, for example trainer=ddp "
+            f"trainer.devices={here.world_size}, or start one process"
         )
     allotted = os.environ.get("SLURM_NTASKS", "1")
-    if tasks <= 1 and allotted != "1" and trainer.is_global_zero:
+    if here is None and allotted != "1" and trainer.is_global_zero:
         _log.info("SLURM_NTASKS=%s is ignored: this process was not started by srun and runs alone", allotted)
-
-
-def folder_of_requeued_run(run_dir: Path) -> str | None:
-    """Returns the folder to resume from if SLURM restarted the job after it saved a checkpoint, else None."""
-    again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    return str(run_dir) if again and (run_dir / "checkpoints" / "last.ckpt").is_file() else None
-
-
-def check_requeue() -> None:
-    """Checks that a requeued job can find its folder.
-
-    Raises:
-        ConfigurationError: run_dir is not given, so that each start of the job would use another folder.
-    """
-    if HydraConfig.initialized() and not any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra):
-        raise ConfigurationError("requeue=true: the requeued job has to find its folder; give run_dir=…")
-    if _job_id() is None:
-        _log.info("requeue=true is ignored: this is not a SLURM job")
 
 
 @contextmanager
 def requeue_on_signal(*, wanted: bool) -> Generator[None]:
     """Requeues this SLURM job if SIGUSR1 ends the body of the context (`sbatch --signal=USR1@90`)."""
+    if wanted and slurm_job() is None:
+        _log.info("requeue=true is ignored: this is not a SLURM job")
     try:
         yield
     except SystemExit as end:
-        if wanted and end.code == 128 + signal.SIGUSR1 and (job := _job_id()) is not None:
+        if wanted and end.code == 128 + signal.SIGUSR1 and (job := slurm_job()) is not None:
             status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
             _log.info("scontrol requeue %s: %s", job, "done" if status == 0 else f"failed with status {status}")
         raise
-
-
-def _job_id() -> str | None:
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")

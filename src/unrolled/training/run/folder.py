@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from unrolled.training.configuration.options import ConfigurationError
+from unrolled.training.configuration.run_dir import files_of_run
 
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def lock_folder(folder: Path, *, resume: Path | None) -> Generator[None]:
         _log.warning("%s: this file system has no locks; make sure that no other run writes to this folder", folder)
     try:
         resumed = resume is not None and resume.resolve().is_relative_to(folder.resolve())
-        existing = [*folder.glob("summary.json"), *sorted(folder.glob("checkpoints/*.ckpt"))]
+        existing = files_of_run(folder)
         if existing and not resumed:
             raise FolderError(
                 f"run_dir={folder}: this folder contains another run ({existing[0].relative_to(folder)}), which would "

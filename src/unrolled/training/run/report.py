@@ -1,5 +1,6 @@
 """Output at the start and the end of a run: printed rows, config.yaml and summary.json."""
 
+import hashlib
 import json
 import shlex
 import sys
@@ -25,7 +26,7 @@ from unrolled.wording import counted
 
 def write_configuration(config: DictConfig, folder: Path) -> None:
     """Writes config.yaml: the resolved configuration, including the sizes of the data."""
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_text(folder / "config.yaml", _configuration(config))
 
 
 def print_overview(config: DictConfig, data: SequenceData, task: SequenceTask, trainer: Trainer) -> None:
@@ -103,11 +104,16 @@ def _summary(
         "best_validation": _number(getattr(monitor, "best_model_score", None)),
         "processes": trainer.world_size,
         "threads": Threads.of(trainer).count,
+        "configuration": hashlib.sha256(_configuration(config).encode()).hexdigest(),  # that of config.yaml
         "seed": int(config.seed),
         "data": task.info.get("data"),
         "versions": task.info.get("versions"),
         "command": _command_line(),
     }
+
+
+def _configuration(config: DictConfig) -> str:
+    return OmegaConf.to_yaml(config, resolve=True)
 
 
 def _notes(task: SequenceTask) -> list[tuple[str, str]]:

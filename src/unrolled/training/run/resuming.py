@@ -14,7 +14,7 @@ from unrolled.training.data.base import SequenceData
 # Data options without effect on training. Paths of files have none either: their content is compared.
 _UNRELATED = ("validation", "random_windows", "test", "score", "scoring", "cache", "storage", "workers")
 
-_LAST = Path("checkpoints/last.ckpt")
+LAST = Path("checkpoints/last.ckpt")
 
 
 def find_checkpoint(resume: str, run_dir: Path) -> Path:
@@ -29,8 +29,8 @@ def find_checkpoint(resume: str, run_dir: Path) -> Path:
         CheckpointError: there is no checkpoint.
     """
     if resume == "last":
-        here = run_dir / _LAST
-        found = [here] if here.is_file() else list(run_dir.parent.parent.glob(f"*/*/{_LAST}"))
+        here = run_dir / LAST
+        found = [here] if here.is_file() else list(run_dir.parent.parent.glob(f"*/*/{LAST}"))
         if not found:
             raise CheckpointError(
                 f"resume=last: neither {here} nor a checkpoint in a folder beside it exists; name a checkpoint or a "
@@ -40,7 +40,7 @@ def find_checkpoint(resume: str, run_dir: Path) -> Path:
     path = Path(resume)
     if not path.is_dir():
         return path
-    places = [path / _LAST, path / _LAST.name]
+    places = [path / LAST, path / LAST.name]
     found = [place for place in places if place.is_file()]
     if not found:
         raise CheckpointError(f"resume={resume}: there is no {places[0]}; name a checkpoint or the folder of a run")

@@ -28,21 +28,23 @@ from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.interruption import Interruption
 from unrolled.training.callbacks.loggers import MetricsFile, start_loggers
 from unrolled.training.callbacks.threads import Threads
+from unrolled.training.configuration.launch import is_restarted, torchrun_id
 from unrolled.training.configuration.options import ConfigurationError, check_options
 from unrolled.training.data.base import SequenceData
 from unrolled.training.run import report
+from unrolled.training.run.agreement import Agreement, joined, share
 from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.environment import (
     check_processes,
-    check_requeue,
     cluster_environment,
-    folder_of_requeued_run,
     requeue_on_signal,
 )
 from unrolled.training.run.folder import lock_folder
+from unrolled.training.run.job import flatten
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
 from unrolled.training.run.quiet import quiet
-from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
+from unrolled.training.run.ranks import is_first
+from unrolled.training.run.resuming import LAST, check_same_data, data_settings, find_checkpoint
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.updates import Updates
 from unrolled.training.tasks.base import SequenceTask
@@ -72,21 +74,30 @@ def run(config: DictConfig) -> dict[str, float]:
 
 def _run(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
-    if config.get("requeue"):
-        check_requeue()
-        config.resume = config.resume or folder_of_requeued_run(Path(config.run_dir))
-    if config.resume:
+    config = joined(config)
+    first = is_first()
+    if first:
+        _go_on_after_restart(config)
+    if config.resume and first:
         config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
     start = _load_checkpoint(config)
     parts = assemble(config, processor=start[KEY]["processor"] if start else None)
     check_network(config)
     _check_sweep_processes(parts.trainer)
 
-    first = parts.trainer.is_global_zero
     resumed = Path(config.resume) if config.resume else None
     requeue = requeue_on_signal(wanted=first and bool(config.get("requeue")))
     with requeue, lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext():
+        share(config, parts.trainer)
         return _train(config, parts, start)
+
+
+def _go_on_after_restart(config: DictConfig) -> None:
+    """Resumes from the run's own folder if SLURM or torchrun has started the run again."""
+    folder = Path(config.run_dir)
+    if is_restarted(folder) and (folder / LAST).is_file():
+        config.resume, config.init_from = str(folder), None
+    config.launch = torchrun_id()
 
 
 def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) -> dict[str, float]:
@@ -111,6 +122,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
 
     folder = Path(config.run_dir)
+    _expect_agreement(parts.trainer, flatten(config, resolve=True))
     if parts.trainer.is_global_zero:
         report.write_configuration(config, folder)
         report.print_overview(config, parts.data, task, parts.trainer)
@@ -136,6 +148,7 @@ def score(config: DictConfig) -> dict[str, float]:
 
 def _score(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
+    config = joined(config)
     content = read_checkpoint(config.checkpoint)
     trusted = _trusted(config)
     _, network = (described(content, name, config.checkpoint, trusted) for name in ("processor", "network"))
@@ -145,6 +158,7 @@ def _score(config: DictConfig) -> dict[str, float]:
     description = content[KEY]["network"]
     parts = assemble(config, processor=content[KEY]["processor"])
     load_weights(network, content, config.checkpoint)
+    share(config, parts.trainer)
 
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
@@ -153,6 +167,7 @@ def _score(config: DictConfig) -> dict[str, float]:
     task.network = network
     task.attach(parts.data)
     parts.data.evaluate_split(config.split)
+    _expect_agreement(parts.trainer, flatten(config))
     numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
     if parts.trainer.is_global_zero:
         report.print_scores(config, parts.data, task, numbers)
@@ -252,6 +267,11 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
     return {name: value for name, value in _plain(node).items() if name != "_target_"}
 
 
+def _expect_agreement(trainer: Trainer, values: Mapping[str, Any]) -> None:
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
+    callbacks.insert(0, Agreement(values, versions()))
+
+
 def _plain(node: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
 
@@ -291,7 +311,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
     plugins: list[Any] = [*(arguments.pop("plugins", None) or []), DurableCheckpointIO()]
-    environment = cluster_environment()
+    environment = cluster_environment(int(arguments.get("num_nodes") or 1))
     plugins += [] if environment is None else [environment]
     wanted = [callback for callback in callbacks if not isinstance(callback, unwanted)]
     if not any(isinstance(callback, Interruption) for callback in wanted):
