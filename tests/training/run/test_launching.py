@@ -11,8 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from unrolled.training.configuration.launch import default_folder, is_restarted
+from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run import compose
+from unrolled.training.run.environment import cluster_environment
 from unrolled.training.run.job import Job, fix
+from unrolled.training.run.ranks import BY_HAND
 
 Begin = Callable[..., "subprocess.Popen[str]"]
 Ended = Callable[..., str]
@@ -74,14 +77,13 @@ def test_two_nodes_by_hand_run_what_rank_0_composed(
     check_one_run(folder, 4)
 
 
-def test_nodes_that_nothing_tells_apart_are_refused(
-    folder: Path, python: Process, small: list[str], train_script: str
-) -> None:
-    done = python(train_script, *small, *TWO, "trainer.num_nodes=2", NODE_RANK="0")
+def test_nodes_that_nothing_tells_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BY_HAND:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NODE_RANK", "0")
 
-    assert done.returncode == 2
-    assert "MASTER_ADDR and MASTER_PORT missing" in done.stderr
-    assert not list(folder.glob("outputs/*"))
+    with pytest.raises(ConfigurationError, match=r"num_nodes=2: .*\(MASTER_ADDR and MASTER_PORT missing\)"):
+        cluster_environment(2)
 
 
 @pytest.mark.distributed
@@ -123,14 +125,14 @@ def test_processes_with_other_data_are_refused(
     processes = [begin(command, **srun(0)), begin(command, other, **srun(1), UNROLLED_CACHE=str(other / "cache"))]
 
     for process in processes:
-        assert "sizes.vocabulary is 14 in rank 1 and 26 in rank 0" in ended(process, status=2)
+        assert "sizes.vocabulary is 15 in rank 1 and 26 in rank 0" in ended(process, status=2)
     assert not (folder / "run").exists()
 
 
 def test_a_run_that_was_composed_elsewhere_starts_from_its_file(
     folder: Path, python: Process, small: list[str], train_script: str
 ) -> None:
-    config = compose(*small, "trainer.max_steps=2", "test=false", "logger=none", "run_dir=run", "seed=5")
+    config = compose(*small, "trainer.max_steps=2", "test=false", "logger=csv", "run_dir=run", "seed=5")
     (folder / "job.yaml").write_text(Job.of(config, ["seed=5"]).to_text())
 
     done = python(train_script, "--job", "job.yaml")

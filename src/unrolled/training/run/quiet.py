@@ -9,6 +9,7 @@ from contextlib import contextmanager
 _REPEATED = (
     "Checkpoint directory .* exists and is not empty",  # `lock_folder` checks that it is not another run's
     "Experiment logs directory .* exists and is not empty",  # the run's folder, with Hydra's files in it
+    "The `srun` command is available on your system but is not used",  # `environment` says what starts the processes
     ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
     "Starting from v1.9.0, `tensorboardX` has been removed",
 )
