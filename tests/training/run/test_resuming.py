@@ -2,6 +2,9 @@
 
 import csv
 import json
+import logging
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -43,6 +46,74 @@ def test_a_folder_and_last_name_a_run(folder: Path, configure: Configure, monkey
         find_checkpoint("last", folder / "elsewhere" / "a" / "b")
     with pytest.raises(CheckpointError, match=r"there is no .*last\.ckpt"):
         find_checkpoint(str(folder), folder / "new")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_auto_starts_once_and_then_goes_on(folder: Path, configure: Configure) -> None:
+    run(configure("run", *SHORT, "trainer.max_steps=2", "resume=auto"))
+    assert steps(folder / "run") == 2
+    run(configure("run", *SHORT, "trainer.max_steps=5", "resume=auto"))
+    run(configure("whole", *SHORT, "trainer.max_steps=5"))
+
+    one, other = (
+        torch.load(folder / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("run", "whole")
+    )
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+
+
+def test_auto_takes_the_newest_that_is_whole_and_says_what_it_passed_over(
+    folder: Path, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    place = folder / "run" / "checkpoints"
+    assert find_checkpoint("auto", folder / "run") is None
+    assert "there is no checkpoint in" in caplog.text
+    run(configure("run", *SHORT, "trainer.max_steps=2"))
+    old = place / "old.ckpt"
+    shutil.copy(place / "last.ckpt", old)
+    os.utime(old, (1, 1))
+    assert find_checkpoint("auto", folder / "run") == place / "last.ckpt"
+
+    damage(place / "last.ckpt")
+    (place / ".last.ckpt.part").write_bytes(b"half")
+    torch.save({"state_dict": {}}, place / "weights.ckpt")
+    caplog.clear()
+    assert find_checkpoint("auto", folder / "run") == old
+    assert re.search(r"passed over \S*last\.ckpt: the file is damaged", caplog.text)
+    assert re.search(r"passed over \S*weights\.ckpt: .*not one written by unrolled", caplog.text)
+    assert f"going on from {old}" in caplog.text
+
+    os.truncate(old, 1000)
+    os.utime(old, (1, 1))
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint in .* can be resumed: .*weights.*last.*old(.|\n)*start anew"
+    ):
+        find_checkpoint("auto", folder / "run")
+
+
+def test_auto_leaves_the_start_to_init_from(folder: Path, configure: Configure) -> None:
+    run(configure("before", *SHORT, "trainer.max_steps=2"))
+    weights = f"init_from={folder}/before/checkpoints/last.ckpt"
+    for most in (1, 3):
+        run(configure("run", *SHORT, f"trainer.max_steps={most}", "resume=auto", weights, "optimizer.lr=1e-30"))
+        assert steps(folder / "run") == most
+
+    one, other = (
+        torch.load(folder / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("run", "before")
+    )
+    assert all(torch.allclose(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def test_auto_needs_a_folder_that_stays(folder: Path, python: Process, train_script: str, small: list[str]) -> None:
+    done = python(train_script, *small, "resume=auto")
+    assert done.returncode == 2
+    assert "give run_dir=" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,45 @@
 """Resuming a run: finding its checkpoint, and checking that the data are the same."""
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 
-from unrolled.checkpoint import CheckpointError, locate
+from unrolled.checkpoint import KEY, CheckpointError, locate, read_checkpoint
 from unrolled.training.configuration.options import ConfigurationError
+from unrolled.training.configuration.run_dir import RUN, SWEEP
 from unrolled.training.data.base import SequenceData
+
+_log = logging.getLogger(__name__)
 
 # Data options without effect on training. Paths of files have none either: their content is compared.
 _UNRELATED = ("validation", "random_windows", "test", "score", "scoring", "cache", "storage", "workers")
 
-LAST = Path("checkpoints/last.ckpt")
+_LAST = Path("checkpoints/last.ckpt")
 
 
-def find_checkpoint(resume: str, run_dir: Path) -> Path:
-    """Returns the path of the checkpoint to resume from.
+def find_checkpoint(resume: str, run_dir: Path) -> Path | None:
+    """Returns the path of the checkpoint to resume from; None if "auto" finds none, and the run starts anew.
 
     Args:
-        resume: a checkpoint, the folder of a run, or "last": the checkpoint in this run's folder if there is one,
-            otherwise that of the latest run below the same `outputs/TASK`.
+        resume: a checkpoint, the folder of a run, "auto": the newest checkpoint in this run's folder that is whole, or
+            "last": the last checkpoint in this run's folder if there is one, otherwise that of the latest run below the
+            same `outputs/TASK`.
         run_dir: this run's folder.
 
     Raises:
-        CheckpointError: there is no checkpoint.
+        CheckpointError: there is no checkpoint, or "auto" finds damaged ones only.
+        ConfigurationError: "auto" in a folder that is new for each run.
     """
+    if resume == "auto":
+        return _newest_whole(run_dir)
     if resume == "last":
-        here = run_dir / LAST
-        found = [here] if here.is_file() else list(run_dir.parent.parent.glob(f"*/*/{LAST}"))
+        here = run_dir / _LAST
+        found = [here] if here.is_file() else list(run_dir.parent.parent.glob(f"*/*/{_LAST}"))
         if not found:
             raise CheckpointError(
                 f"resume=last: neither {here} nor a checkpoint in a folder beside it exists; name a checkpoint or a "
@@ -40,11 +49,47 @@ def find_checkpoint(resume: str, run_dir: Path) -> Path:
     path = Path(resume)
     if not path.is_dir():
         return path
-    places = [path / LAST, path / LAST.name]
+    places = [path / _LAST, path / _LAST.name]
     found = [place for place in places if place.is_file()]
     if not found:
         raise CheckpointError(f"resume={resume}: there is no {places[0]}; name a checkpoint or the folder of a run")
     return found[0]
+
+
+def _newest_whole(run_dir: Path) -> Path | None:
+    """Returns the checkpoint in a run's folder that was written last, of those that can be read and resumed."""
+    if HydraConfig.initialized() and not any(
+        override.startswith((f"{RUN}=", f"{SWEEP}=")) for override in HydraConfig.get().overrides.hydra
+    ):
+        raise ConfigurationError("resume=auto: this run's folder is new, and has no checkpoint; give run_dir=…")
+    found = list((run_dir / _LAST.parent).glob("*.ckpt"))
+    found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name == _LAST.name), reverse=True)
+    passed: list[str] = []
+    for path in found:
+        reason = _reason_against(path)
+        if reason is None:
+            _log.info("resume=auto: going on from %s", path)
+            return path
+        passed.append(reason)
+        _log.warning("resume=auto: passed over %s", reason)
+    if passed:
+        raise CheckpointError(
+            f"resume=auto: no checkpoint in {run_dir / _LAST.parent} can be resumed: {'; '.join(passed)}\n"
+            "Remove them to start anew, or give another run_dir"
+        )
+    _log.info("resume=auto: there is no checkpoint in %s; starting anew", run_dir / _LAST.parent)
+    return None
+
+
+def _reason_against(path: Path) -> str | None:
+    """Returns why a checkpoint cannot be resumed; None if it can."""
+    try:
+        content = read_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    missing = [key for key in ("loops", "optimizer_states") if key not in content]
+    missing += [] if isinstance(content[KEY].get("resume"), Mapping) else ["resume"]
+    return f"{path}: it has no {missing[0]!r}, only weights" if missing else None
 
 
 def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Trainer) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from unrolled.training.run.job import flatten
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
 from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
-from unrolled.training.run.resuming import LAST, check_same_data, data_settings, find_checkpoint
+from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.updates import Updates
 from unrolled.training.tasks.base import SequenceTask
@@ -77,9 +77,8 @@ def _run(config: DictConfig) -> dict[str, float]:
     config = joined(config)
     first = is_first()
     if first:
-        _go_on_after_restart(config)
-    if config.resume and first:
-        config.resume = str(find_checkpoint(config.resume, Path(config.run_dir)))
+        _find_checkpoint(config)
+        config.launch = torchrun_id()
     start = _load_checkpoint(config)
     parts = assemble(config, processor=start[KEY]["processor"] if start else None)
     check_network(config)
@@ -92,12 +91,16 @@ def _run(config: DictConfig) -> dict[str, float]:
         return _train(config, parts, start)
 
 
-def _go_on_after_restart(config: DictConfig) -> None:
-    """Resumes from the run's own folder if SLURM or torchrun has started the run again."""
+def _find_checkpoint(config: DictConfig) -> None:
+    """Replaces `resume` by the path of a checkpoint, also if SLURM or torchrun has started the run again."""
     folder = Path(config.run_dir)
-    if is_restarted(folder) and (folder / LAST).is_file():
-        config.resume, config.init_from = str(folder), None
-    config.launch = torchrun_id()
+    own = config.resume == "auto" or is_restarted(folder)
+    found = find_checkpoint("auto", folder) if own else None
+    if found is not None:
+        config.init_from = None  # which was for the start
+    elif config.resume and config.resume != "auto":
+        found = find_checkpoint(config.resume, folder)
+    config.resume = None if found is None else str(found)
 
 
 def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) -> dict[str, float]:
