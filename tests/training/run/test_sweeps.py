@@ -2,16 +2,58 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.run_dir import in_run_dir
+from unrolled.training.run.sweep_command import SweepCommand
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
+
+Start = Callable[..., "subprocess.Popen[str]"]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts a script of the project in a process of its own, and returns while it runs."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tasks"), str(folder)])
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *arguments]
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Waits until something is so, while a process runs."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -122,3 +164,133 @@ def test_such_a_command_is_answered_in_a_line(
     assert done.returncode == 2, done.stdout
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+LIGHT = str(Path(__file__).with_name("light_sweep.py"))
+
+
+def starts(sweep: Path, number: int) -> int:
+    return len((sweep / ".sweep" / f"{number}.json.starts").read_text())
+
+
+def test_a_finished_sweep_runs_no_job_again(folder: Path, python: Process) -> None:
+    command = [LIGHT, "-m", "optimizer.lr=0.1,2,-1,0.3", "seed=2", "run_dir=all"]
+    done = python(*command)
+    table = (folder / "all" / "results.csv").read_bytes()
+
+    assert done.returncode == 1, done.stderr
+    assert [row["state"] for row in rows(folder / "all" / "results.csv")] == [
+        "complete",
+        "failed",
+        "refused",
+        "complete",
+    ]
+    assert "best: job 3: optimizer.lr=0.3 validation/loss 0.0000" in done.stdout
+    assert "continue " in done.stdout.partition("best: ")[2]
+    assert (folder / "all" / "results.png").read_bytes().startswith(b"\x89PNG")
+
+    for again in (command, [LIGHT, "-m", "resume=all"]):
+        done = python(*again)
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.count("has finished before") == 3
+        assert (folder / "all" / "results.csv").read_bytes() == table
+    assert [starts(folder / "all", number) for number in range(4)] == [1, 1, 3, 1]  # wrong input may be right by now
+
+
+@pytest.mark.parametrize("kill", ["sweep", "both"])
+def test_a_sweep_that_is_killed_goes_on(folder: Path, python: Process, start: Start, kill: str) -> None:
+    done = python(LIGHT, "-m", "optimizer.lr=0.1,2,0.3", "seed=2", "run_dir=whole")
+    assert done.returncode == 1, done.stderr
+    random = Random(kill)
+
+    command = [LIGHT, "-m", "optimizer.lr=0.1,2,0.3", "seed=40", "run_dir=all"]
+    for job in range(3):  # killed once in each job
+        process = start(*command)
+        record = folder / "all" / ".sweep" / f"{job}.json.starts"
+        wait_for(record.is_file, process)
+        time.sleep(random.random())
+        if kill == "both":
+            for child in children(process.pid):
+                os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        command = [LIGHT, "-m", "resume=all"]
+    done = python(*command)
+
+    assert done.returncode == 1, done.stderr
+    assert (folder / "all" / "results.csv").read_text() == (folder / "whole" / "results.csv").read_text()
+    assert sum(starts(folder / "all", job) for job in range(3)) > 3
+    assert not list((folder / "all").rglob("*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_job_and_the_sweep_in_order(folder: Path, start: Start, number: signal.Signals) -> None:
+    process = start(LIGHT, "-m", "optimizer.lr=0.1,0.3", "seed=200", "run_dir=all")
+    wait_for(lambda: (folder / "all" / "0" / "checkpoints" / "last.ckpt").is_file(), process)
+    (job,) = children(process.pid)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 128 + number, errors
+    assert not Path(f"/proc/{job}").exists()
+    step = json.loads((folder / "all" / "0" / "checkpoints" / "last.ckpt").read_text())["step"]
+    assert 0 < step < 200
+    assert "go on with this sweep: -m resume=all" in output
+    assert "failed" not in errors
+    assert not (folder / "all" / "1").exists()
+
+
+def test_a_job_that_is_killed_is_named_and_ends_no_other(folder: Path, start: Start, python: Process) -> None:
+    process = start(LIGHT, "-m", "optimizer.lr=0.1,0.2,0.3", "seed=100", "run_dir=all")
+    for job, number in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        wait_for(lambda job=job: (folder / "all" / str(job) / "checkpoints" / "last.ckpt").is_file(), process)
+        (child,) = children(process.pid)
+        os.kill(child, number)
+        wait_for(lambda child=child: child not in children(process.pid), process)
+    output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 1
+    assert "failed: optimizer.lr=0.1: its process ended without a message: killed by SIGKILL" in errors
+    assert "failed: optimizer.lr=0.2: ended by SIGTERM" in errors
+    assert "best: job 2" in output
+    assert "go on with this sweep: -m resume=all" in output
+
+    done = python(LIGHT, "-m", "resume=all")
+    assert [row["state"] for row in rows(folder / "all" / "results.csv")] == ["failed", "complete", "complete"]
+    assert done.returncode == 1
+    assert json.loads((folder / "all" / "1" / "checkpoints" / "last.ckpt").read_text()) == {"step": 100, "starts": 2}
+
+
+def test_a_sweep_is_run_by_one_process_at_a_time(folder: Path, start: Start, python: Process) -> None:
+    process = start(LIGHT, "-m", "optimizer.lr=0.1", "seed=1000", "run_dir=all")
+    wait_for(lambda: (folder / "all" / "0" / "checkpoints" / "last.ckpt").is_file(), process)
+    done = python(LIGHT, "-m", "resume=all")
+    process.terminate()
+    process.communicate(timeout=300)
+
+    assert done.returncode == 2
+    assert "another process is running this sweep" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["-m", "optimizer.lr=0.1,0.3", "run_dir=all"],
+            "another sweep, which differs in optimizer.lr=0.1,0.3",
+        ),
+        (["-m", "resume=all", "model=gru"], "model=gru: resume=all goes on with a sweep as it was asked"),
+        (["resume=all"], "go on with it: -m resume=all"),
+        (["-m", "optimizer.lr=interval(0.1,1)"], "hydra/sweeper=optuna"),
+        (["-m", "seed=1,2", "hydra/sweeper=optunna"], "optunna"),
+        (["-m", "seed=1,2", "hydra.sweeper.n_trials=3"], "n_trials"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_answered(folder: Path, python: Process, arguments: list[str], said: str) -> None:
+    SweepCommand(("python",), (), ("optimizer.lr=0.1,0.2", "run_dir=all"), ("optimizer.lr",)).write(folder / "all")
+    done = python(LIGHT, *arguments)
+
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "outputs").exists()

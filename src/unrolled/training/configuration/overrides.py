@@ -126,13 +126,17 @@ def _parsed(text: str, parser: OverridesParser, *, sweep: bool) -> Override:
 
 
 def _expand_sweeps(parsed: Sequence[Override]) -> Iterator[list[Override]]:
-    """Yields every combination of a sweep, up to a limit; a single run is one combination."""
+    """Yields every combination of a sweep, up to a limit, of an interval its ends; a single run is one combination."""
     parser = OverridesParser.create()
     choices: list[list[Override]] = []
     for override in parsed:
         if override.is_sweep_override() and (override.is_choice_sweep() or override.is_range_sweep()):
             values = list(itertools.islice(override.sweep_string_iterator(), MOST_SWEPT))
             choices.append(parser.parse_overrides([f"{override.get_key_element()}={value}" for value in values]))
+        elif override.is_interval_sweep():
+            value: Any = override.value()
+            ends = (value.start, value.end)
+            choices.append(parser.parse_overrides([f"{override.get_key_element()}={end}" for end in ends]))
         elif not override.is_sweep_override():
             choices.append([override])
     for combination in itertools.islice(itertools.product(*choices), MOST_SWEPT):

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,7 +42,9 @@ from unrolled.training.run.ranks import (
     refuse,
     take_stray_variables,
 )
-from unrolled.training.run.sweeps import FAILED, WRONG_INPUT, Sweep
+from unrolled.training.run.records import FAILED, WRONG_INPUT, begin_job, job_failed, job_succeeded
+from unrolled.training.run.sweep_command import WITH_VALUE, split_options, with_recorded
+from unrolled.training.run.sweeps import Sweep
 from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
@@ -49,9 +52,8 @@ _STARTED = time.time()
 JOB = "--job"  # python train.py --job FILE: runs what another process has composed
 Run = Callable[[DictConfig], dict[str, float]]
 CHOICES = ("task", "data")  # groups whose choices a checkpoint stores, so that evaluate.py needs no arguments for them
-WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--info", "-i", "--cfg", "-c")
 WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
-OPTIONS = (*WITH_VALUE, *WITHOUT, "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
+OPTIONS = (*WITH_VALUE, *WITHOUT, "--shell-completion", "-sc")
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
@@ -81,6 +83,7 @@ def _command(name: str, function: Run, arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     typed = given if arguments is None else [name, *given]  # python -m unrolled train …
     take_stray_variables()
+    begin_job()
     if given[:1] == [JOB]:
         _run_job(_read_job(given), function)
     elif not is_first() or joins_another_node(given):
@@ -121,41 +124,39 @@ def _read_job(given: Sequence[str]) -> Job:
         _stop(f"{' '.join(given)}: there is no such file of a job ({error})")
 
 
-def _run(config: DictConfig, function: Run, sweep: Sweep | None = None) -> None:
-    """Runs a composed configuration and reports its errors; a run of a sweep records them."""
+def _run(config: DictConfig, function: Run) -> None:
+    """Runs a composed configuration, and reports its scores or its error: to the record of its job, too, in a sweep."""
     try:
         numbers = function(config)
-    except Exception as error:  # a sweep goes on after any failed run; what has no answer is raised again
+    except Exception as error:  # what has no answer is raised again, with its traceback
         answer = _answer(error)
         if answer and answer[1] == WRONG_INPUT and not _begun(error) and not isinstance(error, FolderError):
             _remove_unbegun_run()  # but a folder that is another run's
-        if sweep:
-            sweep.failed(error, answer)
-        elif answer:
+        if answer:
             _stop(*answer)
-        else:
-            raise
-    else:
-        if sweep:
-            sweep.succeeded(numbers)
+        job_failed(f"{type(error).__name__}: {error}", FAILED)
+        raise
+    job_succeeded(numbers, Path(config.run_dir), config.get("monitor") or {})
 
 
 def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> None:
     """Checks the command line, then Hydra composes and runs."""
-    overrides: list[str] = []
     added: list[str] = []
+    sweep: Sweep | None = None
     try:
+        given = with_recorded(given)
         added = _choices_of_checkpoint(given) if name == "evaluate" else []
-        overrides, left_out = _check(name, [*given, *added])
+        left_out = _check(name, [*given, *added])
         _refuse_started_sweep(given)
         given = [*in_run_dir([*given, *added]), *left_out]
         given += default_folder(given) if name == "train" else []
         refuse_unwritable(given)
+        if is_sweep(given) and not left_out:
+            sweep = Sweep.begin(name, _program(name, typed), *split_options(given))
     except ValueError as error:
         missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]
         hint = f"\n{missing[0]} is what the checkpoint says; --config-dir FOLDER says where it lies" if missing else ""
         _stop(f"{error}{hint}")
-    sweep = Sweep(overrides)
 
     def prepared(config: DictConfig) -> dict[str, float]:
         _drop_options(config)
@@ -165,17 +166,26 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         return function(config)
 
     def guarded(config: DictConfig) -> None:
+        if Sweep.is_running():
+            Sweep.load(Path(HydraConfig.get().sweep.dir)).run_job()
+            return
         sys.argv[1:] = typed  # which the summary contains, and from which Lightning starts further processes
-        _run(config, prepared, sweep if Sweep.is_running() else None)
+        _run(config, prepared)
 
-    sys.argv[1:] = map(forced, given)  # which Hydra reads
-    try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
-    finally:
-        if sweep.results:
-            sweep.show()
-    if sweep.status():
-        sys.exit(sweep.status())
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)
+    sys.argv[1:] = map(forced, given if sweep is None else sweep.arguments())  # which Hydra reads
+    with nullcontext() if sweep is None else sweep.running():
+        main()
+    if sweep and sweep.exit_status:
+        sys.exit(sweep.exit_status)
+
+
+def _program(name: str, typed: Sequence[str]) -> list[str]:
+    """Returns the start of a command line for the jobs of a sweep, as that of this process."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and typed[:1] != [name]:
+        return [sys.executable, str(script.resolve())]
+    return [sys.executable, "-m", "unrolled", name]
 
 
 def _refuse_started_sweep(arguments: Sequence[str]) -> None:
@@ -230,8 +240,8 @@ def _system(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Checks a command's overrides. Returns them and, with --cfg, those that remove the options a run drops."""
+def _check(name: str, arguments: list[str]) -> list[str]:
+    """Checks a command's overrides. Returns, with --cfg, the overrides that remove the options a run drops."""
     overrides = [a for a in arguments if not a.startswith("-")]
     config_dir: str | None = None
     for position, argument in enumerate(arguments):
@@ -241,7 +251,7 @@ def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
         if option in ("--config-dir", "-cd"):
             config_dir = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
         if option in ("--config-name", "-cn", "--config-path", "-cp"):
-            return [], []  # another configuration, which only Hydra checks
+            return []  # another configuration, which only Hydra checks
         if option in WITH_VALUE and not value:
             following = arguments[position + 1 : position + 2]
             overrides = [o for o in overrides if o not in following]
@@ -251,8 +261,8 @@ def _check(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     if not {"--hydra-help", "--version"} & set(arguments):
         dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
         if any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
-            return overrides, [f"~{path}" for path in dropped]
-    return overrides, []
+            return [f"~{path}" for path in dropped]
+    return []
 
 
 def _dashed(argument: str) -> str:
@@ -290,6 +300,7 @@ def _stop(said: str, status: int = WRONG_INPUT) -> NoReturn:
     script = Path(sys.argv[0]).name
     script = f"unrolled {sys.argv[1]}" if script == "__main__.py" else script
     text = "\n".join(said.strip().splitlines()[:6])
+    job_failed(said, status)
     process = name_of_process()
     print(f"{script}: {process}{': ' if process else ''}{text}", file=sys.stderr)
     sys.exit(status)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.attentive import AttentiveCore
 from unrolled.training.callbacks.last import LastCheckpoint
+from unrolled.training.callbacks.pruning import is_pruned
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.callbacks.throughput import Throughput
 from unrolled.training.console.outputs import write_text
@@ -54,6 +55,8 @@ def write_summary(
 ) -> None:
     """Writes summary.json and prints the metrics, the files and the next commands."""
     summary = _summary(config, trainer, task, numbers, seconds)
+    best = summary["checkpoint"]
+    summary["next"] = next_commands(config, data, task, best, folder) if best else []
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     names = {"config.yaml": "the configuration", "metrics.csv": "logged metrics", "curves.png": "learning curves"}
@@ -69,11 +72,9 @@ def write_summary(
     rows.append(("trained", trained))
     rows.append(("folder", quoted_path(folder)))
     rows += [(f"  {name}", what) for name, what in names.items() if (folder / name).exists()]
-    best = summary["checkpoint"]
     if best:
         rows.append(("  checkpoint", quoted_path(best)))
-        commands = next_commands(config, data, task, best, folder)
-        rows += [("" if number else "next", command) for number, command in enumerate(commands)]
+        rows += [("" if number else "next", command) for number, command in enumerate(summary["next"])]
     print_rows(*rows)
 
 
@@ -102,6 +103,7 @@ def _summary(
             getattr(monitor, "best_model_path", "") or (last.path if last and last.path.is_file() else "")
         ),
         "best_validation": _number(getattr(monitor, "best_model_score", None)),
+        "pruned": is_pruned(trainer),
         "processes": trainer.world_size,
         "threads": Threads.of(trainer).count,
         "configuration": hashlib.sha256(_configuration(config).encode()).hexdigest(),  # that of config.yaml

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import lightning
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -27,6 +25,7 @@ from unrolled.checkpoint import KEY, TRUSTED, build, described, load_weights, lo
 from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.interruption import Interruption
 from unrolled.training.callbacks.loggers import MetricsFile, start_loggers
+from unrolled.training.callbacks.pruning import is_pruned
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.configuration.launch import is_restarted, torchrun_id
 from unrolled.training.configuration.options import ConfigurationError, check_options
@@ -46,6 +45,7 @@ from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
 from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
 from unrolled.training.run.storage import DurableCheckpointIO
+from unrolled.training.run.study import pruning_of_job
 from unrolled.training.run.updates import Updates
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.schedules import Schedule
@@ -82,7 +82,6 @@ def _run(config: DictConfig) -> dict[str, float]:
     start = _load_checkpoint(config)
     parts = assemble(config, processor=start[KEY]["processor"] if start else None)
     check_network(config)
-    _check_sweep_processes(parts.trainer)
 
     resumed = Path(config.resume) if config.resume else None
     requeue = requeue_on_signal(wanted=first and bool(config.get("requeue")))
@@ -133,7 +132,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     try:
         parts.trainer.fit(task, datamodule=parts.data, ckpt_path=config.resume, weights_only=True)
         seconds = time.perf_counter() - began
-        numbers = _test(parts, task) if config.test else {}
+        numbers = _test(parts, task) if config.test and not is_pruned(parts.trainer) else {}
         if parts.trainer.is_global_zero:
             report.write_summary(config, folder, parts.data, parts.trainer, task, numbers, seconds)
     except (ValueError, OSError, RuntimeError) as error:
@@ -198,6 +197,7 @@ def assemble(config: DictConfig, *, processor: Mapping[str, Any] | None = None) 
         threads,
         Updates(data, fresh=fresh),
         MonitorCheck(schedule),
+        *pruning_of_job(config),
         *(callback for callback in callbacks if callback),
     ]
     trainer = _trainer(config, wanted, [logger for logger in loggers if logger])
@@ -350,17 +350,6 @@ def _warn_of_slow_bfloat16(precision: str) -> None:
             "with trainer.precision=32-true",
             precision,
             able.get("cpu_name", "x86_64"),
-        )
-
-
-def _check_sweep_processes(trainer: Trainer) -> None:
-    """Refuses a sweep of multi-process runs: Lightning starts processes with the same command line, the whole sweep."""
-    sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if sweeping and trainer.world_size > 1 and not getattr(environment, "creates_processes_externally", True):
-        raise ConfigurationError(
-            f"trainer: a sweep (-m) of runs with {trainer.world_size} processes each; start the runs one by one, "
-            "for example: for model in elman gru lstm; do python train.py model=$model trainer=ddp; done"
         )
 
 

@@ -1,0 +1,102 @@
+"""The search space of a sweep, in the syntax of Hydra's overrides, as distributions of Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, ValueType
+from omegaconf import DictConfig, OmegaConf
+
+from unrolled.training.configuration.options import ConfigurationError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+OPTUNA = "hydra_plugins.unrolled.OptunaSweeper"
+
+
+def swept(overrides: Sequence[Override]) -> list[Override]:
+    """Returns the overrides with several values."""
+    return [override for override in overrides if override.is_sweep_override()]
+
+
+def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Checks the sweeper and the search space before the first job.
+
+    Args:
+        config: of the sweep, with that of Hydra.
+        overrides: of the command line and of `hydra.sweeper.params`.
+
+    Raises:
+        ConfigurationError: a wrong option, an interval without Optuna, or Optuna is not installed.
+    """
+    target = str(config.hydra.sweeper.get("_target_"))
+    if target == OPTUNA:
+        if find_spec("optuna") is None:
+            raise ConfigurationError("hydra/sweeper=optuna needs Optuna: pip install 'unrolled[sweeps]'")
+        from unrolled.training.run.optuna_sweeper import OptunaSweeper
+
+        options: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # pyright: ignore[reportAssignmentType]
+        OptunaSweeper(**{name: value for name, value in options.items() if not name.startswith("_")}).check()
+        search_space([o for o in overrides if o.value_type is not ValueType.GLOB_CHOICE_SWEEP])  # which needs a loader
+    elif target.endswith("BasicSweeper"):
+        for override in swept(overrides):
+            if override.is_interval_sweep():
+                raise ConfigurationError(
+                    f"{override.input_line}: an interval is searched, not enumerated: hydra/sweeper=optuna or "
+                    "hydra/sweeper=random; or list values, or write range(…)"
+                )
+
+
+def search_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
+    """Returns a distribution for each override with several values, by key.
+
+    `interval(a, b)` is an interval of numbers, of integers as `int(interval(a, b))`; `range(…)` are numbers with a step
+    between them; `tag(log, …)` makes either logarithmic. Lists and `choice(…)` are categories.
+
+    Raises:
+        ConfigurationError: an empty or impossible space, or an unknown tag.
+    """
+    return {override.get_key_element(): _distribution(override) for override in swept(overrides)}
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    tags: set[str] = set(getattr(value, "tags", ()))
+    if tags - {"log"}:
+        raise ConfigurationError(f"{override.input_line}: unknown tag {min(tags - {'log'})}; there is tag(log, …)")
+    log = "log" in tags
+    try:
+        if isinstance(value, IntervalSweep):
+            low, high = value.start, value.end
+            kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
+            return kind(low, high, log=log)  # pyright: ignore[reportArgumentType]
+        texts = list(override.sweep_string_iterator())
+        if not texts:
+            raise ValueError("it has no value")
+        if isinstance(value, RangeSweep):
+            whole = all(text.lstrip("-").isdigit() for text in texts)
+            if whole:
+                numbers = sorted(map(int, texts))
+                step = 1 if log or len(numbers) == 1 else numbers[1] - numbers[0]
+                return IntDistribution(numbers[0], numbers[-1], log=log, step=step)
+            floats = sorted(map(float, texts))
+            return FloatDistribution(
+                floats[0], floats[-1], step=floats[1] - floats[0] if len(floats) > 1 else None, log=log
+            )
+        if log:
+            raise ValueError("only an interval or a range can be logarithmic")
+        return CategoricalDistribution(texts)
+    except ValueError as error:
+        raise ConfigurationError(f"{override.input_line}: {error}") from error
+
+
+def override_of(override: Override, value: Any) -> str:
+    """Returns the override of one job for a value that Optuna suggested."""
+    if isinstance(override.value(), RangeSweep):  # the text of Hydra, without rounding errors of steps
+        value = min(override.sweep_string_iterator(), key=lambda text: abs(float(text) - float(value)))
+    return f"{override.get_key_element()}={value}"
