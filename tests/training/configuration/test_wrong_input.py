@@ -75,7 +75,6 @@ WRONG = [
     (f"{TEXT} resume=a.ckpt init_from=b.ckpt", "resume and init_from", "exclude"),
     ("-m model=lstm,gruu", "gruu", "did you mean model=gru"),
     ("-m model.hidden_size=8,16 modle=gru", "modle", "did you mean model"),
-    (f"-m {TEXT} seed=1,2 trainer=ddp trainer.accelerator=cpu", "2 processes", "one by one"),
 ]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -18,11 +19,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.training.configuration.options import ConfigurationError
-from unrolled.training.run.records import BROKEN, COMPLETE, PRUNED, REFUSED, JobRecord
-from unrolled.training.run.search_space import override_of, search_space
+from unrolled.training.run.records import BROKEN, COMPLETE, PRUNED, REFUSED, JobRecord, record_of
+from unrolled.training.run.search_space import override_of, search_space, swept
 from unrolled.training.run.study import StudyOfSweep, build_pruner
 from unrolled.training.run.sweep_command import RECORDS
-from unrolled.training.run.sweeps import Sweep
 
 if TYPE_CHECKING:
     import optuna
@@ -91,8 +91,7 @@ class OptunaSweeper(Sweeper):
         """Runs the jobs. Called by Hydra after `setup`."""
         if self.config is None or self.launcher is None or self.hydra_context is None:
             raise RuntimeError("Hydra calls setup before sweep")
-        sweep = Sweep.load(Path(str(self.config.hydra.sweep.dir)))
-        records = sweep.folder / RECORDS
+        records = Path(str(self.config.hydra.sweep.dir)) / RECORDS
         written: dict[str, Any] = OmegaConf.to_container(self.config.hydra.sweeper)  # pyright: ignore[reportAssignmentType]
         storage = _unresolved(written["storage"], self.storage)
         place = StudyOfSweep.open(records, self.study_name, storage, self.pruner)
@@ -109,7 +108,7 @@ class OptunaSweeper(Sweeper):
             self.launcher.launch([_overrides_of(trial, overrides) for trial in trials], initial_job_idx=first)
             for trial, number in zip(trials, numbers, strict=True):
                 if not trial.state.is_finished():
-                    self._tell(study, trial, JobRecord.read(sweep.record(number)))
+                    self._tell(study, trial, JobRecord.read(record_of(records, number)))
 
     def _open_study(self, url: str) -> optuna.Study:
         import optuna
@@ -157,6 +156,32 @@ class OptunaSweeper(Sweeper):
                     f"job {job.number}: the search learns nothing from it: it has no validation score, or its "
                     f"monitor.mode is not {self._mode()}",
                     file=sys.stderr,
+                )
+
+
+def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Checks the sweeper and the search space before the first job.
+
+    Args:
+        config: of the sweep, with that of Hydra.
+        overrides: of the command line and of `hydra.sweeper.params`.
+
+    Raises:
+        ConfigurationError: a wrong option, an interval without Optuna, or Optuna is not installed.
+    """
+    target = str(config.hydra.sweeper.get("_target_"))
+    if target == "hydra_plugins.unrolled.OptunaSweeper":
+        if find_spec("optuna") is None:
+            raise ConfigurationError("hydra/sweeper=optuna needs Optuna: pip install 'unrolled[sweeps]'")
+        options: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # pyright: ignore[reportAssignmentType]
+        OptunaSweeper(**{name: value for name, value in options.items() if not name.startswith("_")}).check()
+        search_space([o for o in overrides if o.value_type is not ValueType.GLOB_CHOICE_SWEEP])  # which needs a loader
+    elif target.endswith("BasicSweeper"):
+        for override in swept(overrides):
+            if override.is_interval_sweep():
+                raise ConfigurationError(
+                    f"{override.input_line}: an interval is searched, not enumerated: hydra/sweeper=optuna or "
+                    "hydra/sweeper=random; or list values, or write range(…)"
                 )
 
 

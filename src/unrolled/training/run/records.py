@@ -76,6 +76,11 @@ class JobRecord:
         return self.numbers.get("best_validation", math.nan)
 
 
+def record_of(records: Path, number: int) -> Path:
+    """Returns the path of the record of a job."""
+    return records / f"{number}.json"
+
+
 def job_environment(record: Path) -> dict[str, str]:
     """Returns the environment variables with which a process runs a job and reports to its record.
 

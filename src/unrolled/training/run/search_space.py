@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, ValueType
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from unrolled.training.configuration.options import ConfigurationError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-OPTUNA = "hydra_plugins.unrolled.OptunaSweeper"
-
 
 def swept(overrides: Sequence[Override]) -> list[Override]:
     """Returns the overrides with several values."""
     return [override for override in overrides if override.is_sweep_override()]
-
-
-def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Checks the sweeper and the search space before the first job.
-
-    Args:
-        config: of the sweep, with that of Hydra.
-        overrides: of the command line and of `hydra.sweeper.params`.
-
-    Raises:
-        ConfigurationError: a wrong option, an interval without Optuna, or Optuna is not installed.
-    """
-    target = str(config.hydra.sweeper.get("_target_"))
-    if target == OPTUNA:
-        if find_spec("optuna") is None:
-            raise ConfigurationError("hydra/sweeper=optuna needs Optuna: pip install 'unrolled[sweeps]'")
-        from unrolled.training.run.optuna_sweeper import OptunaSweeper
-
-        options: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # pyright: ignore[reportAssignmentType]
-        OptunaSweeper(**{name: value for name, value in options.items() if not name.startswith("_")}).check()
-        search_space([o for o in overrides if o.value_type is not ValueType.GLOB_CHOICE_SWEEP])  # which needs a loader
-    elif target.endswith("BasicSweeper"):
-        for override in swept(overrides):
-            if override.is_interval_sweep():
-                raise ConfigurationError(
-                    f"{override.input_line}: an interval is searched, not enumerated: hydra/sweeper=optuna or "
-                    "hydra/sweeper=random; or list values, or write range(…)"
-                )
 
 
 def search_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:

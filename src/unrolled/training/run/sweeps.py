@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.quoting import quote_value
 from unrolled.training.configuration.run_dir import SWEEP
+from unrolled.training.run.optuna_sweeper import check_search
 from unrolled.training.run.records import (
     BROKEN,
     FAILED,
@@ -32,9 +33,10 @@ from unrolled.training.run.records import (
     JobRecord,
     job_environment,
     lock_of,
+    record_of,
 )
 from unrolled.training.run.results import show_results, write_results
-from unrolled.training.run.search_space import check_search, swept
+from unrolled.training.run.search_space import swept
 from unrolled.training.run.study import DATABASE
 from unrolled.training.run.sweep_command import RECORDS, SweepCommand, compose_sweep, is_sweep_folder
 
@@ -165,7 +167,7 @@ class Sweep:
         Raises:
             ConfigurationError: the record is that of another job.
         """
-        record = self.record(number)
+        record = record_of(self.folder / RECORDS, number)
         inner = os.path.relpath(folder, self.folder)
         job = JobRecord(number, tuple(overrides), inner, fresh=not _has_files(folder))
         given = list(overrides)
@@ -205,10 +207,6 @@ class Sweep:
         if job.state == REFUSED:
             _remove_empty(self.folder / job.folder, self.folder)
         write_results(self.folder, self.command.keys, self.jobs())
-
-    def record(self, number: int) -> Path:
-        """Returns the path of the record of a job."""
-        return self.folder / RECORDS / f"{number}.json"
 
     def jobs(self) -> list[JobRecord]:
         """Returns the records of all jobs so far, by number."""
