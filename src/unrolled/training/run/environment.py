@@ -1,11 +1,7 @@
-"""Detection of SLURM steps and other launchers, and requeue_on_signal of SLURM jobs."""
+"""Detection of SLURM steps and other launchers."""
 
 import logging
 import os
-import signal
-import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -15,7 +11,6 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
-from unrolled.training.configuration.launch import slurm_job
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run.ranks import check_by_hand, num_srun_tasks, place, set_address_of_srun
 from unrolled.wording import counted
@@ -83,17 +78,3 @@ def check_processes(trainer: Trainer) -> None:
     allotted = os.environ.get("SLURM_NTASKS", "1")
     if here is None and allotted != "1" and trainer.is_global_zero:
         _log.info("SLURM_NTASKS=%s is ignored: this process was not started by srun and runs alone", allotted)
-
-
-@contextmanager
-def requeue_on_signal(*, wanted: bool) -> Generator[None]:
-    """Requeues this SLURM job if SIGUSR1 ends the body of the context (`sbatch --signal=USR1@90`)."""
-    if wanted and slurm_job() is None:
-        _log.info("requeue=true is ignored: this is not a SLURM job")
-    try:
-        yield
-    except SystemExit as end:
-        if wanted and end.code == 128 + signal.SIGUSR1 and (job := slurm_job()) is not None:
-            status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
-            _log.info("scontrol requeue %s: %s", job, "done" if status == 0 else f"failed with status {status}")
-        raise

@@ -33,16 +33,13 @@ from unrolled.training.data.base import SequenceData
 from unrolled.training.run import report
 from unrolled.training.run.agreement import Agreement, joined, share
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.environment import (
-    check_processes,
-    cluster_environment,
-    requeue_on_signal,
-)
+from unrolled.training.run.environment import check_processes, cluster_environment
 from unrolled.training.run.folder import lock_folder
 from unrolled.training.run.job import flatten
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
 from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
+from unrolled.training.run.requeue import requeue_when_interrupted
 from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.study import pruning_of_job
@@ -75,6 +72,11 @@ def run(config: DictConfig) -> dict[str, float]:
 def _run(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     config = joined(config)
+    with requeue_when_interrupted(wanted=bool(config.get("requeue")), first=is_first()):
+        return _run_composed(config)
+
+
+def _run_composed(config: DictConfig) -> dict[str, float]:
     first = is_first()
     if first:
         _find_checkpoint(config)
@@ -84,8 +86,7 @@ def _run(config: DictConfig) -> dict[str, float]:
     check_network(config)
 
     resumed = Path(config.resume) if config.resume else None
-    requeue = requeue_on_signal(wanted=first and bool(config.get("requeue")))
-    with requeue, lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext():
+    with lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext():
         share(config, parts.trainer)
         return _train(config, parts, start)
 
