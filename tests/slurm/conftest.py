@@ -157,7 +157,12 @@ class Cluster:
     def _daemon(self, *command: str) -> None:
         with (self.folder / "daemons.log").open("ab") as log:
             process = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                ["setpriv", "--pdeathsig", "TERM", *command],  # ends with this process, also when that is killed
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.processes.append(process)
         if command[0] == "munged":

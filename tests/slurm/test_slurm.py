@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,104 @@ def test_an_allocation_of_two_tasks_around_a_plain_run(cluster: Any, folder: Pat
     for name in ("batch", "interactive", "terminal"):
         assert summary(folder / name)["processes"] == 1
         assert_same_end(folder / name, folder / "alone")
+
+
+@pytest.fixture
+def long(folder: Path, options: list[str]) -> list[str]:
+    """A run of at least 30 seconds, so that it can be interrupted: each step takes a tenth of one."""
+    kept = [option for option in options if not option.startswith("trainer.max_steps")]
+    slow = [f"hydra.searchpath=[file://{folder}/conf]", "callbacks=slow", "callbacks.last.minutes=0"]
+    return [*kept, *slow, "trainer.max_steps=300", "trainer.max_epochs=100"]
+
+
+def run_folder(folder: Path, job: str) -> Path:
+    """Returns the folder that a job has chosen for its run."""
+    (found,) = folder.glob(f"outputs/char_lm/slurm/{job}-*")
+    return found
+
+
+def wait_for_step(cluster: Any, folder: Path, job: str, step: int = 1) -> None:
+    """Waits until the run of a job has saved after a step."""
+
+    def is_saved() -> bool:
+        found = list(folder.glob(f"outputs/char_lm/slurm/{job}-*/checkpoints/last.ckpt"))
+        return bool(found) and torch.load(found[0], weights_only=True)["global_step"] >= step
+
+    cluster.wait(job, until=lambda job: is_saved())
+
+
+def wait_for(condition: Callable[[], bool], message: str, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.2)
+
+
+def uninterrupted(cluster: Any, folder: Path, long: list[str], *more: str) -> Path:
+    quick = [option for option in long if option != "callbacks=slow"]
+    run_alone(cluster, folder, *quick, *more, "run_dir=alone")
+    return folder / "alone"
+
+
+def test_a_job_goes_on_after_its_time_limit(cluster: Any, folder: Path, long: list[str]) -> None:
+    rarely = [*long, "trainer.max_steps=1200", "callbacks.last.minutes=5"]
+    # The warning comes up to a minute early: 300 seconds before the end are 0 to 60 seconds after the start.
+    job = cluster.submit("--time=6", EXAMPLES / "requeue.sbatch", *rarely, folder=folder)
+    alone = uninterrupted(cluster, folder, rarely)
+
+    assert cluster.wait(job, seconds=560) == "COMPLETED", cluster.said(cluster.job(job))
+    assert int(cluster.job(job)["Restarts"]) >= 1
+    assert_same_end(run_folder(folder, job), alone)
+
+
+def test_one_of_two_ranks_requeues_their_job_after_both_have_saved(cluster: Any, folder: Path, long: list[str]) -> None:
+    tasks = ["--ntasks-per-node=2", "--export=ALL,SLURM_KILL_BAD_EXIT=1"]  # the first task that fails ends the others
+    two = ["trainer=ddp", "trainer.devices=2", "data.batch_size=2"]
+    job = cluster.submit(*tasks, EXAMPLES / "requeue.sbatch", *long, *two, folder=folder)
+    wait_for_step(cluster, folder, job, 3)
+    cluster.output("scancel", "--signal=USR1", job)
+    alone = uninterrupted(cluster, folder, long, *two)
+
+    assert cluster.wait(job) == "COMPLETED", cluster.said(cluster.job(job))
+    assert cluster.job(job)["Restarts"] == "1"
+    assert cluster.said(cluster.job(job)).count("is requeued") == 1
+    assert_same_end(run_folder(folder, job), alone)
+
+
+def test_a_preempted_job_goes_on(cluster: Any, folder: Path, long: list[str]) -> None:
+    whole = ["--nodelist=127.0.0.2", "--exclusive"]
+    job = cluster.submit(*whole, EXAMPLES / "requeue.sbatch", *long, folder=folder)
+    wait_for_step(cluster, folder, job, 3)
+    (folder / "urgent.sh").write_text("#!/bin/bash\nsleep 5\n")
+    urgent = cluster.submit("--partition=high", *whole, "urgent.sh", folder=folder)
+    alone = uninterrupted(cluster, folder, long)
+
+    assert cluster.wait(urgent) == "COMPLETED"
+    assert cluster.wait(job) == "COMPLETED", cluster.said(cluster.job(job))
+    assert cluster.job(job)["Restarts"] == "1"
+    assert_same_end(run_folder(folder, job), alone)
+
+
+def test_a_cancelled_job_saves_and_does_not_come_back(cluster: Any, folder: Path, long: list[str]) -> None:
+    job = cluster.submit(EXAMPLES / "requeue.sbatch", *long, folder=folder)
+    wait_for_step(cluster, folder, job)
+    cluster.output("scancel", job)
+
+    assert cluster.wait(job) == "CANCELLED"
+    assert cluster.job(job)["Restarts"] == "0"
+    wait_for(lambda: "SIGTERM: ended after step" in cluster.said(cluster.job(job)), "it did not save")
+    assert "resume with" in cluster.said(cluster.job(job))
+
+
+def test_jobs_of_an_array_have_folders_of_their_own_and_go_on_alone(
+    cluster: Any, folder: Path, long: list[str]
+) -> None:
+    job = cluster.submit("--array=1-2", EXAMPLES / "array.sbatch", *long, folder=folder)
+    wait_for_step(cluster, folder, f"{job}_2")
+    cluster.output("scancel", "--signal=USR1", f"{job}_2")
+
+    for index, restarts in (("1", "0"), ("2", "1")):
+        assert cluster.wait(f"{job}_{index}") == "COMPLETED", cluster.said(cluster.job(f"{job}_{index}"))
+        assert cluster.job(f"{job}_{index}")["Restarts"] == restarts
+        summary_of_task = summary(run_folder(folder, f"{job}_{index}"))
+        assert (summary_of_task["seed"], summary_of_task["steps"]) == (int(index), 300)

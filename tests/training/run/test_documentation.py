@@ -28,10 +28,14 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """(script, overrides) of each `python train.py …` and `python evaluate.py …` that a page shows."""
+    """(script, overrides) of each `python train.py …`, `python evaluate.py …` and `sbatch SCRIPT …` on a page."""
     for block in blocks(page, "", "bash", "console", "text"):
         for line in block.replace("\\\n", " ").splitlines():
             found = re.search(r"\bpython (train|evaluate)\.py(.*)", line)
+            sent = re.search(r"\bsbatch .*?(examples/slurm/\w+\.sbatch)(.*)", line)
+            if sent:
+                assert (ROOT / sent[1]).is_file(), sent[1]
+                yield "train", shlex.split(sent[2], comments=True)
             if found and "hiden" not in line:  # the misspelt key whose answer is shown
                 words = shlex.split(found[2], comments=True)
                 yield found[1], [word for word in words if word == "-m" or ("=" in word and not word.startswith("-"))]

@@ -44,13 +44,13 @@ def requeue_when_interrupted(*, wanted: bool, first: bool) -> Generator[None]:
 
 def is_preempted(job: str) -> bool:
     """Whether SLURM is ending a running job in favor of another one. A cancelled job is no longer running."""
-    done = _scontrol("show", "job", "--oneliner", job)
+    done = scontrol("show", "job", "--oneliner", job)
     fields = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
     return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
 
 
 def _requeue(job: str) -> None:
-    done = _scontrol("requeue", job)
+    done = scontrol("requeue", job)
     if done.returncode == 0:
         _log.info("job %s is requeued, and will go on from its last checkpoint", job)
     else:
@@ -58,7 +58,8 @@ def _requeue(job: str) -> None:
         _log.warning("job %s cannot be requeued (%s); submit it again to go on", job, reason)
 
 
-def _scontrol(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def scontrol(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs SLURM's program; where it is missing or does not answer, the status is 1."""
     command = ["scontrol", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
