@@ -51,7 +51,7 @@ def test_two_nodes_of_torchrun_run_what_rank_0_composed(
 ) -> None:
     command = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
     command += ["--rdzv-id=a b", f"--rdzv-endpoint=127.0.0.1:{free_port}", train_script, *small, *TWO]
-    command += ["trainer.devices=1", "trainer.num_nodes=2"]
+    command += ["trainer.devices=1", "trainer.num_nodes=2", "--config-dir", str(folder)]
 
     nodes = [begin(command) for _ in range(2)]
 
@@ -182,6 +182,7 @@ def test_a_restarted_run_finds_its_folder(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     first = name()
     assert first.startswith("slurm/78-")
+    assert default_folder(["--config-dir", "conf", *arguments]) != []
     assert default_folder([*arguments, "hydra.run.dir=x"]) == default_folder(["--cfg", "job"]) == []
     (folder / "outputs" / "char_lm" / first).mkdir(parents=True)
     assert name() == first  # nothing was saved there

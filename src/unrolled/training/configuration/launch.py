@@ -8,7 +8,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from unrolled.training.configuration.run_dir import OUTPUTS, RUN, files_of_run, is_sweep, starts_run
+from unrolled.training.configuration.run_dir import (
+    OUTPUTS,
+    RUN,
+    files_of_run,
+    is_sweep,
+    starts_run,
+    uses_own_configuration,
+)
 
 _TASK = "${hydra:runtime.choices.task}"
 
@@ -40,6 +47,8 @@ def default_folder(arguments: Sequence[str]) -> list[str]:
     launch = torchrun_id() if job is None else f"slurm/{job}"
     given = any(argument.startswith(f"{RUN}=") for argument in arguments)
     if launch is None or given or is_sweep(arguments) or not starts_run(arguments):
+        return []
+    if uses_own_configuration(arguments):
         return []
     name = f"{launch}-{hashlib.sha256(chr(0).join(arguments).encode()).hexdigest()[:6]}"
     number, newest = 1, None

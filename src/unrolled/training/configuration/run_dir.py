@@ -8,6 +8,8 @@ from pathlib import Path
 from unrolled.training.configuration.options import ConfigurationError
 
 RUN, SWEEP, EACH = "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"
+PRINTING = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
+PRIMARY = {"--config-name", "-cn", "--config-path", "-cp"}
 OUTPUTS = "outputs"  # parent of the default folders of runs
 
 
@@ -17,8 +19,13 @@ def is_sweep(arguments: Sequence[str]) -> bool:
 
 
 def starts_run(arguments: Sequence[str]) -> bool:
-    """Whether a command starts a run: it has no option that prints something or names another configuration."""
-    return all(argument in ("-m", "--multirun") for argument in arguments if argument.startswith("-"))
+    """Whether a command starts a run: it has no option that prints something instead."""
+    return not PRINTING & {argument.partition("=")[0] for argument in arguments}
+
+
+def uses_own_configuration(arguments: Sequence[str]) -> bool:
+    """Whether a command names another primary configuration than those of this package."""
+    return bool(PRIMARY & {argument.partition("=")[0] for argument in arguments})
 
 
 def files_of_run(folder: Path) -> list[Path]:
@@ -53,7 +60,7 @@ def refuse_unwritable(arguments: Sequence[str]) -> None:
         ConfigurationError: names the folder and the reason.
     """
     key = SWEEP if is_sweep(arguments) else RUN
-    if not starts_run(arguments):
+    if not starts_run(arguments) or uses_own_configuration(arguments):
         return
     given = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
     folder = Path(_fixed(given[-1].strip("'\"") if given else OUTPUTS)[0])

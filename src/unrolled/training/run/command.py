@@ -173,7 +173,7 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         _run(config, prepared)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)
-    sys.argv[1:] = map(forced, given if sweep is None else sweep.arguments())  # which Hydra reads
+    sys.argv[1:] = map(forced, _options_first(given if sweep is None else sweep.arguments()))  # which Hydra reads
     with nullcontext() if sweep is None else sweep.running():
         main()
     if sweep and sweep.exit_status:
@@ -263,6 +263,17 @@ def _check(name: str, arguments: list[str]) -> list[str]:
         if any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
             return [f"~{path}" for path in dropped]
     return []
+
+
+def _options_first(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments in the order that Python's argparse understands: overrides only in one place."""
+    options: list[str] = []
+    overrides: list[str] = []
+    awaits_value = False
+    for argument in arguments:
+        (options if argument.startswith("-") or awaits_value else overrides).append(argument)
+        awaits_value = argument in (*WITH_VALUE, "--config-name", "-cn", "--config-path", "-cp")
+    return [*options, *overrides]
 
 
 def _dashed(argument: str) -> str:
