@@ -17,6 +17,7 @@ from unrolled.backends.base import Backend
 from unrolled.cells.base import Cell, RecurrentNoise
 from unrolled.cells.elman import ElmanCell
 from unrolled.cells.gru import GRUCell
+from unrolled.cells.hooks import own_class
 from unrolled.cells.lstm import LSTMCell
 from unrolled.modes import transforms
 from unrolled.sequences import last_valid, mask_from_lengths
@@ -39,8 +40,9 @@ class FusedBackend(Backend):
     name = "fused"
 
     def refuses(self, cell: Cell[Any], inputs: Tensor) -> str | None:
-        if type(cell) not in (LSTMCell, GRUCell, ElmanCell):
-            return f"the fused kernels support only LSTMCell, GRUCell and ElmanCell, not {type(cell).__name__}"
+        kind = own_class(cell)
+        if kind not in (LSTMCell, GRUCell, ElmanCell):
+            return f"the fused kernels support only LSTMCell, GRUCell and ElmanCell, not {kind.__name__}"
         known = cast("_Known", cell)
         if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
             return f"the fused kernels support the activations {' and '.join(_ELMAN)}, not {known.activation}"

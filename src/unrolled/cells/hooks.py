@@ -26,6 +26,14 @@ def is_plain(cell: nn.Module) -> bool:
     return "parametrizations" not in vars(cell)["_modules"] and not has_hooks(cell)
 
 
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """Return a module's class, without the classes that torch derives from it for parametrizations and sharding."""
+    kinds = type(module).__mro__
+    if kinds[1].__module__.startswith("torch.distributed.fsdp"):  # fully_shard: [FSDPLSTMCell, FSDPModule, LSTMCell, …]
+        kinds = kinds[2:]
+    return kinds[1] if "parametrizations" in vars(module)["_modules"] else kinds[0]
+
+
 def freeze_computed_weights(cell: C) -> C:
     """Return a copy of a cell with the current values of its computed weights; the cell itself if it has none.
 
@@ -41,9 +49,7 @@ def freeze_computed_weights(cell: C) -> C:
     computed |= {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
     if not computed or torch.compiler.is_compiling():  # it can't create modules; see `cached_weights`
         return cell
-    # torch creates a subclass for each parametrized module.
-    kind = type(cell) if parametrizations is None else type(cell).__mro__[1]
-    copy = object.__new__(kind)
+    copy = cast("C", object.__new__(own_class(cell)))
     vars(copy).update((name, value) for name, value in attributes.items() if name not in computed)
     vars(copy)["_modules"] = {n: child for n, child in attributes["_modules"].items() if n != "parametrizations"}
     vars(copy)["_parameters"] = attributes["_parameters"] | computed

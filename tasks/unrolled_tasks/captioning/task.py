@@ -194,6 +194,10 @@ class Captioning(Seq2SeqTask):
         self.log_step("train/reward", learned.reward, prog_bar=True, batch_size=len(batch.examples))
         return learned.loss + self.penalty()
 
+    def stepped_parts(self) -> tuple[nn.Module, ...]:
+        """Returns the decoder if it samples captions in training, too."""
+        return (self.decoder,) if self.captions.self_critical else super().stepped_parts()
+
     def alignment(self, batch: CaptionBatch, row: int, text: list[str], weights: Tensor) -> RegionAlignment | None:
         """Returns the image with the attention weights of each token over its regions."""
         regions = weights.shape[1]

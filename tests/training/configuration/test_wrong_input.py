@@ -24,6 +24,8 @@ WRONG = [
     ("optimizer=adamww", "optimizer=adamww", "did you mean optimizer=adamw"),
     ("scheduler=cosin", "scheduler=cosin", "did you mean scheduler=cosine"),
     ("trainer=dpp", "trainer=dpp", "did you mean trainer=ddp"),
+    ("trainer.strategy=fsdp", "trainer.strategy=fsdp", "trainer=fsdp shards with FSDP2"),
+    ("trainer=cpu trainer.precision=16-mixed", "precision=16-mixed", "bf16-mixed"),
     (
         "experiment=char_lm/tiny_shakespear",
         "char_lm/tiny_shakespear",

@@ -18,7 +18,7 @@ from unrolled.backends.compiled.lower import NotPointwiseError
 from unrolled.backends.compiled.operator import KERNELS, packed
 from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
-from unrolled.cells.hooks import has_hooks
+from unrolled.cells.hooks import has_hooks, own_class
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.modes import constant, recording, transforms
 from unrolled.sequences import reverse_valid
@@ -169,7 +169,7 @@ def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
     named = ((name, value) for name, value in tensors if value is not None)
     shapes = tuple((name, None if name.startswith("weight_") else value.shape) for name, value in named)
     children = tuple(_Identity(child) for child in kept["_modules"].values())
-    return type(cell), cell.weight_ih.dtype, options, shapes, children
+    return own_class(cell), cell.weight_ih.dtype, options, shapes, children
 
 
 def _by_value(value: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import LBFGS, Optimizer
 
+from unrolled.training.callbacks.gathering import local_shard
 from unrolled.training.callbacks.nonfinite import NonFiniteGradient
 
 
@@ -251,12 +252,12 @@ def _scaler(trainer: Trainer) -> Any | None:
 
 
 def _first_nonfinite(module: LightningModule) -> str:
-    """Describes the first parameter whose gradient is not finite."""
+    """Describes the first parameter whose gradient is not finite on this process."""
     for name, parameter in module.named_parameters():
-        gradient = parameter.grad
+        gradient = None if parameter.grad is None else local_shard(parameter.grad)
         if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name} is {'nan' if bool(gradient.isnan().any()) else 'inf'}"
-    norm = get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    norm = get_total_norm([local_shard(p.grad) for p in module.parameters() if p.grad is not None])
     if bool(norm.isfinite()):
         return "the gradient of another process is not finite; its message names the parameter"
     return "every gradient is finite, but their norm overflows its floating point type (inf)"

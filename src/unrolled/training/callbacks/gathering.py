@@ -1,9 +1,11 @@
-"""Collective communication of Python objects."""
+"""What processes have in common: collective communication of Python objects, and shards of tensors."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -16,3 +18,8 @@ def gather_from_all_ranks(items: Sequence[T]) -> list[T]:
     gathered: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(gathered, list(items))
     return [item for of_rank in gathered for item in of_rank]
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """Returns this process's part of a sharded tensor; any other tensor unchanged. Not a collective operation."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

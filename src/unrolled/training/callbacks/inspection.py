@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from unrolled.cells.base import Cell
@@ -72,6 +73,9 @@ class Inspection(Callback):
         self._enabled = has_cells and callable(getattr(pl_module, "loss", None))
         if stage == "fit" and not self._enabled:
             warn_disabled(self, f"{type(pl_module).__name__} has no network with recurrent cells and a loss")
+        if stage == "fit" and self._enabled and isinstance(trainer.strategy, ModelParallelStrategy):
+            self._enabled = False  # rank 0 alone would wait for weights of the other ranks
+            warn_disabled(self, "it runs the network on one process, and trainer=fsdp shards the network over all")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -12,6 +12,8 @@ _REPEATED = (
     "The `srun` command is available on your system but is not used",  # `environment` says what starts the processes
     ".isinstance.treespec, LeafSpec.* is deprecated",  # Lightning's own call
     "Starting from v1.9.0, `tensorboardX` has been removed",
+    "It is recommended to use .* sync_dist=True",  # scores are of all processes when they are logged
+    "FSDP2-wrapped module .* returned a view tensor",  # no operation changes the outputs of a layer in place
 )
 
 

@@ -41,6 +41,7 @@ from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
 from unrolled.training.run.requeue import requeue_when_interrupted
 from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
+from unrolled.training.run.sharded import ShardedStrategy  # noqa: F401 - registers the strategy fsdp2
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.study import pruning_of_job
 from unrolled.training.run.updates import Updates
@@ -118,6 +119,8 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
             if isinstance(logger, MetricsFile):
                 logger.continue_from(start["global_step"], Path(config.resume).parents[1])
     initialize(task.network, config.initialization)
+    # Lightning converts later, and would round the weights of a resumed run with precision=64-true to 32 bits before.
+    parts.trainer.precision_plugin.convert_module(task)
     if start is None:
         task.load_pretrained()
     else:
@@ -311,6 +314,7 @@ def _is_negative(value: Any) -> bool:
 
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     arguments = _plain(config.trainer)
+    _check_strategy(arguments.get("strategy"))
     # Lightning refuses these switches together with callbacks of the kind, so such callbacks are removed.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
@@ -340,6 +344,14 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
     if str(trainer.precision).startswith("bf16") and trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_bfloat16(str(trainer.precision))
     return trainer
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Refuses FSDP1, which hides the norm of the gradient and the names of parameters."""
+    if isinstance(strategy, str) and strategy.startswith("fsdp") and strategy != "fsdp2":
+        raise ConfigurationError(
+            f"trainer.strategy={strategy}: this is FSDP1, which PyTorch replaces; trainer=fsdp shards with FSDP2"
+        )
 
 
 def _warn_of_slow_bfloat16(precision: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from unrolled.checkpoint import (
@@ -22,6 +23,8 @@ from unrolled.checkpoint import (
 from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
+from unrolled.training.callbacks.gathering import local_shard
+from unrolled.training.callbacks.interruption import max_over_ranks
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SequenceData
@@ -30,6 +33,7 @@ from unrolled.training.tasks.evaluation import Evaluation, Scored
 from unrolled.training.tasks.optimization import Optimization, ParameterGroups
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
 from unrolled.training.tasks.schedules import PlateauStepper, num_steps
+from unrolled.training.tasks.sharding import as_shard, shard
 from unrolled.training.tasks.state_store import StateStore
 from unrolled.wording import counted
 
@@ -178,6 +182,28 @@ class SequenceTask(LightningModule, ABC):
         groups = self.optimization.split(self.network, self.learning_rates())
         return self.optimization.configure(groups, self._num_steps())
 
+    def configure_model(self) -> None:
+        """Shards the network if the strategy has a mesh of processes (`trainer=fsdp`).
+
+        Raises:
+            ValueError: a penalty, which would need all weights at once.
+        """
+        if self.device_mesh is None:
+            return
+        if self.optimization.l1 or self.optimization.l2:
+            raise ValueError(
+                f"task.l1={self.optimization.l1}, task.l2={self.optimization.l2}: a penalty needs all weights at once, "
+                "and trainer=fsdp shards them; use optimizer.weight_decay, or trainer=ddp"
+            )
+        shard(self, self.network, self.device_mesh["data_parallel"], whole=self.stepped_parts())
+
+    def stepped_parts(self) -> tuple[nn.Module, ...]:
+        """Returns the parts of the network whose number of calls in a training step depends on the batch.
+
+        A sharded network keeps their weights gathered during a training step.
+        """
+        return ()
+
     def configure_callbacks(self) -> list[Callback]:
         """Returns the callback that steps schedules with a monitored metric."""
         return [PlateauStepper()]
@@ -224,7 +250,9 @@ class SequenceTask(LightningModule, ABC):
 
     def _resume_state(self) -> dict[str, Any]:
         """Returns the state of this process for resuming, beyond what Lightning saves."""
-        gradients = {n: p.grad.cpu() for n, p in self.network.named_parameters() if p.grad is not None}
+        # During a sharded run's validation, `network` is a copy without gradients.
+        trained: nn.Module = getattr(self.trainer.strategy, "sharded_network", None) or self.network
+        gradients = {n: local_shard(p.grad).cpu() for n, p in trained.named_parameters() if p.grad is not None}
         loader: Any = self.trainer.train_dataloader
         return {
             "ranks": self.trainer.world_size,
@@ -237,7 +265,11 @@ class SequenceTask(LightningModule, ABC):
         }
 
     def _check_finite(self) -> None:
-        bad = first_nonfinite(self.network)
+        weights = {name: local_shard(weight) for name, weight in self.network.state_dict().items()}
+        bad = first_nonfinite(self.network, weights)
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):  # each process has other weights
+            (found,) = max_over_ranks(self.trainer, bad is not None)
+            bad = bad or ("another process holds nan or inf" if found else None)
         if bad is not None:
             raise NonFiniteWeights(
                 f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}): {bad}. The last good "
@@ -297,7 +329,7 @@ class SequenceTask(LightningModule, ABC):
             loader.load_state_dict(resumed["loader"])
         for name, gradient in resumed["gradients"].items():
             parameter = self.network.get_parameter(name)
-            parameter.grad = gradient.to(parameter)
+            parameter.grad = as_shard(gradient.to(local_shard(parameter)), like=parameter)
         self._accumulated = bool(resumed["gradients"])
         set_rng_states(resumed["random"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled.deployment.decoding import candidates, search
 from unrolled.generation.beam import Hypotheses
@@ -151,6 +151,10 @@ class Seq2SeqTask(SequenceTask):
                 total = total + self.reinforcement(decoded, batch.targets, mask)
         self.log_step("train/loss", loss.mean.detach(), prog_bar=True, batch_size=len(batch.lengths))
         return total * batch.scale + self.penalty()
+
+    def stepped_parts(self) -> tuple[nn.Module, ...]:
+        """Returns the decoder if it predicts its own inputs in training."""
+        return (self.decoder,) if self.teacher_forcing.scheduled_sampling > 0 else ()
 
     def attention_loss(self, weights: Tensor, mask: Tensor) -> Tensor | float:
         """Returns the attention regularization added to the summed loss.
