@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.training.run.requeue import requeue_when_interrupted
+from unrolled.training.run.requeue import hold_signals, requeue_when_interrupted
 
 RUNNING = "JobId=77 JobState=RUNNING Reason=None PreemptTime={}"
 PREEMPTED = RUNNING.format("2026-11-28T13:30:13")
@@ -68,7 +68,7 @@ def test_which_signals_requeue_a_job(
         pytest.skip("Python raises KeyboardInterrupt")
     before = [signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGTERM)]
 
-    with pytest.raises(SystemExit) as end, requeue_when_interrupted(wanted=True, first=True):
+    with pytest.raises(SystemExit) as end, requeue_when_interrupted(Path("run"), wanted=True, first=True):
         interrupt(number, training=training)
 
     assert end.value.code == 128 + number
@@ -81,7 +81,7 @@ def test_a_task_of_an_array_requeues_itself_alone(scontrol: Scontrol, monkeypatc
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
 
-    with pytest.raises(SystemExit), requeue_when_interrupted(wanted=True, first=True):
+    with pytest.raises(SystemExit), requeue_when_interrupted(Path("run"), wanted=True, first=True):
         os.kill(os.getpid(), signal.SIGUSR1)
 
     assert requeued(noted) == ["requeue 70_3"]
@@ -90,9 +90,9 @@ def test_a_task_of_an_array_requeues_itself_alone(scontrol: Scontrol, monkeypatc
 def test_other_ranks_leave_the_requeue_to_rank_0(scontrol: Scontrol) -> None:
     noted = scontrol()
 
-    with requeue_when_interrupted(wanted=True, first=False):
+    with requeue_when_interrupted(Path("run"), wanted=True, first=False):
         interrupt(signal.SIGUSR1, training=False)  # rank 0 may be waiting for this process: it goes on
-    with pytest.raises(SystemExit), requeue_when_interrupted(wanted=True, first=False):
+    with pytest.raises(SystemExit), requeue_when_interrupted(Path("run"), wanted=True, first=False):
         interrupt(signal.SIGUSR1, training=True)
 
     assert requeued(noted) == []
@@ -106,7 +106,7 @@ def test_nothing_is_requeued_unasked_or_outside_of_slurm(
     if wanted:
         monkeypatch.delenv("SLURM_JOB_ID")
 
-    with pytest.raises(SystemExit), requeue_when_interrupted(wanted=wanted, first=True):
+    with pytest.raises(SystemExit), requeue_when_interrupted(Path("run"), wanted=wanted, first=True):
         raise SystemExit(128 + signal.SIGUSR1)
 
     assert requeued(noted) == []
@@ -115,7 +115,44 @@ def test_nothing_is_requeued_unasked_or_outside_of_slurm(
 def test_a_job_that_slurm_does_not_requeue_says_so(scontrol: Scontrol, caplog: pytest.LogCaptureFixture) -> None:
     scontrol(status=1)
 
-    with pytest.raises(SystemExit), requeue_when_interrupted(wanted=True, first=True):
+    with pytest.raises(SystemExit), requeue_when_interrupted(Path("run"), wanted=True, first=True):
         raise SystemExit(128 + signal.SIGUSR1)
 
     assert "job 77 cannot be requeued (Requested operation is presently disabled)" in caplog.text
+
+
+def test_a_warning_while_a_run_starts_is_held_until_it_can_requeue(scontrol: Scontrol) -> None:
+    noted = scontrol()
+    hold_signals(["task=char_lm", "requeue=true"])
+    os.kill(os.getpid(), signal.SIGUSR1)  # whose default ends the process
+
+    with pytest.raises(SystemExit) as end, requeue_when_interrupted(Path("run"), wanted=True, first=True):
+        pass
+
+    assert end.value.code == 128 + signal.SIGUSR1
+    assert requeued(noted) == ["requeue 77"]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGUSR1, signal.SIGTERM} == set()
+
+
+def test_nothing_is_held_for_a_sweep(scontrol: Scontrol) -> None:
+    """Its own process does not requeue, and has to end."""
+    scontrol()
+    hold_signals(["-m", "seed=1,2", "requeue=true"])
+
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGUSR1, signal.SIGTERM} == set()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_job_that_never_gets_to_save_is_not_requeued_for_ever(
+    scontrol: Scontrol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    noted = scontrol()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (tmp_path / "checkpoints").mkdir()
+    if saved:
+        (tmp_path / "checkpoints" / "last.ckpt").touch()
+
+    with pytest.raises(SystemExit), requeue_when_interrupted(tmp_path, wanted=True, first=True):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert requeued(noted) == (["requeue 77"] if saved else [])

@@ -43,7 +43,8 @@ from unrolled.training.run.ranks import (
     take_stray_variables,
 )
 from unrolled.training.run.records import FAILED, WRONG_INPUT, begin_job, job_failed, job_succeeded
-from unrolled.training.run.sweep_command import WITH_VALUE, split_options, with_recorded
+from unrolled.training.run.requeue import hold_signals
+from unrolled.training.run.sweep_command import WITH_VALUE, split_options, with_launcher, with_recorded
 from unrolled.training.run.sweeps import Sweep
 from unrolled.wording import refused
 
@@ -83,6 +84,7 @@ def _command(name: str, function: Run, arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     typed = given if arguments is None else [name, *given]  # python -m unrolled train …
     take_stray_variables()
+    hold_signals(given)
     begin_job()
     if given[:1] == [JOB]:
         _run_job(_read_job(given), function)
@@ -144,7 +146,7 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
     added: list[str] = []
     sweep: Sweep | None = None
     try:
-        given = with_recorded(given)
+        given = with_launcher(with_recorded(given))
         added = _choices_of_checkpoint(given) if name == "evaluate" else []
         left_out = _check(name, [*given, *added])
         _refuse_started_sweep(given)

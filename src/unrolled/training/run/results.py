@@ -106,7 +106,7 @@ def _draw(folder: Path, keys: Sequence[str], jobs: Sequence[JobRecord]) -> bool:
 
 
 def _asked(job: JobRecord, keys: Sequence[str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in swept_values(job, keys).items())
+    return " ".join(f"{key}={value}" for key, value in swept_values(job, keys).items()) or f"job {job.number}"
 
 
 def _rows(keys: Sequence[str], jobs: Sequence[JobRecord], *, whole: bool) -> list[list[str]]:

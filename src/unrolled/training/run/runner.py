@@ -73,7 +73,8 @@ def run(config: DictConfig) -> dict[str, float]:
 def _run(config: DictConfig) -> dict[str, float]:
     keep_freed_memory()
     config = joined(config)
-    with requeue_when_interrupted(wanted=bool(config.get("requeue")), first=is_first()):
+    wanted = bool(config.get("requeue"))
+    with requeue_when_interrupted(Path(config.run_dir), wanted=wanted, first=is_first()):
         return _run_composed(config)
 
 

@@ -21,7 +21,7 @@ from unrolled import durable
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.overrides import config_folder, forced
 from unrolled.training.configuration.quoting import quote_value
-from unrolled.training.configuration.run_dir import SWEEP, is_sweep
+from unrolled.training.configuration.run_dir import SWEEP, is_sweep, starts_run
 
 RECORDS = ".sweep"  # folder within that of a sweep
 _COMMAND = "sweep.json"
@@ -98,6 +98,12 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             overrides.append(argument)
     return [option for option in options if option not in _SWITCHES], overrides
+
+
+def with_launcher(arguments: Sequence[str]) -> list[str]:
+    """Adds -m to the arguments of a run that names a launcher: Hydra uses it for sweeps alone, here of one job."""
+    named = any(argument.startswith("hydra/launcher=") for argument in arguments)
+    return ["-m", *arguments] if named and starts_run(arguments) and not is_sweep(arguments) else list(arguments)
 
 
 def is_sweep_folder(folder: Path) -> bool:
