@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,17 @@ def srun(free_port: str) -> Callable[[int], dict[str, str]]:
         return {**job, **step, **task, "MASTER_PORT": free_port}
 
     return variables
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool], "subprocess.Popen[str]"], None]:
+    """Waits until something is so, while a process runs."""
+
+    def wait(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+        deadline = time.monotonic() + 300
+        while not condition():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    return wait

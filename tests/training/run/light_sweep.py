@@ -2,7 +2,7 @@
 
 A job writes checkpoints/last.ckpt after each of its steps, resumes from it, and ends after a step if it got a signal.
 Its score is a function of its learning rate; it fails where that is above 1 and refuses to run where it is below 0.
-`seed=N` has N steps of 20 milliseconds.
+`seed=N` has N steps of 20 milliseconds. With a pruner it reports its learning rate as a score after each step.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 from unrolled import durable
 from unrolled.training.run import command
 from unrolled.training.run.records import FAILED, WRONG_INPUT, begin_job, job_failed, job_succeeded
+from unrolled.training.run.study import StudyOfSweep, trial_of_job
 
 
 def run_job(arguments: list[str]) -> None:
@@ -25,7 +26,7 @@ def run_job(arguments: list[str]) -> None:
     folder = Path(re.findall(r"hydra\.run\.dir='?([^' ]+)", text)[-1])
     rate, steps = (float(re.findall(rf"{key}=(\S+)", text)[-1]) for key in (r"optimizer\.lr", "seed"))
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    resumed = any(argument.startswith("resume=") for argument in arguments)
+    resumed = any(argument == "resume=auto" for argument in arguments)
     if resumed != checkpoint.is_file():
         sys.exit(f"{folder}: resume={resumed}, and there is {'a' if checkpoint.is_file() else 'no'} checkpoint")
     begun = json.loads(checkpoint.read_text()) if resumed else {"step": 0, "starts": 0}
@@ -38,16 +39,26 @@ def run_job(arguments: list[str]) -> None:
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: received.append(number))
-    while begun["step"] < steps:
+    record = Path(os.environ["UNROLLED_JOB"])
+    found = StudyOfSweep.read(record.parent)
+    trial = trial_of_job(record) if found and found.pruner else None
+    pruned = False
+    while begun["step"] < steps and not pruned:
         time.sleep(0.02)
         begun["step"] += 1
         write(checkpoint, begun)
         if received:
             sys.exit(128 + received[0])
+        if trial is not None:
+            trial.report(rate, begun["step"])
+            pruned = trial.should_prune()
     if rate > 1:
         job_failed("a learning rate above 1", FAILED)
         sys.exit(FAILED)
-    write(folder / "summary.json", {"best_validation": (rate - 0.3) ** 2, "next": [f"continue {folder}"]})
+    write(
+        folder / "summary.json",
+        {"best_validation": (rate - 0.3) ** 2, "next": [f"continue {folder}"], "pruned": pruned},
+    )
     job_succeeded({"test/loss": rate / 3}, folder, {"metric": "validation/loss", "mode": "min"})
 
 

@@ -5,9 +5,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -19,36 +18,8 @@ from unrolled.training.run.sweep_command import SweepCommand
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
-Start = Callable[..., "subprocess.Popen[str]"]
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
-    """Starts a script of the project in a process of its own, and returns while it runs."""
-    running: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: str) -> subprocess.Popen[str]:
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tasks"), str(folder)])
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *arguments]
-        pipe = subprocess.PIPE
-        running.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True))
-        return running[-1]
-
-    yield begin
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Waits until something is so, while a process runs."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+Begin = Callable[..., "subprocess.Popen[str]"]
+WaitFor = Callable[[Callable[[], bool], "subprocess.Popen[str]"], None]
 
 
 def children(pid: int) -> list[int]:
@@ -198,21 +169,23 @@ def test_a_finished_sweep_runs_no_job_again(folder: Path, python: Process) -> No
 
 
 @pytest.mark.parametrize("kill", ["sweep", "both"])
-def test_a_sweep_that_is_killed_goes_on(folder: Path, python: Process, start: Start, kill: str) -> None:
+def test_a_sweep_that_is_killed_goes_on(
+    folder: Path, python: Process, begin: Begin, wait_for: WaitFor, kill: str
+) -> None:
     done = python(LIGHT, "-m", "optimizer.lr=0.1,2,0.3", "seed=2", "run_dir=whole")
     assert done.returncode == 1, done.stderr
     random = Random(kill)
 
     command = [LIGHT, "-m", "optimizer.lr=0.1,2,0.3", "seed=40", "run_dir=all"]
     for job in range(3):  # killed once in each job
-        process = start(*command)
+        process = begin(command)
         record = folder / "all" / ".sweep" / f"{job}.json.starts"
         wait_for(record.is_file, process)
         time.sleep(random.random())
-        if kill == "both":
-            for child in children(process.pid):
-                os.kill(child, signal.SIGKILL)
+        jobs = children(process.pid)
         process.kill()
+        for child in jobs if kill == "both" else ():  # otherwise it ends by itself
+            os.kill(child, signal.SIGKILL)
         process.wait()
         command = [LIGHT, "-m", "resume=all"]
     done = python(*command)
@@ -224,34 +197,38 @@ def test_a_sweep_that_is_killed_goes_on(folder: Path, python: Process, start: St
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_job_and_the_sweep_in_order(folder: Path, start: Start, number: signal.Signals) -> None:
-    process = start(LIGHT, "-m", "optimizer.lr=0.1,0.3", "seed=200", "run_dir=all")
+def test_a_signal_ends_the_job_and_the_sweep_in_order(
+    folder: Path, begin: Begin, wait_for: WaitFor, number: signal.Signals
+) -> None:
+    process = begin([LIGHT, "-m", "optimizer.lr=0.1,0.3", "seed=200", "run_dir=all"])
     wait_for(lambda: (folder / "all" / "0" / "checkpoints" / "last.ckpt").is_file(), process)
     (job,) = children(process.pid)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=300)
 
-    assert process.returncode == 128 + number, errors
+    assert process.returncode == 128 + number, output
     assert not Path(f"/proc/{job}").exists()
     step = json.loads((folder / "all" / "0" / "checkpoints" / "last.ckpt").read_text())["step"]
     assert 0 < step < 200
     assert "go on with this sweep: -m resume=all" in output
-    assert "failed" not in errors
+    assert "failed" not in output
     assert not (folder / "all" / "1").exists()
 
 
-def test_a_job_that_is_killed_is_named_and_ends_no_other(folder: Path, start: Start, python: Process) -> None:
-    process = start(LIGHT, "-m", "optimizer.lr=0.1,0.2,0.3", "seed=100", "run_dir=all")
+def test_a_job_that_is_killed_is_named_and_ends_no_other(
+    folder: Path, begin: Begin, wait_for: WaitFor, python: Process
+) -> None:
+    process = begin([LIGHT, "-m", "optimizer.lr=0.1,0.2,0.3", "seed=100", "run_dir=all"])
     for job, number in enumerate((signal.SIGKILL, signal.SIGTERM)):
         wait_for(lambda job=job: (folder / "all" / str(job) / "checkpoints" / "last.ckpt").is_file(), process)
         (child,) = children(process.pid)
         os.kill(child, number)
         wait_for(lambda child=child: child not in children(process.pid), process)
-    output, errors = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 1
-    assert "failed: optimizer.lr=0.1: its process ended without a message: killed by SIGKILL" in errors
-    assert "failed: optimizer.lr=0.2: ended by SIGTERM" in errors
+    assert "failed: optimizer.lr=0.1: its process ended without a message: killed by SIGKILL" in output
+    assert "failed: optimizer.lr=0.2: ended by SIGTERM" in output
     assert "best: job 2" in output
     assert "go on with this sweep: -m resume=all" in output
 
@@ -261,8 +238,10 @@ def test_a_job_that_is_killed_is_named_and_ends_no_other(folder: Path, start: St
     assert json.loads((folder / "all" / "1" / "checkpoints" / "last.ckpt").read_text()) == {"step": 100, "starts": 2}
 
 
-def test_a_sweep_is_run_by_one_process_at_a_time(folder: Path, start: Start, python: Process) -> None:
-    process = start(LIGHT, "-m", "optimizer.lr=0.1", "seed=1000", "run_dir=all")
+def test_a_sweep_is_run_by_one_process_at_a_time(
+    folder: Path, begin: Begin, wait_for: WaitFor, python: Process
+) -> None:
+    process = begin([LIGHT, "-m", "optimizer.lr=0.1", "seed=1000", "run_dir=all"])
     wait_for(lambda: (folder / "all" / "0" / "checkpoints" / "last.ckpt").is_file(), process)
     done = python(LIGHT, "-m", "resume=all")
     process.terminate()
@@ -293,4 +272,47 @@ def test_a_sweep_that_cannot_be_is_answered(folder: Path, python: Process, argum
     assert done.returncode == 2, done.stdout
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (folder / "outputs").exists()
+
+
+PROBE = """
+import hashlib
+from pathlib import Path
+from lightning.pytorch import Callback
+
+
+class Probe(Callback):
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        agreement = next(callback for callback in trainer.callbacks if type(callback).__name__ == "Agreement")
+        digest = hashlib.sha256(repr(sorted(agreement._values.items())).encode()).hexdigest()
+        (self.folder / f"rank-{trainer.global_rank}").write_text(digest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_job_with_two_processes_has_one_folder_and_one_configuration(
+    folder: Path, python: Process, train_script: str, small: list[str]
+) -> None:
+    (folder / "probe.py").write_text(PROBE)
+    (folder / "mine" / "experiment").mkdir(parents=True)
+    (folder / "mine" / "experiment" / "probe.yaml").write_text(
+        "# @package _global_\ncallbacks:\n  probe: {_target_: probe.Probe, folder: '${run_dir}'}\n"
+    )
+    two = [*small, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "experiment=probe"]
+    rates = ["optimizer.lr=1e-3,1e30,1e-2", "trainer.max_epochs=1", "logger=csv"]  # the second one breaks down
+    done = python(train_script, "--config-dir", "mine", "-m", *two, *rates, "run_dir=all")
+
+    assert done.returncode == 1, done.stderr
+    table = rows(folder / "all" / "results.csv")
+    assert [row["state"] for row in table] == ["complete", "failed", "complete"]
+    digests = [{(folder / "all" / str(job) / f"rank-{rank}").read_text() for rank in (0, 1)} for job in range(3)]
+    assert [len(each) for each in digests] == [1, 1, 1]
+    assert len(set().union(*digests)) == 3
+    for job in (0, 2):
+        assert json.loads((folder / "all" / str(job) / "summary.json").read_text())["processes"] == 2
+    assert sorted(path.name for path in (folder / "all").iterdir() if path.is_dir()) == [".sweep", "0", "1", "2"]
     assert not (folder / "outputs").exists()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -26,6 +26,8 @@ from unrolled.training.run.sweep_command import RECORDS
 
 if TYPE_CHECKING:
     import optuna
+
+_DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 
 
 class OptunaSweeper(Sweeper):
@@ -63,8 +65,11 @@ class OptunaSweeper(Sweeper):
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
 
-    def check(self) -> None:
-        """Checks the options before the first job.
+    def check(self, mode: str) -> None:
+        """Checks the options before the first job, and that a database can be reached.
+
+        Args:
+            mode: `monitor.mode`, min or max.
 
         Raises:
             ConfigurationError: names the option.
@@ -79,6 +84,8 @@ class OptunaSweeper(Sweeper):
                 make()
             except (TypeError, ValueError, HydraException) as error:
                 raise ConfigurationError(f"hydra.sweeper.{name}: {error}") from error
+        if self.storage is not None:
+            self._check_storage(self.storage, mode)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -110,23 +117,31 @@ class OptunaSweeper(Sweeper):
                 if not trial.state.is_finished():
                     self._tell(study, trial, JobRecord.read(record_of(records, number)))
 
+    def _check_storage(self, url: str, mode: str) -> None:
+        from optuna import get_all_study_summaries
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            found = {summary.study_name: summary for summary in get_all_study_summaries(url)}
+        except (SQLAlchemyError, ImportError, OSError, ValueError) as error:  # ImportError: of a database's driver
+            raise ConfigurationError(f"hydra.sweeper.storage: {str(error).splitlines()[0]}") from error
+        study = found.get(self.study_name)
+        if study is not None and study.direction.name != _DIRECTIONS[mode].upper():
+            raise ConfigurationError(
+                f"hydra.sweeper.study_name={self.study_name}: this study has another direction than monitor.mode={mode}"
+            )
+
     def _open_study(self, url: str) -> optuna.Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        mode = self._mode()
-        study = optuna.create_study(
+        return optuna.create_study(
             study_name=self.study_name,
             storage=url,
-            direction="maximize" if mode == "max" else "minimize",
+            direction=_DIRECTIONS[self._mode()],
             pruner=build_pruner(self.pruner),
             load_if_exists=True,
         )
-        if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (mode == "max"):
-            raise ConfigurationError(
-                f"hydra.sweeper.study_name={self.study_name}: this study has another direction than monitor.mode={mode}"
-            )
-        return study
 
     def _mode(self) -> str:
         return str(self.config.monitor.mode) if self.config is not None else "min"
@@ -173,8 +188,11 @@ def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
     if target == "hydra_plugins.unrolled.OptunaSweeper":
         if find_spec("optuna") is None:
             raise ConfigurationError("hydra/sweeper=optuna needs Optuna: pip install 'unrolled[sweeps]'")
+        mode = str(OmegaConf.select(config, "monitor.mode"))
+        if mode not in _DIRECTIONS:
+            raise ConfigurationError(f"monitor.mode={mode}: a search needs a run with a validation, min or max")
         options: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # pyright: ignore[reportAssignmentType]
-        OptunaSweeper(**{name: value for name, value in options.items() if not name.startswith("_")}).check()
+        OptunaSweeper(**{name: value for name, value in options.items() if not name.startswith("_")}).check(mode)
         search_space([o for o in overrides if o.value_type is not ValueType.GLOB_CHOICE_SWEEP])  # which needs a loader
     elif target.endswith("BasicSweeper"):
         for override in swept(overrides):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,5 +118,11 @@ def _rows(keys: Sequence[str], jobs: Sequence[JobRecord], *, whole: bool) -> lis
         numbers = (job.numbers.get(name) for name in names)
         shown = ["" if number is None else repr(number) if whole else f"{number:.4f}" for number in numbers]
         place = job.folder if whole or job.state == COMPLETE else job.state
-        rows.append([*swept_values(job, keys).values(), *shown, place, *([job.state, job.error] if whole else [])])
+        values = [value if whole else _short(value) for value in swept_values(job, keys).values()]
+        rows.append([*values, *shown, place, *([job.state, job.error] if whole else [])])
     return rows
+
+
+def _short(value: str) -> str:
+    """Returns a number with many digits, such as one that Optuna draws, with five."""
+    return f"{float(value):.5g}" if re.fullmatch(r"-?\d+(\.\d{6,})?(e[-+]?\d+)?", value) and "." in value else value

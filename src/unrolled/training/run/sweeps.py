@@ -40,7 +40,6 @@ from unrolled.training.run.search_space import swept
 from unrolled.training.run.study import DATABASE
 from unrolled.training.run.sweep_command import RECORDS, SweepCommand, compose_sweep, is_sweep_folder
 
-_LAST = Path("checkpoints/last.ckpt")
 _processes: set[subprocess.Popen[bytes]] = set()  # of the jobs that this process has started
 _received: list[int] = []  # signals
 
@@ -248,11 +247,11 @@ def _wait_for(record: Path) -> None:
 
 def _resumed(overrides: Sequence[str], folder: Path) -> list[str]:
     """Returns the overrides with which a job goes on; removes what an interrupted job without a checkpoint left."""
-    if not (folder / _LAST).is_file():
+    if not any(folder.glob("checkpoints/*.ckpt")):
         shutil.rmtree(folder, ignore_errors=True)
         return list(overrides)
     kept = [override for override in overrides if not override.lstrip("+").startswith(("resume=", "init_from="))]
-    return [*kept, f"resume={_quoted(folder)}"]
+    return [*kept, "resume=auto"]
 
 
 def _has_files(folder: Path) -> bool:
