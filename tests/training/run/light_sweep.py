@@ -51,7 +51,7 @@ def run_job(arguments: list[str]) -> None:
             sys.exit(128 + received[0])
         if trial is not None:
             trial.report(rate, begun["step"])
-            pruned = trial.should_prune()
+            pruned = bool(trial.should_prune())
     if rate > 1:
         job_failed("a learning rate above 1", FAILED)
         sys.exit(FAILED)

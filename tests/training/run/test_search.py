@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,18 +49,21 @@ def rows(path: Path) -> list[dict[str, str]]:
         ("range(16,65,16)", IntDistribution(16, 64, step=16)),
         ("range(16,66,16)", IntDistribution(16, 64, step=16)),  # the stop of a range is not part of it
         ("range(0.1,0.5,0.1)", FloatDistribution(0.1, 0.4, step=0.1)),
+        ("range(0.2,0.9,0.1)", FloatDistribution(0.2, 0.8, step=0.1)),
+        ("range(5,0,-2)", IntDistribution(1, 5, step=2)),
         ("gru,lstm", CategoricalDistribution(("gru", "lstm"))),
-        ("choice(1,true,'a b')", CategoricalDistribution(("1", "true", "'a b'"))),
+        ("choice(1,true,'a b')", CategoricalDistribution(("1", "True", r"a\ b"))),
     ],
 )
 def test_overrides_are_distributions(text: str, expected: BaseDistribution) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"some.key={text}"])
     found = search_space([override])["some.key"]
 
-    if isinstance(expected, FloatDistribution) and expected.step:
-        assert (found.low, found.high, found.step) == pytest.approx((expected.low, expected.high, expected.step))
-    else:
-        assert found == expected
+    assert found == expected
+    if text.startswith("range"):  # all values of Hydra's own, and no others
+        low, step, high = found.low, found.step, found.high  # type: ignore[attr-defined]
+        count = round((high - low) / step) + 1
+        assert [low + place * step for place in range(count)] == pytest.approx(sorted(override.sweep_iterator()))
 
 
 def test_a_number_of_a_range_is_written_as_hydra_writes_it() -> None:
@@ -138,6 +142,21 @@ def test_a_search_that_is_killed_goes_on_with_what_it_would_have_drawn(
             assert study.trials[number].value == float(row["best_validation"])
         else:
             oracle.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def test_a_space_may_stand_in_a_file(folder: Path, python: Process) -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    (folder / "mylab" / "conf" / "experiment").mkdir(parents=True)
+    (folder / "mylab" / "conf" / "experiment" / "rates.yaml").write_text(shown)
+    search = ["-m", "experiment=rates", "hydra/sweeper=random", "hydra.sweeper.n_trials=3", "seed=1", "run_dir=all"]
+    done = python(LIGHT, "--config-dir", "mylab/conf", *search)
+
+    assert done.returncode == 0, done.stderr
+    table = rows(folder / "all" / "results.csv")
+    assert len({row["optimizer.lr"] for row in table}) == 3
+    assert all(1e-4 <= float(row["optimizer.lr"]) <= 1e-1 for row in table)
+    assert {row["model"] for row in table} <= {"gru", "lstm"}
 
 
 def test_a_job_that_is_worse_than_others_is_pruned(folder: Path, python: Process) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -137,6 +138,7 @@ def test_such_a_command_is_answered_in_a_line(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
 LIGHT = str(Path(__file__).with_name("light_sweep.py"))
 
 
@@ -145,12 +147,13 @@ def starts(sweep: Path, number: int) -> int:
 
 
 def test_a_finished_sweep_runs_no_job_again(folder: Path, python: Process) -> None:
-    command = [LIGHT, "-m", "optimizer.lr=0.1,2,-1,0.3", "seed=2", "run_dir=all"]
+    sweep = folder / "runs" / "rates"
+    command = [LIGHT, "-m", "optimizer.lr=0.1,2,-1,0.3", "seed=2", "run_dir=runs/rates"]
     done = python(*command)
-    table = (folder / "all" / "results.csv").read_bytes()
+    table = (sweep / "results.csv").read_bytes()
 
     assert done.returncode == 1, done.stderr
-    assert [row["state"] for row in rows(folder / "all" / "results.csv")] == [
+    assert [row["state"] for row in rows(sweep / "results.csv")] == [
         "complete",
         "failed",
         "refused",
@@ -158,14 +161,24 @@ def test_a_finished_sweep_runs_no_job_again(folder: Path, python: Process) -> No
     ]
     assert "best: job 3: optimizer.lr=0.3 validation/loss 0.0000" in done.stdout
     assert "continue " in done.stdout.partition("best: ")[2]
-    assert (folder / "all" / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert (sweep / "results.png").read_bytes().startswith(b"\x89PNG")
 
-    for again in (command, [LIGHT, "-m", "resume=all"]):
+    for again in (command, [LIGHT, "-m", "resume=runs/rates"]):
         done = python(*again)
         assert done.returncode == 1, done.stderr
         assert done.stdout.count("has finished before") == 3
-        assert (folder / "all" / "results.csv").read_bytes() == table
-    assert [starts(folder / "all", number) for number in range(4)] == [1, 1, 3, 1]  # wrong input may be right by now
+        assert (sweep / "results.csv").read_bytes() == table
+    assert [starts(sweep, number) for number in range(4)] == [
+        1,
+        1,
+        3,
+        1,
+    ]  # wrong input may be right by now
+
+    (folder / "page.py").write_text(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0])
+    shown = python("page.py").stdout
+    assert "(1, 'failed', nan)" in shown
+    assert "(3, 'complete', 0.0)" in shown
 
 
 @pytest.mark.parametrize("kill", ["sweep", "both"])
@@ -273,6 +286,28 @@ def test_a_sweep_that_cannot_be_is_answered(folder: Path, python: Process, argum
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_that_was_killed_end_as_if_it_had_not_been(
+    folder: Path, python: Process, begin: Begin, wait_for: WaitFor, train_script: str, small: list[str]
+) -> None:
+    command = [train_script, "-m", *small, "optimizer.lr=1e-3,1e-2", "trainer.max_epochs=3", "logger=csv"]
+    assert python(*command, "run_dir=whole").returncode == 0
+
+    process = begin([*command, "run_dir=all"])
+    wait_for((folder / "all" / "1" / "checkpoints" / "last.ckpt").is_file, process)
+    (job,) = children(process.pid)
+    process.kill()
+    os.kill(job, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "all" / "1" / "summary.json").exists()
+    done = python(*command, "run_dir=all")
+
+    assert done.returncode == 0, done.stderr
+    assert "job 0 has finished before" in done.stdout
+    assert "resume=auto: going on from" in done.stdout
+    assert (folder / "all" / "results.csv").read_text() == (folder / "whole" / "results.csv").read_text()
 
 
 PROBE = """

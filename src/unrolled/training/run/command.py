@@ -153,7 +153,7 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         given = [*in_run_dir([*given, *added]), *left_out]
         given += default_folder(given) if name == "train" else []
         refuse_unwritable(given)
-        if is_sweep(given) and not left_out:
+        if is_sweep(given) and starts_run(given):
             sweep = Sweep.begin(name, _program(name, typed), *split_options(given))
     except ValueError as error:
         missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]

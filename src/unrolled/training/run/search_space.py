@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -47,20 +48,22 @@ def _distribution(override: Override) -> BaseDistribution:
         if not texts:
             raise ValueError("it has no value")
         if isinstance(value, RangeSweep):
-            whole = all(text.lstrip("-").isdigit() for text in texts)
-            if whole:
-                numbers = sorted(map(int, texts))
-                step = 1 if log or len(numbers) == 1 else numbers[1] - numbers[0]
-                return IntDistribution(numbers[0], numbers[-1], log=log, step=step)
-            floats = sorted(map(float, texts))
-            return FloatDistribution(
-                floats[0], floats[-1], step=floats[1] - floats[0] if len(floats) > 1 else None, log=log
-            )
+            return _distribution_of_range(value, len(texts), log=log)
         if log:
             raise ValueError("only an interval or a range can be logarithmic")
         return CategoricalDistribution(texts)
     except ValueError as error:
         raise ConfigurationError(f"{override.input_line}: {error}") from error
+
+
+def _distribution_of_range(value: RangeSweep, count: int, *, log: bool) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    start, step = Decimal(str(value.start)), Decimal(str(value.step))  # as Optuna counts steps, without rounding
+    low, high = sorted((start, start + (count - 1) * step))
+    if isinstance(value.start, int) and isinstance(value.step, int):
+        return IntDistribution(int(low), int(high), log=log, step=1 if log or count == 1 else int(abs(step)))
+    return FloatDistribution(float(low), float(high), log=log, step=float(abs(step)) if count > 1 else None)
 
 
 def override_of(override: Override, value: Any) -> str:
