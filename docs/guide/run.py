@@ -56,10 +56,12 @@ def pictures(name: str) -> Iterator[Path]:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all)")
     parser.add_argument("--draw", action="store_true", help="draw from the numbers that are there")
     parser.add_argument("--short", action="store_true", help="run a shortened form and print its numbers")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in NAMES]:
+        parser.error(f"there is no experiment {', '.join(unknown)}; choose of {', '.join(NAMES)}")
     for name in arguments.names or NAMES:
         if arguments.short:
             print(json.dumps({name: measured(name, short=True)}, indent=1))
