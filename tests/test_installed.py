@@ -75,6 +75,7 @@ def test_tasks_and_configuration_are_in_the_wheel(site: Path, tmp_path: Path) ->
     code = """
         from importlib.resources import files
         from hydra import compose, initialize
+        from hydra_plugins.unrolled import OptunaSweeper
         from unrolled_tasks.char_lm import CharLM, TextData
         assert (files("unrolled.conf") / "train.yaml").is_file()
         with initialize(version_base="1.3", config_path=None):

@@ -195,6 +195,23 @@ def test_a_run_reports_its_validations_and_ends_where_optuna_prunes_it(
     assert min(study.trials[0].intermediate_values.values()) == pytest.approx(summary["best_validation"])
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_of_a_job_end_where_optuna_prunes_it(
+    folder: Path, python: Process, train_script: str, small: list[str]
+) -> None:
+    two = [*small, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3", "logger=csv"]
+    pruner = [f"+hydra.sweeper.pruner.{option}" for option in ("_target_=optuna.pruners.ThresholdPruner", "upper=0.1")]
+    search = ["hydra/sweeper=random", *pruner, "hydra.sweeper.n_trials=2", "optimizer.lr=interval(1e-3,1e-2)"]
+    done = python(train_script, "-m", *two, *search, "run_dir=all")
+
+    assert done.returncode == 0, done.stderr
+    assert [row["state"] for row in rows(folder / "all" / "results.csv")] == ["pruned", "pruned"]
+    for job in ("0", "1"):
+        summary = json.loads((folder / "all" / job / "summary.json").read_text())
+        assert (summary["processes"], summary["epochs"], summary["pruned"]) == (2, 1, True)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

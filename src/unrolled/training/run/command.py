@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -176,9 +175,15 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)
     sys.argv[1:] = map(forced, _options_first(given if sweep is None else sweep.arguments()))  # which Hydra reads
-    with nullcontext() if sweep is None else sweep.running():
+    if sweep is None:
         main()
-    if sweep and sweep.exit_status:
+        return
+    try:
+        with sweep.running():
+            main()
+    except ConfigurationError as error:  # another process runs this sweep
+        _stop(str(error))
+    if sweep.exit_status:
         sys.exit(sweep.exit_status)
 
 

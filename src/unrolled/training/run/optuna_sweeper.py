@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run.records import BROKEN, COMPLETE, PRUNED, REFUSED, JobRecord, record_of
-from unrolled.training.run.search_space import override_of, search_space, swept
+from unrolled.training.run.search_space import key_of, override_of, search_space, swept
 from unrolled.training.run.study import StudyOfSweep, build_pruner
 from unrolled.training.run.sweep_command import RECORDS
 
@@ -220,7 +220,7 @@ def build_sampler(description: Mapping[str, Any], number: int) -> optuna.sampler
 
 def _overrides_of(trial: optuna.trial.FrozenTrial, overrides: Sequence[Override]) -> list[str]:
     return [
-        override_of(each, trial.params[each.get_key_element()]) if each.is_sweep_override() else str(each.input_line)
+        override_of(each, trial.params[key_of(each)]) if each.is_sweep_override() else str(each.input_line)
         for each in overrides
     ]
 

@@ -19,6 +19,11 @@ def swept(overrides: Sequence[Override]) -> list[Override]:
     return [override for override in overrides if override.is_sweep_override()]
 
 
+def key_of(override: Override) -> str:
+    """Returns the key of an override, without plus signs."""
+    return override.get_key_element().lstrip("+")
+
+
 def search_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
     """Returns a distribution for each override with several values, by key.
 
@@ -28,7 +33,7 @@ def search_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
     Raises:
         ConfigurationError: an empty or impossible space, or an unknown tag.
     """
-    return {override.get_key_element(): _distribution(override) for override in swept(overrides)}
+    return {key_of(override): _distribution(override) for override in swept(overrides)}
 
 
 def _distribution(override: Override) -> BaseDistribution:

@@ -36,7 +36,7 @@ from unrolled.training.run.records import (
     record_of,
 )
 from unrolled.training.run.results import show_results, write_results
-from unrolled.training.run.search_space import swept
+from unrolled.training.run.search_space import key_of, swept
 from unrolled.training.run.study import DATABASE
 from unrolled.training.run.sweep_command import RECORDS, SweepCommand, compose_sweep, is_sweep_folder
 
@@ -87,14 +87,13 @@ class Sweep:
             overrides: with several values for what differs between jobs.
 
         Raises:
-            ConfigurationError: the folder contains another sweep, or an option of
-                Hydra is wrong.
+            ConfigurationError: the folder contains another sweep, or an option of Hydra is wrong.
         """
         config = compose_sweep(name, options, overrides)
         folder = Path(str(config.hydra.sweep.dir))
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create().parse_overrides([*params, *overrides])
-        keys = tuple(dict.fromkeys(override.get_key_element().lstrip("+") for override in swept(parsed)))
+        keys = tuple(dict.fromkeys(map(key_of, swept(parsed))))
         check_search(config, parsed)
         command = SweepCommand(tuple(program), tuple(options), tuple(overrides), keys)
         if is_sweep_folder(folder):
@@ -134,8 +133,8 @@ class Sweep:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            lock.release()
             self._end()
+            lock.release()
 
     def run_job(self) -> None:
         """Runs the job for which Hydra calls this process, in a process of its own, unless it has finished before."""
