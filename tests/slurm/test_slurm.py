@@ -1,6 +1,8 @@
 """The examples of examples/slurm, and runs without them, under a real SLURM."""
 
+import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -135,12 +137,12 @@ def uninterrupted(cluster: Any, folder: Path, long: list[str], *more: str) -> Pa
 
 
 def test_a_job_goes_on_after_its_time_limit(cluster: Any, folder: Path, long: list[str]) -> None:
-    rarely = [*long, "trainer.max_steps=1200", "callbacks.last.minutes=5"]
-    # The warning comes up to a minute early: 300 seconds before the end are 0 to 60 seconds after the start.
-    job = cluster.submit("--time=6", EXAMPLES / "requeue.sbatch", *rarely, folder=folder)
+    rarely = [*long, "trainer.max_steps=1600", "callbacks.last.minutes=5"]
+    # The warning comes up to a minute early: 300 seconds before the end are one to two minutes after the start.
+    job = cluster.submit("--time=7", EXAMPLES / "requeue.sbatch", *rarely, folder=folder)
     alone = uninterrupted(cluster, folder, rarely)
 
-    assert cluster.wait(job, seconds=560) == "COMPLETED", cluster.said(cluster.job(job))
+    assert cluster.wait(job, seconds=1200) == "COMPLETED", cluster.said(cluster.job(job))
     assert int(cluster.job(job)["Restarts"]) >= 1
     assert_same_end(run_folder(folder, job), alone)
 
@@ -196,3 +198,50 @@ def test_jobs_of_an_array_have_folders_of_their_own_and_go_on_alone(
         assert cluster.job(f"{job}_{index}")["Restarts"] == restarts
         summary_of_task = summary(run_folder(folder, f"{job}_{index}"))
         assert (summary_of_task["seed"], summary_of_task["steps"]) == (int(index), 300)
+
+
+def test_a_batch_script_without_srun_gets_its_warning_through_exec(cluster: Any, folder: Path, long: list[str]) -> None:
+    (folder / "plain.sh").write_text('#!/bin/bash\nexec python -m unrolled train requeue=true "$@"\n')
+    job = cluster.submit("--requeue", "--ntasks=2", "plain.sh", *long, "trainer.max_steps=100", folder=folder)
+    wait_for_step(cluster, folder, job)
+    cluster.output("scancel", "--batch", "--signal=USR1", job)  # as --signal=B:USR1@300 does
+
+    assert cluster.wait(job) == "COMPLETED", cluster.said(cluster.job(job))
+    assert cluster.job(job)["Restarts"] == "1"
+    assert summary(run_folder(folder, job))["steps"] == 100
+
+
+def test_a_sweep_sent_to_slurm_outlives_the_command_that_waits_for_it(
+    cluster: Any, folder: Path, long: list[str]
+) -> None:
+    train = [sys.executable, "-m", "unrolled", "train", "-m"]
+    sweep = [*train, "hydra/launcher=slurm", *long, "seed=1,2", "run_dir=sweep"]
+    environment = cluster.of_run(folder)
+    waiting = subprocess.Popen(sweep, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    both = [folder / "sweep" / number / "checkpoints" / "last.ckpt" for number in ("0", "1")]
+    wait_for(lambda: all(path.is_file() for path in both) or waiting.poll() is not None, "the jobs do not train")
+    second = (folder / "sweep" / ".sweep" / "1.slurm").read_text().strip()
+    cluster.output("scancel", "--signal=USR1", second)
+    waiting.send_signal(signal.SIGTERM)
+    _, said = waiting.communicate(timeout=120)
+
+    assert waiting.returncode == 128 + signal.SIGTERM, said
+    assert f"{second}: still in the queue" in said
+    again = subprocess.run(
+        [*train, "resume=sweep"], cwd=folder, env=environment, capture_output=True, text=True, timeout=550
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    with (folder / "sweep" / "results.csv").open(newline="") as file:
+        assert [(row["seed"], row["state"]) for row in csv.DictReader(file)] == [("1", "complete"), ("2", "complete")]
+    assert cluster.job(second)["Restarts"] == "1"
+    assert cluster.job(second)["ArrayTaskId"] == "1"
+    assert_same_end(folder / "sweep" / "1", uninterrupted(cluster, folder, long, "seed=2"))
+
+
+def test_one_run_sent_to_slurm_starts_a_task_for_each_device(cluster: Any, folder: Path, options: list[str]) -> None:
+    two = [*options, "data.batch_size=2", "trainer=ddp", "trainer.devices=2"]
+    run_alone(cluster, folder, *two, "hydra/launcher=slurm", "run_dir=sent")
+    run_alone(cluster, folder, *two, "run_dir=alone")
+
+    assert summary(folder / "sent" / "0")["processes"] == 2
+    assert_same_end(folder / "sent" / "0", folder / "alone")
