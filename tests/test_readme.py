@@ -40,18 +40,18 @@ def command_lines() -> Iterator[list[str]]:
 
 COMMANDS = list(command_lines())
 PYTHON = sorted({shlex.join(words[1:]) for words in COMMANDS if words[0] == "python"})
-TRAINING = [command for command in PYTHON if command != "docs/build.py"]
+TRAINING = [command for command in PYTHON if command != "docs/build.py" and " -m " not in command]  # but sweeps
 CELLS = re.findall(r"^\| `(\w+)` \|.*\| ([\w' ]+) \| ([\d.]+) \|$", README, re.MULTILINE)
 
 
 def test_it_is_short() -> None:
-    assert len(README.splitlines()) <= 120
+    assert len(README.splitlines()) <= 132
 
 
 def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
     assert {language for language, _ in FENCE.findall(README)} == {"", "python"}
     assert len(blocks("python")) == 3
-    assert {words[0] for words in COMMANDS} == {"pip", "python", "pytest"}
+    assert {words[0] for words in COMMANDS} == {"pip", "python", "pytest", "sbatch"}
     assert len(TRAINING) >= 5
     assert "docs/build.py" in PYTHON
     assert "python docs/build.py" in (ROOT / ".ci" / "run").read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import torch
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "slurm"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "slurm"
 SLOW = """
 import time
 
@@ -245,3 +247,25 @@ def test_one_run_sent_to_slurm_starts_a_task_for_each_device(cluster: Any, folde
 
     assert summary(folder / "sent" / "0")["processes"] == 2
     assert_same_end(folder / "sent" / "0", folder / "alone")
+
+
+def test_the_section_of_the_readme_can_be_followed(cluster: Any, folder: Path, options: list[str]) -> None:
+    section = (ROOT / "README.md").read_text().partition("## On a cluster\n")[2].partition("\n## ")[0]
+    commands = [shlex.split(line, comments=True) for line in section.partition("```\n")[2].splitlines()]
+    sent = [words[1:] for words in commands if words[:1] == ["sbatch"]]
+    (launched,) = [words[1:] for words in commands if words[:1] == ["python"]]
+    for name in ("examples", "train.py"):
+        (folder / name).symlink_to(ROOT / name)
+    few = [*options, "data.batch_size=1"]  # for each of eight processes
+
+    jobs = [cluster.submit(*words, *few, folder=folder) for words in sent]
+    done = subprocess.run(
+        [sys.executable, *launched, *options, "run_dir=sweep"], cwd=folder, env=cluster.of_run(folder), timeout=590
+    )
+
+    assert done.returncode == 0
+    assert len(jobs) == 2
+    for job, processes in zip(jobs, (8, 1), strict=True):
+        assert cluster.wait(job, seconds=590) == "COMPLETED", cluster.said(cluster.job(job))
+        assert summary(run_folder(folder, job))["processes"] == processes
+    assert all((folder / "sweep" / number / "summary.json").is_file() for number in ("0", "1"))

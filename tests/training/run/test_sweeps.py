@@ -126,6 +126,7 @@ def test_runs_of_a_sweep_lie_where_their_values_say(
         (["run_dir=/proc/x"], "run_dir=/proc/x: nothing can be written there"),
         (["--model=gru"], "--model=gru: choices and settings are written without dashes: model=gru"),
         (["--model", "gru"], "--model: no such option"),
+        (["-m", "seed=1", "--cfg", "job"], "--cfg: prints the configuration of one run; leave out -m"),
     ],
 )
 def test_such_a_command_is_answered_in_a_line(

@@ -268,6 +268,8 @@ def _check(name: str, arguments: list[str]) -> list[str]:
     if not {"--hydra-help", "--version"} & set(arguments):
         dropped = check_overrides(name, overrides, config_dir, sweep=is_sweep(arguments))
         if any(a.partition("=")[0] in ("--cfg", "-c") for a in arguments):
+            if is_sweep(arguments):
+                raise ConfigurationError("--cfg: prints the configuration of one run; leave out -m")
             return [f"~{path}" for path in dropped]
     return []
 
