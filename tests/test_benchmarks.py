@@ -12,6 +12,7 @@ SHORT = {
     "classification": "--steps 13 --rounds 1 data=digits",
     "classification_baselines": "data=digits",
     "classification_cells": "--models lstm --seeds 1 --updates 20 data=digits",
+    "gpu": "--device cpu --match LSTM,",
     "memory": "--characters 20000 --steps 3",
     "ragged": "--repeats 1 --sizes 1",
     "recurrent": "--repeats 1 --sizes 0 --cells LSTMCell",

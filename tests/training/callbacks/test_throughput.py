@@ -57,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def fit(clock: Clock, batches: list[Any], *callbacks: Callback, **options: Any) -> None:
+def fit(clock: Clock, batches: Any, *callbacks: Callback, **options: Any) -> None:
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
@@ -69,6 +69,33 @@ def fit(clock: Clock, batches: list[Any], *callbacks: Callback, **options: Any) 
     )
     data: Any = torch.utils.data.DataLoader(batches, batch_size=None)
     trainer.fit(Timed(clock), data, data)
+
+
+class Waited(Callback):
+    """The logged shares of waiting and efficiencies."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+        self.efficiencies: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if "data_wait_share" in trainer.callback_metrics:
+            self.shares.append(float(trainer.callback_metrics["data_wait_share"]))
+            self.efficiencies.append(float(trainer.callback_metrics.get("scaling_efficiency", 0.0)))
+
+
+class Slow(torch.utils.data.Dataset[Batch]):
+    """Reading a batch takes three seconds, while a step takes one."""
+
+    def __init__(self, clock: Clock, count: int) -> None:
+        self.clock, self.count = clock, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        self.clock.now += 3.0
+        return lengths(8)
 
 
 def lengths(*values: int) -> Batch:
@@ -110,3 +137,29 @@ def test_batches_without_lengths_are_said_once(clock: Clock, caplog: pytest.LogC
         "Throughput is disabled: a Tensor has no lengths"
     ]
     assert counter.rate == 0.0
+
+
+def test_the_share_of_waiting_is_that_of_reading(clock: Clock) -> None:
+    counter, waited = Throughput("word", single_process_rate=4.0), Waited()
+
+    fit(clock, Slow(clock, 7), counter, waited, max_steps=7, limit_val_batches=0)
+
+    # The first batches are read before the clock starts, and Lightning reads one batch ahead.
+    assert waited.shares[-1] == pytest.approx(3 / 4)
+    assert counter.wait_share == pytest.approx(counter._waited / counter.seconds)
+    assert counter.rate == pytest.approx(counter.total / counter.seconds)
+    assert waited.efficiencies[-1] == pytest.approx(2.0 / 4.0)
+
+
+def test_a_profiler_of_the_user_stays(clock: Clock) -> None:
+    waited = Waited()
+
+    fit(clock, [lengths(1)] * 4, Throughput("word"), waited, profiler="simple")
+
+    assert waited.shares == []
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_the_rate_of_one_process_is_positive(rate: float) -> None:
+    with pytest.raises(ValueError, match="single_process_rate"):
+        Throughput(single_process_rate=rate)

@@ -41,7 +41,7 @@ from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
 from unrolled.training.run.requeue import requeue_when_interrupted
 from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
-from unrolled.training.run.sharded import ShardedStrategy  # noqa: F401 - registers the strategy fsdp2
+from unrolled.training.run.sharded import ShardedStrategy
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.study import pruning_of_job
 from unrolled.training.run.updates import Updates
@@ -126,6 +126,8 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         task.load_pretrained()
     else:
         load_weights(task.network, start, config.resume or config.init_from)
+    if config.compile:
+        _compile(task, parts.trainer)
     torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
 
     folder = Path(config.run_dir)
@@ -342,9 +344,24 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
             ) from error
         raise ConfigurationError(f"trainer: {error}") from error
     check_processes(trainer)
+    asked = str(arguments.get("precision"))
+    if asked in ("16", "16-mixed", "16-true") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigurationError(
+            f"trainer.precision={asked}: float16 is for GPUs; on a CPU choose bf16-mixed or 32-true"
+        )
     if str(trainer.precision).startswith("bf16") and trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_bfloat16(str(trainer.precision))
     return trainer
+
+
+def _compile(task: SequenceTask, trainer: Trainer) -> None:
+    """Compiles the forward pass of the network with torch.compile, in place, so that names of weights stay."""
+    if isinstance(trainer.strategy, ShardedStrategy):
+        raise ConfigurationError(
+            "compile=true: the parts of a sharded network (trainer=fsdp) are gathered by hooks between them, where a "
+            "compiled network is interrupted; use one of the two"
+        )
+    task.network.compile()
 
 
 def _check_strategy(strategy: Any) -> None:
