@@ -15,7 +15,8 @@ import pytest
 
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.run_dir import in_run_dir
-from unrolled.training.run.sweep_command import SweepCommand
+from unrolled.training.run.sweep_command import SweepCommand, with_recorded
+from unrolled.training.run.sweeps import Sweep
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -266,27 +267,37 @@ def test_a_sweep_is_run_by_one_process_at_a_time(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("overrides", "said"),
     [
-        (
-            ["-m", "optimizer.lr=0.1,0.3", "run_dir=all"],
-            "another sweep, which differs in optimizer.lr=0.1,0.3",
-        ),
-        (["-m", "resume=all", "model=gru"], "model=gru: resume=all goes on with a sweep as it was asked"),
-        (["resume=all"], "go on with it: -m resume=all"),
-        (["-m", "optimizer.lr=interval(0.1,1)"], "hydra/sweeper=optuna"),
-        (["-m", "seed=1,2", "hydra/sweeper=optunna"], "optunna"),
-        (["-m", "seed=1,2", "hydra.sweeper.n_trials=3"], "n_trials"),
+        (["optimizer.lr=0.1,0.3", "hydra.sweep.dir=all"], "another sweep, which differs in optimizer.lr=0.1,0.3"),
+        (["optimizer.lr=interval(0.1,1)"], "hydra/sweeper=optuna"),
+        (["seed=1,2", "hydra/sweeper=optunna"], "optunna"),
+        (["seed=1,2", "hydra.sweeper.n_trials=3"], "n_trials"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_answered(folder: Path, python: Process, arguments: list[str], said: str) -> None:
-    SweepCommand(("python",), (), ("optimizer.lr=0.1,0.2", "run_dir=all"), ("optimizer.lr",)).write(folder / "all")
-    done = python(LIGHT, *arguments)
+def test_a_sweep_that_cannot_be_is_refused(folder: Path, overrides: list[str], said: str) -> None:
+    SweepCommand(("python",), (), ("optimizer.lr=0.1,0.2", "hydra.sweep.dir=all"), ("optimizer.lr",)).write(Path("all"))
+    with pytest.raises(ConfigurationError) as refusal:
+        Sweep.begin("train", ["python"], [], overrides)
 
-    assert done.returncode == 2, done.stdout
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert said in str(refusal.value)
     assert not (folder / "outputs").exists()
+
+
+def test_a_sweep_goes_on_as_it_was_asked(folder: Path) -> None:
+    asked = ("optimizer.lr=0.1,0.2", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=here")
+    SweepCommand(("python",), ("--config-dir", "mine"), asked, ("optimizer.lr",)).write(Path("a b"))
+    given = ["-m", "resume='a b'", "hydra.sweeper.n_trials=5"]
+
+    assert with_recorded(given) == [
+        *("-m", "--config-dir", "mine", "optimizer.lr=0.1,0.2"),
+        *("hydra.sweeper.n_trials=5", "hydra.sweep.dir='a b'"),
+    ]
+    assert with_recorded(["-m", "resume=elsewhere", "seed=1,2"]) == ["-m", "resume=elsewhere", "seed=1,2"]  # a run's
+    with pytest.raises(ConfigurationError, match="model=gru: resume='a b' goes on with a sweep as it was asked"):
+        with_recorded([*given, "model=gru"])
+    with pytest.raises(ConfigurationError, match="go on with it: -m resume='a b'"):
+        with_recorded(["resume='a b'"])
 
 
 @pytest.mark.slow
