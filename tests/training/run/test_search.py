@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import optuna
@@ -144,6 +146,34 @@ def test_a_search_that_is_killed_goes_on_with_what_it_would_have_drawn(
             assert study.trials[number].value == float(row["best_validation"])
         else:
             oracle.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(
+    folder: Path, python: Process, begin: Begin
+) -> None:
+    options = ["hydra.sweeper.n_trials=8", "+hydra.sweeper.sampler.n_startup_trials=2", "seed=25"]
+    search = [LIGHT, "-m", "hydra/sweeper=optuna", *options, "optimizer.lr=interval(0,1.2)", "model=gru,lstm"]
+    whole = python(*search, "run_dir=whole")
+    seconds, random, kills = 1.0, Random(0), 0
+
+    while True:
+        process = begin([*search, "run_dir=all"])
+        try:
+            process.wait(random.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            descendants = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.kill()
+            for child in descendants if random.random() < 0.7 else ():
+                os.kill(int(child), signal.SIGKILL)
+            process.wait()
+            kills, seconds = kills + 1, seconds * 1.15  # in the end enough for a whole sweep
+        else:
+            break
+
+    assert process.returncode == whole.returncode
+    assert kills > 5
+    assert (folder / "all" / "results.csv").read_text() == (folder / "whole" / "results.csv").read_text()
 
 
 def test_a_space_may_stand_in_a_file(folder: Path, python: Process) -> None:
