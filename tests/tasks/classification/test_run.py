@@ -363,6 +363,26 @@ def test_two_processes_equal_one_with_their_joint_batch(tones: Path, python: Pro
         assert json.loads(one_line)["prediction"] == json.loads(two_line)["prediction"]
 
 
+@pytest.mark.distributed
+def test_two_processes_of_a_regression_equal_one_with_their_joint_batch(
+    texts: Path, python: Process, train_script: str
+) -> None:
+    common = [*[word for word in WORDS if word != "task=classification"], "task=regression", "data.target=stars"]
+    common += ["data.target_type=number", "model=gru", "trainer.max_steps=6"]
+    one = python(train_script, *common, "data.batch_size=8", "run_dir=one")
+    two = python(train_script, *common, "data.batch_size=4", "trainer=ddp", "trainer.accelerator=cpu", "run_dir=two")
+
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    expected = weights(texts / "one" / "checkpoints" / "last.ckpt")
+    for name, value in weights(texts / "two" / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    scores = [json.loads((texts / run / "summary.json").read_text()) for run in ("one", "two")]
+    assert scores[1]["processes"] == 2
+    for name in ("test/loss", "test/r2", "test/mean_absolute_error"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-4)
+
+
 def test_lines_are_classified_in_order(trained: Path, texts: Path, python: Process) -> None:
     lines = ["bad but then, in scene 3, good", "good", *["good but then , bad"] * 5]
     bundle = load_bundle(trained)

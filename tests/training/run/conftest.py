@@ -20,7 +20,7 @@ def begin(folder: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     begun: list[subprocess.Popen[str]] = []
 
     def started(arguments: list[str], where: Path = folder, **variables: str) -> "subprocess.Popen[str]":
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tasks")])
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tasks"), str(where)])
         environment: dict[str, Any] = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -51,6 +51,22 @@ def ended() -> Callable[..., str]:
         return said
 
     return wait
+
+
+@pytest.fixture
+def is_gone() -> Callable[[int], bool]:
+    """Whether no process of a session is left, within half a minute."""
+
+    def gone(group: int) -> bool:
+        for _ in range(60):
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return True
+            time.sleep(0.5)
+        return False
+
+    return gone
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_variables_that_another_run_left_change_nothing(
     folder: Path, python: Process, small: list[str], train_script: str, processes: int
 ) -> None:
     stray = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"}
-    stray |= {"NODE_RANK": "3", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1", "UNROLLED_STARTED_BY": "1:1"}
+    stray |= {"NODE_RANK": "3", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1", "UNROLLED_STARTED_BY": "1:1:2"}
 
     done = python(train_script, *small, *TWO, f"trainer.devices={processes}", **stray)
 

@@ -75,10 +75,7 @@ class Interruption(Callback):
                 f"{signal.Signals(number).name}: ended after step {trainer.global_step}; {self._resume_hint()}",
                 flush=True,
             )
-        # A process started by rank 0 must not end with an error before rank 0 does: the launcher would kill rank 0.
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        started_here = trainer.world_size > 1 and not getattr(environment, "creates_processes_externally", True)
-        raise SystemExit(0 if started_here and trainer.global_rank > 0 else 128 + number)
+        raise SystemExit(128 + number)
 
     def _resume_hint(self) -> str:
         """Returns how to resume the run."""

@@ -35,6 +35,7 @@ class Settings:
 
     seed: int | None
     threads: int | None
+    timeout: int | float
     run_dir: str
     launch: str | None
     resume: str | None

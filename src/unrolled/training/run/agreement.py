@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.configuration.options import ConfigurationError
+from unrolled.training.run.environment import starts_others
 from unrolled.training.run.job import Job, check_same, first_difference
 from unrolled.training.run.ranks import STARTED_BY, is_first, place, publish, receive
 
@@ -29,18 +30,13 @@ def joined(config: DictConfig) -> DictConfig:
 
 
 def share(config: DictConfig, trainer: Trainer) -> None:
-    """Passes the configuration to the other processes of a run, before the Trainer starts or awaits them."""
-    if trainer.world_size == 1:
-        return
+    """Passes the configuration to the other processes of a run, before they are started or awaited."""
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
-    if place() is None and not environment.creates_processes_externally:
+    if starts_others(trainer):
         first = environment.node_rank() * trainer.num_devices
-        addresses = {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
-        os.environ.update(
-            {**addresses, "NODE_RANK": str(environment.node_rank()), STARTED_BY: f"{os.getpid()}:{first}"}
-        )
-    elif place() is None:
-        return  # started by a launcher of Lightning's, such as MPI: each process has composed its own
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+        os.environ["NODE_RANK"] = str(environment.node_rank())
+        os.environ[STARTED_BY] = f"{os.getpid()}:{first}:{trainer.world_size}"
     if is_first():
         publish(Job.of(config, sys.argv[1:]).to_text())
 

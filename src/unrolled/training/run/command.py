@@ -32,8 +32,10 @@ from unrolled.training.run.folder import FolderError
 from unrolled.training.run.help import help_text
 from unrolled.training.run.job import Job
 from unrolled.training.run.ranks import (
+    PARENT,
     RankError,
     is_first,
+    is_orphan,
     joins_another_node,
     name_of_process,
     place,
@@ -84,6 +86,8 @@ def _command(name: str, function: Run, arguments: Sequence[str] | None) -> None:
     typed = given if arguments is None else [name, *given]  # python -m unrolled train …
     take_stray_variables()
     hold_signals(given)
+    if is_orphan():
+        _stop("the process that started this one has ended", FAILED)
     begin_job()
     if given[:1] == [JOB]:
         _run_job(_read_job(given), function)
@@ -107,7 +111,7 @@ def _join(function: Run, typed: list[str]) -> None:
     if not text:
         sys.exit(WRONG_INPUT)  # rank 0 has printed the reason
     job, here = Job.from_text(text), place()
-    if (here is None or here.started_by != "rank 0") and list(job.arguments) != typed:
+    if (here is None or not here.started_by.startswith("rank")) and list(job.arguments) != typed:
         _stop(f"rank 0 was started with other arguments; start all processes with its own: {shlex.join(job.arguments)}")
     _run_job(job, function)
 
@@ -321,6 +325,8 @@ def _stop(said: str, status: int = WRONG_INPUT) -> NoReturn:
     script = f"unrolled {sys.argv[1]}" if script == "__main__.py" else script
     text = "\n".join(said.strip().splitlines()[:6])
     job_failed(said, status)
-    process = name_of_process()
+    process, here = name_of_process(), place()
+    if here is not None and here.started_by.startswith("rank") and os.getppid() == PARENT:
+        sys.exit(status)  # the process that started this one reports it
     print(f"{script}: {process}{': ' if process else ''}{text}", file=sys.stderr)
     sys.exit(status)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from datetime import timedelta
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -62,6 +63,13 @@ def cluster_environment(num_nodes: int = 1) -> ClusterEnvironment | None:
     return SLURMStepEnvironment() if num_srun_tasks() > 1 else LightningEnvironment()
 
 
+def starts_others(trainer: Trainer) -> bool:
+    """Whether the run itself starts the further processes of this node."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    alone = place() is None and "LOCAL_RANK" not in os.environ
+    return alone and trainer.world_size > 1 and isinstance(environment, LightningEnvironment)
+
+
 def check_processes(trainer: Trainer) -> None:
     """Checks that the Trainer's number of processes is that of the launcher.
 
@@ -78,3 +86,15 @@ def check_processes(trainer: Trainer) -> None:
     allotted = os.environ.get("SLURM_NTASKS", "1")
     if here is None and allotted != "1" and trainer.is_global_zero:
         _log.info("SLURM_NTASKS=%s is ignored: this process was not started by srun and runs alone", allotted)
+
+
+def set_timeout(trainer: Trainer, seconds: float) -> None:
+    """Sets how long a process waits for the others.
+
+    Raises:
+        ConfigurationError: not more than 0 seconds.
+    """
+    if not seconds > 0:
+        raise ConfigurationError(f"timeout={seconds}: must be more than 0 seconds")
+    if hasattr(trainer.strategy, "_timeout"):
+        trainer.strategy._timeout = timedelta(seconds=seconds)  # pyright: ignore - there is no public way

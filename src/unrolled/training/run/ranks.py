@@ -7,6 +7,8 @@ since a mistake on the command line should not wait for it.
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
@@ -17,14 +19,15 @@ from unrolled.training.configuration.options import ConfigurationError
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-STARTED_BY = "UNROLLED_STARTED_BY"  # set for the processes that a run starts: its process id and their first rank
+STARTED_BY = "UNROLLED_STARTED_BY"  # for the processes that a run starts: its process id, its rank and the world size
 START_TIMEOUT = 600  # seconds that a process waits for the configuration of rank 0
 READ_TIMEOUT = 60  # seconds that rank 0 stays to tell the others that there is no run
 BY_HAND = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")  # of a run over several nodes without a launcher
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", *BY_HAND)
 _taken: dict[str, str] = {}  # what `take_stray_variables` removed
 _MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")  # launchers that Lightning detects
-_JOB = "job"
+_JOB, _FAILED = "job", "failed"  # keys of the store
+PARENT = os.getppid()
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +41,15 @@ class Place(NamedTuple):
 
     rank: int
     world_size: int
-    started_by: str  # "torchrun", "srun", or "rank 0": the run itself
+    started_by: str  # "torchrun", "srun", or a process of the run itself: "rank 0"
 
 
 def place() -> Place | None:
     """Returns the place of this process; None for one that was started alone and may start others."""
     variables = os.environ
-    parent, _, first = variables.get(STARTED_BY, "").partition(":")
-    if parent == str(os.getppid()):
-        return Place(int(first) + int(variables["LOCAL_RANK"]), int(variables["WORLD_SIZE"]), "rank 0")
+    parent, first, size = (variables.get(STARTED_BY) or "::").split(":")
+    if parent == str(PARENT):
+        return Place(int(first) + int(variables["LOCAL_RANK"]), int(size), f"rank {first}")
     if "TORCHELASTIC_RUN_ID" in variables:
         return Place(int(variables["RANK"]), int(variables["WORLD_SIZE"]), "torchrun")
     if num_srun_tasks() > 1:
@@ -75,6 +78,20 @@ def name_of_process() -> str:
     if is_first():
         return ""
     return f"node {os.environ['NODE_RANK']}" if here is None else f"rank {here.rank}"
+
+
+def is_orphan() -> bool:
+    """Whether a process of a run has started this one, and has ended since."""
+    parent = os.environ.get(STARTED_BY, "").partition(":")[0]
+    if not parent or place() is not None or os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
+    try:
+        os.kill(int(parent), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def take_stray_variables() -> None:
@@ -113,6 +130,7 @@ def check_by_hand(num_nodes: int) -> None:
 
 def publish(text: str) -> None:
     """Gives the other processes the configuration that they run. Rank 0 calls it."""
+    _store().delete_key(_FAILED)  # of an earlier run of this process
     _store().set(_JOB, text)
 
 
@@ -152,6 +170,49 @@ def receive() -> str:
     return text
 
 
+def report_failure(rank: int, error: str) -> None:
+    """Tells the other processes of an error that ends this one; of several errors, the first one counts."""
+    line = next(iter(error.strip().splitlines()), "")
+    _store().compare_set(_FAILED, "", f"rank {rank} on {socket.gethostname()}: {line[:300]}")
+
+
+def failure() -> str:
+    """Returns the error that has ended a process of the run; empty if none has."""
+    try:
+        return _store().get(_FAILED).decode() if _store().check([_FAILED]) else ""
+    except RuntimeError:
+        return "torchrun has ended" if _is_agents() else "rank 0 has ended"  # it has the store
+
+
+def lost(rank: int, world_size: int, *, seconds: float) -> str:
+    """Returns which process has ended, after the connection to one has broken.
+
+    All processes that notice that note it in the store. Those that don't, within a few seconds, have ended, or wait for
+    something else.
+    """
+    try:
+        store = _connect(server=False)
+        store.set(f"lost/{rank}", "")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if store.check([_FAILED]):
+                return store.get(_FAILED).decode()
+            time.sleep(0.2)
+        silent = [str(other) for other in range(world_size) if not store.check([f"lost/{other}"])]
+    except RuntimeError:
+        return failure()
+    names = f"rank{'s' if len(silent) > 1 else ''} {', '.join(silent[:8])}"
+    return f"{names} ended without a message, or did not answer" if silent else "the processes lost their connection"
+
+
+def leave(rank: int, world_size: int) -> None:
+    """Waits until all processes have finished, where the others would lose their store with this one."""
+    store = _store()
+    store.set(f"done/{rank}", "")
+    if is_first() and not _is_agents():
+        store.wait([f"done/{other}" for other in range(world_size)])
+
+
 def set_address_of_srun() -> None:
     """Sets address and port of rank 0 of a step, unless they are given. Each step of a job gets a port of its own.
 
@@ -167,15 +228,20 @@ def set_address_of_srun() -> None:
 
 @cache
 def _store() -> "Store":
-    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
-
-    here, variables = place(), os.environ
+    here = place()
     if here is not None and here.started_by == "srun":
         set_address_of_srun()
+    return _connect(server=is_first() and not _is_agents())
+
+
+def _connect(*, server: bool) -> "Store":
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+    variables = os.environ
     store = TCPStore(
         variables["MASTER_ADDR"],
         int(variables["MASTER_PORT"]),
-        is_master=is_first() and not _is_agents(),
+        is_master=server,
         timeout=timedelta(seconds=START_TIMEOUT),
         wait_for_workers=False,
         multi_tenant=True,  # the process group opens it, too

@@ -31,12 +31,13 @@ from unrolled.training.configuration.launch import is_restarted, torchrun_id
 from unrolled.training.configuration.options import ConfigurationError, check_options
 from unrolled.training.data.base import SequenceData
 from unrolled.training.run import report
-from unrolled.training.run.agreement import Agreement, joined, share
+from unrolled.training.run.agreement import Agreement, joined
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.environment import check_processes, cluster_environment
+from unrolled.training.run.environment import check_processes, cluster_environment, set_timeout
 from unrolled.training.run.folder import lock_folder
 from unrolled.training.run.job import flatten
 from unrolled.training.run.monitors import MonitorCheck, check_monitors
+from unrolled.training.run.processes import together
 from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
 from unrolled.training.run.requeue import requeue_when_interrupted
@@ -88,8 +89,8 @@ def _run_composed(config: DictConfig) -> dict[str, float]:
     check_network(config)
 
     resumed = Path(config.resume) if config.resume else None
-    with lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext():
-        share(config, parts.trainer)
+    lock = lock_folder(Path(config.run_dir), resume=resumed) if first else nullcontext()
+    with lock, together(config, parts.trainer):
         return _train(config, parts, start)
 
 
@@ -167,19 +168,18 @@ def _score(config: DictConfig) -> dict[str, float]:
     description = content[KEY]["network"]
     parts = assemble(config, processor=content[KEY]["processor"])
     load_weights(network, content, config.checkpoint)
-    share(config, parts.trainer)
-
-    seed_everything(config.seed, workers=True, verbose=False)
-    parts.data.prepare()
-    _check_processor(config, parts.data, content[KEY]["processor"])
-    task = _create_task(config, network=description, processor=parts.data.processor(), optimizer=None)
-    task.network = network
-    task.attach(parts.data)
-    parts.data.evaluate_split(config.split)
-    _expect_agreement(parts.trainer, flatten(config))
-    numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
-    if parts.trainer.is_global_zero:
-        report.print_scores(config, parts.data, task, numbers)
+    with together(config, parts.trainer):
+        seed_everything(config.seed, workers=True, verbose=False)
+        parts.data.prepare()
+        _check_processor(config, parts.data, content[KEY]["processor"])
+        task = _create_task(config, network=description, processor=parts.data.processor(), optimizer=None)
+        task.network = network
+        task.attach(parts.data)
+        parts.data.evaluate_split(config.split)
+        _expect_agreement(parts.trainer, flatten(config))
+        numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
+        if parts.trainer.is_global_zero:
+            report.print_scores(config, parts.data, task, numbers)
     return dict(numbers)
 
 
@@ -344,6 +344,7 @@ def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger
             ) from error
         raise ConfigurationError(f"trainer: {error}") from error
     check_processes(trainer)
+    set_timeout(trainer, config.timeout)
     asked = str(arguments.get("precision"))
     if asked in ("16", "16-mixed", "16-true") and trainer.strategy.root_device.type == "cpu":
         raise ConfigurationError(
