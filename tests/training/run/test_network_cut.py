@@ -86,13 +86,17 @@ def test_a_node_that_is_cut_off_comes_back_and_the_run_goes_on(
     environment["GLOO_SOCKET_IFNAME"] = "cable"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
     torchrun += ["--rdzv-backend=c10d", "--rdzv-id=cut", "--rdzv-endpoint=10.77.0.1:29400"]
+    own = [
+        [*torchrun, f"--local-addr=10.77.0.{number}", f"--rdzv-conf=is_host={2 - number},join_timeout=300"]
+        for number in (1, 2)
+    ]
 
     processes: list[subprocess.Popen[str]] = []
     try:
-        for number, name in enumerate(nodes, 1):
+        for name, start in zip(nodes, own, strict=True):
             processes.append(
                 subprocess.Popen(
-                    ["ip", "netns", "exec", name, *torchrun, f"--local-addr=10.77.0.{number}", *command],
+                    ["ip", "netns", "exec", name, *start, *command],
                     cwd=folder,
                     env=environment,
                     stdout=subprocess.PIPE,

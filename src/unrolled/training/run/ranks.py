@@ -8,7 +8,9 @@ since a mistake on the command line should not wait for it.
 import logging
 import os
 import socket
+import threading
 import time
+import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
@@ -129,24 +131,29 @@ def check_by_hand(num_nodes: int) -> None:
 
 
 def publish(text: str) -> None:
-    """Gives the other processes the configuration that they run. Rank 0 calls it."""
-    _store().delete_key(_FAILED)  # of an earlier run of this process
-    _store().set(_JOB, text)
+    """Gives the other processes the configuration that they run; empty: there is no run. Rank 0 calls it."""
+    here = place()
+    if here is not None and here.started_by == "torchrun":
+        agents = _connect(server=False)
+        _use_port(find_free_port())
+        threading.Thread(target=_tell_port, args=(agents, here.world_size), daemon=True).start()
+    store = _store()
+    store.delete_key(_FAILED)  # of an earlier run of this process
+    store.set(_JOB, text)
 
 
 def refuse() -> None:
     """Tells the other processes that there is no run, after an error that rank 0 reports."""
     here = place()
-    if here is None or here.world_size == 1 or _store().check([_JOB]):
-        return
+    if here is None or here.world_size == 1 or _store.cache_info().currsize:
+        return  # there is one
+    publish("")
     store = _store()
-    store.set(_JOB, "")
-    if not _is_agents():  # this process has the store
-        store.set_timeout(timedelta(seconds=READ_TIMEOUT))
-        try:
-            store.wait([f"read/rank {rank}" for rank in range(1, here.world_size)])
-        except RuntimeError:
-            _log.debug("a process did not read that there is no run")
+    store.set_timeout(timedelta(seconds=READ_TIMEOUT))
+    try:
+        store.wait(_read_by(here.world_size))
+    except RuntimeError:
+        _log.debug("a process did not read that there is no run")
 
 
 @cache
@@ -156,18 +163,55 @@ def receive() -> str:
     Raises:
         RankError: rank 0 has ended, or does not answer.
     """
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    here = place()
     try:
+        if here is not None and here.started_by == "torchrun":
+            _use_port(_ask_port(here.rank))
         store = _store()
         store.wait([_JOB])
         text = store.get(_JOB).decode()
         store.set(f"read/{name_of_process()}", "")
     except (RuntimeError, ValueError) as error:  # torch raises ValueError for a host without an address
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankError(
             f"rank 0 has sent no configuration; it has ended, or {where} cannot be reached from here: "
             f"{str(error).splitlines()[0]}"
         ) from None
     return text
+
+
+def _read_by(world_size: int) -> list[str]:
+    return [f"read/rank {rank}" for rank in range(1, world_size)]
+
+
+def _use_port(port: int) -> None:
+    """Leaves the store of torchrun for one that rank 0 has at another port.
+
+    When torchrun starts its processes again, it gives them the same store (2.13). What their predecessors wrote there,
+    such as the addresses of gloo, is still in it, and a process that is faster than another would read it.
+    """
+    os.environ["MASTER_PORT"], os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(port), "False"
+
+
+def _ask_port(rank: int) -> int:
+    """Returns the port of rank 0, from torchrun's store. The answer to a number of one's own is not one of before."""
+    agents, number = _connect(server=False), uuid.uuid4().hex
+    agents.set(f"asks/{rank}", number)
+    agents.wait([f"port/{number}"])
+    return int(agents.get(f"port/{number}"))
+
+
+def _tell_port(agents: "Store", world_size: int) -> None:
+    """Answers each process until all have read the configuration."""
+    answered: set[bytes] = set()
+    store = _store()
+    while not store.check(_read_by(world_size)):
+        for rank in range(1, world_size):
+            number = agents.get(f"asks/{rank}") if agents.check([f"asks/{rank}"]) else b""
+            if number and number not in answered:
+                agents.set(f"port/{number.decode()}", os.environ["MASTER_PORT"])
+                answered.add(number)
+        time.sleep(0.2)
 
 
 def report_failure(rank: int, error: str) -> None:
@@ -181,7 +225,7 @@ def failure() -> str:
     try:
         return _store().get(_FAILED).decode() if _store().check([_FAILED]) else ""
     except RuntimeError:
-        return "torchrun has ended" if _is_agents() else "rank 0 has ended"  # it has the store
+        return "rank 0 has ended"  # it has the store
 
 
 def lost(rank: int, world_size: int, *, seconds: float) -> str:
@@ -209,7 +253,7 @@ def leave(rank: int, world_size: int) -> None:
     """Waits until all processes have finished, where the others would lose their store with this one."""
     store = _store()
     store.set(f"done/{rank}", "")
-    if is_first() and not _is_agents():
+    if is_first():
         store.wait([f"done/{other}" for other in range(world_size)])
 
 
@@ -231,7 +275,7 @@ def _store() -> "Store":
     here = place()
     if here is not None and here.started_by == "srun":
         set_address_of_srun()
-    return _connect(server=is_first() and not _is_agents())
+    return _connect(server=is_first())
 
 
 def _connect(*, server: bool) -> "Store":
@@ -246,10 +290,12 @@ def _connect(*, server: bool) -> "Store":
         wait_for_workers=False,
         multi_tenant=True,  # the process group opens it, too
     )
-    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
     return PrefixStore("/".join(["unrolled", *(variables.get(name, "") for name in names)]), store)
 
 
-def _is_agents() -> bool:
-    """Whether torchrun has the store."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+def find_free_port() -> int:
+    """Returns a port that no program of this machine uses."""
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
