@@ -88,10 +88,8 @@ def test_torchrun_starts_a_run_again_which_goes_on(
     said = ended(run)
     (last,) = folder.glob("outputs/char_lm/torchrun/*/checkpoints/last.ckpt")
     assert torch.load(last, weights_only=True)["global_step"] == 6
-    steps = [line.partition(",")[0] for line in (last.parents[1] / "metrics.csv").read_text().splitlines()[1:]]
-    assert said.count("folder  ") >= 2
+    assert f"going on from {last}" in said
     assert is_gone(run.pid)
-    assert steps
 
     (folder / "done").unlink()
     run = begin([*torchrun, *again, "run_dir=other"])
