@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -204,14 +205,15 @@ def _ask_port(rank: int) -> int:
 def _tell_port(agents: "Store", world_size: int) -> None:
     """Answers each process until all have read the configuration."""
     answered: set[bytes] = set()
-    store = _store()
-    while not store.check(_read_by(world_size)):
-        for rank in range(1, world_size):
-            number = agents.get(f"asks/{rank}") if agents.check([f"asks/{rank}"]) else b""
-            if number and number not in answered:
-                agents.set(f"port/{number.decode()}", os.environ["MASTER_PORT"])
-                answered.add(number)
-        time.sleep(0.2)
+    store, port = _store(), os.environ["MASTER_PORT"]
+    with suppress(RuntimeError):  # torchrun has ended
+        while not store.check(_read_by(world_size)):
+            for rank in range(1, world_size):
+                number = agents.get(f"asks/{rank}") if agents.check([f"asks/{rank}"]) else b""
+                if number and number not in answered:
+                    agents.set(f"port/{number.decode()}", port)
+                    answered.add(number)
+            time.sleep(0.2)
 
 
 def report_failure(rank: int, error: str) -> None:
