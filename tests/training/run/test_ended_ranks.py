@@ -95,5 +95,4 @@ def test_torchrun_starts_a_run_again_which_goes_on(
     run = begin([*torchrun, *again, "run_dir=other"])
     said = ended(run, status=1)
     assert "rank      : 1" in said  # torchrun's report
-    assert "rank 1 ended without a message" in said
     assert is_gone(run.pid)
