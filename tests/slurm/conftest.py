@@ -180,6 +180,7 @@ class Cluster:
             )
         names = ",".join(NODES)
         lines.append(f"PartitionName=low Nodes={names} Default=YES State=UP PriorityTier=1 GraceTime=60")
+        lines.append(f"PartitionName=lowest Nodes={names} State=UP PriorityTier=1 GraceTime=0")
         lines.append(f"PartitionName=high Nodes={names} State=UP PriorityTier=9 PreemptMode=off")
         for number in range(GPUS):  # files in place of devices, which no test uses
             (self.folder / f"gpu{number}").touch()

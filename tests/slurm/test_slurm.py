@@ -163,9 +163,11 @@ def test_one_of_two_ranks_requeues_their_job_after_both_have_saved(cluster: Any,
     assert_same_end(run_folder(folder, job), alone)
 
 
-def test_a_preempted_job_goes_on(cluster: Any, folder: Path, long: list[str]) -> None:
+@pytest.mark.parametrize("partition", ["low", "lowest"])  # with a grace time, and without: SLURM requeues by itself
+def test_a_preempted_job_goes_on(cluster: Any, folder: Path, long: list[str], partition: str) -> None:
     whole = ["--nodelist=127.0.0.2", "--exclusive"]
-    job = cluster.submit(*whole, EXAMPLES / "requeue.sbatch", *long, folder=folder)
+    low = [f"--partition={partition}", *whole]
+    job = cluster.submit(*low, EXAMPLES / "requeue.sbatch", *long, folder=folder)
     wait_for_step(cluster, folder, job, 3)
     (folder / "urgent.sh").write_text("#!/bin/bash\nsleep 5\n")
     urgent = cluster.submit("--partition=high", *whole, "urgent.sh", folder=folder)
