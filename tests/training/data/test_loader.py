@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import random
+import signal
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
@@ -143,6 +146,21 @@ def test_batches_are_bit_equal_with_and_without_workers_and_after_a_resume(files
 
         assert digest(head + tail) == digest(expected)
         assert state == {"epoch": 0, "position": 3}
+
+
+def test_signals_to_workers_leave_a_run_its_batches(files: list[Path]) -> None:
+    """SLURM may send the warning of a job, and SIGTERM, to all processes of a step."""
+    expected = list(of_files(files, workers=0))
+    found: list[Read] = []
+    for batch in of_files(files, workers=1):
+        found.append(batch)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, number)
+
+    assert len(found) == len(expected)
+    assert all(torch.equal(one.values, other.values) for one, other in zip(found, expected, strict=True))
+    assert multiprocessing.active_children() == []
 
 
 def test_workers_draw_nothing_from_the_generators_of_training(files: list[Path]) -> None:

@@ -5,6 +5,7 @@ So batch k of an epoch is the same in every process, after a resume, and with an
 """
 
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -146,7 +147,7 @@ class PlannedLoader(Generic[S, I, B]):
                 batch_size=None,
                 num_workers=min(self.workers, len(indices)),
                 collate_fn=_unchanged,
-                worker_init_fn=_leave_group,
+                worker_init_fn=_leave_signals_to_run,
                 generator=torch.Generator(),  # of its own, since it draws from the global one
             )
             return iter(ahead)
@@ -174,6 +175,11 @@ def _unchanged(batch: B) -> B:
     return batch
 
 
-def _leave_group(worker: int) -> None:
-    """Moves a worker out of the run's process group: a signal to the group must not end it before the run's step."""
+def _leave_signals_to_run(worker: int) -> None:
+    """Keeps signals that end a run after its step from ending a worker before that.
+
+    They reach workers through the process group, as from a terminal, or as children of a step of SLURM.
+    """
     os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
