@@ -149,13 +149,17 @@ def test_a_job_goes_on_after_its_time_limit(cluster: Any, folder: Path, long: li
     assert_same_end(run_folder(folder, job), alone)
 
 
-def test_one_of_two_ranks_requeues_their_job_after_both_have_saved(cluster: Any, folder: Path, long: list[str]) -> None:
-    tasks = ["--ntasks-per-node=2", "--export=ALL,SLURM_KILL_BAD_EXIT=1"]  # the first task that fails ends the others
-    two = ["trainer=ddp", "trainer.devices=2", "data.batch_size=2"]
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_one_of_two_ranks_requeues_their_job_after_both_have_saved(
+    cluster: Any, folder: Path, long: list[str], nodes: int
+) -> None:
+    tasks = [f"--nodes={nodes}", f"--ntasks-per-node={2 // nodes}"]
+    tasks.append("--export=ALL,SLURM_KILL_BAD_EXIT=1")  # the first task that fails ends the others
+    two = ["trainer=ddp", f"trainer.devices={2 // nodes}", f"trainer.num_nodes={nodes}", "data.batch_size=2"]
     job = cluster.submit(*tasks, EXAMPLES / "requeue.sbatch", *long, *two, folder=folder)
     wait_for_step(cluster, folder, job, 3)
     cluster.output("scancel", "--signal=USR1", job)
-    alone = uninterrupted(cluster, folder, long, *two)
+    alone = uninterrupted(cluster, folder, long, *two, "trainer.devices=2", "trainer.num_nodes=1")
 
     assert cluster.wait(job) == "COMPLETED", cluster.said(cluster.job(job))
     assert cluster.job(job)["Restarts"] == "1"
