@@ -93,6 +93,12 @@ def test_a_single_run_is_a_sweep_of_one_job(
     assert "--requeue" not in script
     assert "requeue: false" in (folder / "sent" / "0" / "config.yaml").read_text()
 
+    (folder / "programs" / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    again = python(train_script, "-m", "resume=sent", PATH=path)
+
+    assert again.returncode == 1
+    assert "job 0 may be in the queue as 77; squeue does not answer" in again.stdout
+
 
 @pytest.mark.parametrize(
     ("more", "refuses", "said"),

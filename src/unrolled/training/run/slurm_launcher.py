@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from unrolled.training.configuration.quoting import quote_value
-from unrolled.training.run.records import REFUSED, RUNNING, JobRecord, record_of
+from unrolled.training.run.records import FAILED, REFUSED, RUNNING, JobRecord, record_of
 from unrolled.training.run.requeue import scontrol
 from unrolled.training.run.sweep_command import RECORDS
 from unrolled.training.run.sweeps import Start, Sweep
@@ -80,13 +80,16 @@ class SLURMLauncher(Launcher):
         if self.config is None or self.hydra_context is None:
             raise RuntimeError("Hydra calls setup before launch")
         sweep = Sweep.load(Path(str(self.config.hydra.sweep.dir)))
-        queued = _queued() or set()
+        queued = _queued()
         sent: list[Sent] = []
         starts: list[Start] = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             record = record_of(sweep.folder / RECORDS, number)
             before = _note(record).read_text().strip() if _note(record).is_file() else None
-            if before in queued:
+            if before is not None and queued is None:
+                print(f"job {number} may be in the queue as {before}; squeue does not answer, try again later")
+                raise SystemExit(FAILED)
+            if before is not None and before in (queued or ()):
                 sent.append(Sent(before, record))
                 print(f"job {number} is in the queue as {before}", flush=True)
             elif (start := sweep.prepare(number, list(overrides), self._folder(overrides, number))) is None:
