@@ -15,7 +15,7 @@ from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run import compose
 from unrolled.training.run.environment import cluster_environment
 from unrolled.training.run.job import Job, fix
-from unrolled.training.run.ranks import BY_HAND
+from unrolled.training.run.ranks import BY_HAND, is_orphan
 
 Begin = Callable[..., "subprocess.Popen[str]"]
 Ended = Callable[..., str]
@@ -143,6 +143,31 @@ def test_a_run_that_was_composed_elsewhere_starts_from_its_file(
     assert summary["command"] == "train.py seed=5"
     done = python(train_script, "--job", "none.yaml")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.distributed
+def test_a_script_of_ones_own_starts_its_processes(folder: Path, python: Process, small: list[str]) -> None:
+    options = [*small, *TWO, "trainer.devices=2", "callbacks.last.dirpath=${oc.env:PLACE}"]
+    (folder / "script.py").write_text(
+        "import sys\nfrom unrolled.training.run import compose, run\nrun(compose(*sys.argv[1:]))\n"
+    )
+
+    done = python("script.py", *options, PLACE="saved")
+
+    assert done.returncode == 0, done.stderr
+    assert (folder / "saved" / "last.ckpt").is_file()
+    (summary,) = folder.glob("outputs/*/*/*/summary.json")
+    assert json.loads(summary.read_text())["processes"] == 2
+    assert len(list(folder.glob("outputs/*/*/*"))) == 1
+
+
+def test_a_process_whose_parent_has_ended_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for parent, orphan in ((ended.pid, True), (os.getpid(), False), (os.getppid(), False)):
+        monkeypatch.setenv("UNROLLED_STARTED_BY", f"{parent}:0:2")
+        assert is_orphan() == orphan
 
 
 def test_a_job_is_the_same_after_it_was_written(folder: Path) -> None:

@@ -169,6 +169,14 @@ def test_two_processes_are_one_with_the_joined_batch(
     losses = [summary(folder / name)["test/loss"] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
+    data = [option for option in small if option.startswith(("data=", "data."))]
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
+    scored = python("-m", "unrolled", "evaluate", f"checkpoint={folder}/one/checkpoints/last.ckpt", *data, *two)
+
+    assert scored.returncode == 0, scored.stderr
+    (shown,) = [line.split()[1] for line in scored.stdout.splitlines() if line.startswith("test/loss")]
+    assert float(shown) == pytest.approx(losses[0], abs=1e-4)
+
 
 def test_a_package_of_ones_own_joins_without_a_fork(
     folder: Path, python: Process, small: list[str], train_script: str

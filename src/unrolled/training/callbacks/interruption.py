@@ -75,7 +75,8 @@ class Interruption(Callback):
                 f"{signal.Signals(number).name}: ended after step {trainer.global_step}; {self._resume_hint()}",
                 flush=True,
             )
-        raise SystemExit(128 + number)
+        # Others leave the status to rank 0: a launcher that sees an error of theirs could kill rank 0 before its end.
+        raise SystemExit(128 + number if trainer.is_global_zero else 0)
 
     def _resume_hint(self) -> str:
         """Returns how to resume the run."""

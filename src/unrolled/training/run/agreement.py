@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from unrolled.training.callbacks.gathering import gather_from_all_ranks
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run.environment import starts_others
-from unrolled.training.run.job import Job, check_same, first_difference
+from unrolled.training.run.job import Job, check_same, first_difference, fix
 from unrolled.training.run.ranks import STARTED_BY, is_first, place, publish, receive
 
 
@@ -24,6 +24,7 @@ def joined(config: DictConfig) -> DictConfig:
     here = place()
     if here is None or is_first():
         return config
+    fix(config)
     other = Job.from_text(receive()).config
     check_same(config, other)
     return other
