@@ -17,6 +17,7 @@ SHORT = {
     "ragged": "--repeats 1 --sizes 1",
     "recurrent": "--repeats 1 --sizes 0 --cells LSTMCell",
     "resets": "--repeats 1",
+    "scaling": "paper",
     "startup": "--rounds 1",
     "throughput": "--steps 13 --rounds 1",
     "translation": "--rounds 1 --steps 1 --sentences 8 --num-beams 2 --sizes 100 16 16 16",

@@ -8,8 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from unrolled.checkpoint import KEY
 from unrolled.training.configuration.overrides import config_folder, forced
-from unrolled.training.run import run
+from unrolled.training.run import runner
+from unrolled.training.run.resuming import find_checkpoint
 
 COMMON = [
     "trainer.accelerator=cpu",
@@ -73,6 +75,17 @@ def configuration(options: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return compose("train", list(map(forced, [*COMMON, *options])))
+
+
+def run(config: DictConfig) -> None:
+    """A run without the exchange of its configuration, which processes do once."""
+    folder = Path(config.run_dir)
+    folder.mkdir(exist_ok=True)
+    if config.resume:
+        config.resume = str(find_checkpoint(config.resume, folder))
+    start = runner._load_checkpoint(config)
+    parts = runner.assemble(config, processor=start[KEY]["processor"] if start else None)
+    runner._train(config, parts, start)
 
 
 def main(folder: Path, cases: list[str]) -> None:

@@ -318,6 +318,8 @@ def _is_negative(value: Any) -> bool:
 def _trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     arguments = _plain(config.trainer)
     _check_strategy(arguments.get("strategy"))
+    if isinstance(arguments.get("strategy"), Mapping):
+        arguments["strategy"] = _instantiate(config, "trainer.strategy")
     # Lightning refuses these switches together with callbacks of the kind, so such callbacks are removed.
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     unwanted = tuple(kind for name, kind in switches.items() if arguments.get(name) is False)
