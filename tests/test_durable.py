@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,6 +147,59 @@ def test_fifty_kills_while_writing_leave_a_whole_file(tmp_path: Path, in_memory:
         assert {path.name for path in folder.iterdir()} <= {"last.ckpt", ".last.ckpt.part"}
     finally:
         shutil.rmtree(shared)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(place)], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_a_disk_of_three_megabytes_keeps_what_is_on_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, foreseen: bool
+) -> None:
+    if not foreseen:  # another program takes the space while the file is written
+        monkeypatch.setattr(durable, "_check_space", lambda *_: None)
+    save_tensors(CONTENT, disk / "a.ckpt")
+    with pytest.raises(CheckpointError, match="is unchanged"):
+        save_tensors({"big": torch.zeros(1_000_000)}, disk / "b.ckpt")
+    assert [path.name for path in disk.iterdir()] == ["a.ckpt"]
+    (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+    with pytest.raises(CheckpointError, match="is unchanged"):
+        save_tensors({**CONTENT, "more": torch.zeros(50_000)}, disk / "a.ckpt")
+    assert same(load_tensors(disk / "a.ckpt"), CONTENT)
+    (disk / "other").unlink()
+    save_tensors({"step": 8}, disk / "a.ckpt")
+    assert load_tensors(disk / "a.ckpt") == {"step": 8}
+
+
+def test_a_folder_that_is_only_read_keeps_what_is_in_it(disk: Path) -> None:
+    save_tensors(CONTENT, disk / "a.ckpt")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt could not be written; .*Read-only file system"):
+        save_tensors({"step": 8}, disk / "a.ckpt")
+    assert same(load_tensors(disk / "a.ckpt"), CONTENT)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+def test_a_folder_without_the_permission_keeps_what_is_in_it(tmp_path: Path) -> None:
+    save_tensors(CONTENT, tmp_path / "a.ckpt")
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(CheckpointError, match="could not be written"):
+            save_tensors({"step": 8}, tmp_path / "a.ckpt")
+        assert same(load_tensors(tmp_path / "a.ckpt"), CONTENT)
+    finally:
+        tmp_path.chmod(0o700)
 
 
 def test_a_folder_knows_its_files(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class TextData(SequenceData):
         ValueError: conflicting window, stride, random_length and shift; an invalid description of a processor.
     """
 
+    divides_batches = True
+
     @flat_options
     def __init__(
         self,
@@ -147,7 +149,7 @@ class TextData(SequenceData):
             raise DataError(f"there is no training text: split_fractions={list(self._split.split_fractions)}")
         self._check_training()
         tokens = self._tokens["train"]
-        plan = self._streams.training_plan(tokens.lengths, self.ranks)
+        plan = self._streams.training_plan(tokens.lengths, self.ranks, self.planned_ranks)
         return self._loader(tokens, plan, restart=self.repeated, accumulate=self.accumulate, limit=self.limit)
 
     def val_dataloader(self) -> Loader | list[Loader]:
@@ -217,7 +219,7 @@ class TextData(SequenceData):
         if "train" in self._tokens:
             lengths = self._tokens["train"].lengths.tolist()
             check_stream_lengths(
-                lengths, self._streams.batch_size, self.ranks, self._streams.window, self._streams.concatenate
+                lengths, self._streams.batch_size, self.planned_ranks, self._streams.window, self._streams.concatenate
             )
 
     def _check_random_windows(self) -> None:

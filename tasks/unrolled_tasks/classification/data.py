@@ -91,6 +91,8 @@ class ClassificationData(SequenceData):
         DataError: no source or several, or invalid options.
     """
 
+    divides_batches = True
+
     @flat_options
     def __init__(
         self,
@@ -258,6 +260,7 @@ class ClassificationData(SequenceData):
             [_length_class(steps) for steps in self._ready.splits[split].steps],
             **self._batching.budget(scored=not shuffle),
             ranks=self.ranks,
+            planned_ranks=self.planned_ranks if shuffle else self.ranks,
             shuffle=shuffle,
             seed=self._batching.seed,
         )

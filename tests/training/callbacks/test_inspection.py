@@ -32,7 +32,7 @@ def test_the_training_is_as_without_it(folder: Path, configure: Configure) -> No
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for name, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][name]), name
-    carried = [each["unrolled"]["resume"]["carried"] for each in (one, other)]
+    carried = [each["unrolled"]["resume"]["processes"][0]["carried"] for each in (one, other)]
     assert set(carried[0]) == set(carried[1])
     drawn = sorted(path.name for path in (folder / "with" / "inspection").iterdir())
     layers = [f"{kind}_layer_{layer}.png" for kind in ("activity", "saturation") for layer in (1, 2)]

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[3]
+
+# What differs when the end itself is resumed, which takes no step: whether its last epoch counts as left.
+BOOKKEEPING = (".loops.fit_loop.epoch_progress", ".loops.fit_loop.epoch_loop.state_dict", ".epoch", ".callbacks.Model")
 
 
 @pytest.fixture
@@ -101,3 +105,46 @@ def wait_for() -> Callable[[Callable[[], bool], "subprocess.Popen[str]"], None]:
             time.sleep(0.01)
 
     return wait
+
+
+def unequal() -> Callable[..., list[str]]:
+    """Where the last checkpoint of a run differs from that of a run that was resumed from a checkpoint, at a step."""
+
+    def found(whole: Path, other: Path, resumed: Path, step: int) -> list[str]:
+        expected = end(whole)
+        places = list(differences(expected, end(other, resumed)))
+        if step == expected["global_step"]:
+            places = [each for each in places if not each.startswith(BOOKKEEPING)]
+        return places
+
+    return found
+
+
+def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """Places where two checkpoints differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            if key not in one or key not in other:
+                yield f"{place}.{key} is there once"
+            else:
+                yield from differences(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{place}[{index}]")
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if not torch.equal(one, other):
+            yield place
+    elif one != other:
+        yield f"{place}: {one} and {other}"
+
+
+def end(run_folder: Path, resumed: Path | None = None) -> dict[str, Any]:
+    """What a run's last checkpoint holds, but for the names of its folders; that which it resumed if it was the end."""
+    last = run_folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last if resumed is None or last.is_file() else resumed, weights_only=True)
+    for name, state in content["callbacks"].items():
+        if "ModelCheckpoint" in name:
+            # The current score is not restored, nor used before the next one.
+            for key in [key for key in state if "path" in key or key in ("best_k_models", "current_score")]:
+                del state[key]
+    return content

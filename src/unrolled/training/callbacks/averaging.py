@@ -8,8 +8,6 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from unrolled.training.callbacks.clip import GradientClip
-
 
 class WeightAveraging(LightningWeightAveraging):
     """Keeps an average of the weights for evaluation: average ← decay × average + (1 − decay) × weights, every step.
@@ -57,12 +55,14 @@ class WeightAveraging(LightningWeightAveraging):
         if stage == "fit":
             self._exchanged = False
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self._average_model is not None:  # Lightning converts the module later (2.6)
+            trainer.precision_plugin.convert_module(self._average_model)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] - set while it is built
-        if any(isinstance(callback, GradientClip) and callback.step_skipped for callback in callbacks):
+        if any(getattr(callback, "step_skipped", False) for callback in callbacks):  # GradientClip, Rollback
             self._latest_update_step = trainer.global_step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -98,6 +98,15 @@ class WeightAveraging(LightningWeightAveraging):
         # Otherwise the average under "state_dict" is the right one, and it is already loaded.
         if trainer.state.fn == "fit":
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def averaged_state(self) -> dict[str, Any]:
+        """Returns the average and its number of updates."""
+        return {} if self._average_model is None else dict(self._average_model.state_dict())
+
+    def restore_average(self, state: dict[str, Any]) -> None:
+        """Restores the result of `averaged_state`."""
+        if self._average_model is not None:
+            self._average_model.load_state_dict(state)
 
     def _update(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
         """Updates the average, for tensors of one dtype. At the first step torch copies the weights beforehand."""

@@ -23,3 +23,14 @@ def gather_from_all_ranks(items: Sequence[T]) -> list[T]:
 def local_shard(tensor: Tensor) -> Tensor:
     """Returns this process's part of a sharded tensor; any other tensor unchanged. Not a collective operation."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_on_first(item: T) -> list[T]:
+    """Returns the item of each process, in order of rank, on rank 0; an empty list on the others."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [item]
+    first = distributed.get_rank() == 0
+    gathered: list[Any] = [None] * distributed.get_world_size() if first else []
+    distributed.gather_object(item, gathered if first else None)
+    return gathered

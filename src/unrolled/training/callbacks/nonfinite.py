@@ -1,4 +1,4 @@
-"""Errors raised for NaN and infinite values."""
+"""Errors raised when training diverges: NaN and infinite values, and losses that spike again and again."""
 
 
 class NonFiniteError(RuntimeError):
@@ -11,3 +11,7 @@ class NonFiniteGradient(NonFiniteError):  # noqa: N818 - named like StopIteratio
 
 class NonFiniteWeights(NonFiniteError):  # noqa: N818 - as above
     """A weight that is NaN or infinite."""
+
+
+class Diverged(NonFiniteError):  # noqa: N818 - as above
+    """A loss that spikes more often than training may be rolled back."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.trainer import Trainer
@@ -26,7 +26,11 @@ class SequenceData(LightningDataModule, ABC):
     (`use_distributed_sampler=False`).
     """
 
+    divides_batches: ClassVar[bool] = False
+    """Whether training batches are made for `planned_ranks` processes, and divided among `ranks`; see `plan_for`."""
+
     _requested_split = "test"
+    _planned_ranks: int | None = None
 
     network: nn.Module | None = None
     """The network that reads these data, for data that cache outputs of a part of it; set by `SequenceTask.attach`."""
@@ -106,6 +110,26 @@ class SequenceData(LightningDataModule, ABC):
     def ranks(self) -> int:
         """Number of processes; 1 without a trainer."""
         return self._attached.world_size if self._attached else 1
+
+    @property
+    def planned_ranks(self) -> int:
+        """Number of processes that training batches are made for: that of this run, or of the one that it resumes."""
+        return self._planned_ranks or self.ranks
+
+    def plan_for(self, ranks: int) -> None:
+        """Makes the training batches of a run with this number of processes, and divides them among those of this run.
+
+        So a run that is resumed with another number of processes reads the same batches, of the same total size.
+
+        Raises:
+            DataError: these data do not support it.
+        """
+        if not self.divides_batches:
+            raise DataError(
+                f"{type(self).__name__} cannot divide the batches of a run with another number of processes "
+                f"({ranks}); resume with as many, or start from the weights alone: init_from=PATH"
+            )
+        self._planned_ranks = ranks
 
     @property
     def rank(self) -> int:

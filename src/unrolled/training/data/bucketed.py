@@ -27,6 +27,7 @@ class BucketData(SequenceData, Generic[B]):
     A subclass sets `batching` and implements `examples` and `batch`.
     """
 
+    divides_batches = True
     batching: Batching
 
     @abstractmethod
@@ -68,6 +69,7 @@ class BucketData(SequenceData, Generic[B]):
             examples.lengths,
             **self.batching.budget(scored=scored),
             ranks=self.ranks,
+            planned_ranks=self.ranks if scored else self.planned_ranks,
             counts=examples.counts,
             shuffle=not scored,
             seed=self.batching.seed,

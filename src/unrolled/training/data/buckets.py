@@ -32,13 +32,15 @@ class BucketPlan:
         batch_tokens: maximum of rows × longest row of a process's batch, for its largest side; a longer example makes
             a batch of one row per process.
         batch_size: number of rows of a process's batch, as an alternative.
-        ranks: number of processes.
+        ranks: number of processes, to which the rows of a batch are distributed.
+        planned_ranks: number of processes whose budgets together are that of a batch; None for `ranks`.
         counts: (examples,) number of predictions of each example; one each by default.
         shuffle: shuffle anew for each epoch; otherwise in order of decreasing length.
         seed: seed of the shuffling, together with the epoch.
 
     Raises:
-        ValueError: not exactly one budget, a budget below 1, or fewer examples than processes.
+        ValueError: not exactly one budget, a budget below 1, fewer examples than processes, or batches for other
+            processes with fewer rows than these.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BucketPlan:
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         ranks: int = 1,
+        planned_ranks: int | None = None,
         counts: ArrayLike | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -73,7 +76,14 @@ class BucketPlan:
         first = np.unique(self._classes[order], return_index=True)
         rank_of_class[first[0]] = first[1]
         self._classes = rank_of_class[self._classes]
-        self._boundaries = _boundaries(classes[order].max(axis=1), ranks, batch_tokens, batch_size)
+        planned = planned_ranks or ranks
+        self._boundaries = _boundaries(classes[order].max(axis=1), planned, batch_tokens, batch_size)
+        fewest = int(np.diff(self._boundaries, prepend=0, append=len(order)).min())
+        if planned != ranks and len(order) and fewest < ranks:
+            raise ValueError(
+                f"the batches for {counted(planned, 'process', 'processes')} have {counted(fewest, 'row')} or more, "
+                f"which cannot be divided among {counted(ranks, 'process', 'processes')}: give at most {fewest}"
+            )
         self._drawn: tuple[int, list[Ints]] = (-1, [])  # the last epoch and its batches
 
     @property

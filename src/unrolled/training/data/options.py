@@ -145,16 +145,17 @@ class StreamOptions:
         check_workers(self.workers)
         self.training_plan([], ranks=1)  # checks the combination before any text is read
 
-    def training_plan(self, lengths: ArrayLike, ranks: int) -> StreamPlan:
+    def training_plan(self, lengths: ArrayLike, ranks: int, planned_ranks: int | None = None) -> StreamPlan:
         """Returns the plan of training windows.
 
         Args:
             lengths: (documents,) number of tokens of each document.
             ranks: number of processes.
+            planned_ranks: number of processes with `batch_size` streams each; None for `ranks`.
         """
         return StreamPlan(
             lengths,
-            rows=self.batch_size * ranks,
+            rows=self.batch_size * (planned_ranks or ranks),
             ranks=ranks,
             window=self.window,
             stride=self.stride,

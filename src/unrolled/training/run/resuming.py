@@ -13,6 +13,7 @@ from unrolled.checkpoint import KEY, CheckpointError, locate, read_checkpoint
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.run_dir import RUN, SWEEP
 from unrolled.training.data.base import SequenceData
+from unrolled.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -84,21 +85,66 @@ def _newest_whole(run_dir: Path) -> Path | None:
 def _reason_against(path: Path) -> str | None:
     """Returns why a checkpoint cannot be resumed; None if it can."""
     try:
-        content = read_checkpoint(path)
+        resume_entry(read_checkpoint(path), path)
     except CheckpointError as error:
         return str(error)
-    missing = [key for key in ("loops", "optimizer_states") if key not in content]
-    missing += [] if isinstance(content[KEY].get("resume"), Mapping) else ["resume"]
-    return f"{path}: it has no {missing[0]!r}, only weights" if missing else None
+    return None
 
 
-def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Trainer) -> dict[str, Any]:
+def resume_entry(content: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
+    """Returns what a checkpoint holds for resuming, beyond what Lightning saves; see `SequenceTask`.
+
+    Raises:
+        CheckpointError: it holds less.
+    """
+    found: Any = content[KEY].get("resume")
+    entry = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+    settings, processes = entry.get("data_settings"), entry.get("processes")
+    complete = isinstance(settings, Mapping) and isinstance(settings.get("processes", 1), int)
+    complete &= isinstance(processes, list) and all(
+        isinstance(each, Mapping) and isinstance(each.get(key), Mapping)
+        for each in processes
+        for key in ("carried", "random", "gradients")
+    )
+    if not complete or not processes or not all(key in content for key in ("loops", "optimizer_states")):
+        raise CheckpointError(f"{path}: it has weights, but no state to resume from; start from them: init_from={path}")
+    return entry
+
+
+def plan_as_before(entry: Mapping[str, Any], data: SequenceData, trainer: Trainer) -> int:
+    """Lets the data make the batches of the resumed run, and returns the number of processes that these are made for.
+
+    Args:
+        entry: `resume_entry` of the checkpoint.
+        data: the data, before they make loaders.
+        trainer: the run's Trainer.
+
+    Raises:
+        DataError: the number of processes has changed, and the data cannot divide those batches among these.
+    """
+    planned = int(entry["data_settings"].get("processes", trainer.world_size))
+    wrote = len(entry["processes"])
+    if planned != trainer.world_size:
+        data.plan_for(planned)
+    if wrote != trainer.world_size and trainer.is_global_zero:
+        _log.warning(
+            "resume: %s wrote the checkpoint, this run has %d: the batches stay those of %s, each process reads its "
+            "share of the rows, and random numbers differ from those of a run without a break",
+            counted(wrote, "process", "processes"),
+            trainer.world_size,
+            counted(planned, "process", "processes"),
+        )
+    return planned
+
+
+def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Trainer, planned: int) -> dict[str, Any]:
     """Returns all settings that determine the order of the training examples, as plain data for a checkpoint.
 
     Args:
         options: the configuration of the data, with `_target_`.
         data: the prepared data.
         trainer: the run's Trainer.
+        planned: number of processes that the batches are made for.
     """
     given = _numbers(with_defaults(options))
     numbers = {f"data.{key}": value for key, value in given if not key.startswith(_UNRELATED)}
@@ -106,7 +152,7 @@ def data_settings(options: Mapping[str, Any], data: SequenceData, trainer: Train
         **numbers,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.limit_train_batches": trainer.limit_train_batches,
-        "processes": trainer.world_size,
+        "processes": planned,
         "content": data.fingerprint(),
     }
 

@@ -41,7 +41,7 @@ from unrolled.training.run.processes import together
 from unrolled.training.run.quiet import quiet
 from unrolled.training.run.ranks import is_first
 from unrolled.training.run.requeue import requeue_when_interrupted
-from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint
+from unrolled.training.run.resuming import check_same_data, data_settings, find_checkpoint, plan_as_before, resume_entry
 from unrolled.training.run.sharded import ShardedStrategy
 from unrolled.training.run.storage import DurableCheckpointIO
 from unrolled.training.run.study import pruning_of_job
@@ -114,9 +114,11 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         _check_processor(config, parts.data, start[KEY]["processor"])
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
-    task.data_settings = data_settings(_plain(config.data), parts.data, parts.trainer)
-    if start is not None and config.resume:
-        check_same_data(start[KEY]["resume"].get("data_settings", {}), task.data_settings)
+    resumed = resume_entry(start, config.resume) if start is not None and config.resume else None
+    planned = parts.trainer.world_size if resumed is None else plan_as_before(resumed, parts.data, parts.trainer)
+    task.data_settings = data_settings(_plain(config.data), parts.data, parts.trainer, planned)
+    if start is not None and resumed is not None:
+        check_same_data(resumed["data_settings"], task.data_settings)
         for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
             if isinstance(logger, MetricsFile):
                 logger.continue_from(start["global_step"], Path(config.resume).parents[1])

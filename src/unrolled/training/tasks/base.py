@@ -10,20 +10,11 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
-from unrolled.checkpoint import (
-    FORMAT,
-    KEY,
-    TRUSTED,
-    CheckpointError,
-    build,
-    first_nonfinite,
-    load_tensors,
-    save_tensors,
-)
+from unrolled.checkpoint import FORMAT, KEY, TRUSTED, build, first_nonfinite
 from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
-from unrolled.training.callbacks.gathering import local_shard
+from unrolled.training.callbacks.gathering import gather_on_first, local_shard
 from unrolled.training.callbacks.interruption import max_over_ranks
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.configuration.flat import flat_options
@@ -31,11 +22,11 @@ from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.descriptions import check_loadable, class_names
 from unrolled.training.tasks.evaluation import Evaluation, Scored
 from unrolled.training.tasks.optimization import Optimization, ParameterGroups
+from unrolled.training.tasks.processes import state_of_process
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
 from unrolled.training.tasks.schedules import PlateauStepper, num_steps
 from unrolled.training.tasks.sharding import as_shard, shard
 from unrolled.training.tasks.state_store import StateStore
-from unrolled.wording import counted
 
 _REFRESH_SECONDS = 0.2  # seconds between two updates of the progress bar
 
@@ -209,59 +200,45 @@ class SequenceTask(LightningModule, ABC):
         return [PlateauStepper()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the description of the network, the processor, and this rank's state for resuming.
+        """Adds the description of the network, the processor, and the state of all processes for resuming.
+
+        A collective operation, as saving a checkpoint is (`Trainer.save_checkpoint`).
 
         Raises:
             NonFiniteWeights: a weight is NaN or infinite, and must not overwrite a good checkpoint.
         """
         self._check_finite()
-        resume = self._resume_state()
         checkpoint[KEY] = {
             "format": FORMAT,
             "network": self._description,
             "processor": self.processor.to_dict(),
             "info": self.info,
-            "resume": resume,
+            "resume": self._resume_state(),
         }
-        if self.global_rank > 0:  # Lightning saves rank 0's content only. No collectives: one rank may save alone.
-            checkpoints = self.trainer.checkpoint_callback
-            folder = Path(getattr(checkpoints, "dirpath", None) or self.trainer.default_root_dir)
-            save_tensors(resume, _rank_file(folder, resume["batches"], self.global_rank))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores carried states of a resumed run, and keeps the rest until training begins."""
-        if KEY not in checkpoint or "resume" not in checkpoint[KEY]:
+        """Keeps the state of a resumed run until training begins."""
+        if self.trainer.state.fn != "fit" or KEY not in checkpoint or "resume" not in checkpoint[KEY]:
             return
-        resume = checkpoint[KEY]["resume"]
-        if self.trainer.state.fn != "fit":
-            return
-        if resume["ranks"] != self.trainer.world_size:
-            raise ValueError(
-                f"the checkpoint was written by {counted(resume['ranks'], 'process', 'processes')}, "
-                f"this run has {self.trainer.world_size}; "
-                "resume with as many, or start from its weights alone: init_from=PATH"
-            )
-        if self.global_rank > 0:
-            folder = Path(str(self.trainer.ckpt_path)).parent
-            resume = _read_rank_file(_rank_file(folder, resume["batches"], self.global_rank))
         copy_best_checkpoints(self.trainer, checkpoint)
-        self.state_store.load_state_dict(resume["carried"])
-        self._resumed = resume
+        self._resumed = checkpoint[KEY]["resume"]
 
     def _resume_state(self) -> dict[str, Any]:
-        """Returns the state of this process for resuming, beyond what Lightning saves."""
+        """Returns the state of all processes for resuming, beyond what Lightning saves. Rank 0's is saved."""
         # During a sharded run's validation, `network` is a copy without gradients.
         trained: nn.Module = getattr(self.trainer.strategy, "sharded_network", None) or self.network
         gradients = {n: local_shard(p.grad).cpu() for n, p in trained.named_parameters() if p.grad is not None}
         loader: Any = self.trainer.train_dataloader
-        return {
-            "ranks": self.trainer.world_size,
-            "data_settings": self.data_settings,
-            "batches": self.trainer.fit_loop.total_batch_idx + 1,
+        own = {
             "carried": self.state_store.state_dict(),
             "random": get_rng_states(),
-            "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
             "gradients": gradients if self._accumulated else {},
+        }
+        return {
+            "data_settings": self.data_settings,
+            "batches": self.trainer.fit_loop.total_batch_idx + 1,
+            "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
+            "processes": gather_on_first(own),
         }
 
     def _check_finite(self) -> None:
@@ -319,19 +296,35 @@ class SequenceTask(LightningModule, ABC):
         self.fit_started = True
 
     def on_train_start(self) -> None:
-        """Restores the position in the data, accumulated gradients and, last, the random generators."""
+        """Restores the position in the data, carried states, accumulated gradients and, last, the random generators."""
         resumed, self._resumed = self._resumed, None
         if resumed is None:
             return
+        changed = len(resumed["processes"]) != self.trainer.world_size
+        sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if changed and sharded and resumed["processes"][0]["gradients"]:
+            raise ValueError(
+                f"{self.trainer.ckpt_path} was saved within an optimizer step, when {len(resumed['processes'])} "
+                "processes held shards of its gradient; resume with as many, or from another checkpoint"
+            )
+        plan: Any = getattr(self.trainer.train_dataloader, "plan", None)
+        own = state_of_process(
+            resumed["processes"],
+            self.global_rank,
+            self.trainer.world_size,
+            rows=getattr(plan, "rows", None),
+            seed=(int(self.info.get("seed", 0)), resumed["batches"]),
+        )
+        self.state_store.load_state_dict(own["carried"])
         # Lightning restores a loader only within an epoch (2.6).
         if resumed["loader"] is not None:
             loader: Any = self.trainer.train_dataloader
             loader.load_state_dict(resumed["loader"])
-        for name, gradient in resumed["gradients"].items():
+        for name, gradient in own["gradients"].items():
             parameter = self.network.get_parameter(name)
             parameter.grad = as_shard(gradient.to(local_shard(parameter)), like=parameter)
-        self._accumulated = bool(resumed["gradients"])
-        set_rng_states(resumed["random"])
+        self._accumulated = bool(own["gradients"])
+        set_rng_states(own["random"])
 
     def _num_steps(self) -> int | float:
         """Returns the optimizer steps of the whole run; infinite without an end.
@@ -340,15 +333,3 @@ class SequenceTask(LightningModule, ABC):
         run would read its epoch from the beginning (Lightning 2.6).
         """
         return self.trainer.estimated_stepping_batches if self.data is None else num_steps(self.trainer, self.data)
-
-
-def _rank_file(folder: Path, batches: int, rank: int) -> Path:
-    return folder / "ranks" / f"batch={batches}-rank={rank}.pt"
-
-
-def _read_rank_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: the state of this process at that step is missing; start from the weights alone: init_from=PATH"
-        )
-    return load_tensors(path)
