@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     script = Path(__file__).with_name("two_processes.py")
@@ -31,6 +31,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     )
 
     assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -58,3 +63,12 @@ def test_a_sharded_gradient_has_the_norm_of_the_whole(reports: list[dict[str, An
 def test_the_throughput_counts_both_processes(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         assert report["characters"] == 2 * 5 * (2 + 3)
+
+
+def test_both_processes_roll_back_when_the_loss_of_one_spikes(folder: Path) -> None:
+    one, other = (json.loads((folder / f"rollback-{rank}.json").read_text()) for rank in range(2))
+
+    assert one == other
+    assert one["rollbacks"] == 1
+    assert one["weights"][14] == one["weights"][7]  # copies after 8 and 12 steps; the one before the latest
+    assert one["weights"][15] != one["weights"][14]

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from unrolled.training.callbacks.clip import GradientClip
+from unrolled.training.callbacks.rollback import Rollback
 from unrolled.training.callbacks.throughput import Throughput
 
 
@@ -65,6 +66,31 @@ class Report(Callback):
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(report))
 
 
+class Spiking(Poisoned):
+    """Step 14: a loss that spikes on rank 1 alone."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        spikes = batch_idx == 14 and self.global_rank == 1
+        return (self.weight * batch.values).square().mean() * (1e6 if spikes else 1.0)
+
+    def on_after_backward(self) -> None:
+        pass
+
+
+class RollbackReport(Callback):
+    """Writes the weights after each step, and what was rolled back."""
+
+    def __init__(self, folder: Path, rollback: Rollback) -> None:
+        self.folder, self.rollback, self.weights = folder, rollback, list[list[float]]()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.weights.append(pl_module.state_dict()["weight"].tolist())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        report = {"weights": self.weights, "rollbacks": self.rollback.rollbacks, "losses": list(self.rollback.losses)}
+        (self.folder / f"rollback-{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
 def sharded_norm() -> float:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -81,6 +107,13 @@ def sharded_norm() -> float:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     clip, throughput = GradientClip(norm=100.0, nonfinite="skip"), Throughput()
+    batches = [Batch(torch.full((4,), 0.5 + step % 5), torch.tensor([2, 3])) for step in range(20)]
+    fit(Poisoned(), batches[:5], clip, throughput, Report(folder, clip, throughput))
+    rollback = Rollback(every=4, history=10, patience=1)
+    fit(Spiking(), batches, rollback, RollbackReport(folder, rollback))
+
+
+def fit(module: LightningModule, batches: list[Batch], *callbacks: Callback) -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
@@ -91,10 +124,9 @@ def main(folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        callbacks=[clip, throughput, Report(folder, clip, throughput)],
+        callbacks=list(callbacks),
     )
-    batches = [Batch(torch.full((4,), 0.5 + step), torch.tensor([2, 3])) for step in range(5)]
-    trainer.fit(Poisoned(), torch.utils.data.DataLoader(batches, batch_size=None))
+    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,26 @@ def test_every_epoch_deals_every_example_once(
 
 
 @settings(deadline=None, derandomize=True)
+@given(sides=SIDES, planned=st.integers(1, 4), ranks=st.integers(1, 4), tokens=st.integers(1, 60))
+def test_other_processes_divide_the_batches_that_were_planned(
+    sides: list[tuple[int, int]], planned: int, ranks: int, tokens: int
+) -> None:
+    before = BucketPlan(sides, batch_tokens=tokens, ranks=planned, seed=3)
+    if min(map(len, before.batches(0))) < ranks and ranks != planned:
+        with pytest.raises(ValueError, match="cannot be divided among"):
+            BucketPlan(sides, batch_tokens=tokens, ranks=ranks, planned_ranks=planned, seed=3)
+        return
+    now = BucketPlan(sides, batch_tokens=tokens, ranks=ranks, planned_ranks=planned, seed=3)
+
+    assert now.num_batches == before.num_batches
+    for epoch in range(2):
+        for index, batch in enumerate(before.batches(epoch)):
+            rows = [now.item(epoch, index, rank).rows for rank in range(ranks)]
+            assert all(len(each) for each in rows)
+            assert sorted(np.concatenate(rows).tolist()) == sorted(batch.tolist())
+
+
+@settings(deadline=None, derandomize=True)
 @given(sides=SIDES, ranks=st.integers(2, 3), size=st.integers(1, 5), epoch=st.integers(0, 2))
 def test_several_processes_share_the_batches_of_one_with_their_joint_budget(
     sides: list[tuple[int, int]], ranks: int, size: int, epoch: int

@@ -107,6 +107,7 @@ def wait_for() -> Callable[[Callable[[], bool], "subprocess.Popen[str]"], None]:
     return wait
 
 
+@pytest.fixture
 def unequal() -> Callable[..., list[str]]:
     """Where the last checkpoint of a run differs from that of a run that was resumed from a checkpoint, at a step."""
 
