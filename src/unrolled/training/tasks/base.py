@@ -86,6 +86,10 @@ class SequenceTask(LightningModule, ABC):
         self.data = data
         data.network = self.network
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the data of a copy, such as that of WeightAveraging: they may be large, or have open files."""
+        return {**super().__getstate__(), "data": None}
+
     def setup(self, stage: str) -> None:
         """Attaches the Trainer's data if `attach` was not called."""
         data: Any = getattr(self.trainer, "datamodule", None)
