@@ -23,7 +23,7 @@ Attempts = Callable[[list[dict[str, Any]]], dict[str, list[tuple[int, int]]]]
 Unequal = Callable[..., list[str]]
 
 # The function that kills, and the greatest number of times that it is reached before.
-PLACES = {"accumulation": 4, "step": 4, "validation": 3, "save": 3, "saved": 3, "epoch": 1}
+PLACES = {"accumulation": 3, "step": 3, "validation": 3, "save": 2, "saved": 2, "epoch": 1}
 TASKS = sorted(path.stem for path in Path(config_folder(), "task").glob("*.yaml"))
 GENERATED = ["data.train_size=40", "data.validation_size=8", "data.test_size=0", "data.batch_size=4"]
 FRAMES = ["data.batch_size=8", "encoder.frame.hidden_size=4"]
@@ -47,7 +47,7 @@ TINY = [
     "model.hidden_size=4",
     "model.num_layers=1",
     "model.backend=loop",  # nothing to compile
-    "trainer.max_epochs=2",
+    "trainer.max_epochs=3",
     "trainer.val_check_interval=2",  # in the midst of an accumulation, too
     "++trainer.limit_train_batches=5",
     "++trainer.limit_val_batches=2",

@@ -1,5 +1,6 @@
 """Exponential moving average of the weights, used for validation, samples and checkpoints."""
 
+import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -54,7 +55,9 @@ class WeightAveraging(LightningWeightAveraging):
             )
         if stage == "fit":
             self._exchanged = False
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():  # of sharding, which was refused above
+            warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
+            super().setup(trainer, pl_module, stage)
         if stage == "fit" and self._average_model is not None:  # Lightning converts the module later (2.6)
             trainer.precision_plugin.convert_module(self._average_model)
 

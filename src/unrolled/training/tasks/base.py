@@ -22,7 +22,7 @@ from unrolled.training.data.base import SequenceData
 from unrolled.training.tasks.descriptions import check_loadable, class_names
 from unrolled.training.tasks.evaluation import Evaluation, Scored
 from unrolled.training.tasks.optimization import Optimization, ParameterGroups
-from unrolled.training.tasks.processes import state_of_process
+from unrolled.training.tasks.process_state import state_of_process
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
 from unrolled.training.tasks.schedules import PlateauStepper, num_steps
 from unrolled.training.tasks.sharding import as_shard, shard

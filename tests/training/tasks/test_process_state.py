@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrolled.training.tasks.processes import state_of_process
+from unrolled.training.tasks.process_state import state_of_process
 from unrolled.training.tasks.randomness import get_rng_states, set_rng_states
 
 
