@@ -95,3 +95,12 @@ def test_a_run_with_whole_weights_goes_on_where_a_sharded_one_ended(runs: Path) 
     resumed, uninterrupted = last(runs / "unsharded"), last(runs / "char_lm-ddp")
 
     torch.testing.assert_close(resumed["state_dict"], uninterrupted["state_dict"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp"])
+def test_processes_draw_different_numbers(runs: Path, strategy: str) -> None:
+    checkpoints = runs / f"char_lm-{strategy}" / "checkpoints"
+    first = torch.load(checkpoints / "last.ckpt", weights_only=True)["unrolled"]["resume"]
+    second = torch.load(checkpoints / "ranks" / f"batch={first['batches']}-rank=1.pt", weights_only=True)
+
+    assert not torch.equal(first["random"]["torch"], second["random"]["torch"])

@@ -131,7 +131,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         load_weights(task.network, start, config.resume or config.init_from)
     if config.compile:
         _compile(task, parts.trainer)
-    torch.manual_seed(config.seed + parts.trainer.global_rank)  # dropout differs between processes, weights don't
+    torch.manual_seed(config.seed)  # after the weights; with several processes, the task adds their ranks
 
     folder = Path(config.run_dir)
     _expect_agreement(parts.trainer, flatten(config, resolve=True))

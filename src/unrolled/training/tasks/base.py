@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -298,6 +299,8 @@ class SequenceTask(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         self.fit_started = True
+        if self.trainer.world_size > 1:  # not earlier: Lightning seeds all processes alike when it connects them
+            torch.manual_seed(torch.initial_seed() + self.global_rank)  # dropout differs between processes
 
     def on_train_start(self) -> None:
         """Restores the position in the data, carried states, accumulated gradients and, last, the random generators."""
