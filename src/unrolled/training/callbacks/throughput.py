@@ -42,7 +42,7 @@ class Throughput(Callback):
 
     For a summary, `total` is the number of units since training started, `seconds` their time and `rate` the quotient.
     `wait_share` is the share of waiting over all that time. A resumed run starts at zero. If batches have no `lengths`,
-    the callback logs one warning and does nothing. It costs about 3 microseconds a batch on a CPU, and a message between
+    the callback logs one warning and does nothing. It costs 3 microseconds a batch on a CPU, and one message between
     processes whenever it logs.
 
     Args:
