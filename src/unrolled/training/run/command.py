@@ -174,7 +174,7 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         if Sweep.is_running():
             Sweep.load(Path(HydraConfig.get().sweep.dir)).run_job()
             return
-        sys.argv[1:] = typed  # which the summary contains, and from which Lightning starts further processes
+        sys.argv[1:] = typed  # which the summary contains, and from which further processes start
         _run(config, prepared)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)
