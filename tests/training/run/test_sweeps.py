@@ -211,7 +211,7 @@ def test_a_sweep_that_is_killed_goes_on(
     assert not list((folder / "all").rglob("*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_job_and_the_sweep_in_order(
     folder: Path, begin: Begin, wait_for: WaitFor, number: signal.Signals
 ) -> None:
