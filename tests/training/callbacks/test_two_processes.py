@@ -60,6 +60,12 @@ def test_a_sharded_gradient_has_the_norm_of_the_whole(reports: list[dict[str, An
         assert report["sharded_norm"] == pytest.approx(5.0)  # 5 before, 1 after
 
 
+def test_the_largest_entry_is_that_of_all_shards_and_some_may_be_empty(reports: list[dict[str, Any]]) -> None:
+    for report in reports:
+        assert report["largest"][:3] == [7.0, 7.0, 1.0]
+        assert report["largest"][5] == 0.0  # not finite
+
+
 def test_the_throughput_counts_both_processes(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         assert report["characters"] == 2 * 5 * (2 + 3)

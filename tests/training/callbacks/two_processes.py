@@ -61,6 +61,7 @@ class Report(Callback):
             "clip": self.clip.state_dict(),
             "drops": pl_module.carried_drops,
             "sharded_norm": sharded_norm(),
+            "largest": largest_of_shards(),
             "characters": self.throughput.total,
         }
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(report))
@@ -102,6 +103,24 @@ def sharded_norm() -> float:
     before = clip._measure([[parameter]], torch.device("cpu"))
     nn.utils.clip_grads_with_norm_([parameter], 1.0, before.device_norms[0])
     return before.total * clip._measure([[parameter]], torch.device("cpu")).total
+
+
+def largest_of_shards() -> list[float]:
+    """Largest entries; the one of a single entry leaves the second process an empty shard."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2,))
+    found: list[float] = []
+    for last in (-7.0, math.nan):
+        parameters = []
+        for values in ([3.0], [1.0, 2.0, last]):
+            gradient = distribute_tensor(torch.tensor(values), mesh, [Shard(0)])
+            parameters.append(nn.Parameter(torch.zeros_like(gradient)))
+            parameters[-1].grad = gradient
+        norms = GradientClip(value=0.5, norm_type=math.inf)._measure([parameters], torch.device("cpu"))
+        found += [norms.total, norms.peak, float(norms.finite)]
+    return found
 
 
 def main(folder: Path) -> None:

@@ -6,7 +6,7 @@ has been unscaled and after the gradients have been averaged over processes.
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import LBFGS, Optimizer
 
@@ -233,9 +234,19 @@ class GradientClip(Callback):
 
 def _total_norm(parameters: Iterable[Tensor], norm_type: float, device: torch.device) -> Tensor:
     """Returns the norm of all gradients as one vector, a scalar on `device`, over all shards of sharded gradients."""
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
-    whole = getattr(norm, "full_tensor", None)
-    return (norm if whole is None else whole()).to(device)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if norm_type == math.inf and any(isinstance(gradient, DTensor) for gradient in gradients):
+        return _largest_entry(gradients, device)
+    norm = get_total_norm(gradients, norm_type)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(device)
+
+
+def _largest_entry(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Returns the largest absolute entry of sharded gradients; torch (2.13) has no such norm of an empty shard."""
+    shards = [shard for gradient in gradients if (shard := local_shard(gradient)).numel() > 0]
+    largest = get_total_norm(shards, math.inf).to(device).nan_to_num(nan=math.inf)  # a maximum may lose NaN
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return largest
 
 
 def _scaled(norm: float, limit: float) -> float:
