@@ -64,10 +64,11 @@ def train(folder: Path, job: dict[str, Any], rank: int, port: int) -> None:
     os.dup2(log, 2)
     os.chdir(folder)
     torch.set_num_threads(1)
-    if ranks > 1:
-        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
-        os.environ.update({name: str(number) for name, number in numbers.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID=job["name"])
+    if ranks > 1:  # as srun would start it
+        job_of_slurm = {"JOB_ID": 77, "NTASKS": ranks, "NNODES": 1, "STEP_ID": 0, "STEP_NUM_TASKS": ranks}
+        numbers = {**job_of_slurm, "NODEID": 0, "PROCID": rank, "LOCALID": rank}
+        os.environ.update({f"SLURM_{name}": str(number) for name, number in numbers.items()})
+        os.environ.update(SLURM_JOB_NODELIST="127.0.0.1", SLURM_STEP_NODELIST="127.0.0.1", MASTER_PORT=str(port))
     if job.get("kill") and job["kill"][2] in (rank, None):
         kill_at(*job["kill"][:2])
     trainer = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}"] if ranks > 1 else ["trainer=cpu"]
