@@ -1,5 +1,8 @@
 """Dropout of features and of whole tokens."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
@@ -27,6 +30,16 @@ def test_features_are_dropped_for_all_steps_or_for_each(variational: bool) -> No
 
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped)) == variational
+
+
+@pytest.mark.parametrize("make", [SequenceDropout, partial(SequenceDropout, variational=True), TokenDropout])
+def test_a_seed_determines_the_masks_whatever_the_order_of_the_memory(make: Callable[..., torch.nn.Module]) -> None:
+    dropped = []
+    for values in (ONES, ONES.transpose(0, 1).contiguous().transpose(0, 1)):
+        torch.manual_seed(0)
+        dropped.append(make(0.5)(values))
+
+    assert torch.equal(*dropped)
 
 
 @pytest.mark.parametrize("make", [SequenceDropout, TokenDropout])

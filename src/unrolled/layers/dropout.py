@@ -44,8 +44,8 @@ class SequenceDropout(_Dropout):
         expect(values, "batch time features", name="values")
         if not self.active:
             return values
-        if not self.variational:
-            return nn.functional.dropout(values, self.probability)
+        if not self.variational:  # numbers are drawn in the order of the memory, which differs between backends
+            return nn.functional.dropout(values.contiguous(), self.probability)
         rows = len(values) if stretches is None else len(stretches.row)
         masks = nn.functional.dropout(values.new_ones(rows, 1, values.shape[2]), self.probability)
         return values * (masks if stretches is None else masks[:, 0][stretches.of_step])
@@ -81,7 +81,7 @@ class TokenDropout(_Dropout):
         expect(values, "batch time features", name="values")
         if not self.active:
             return values
-        return values * (torch.rand_like(values[..., :1]) >= self.probability)
+        return values * (torch.rand(*values.shape[:2], 1, device=values.device) >= self.probability)
 
     def extra_repr(self) -> str:
         return f"{self.probability}"

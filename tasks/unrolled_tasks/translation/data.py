@@ -29,7 +29,7 @@ from unrolled.wording import article, tally
 from unrolled_tasks.translation.sources import Pair, PhraseSource, source_of
 from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
 
-_VERSION = 4  # increase it when the same options give other tokens
+_VERSION = 5  # increase it when the same options give other tokens, or `_encode` other entries
 _ORIGIN, _SPLIT = SourceOptions(), Split(split_fractions=(0.94, 0.03, 0.03))
 _BATCHING = Batching(batch_tokens=2048)
 _UNITS = ("subword", "character", "word")
