@@ -123,9 +123,9 @@ def test_residual_dropout_drops_what_a_layer_adds(inputs: Tensor) -> None:
     outputs, _ = network(inputs)
 
     torch.manual_seed(0)
-    expected = nn.functional.dropout(unroll(network.cells[0], inputs)[0], 0.5)  # pyright: ignore[reportArgumentType]
+    expected = nn.functional.dropout(unroll(network.cells[0], inputs)[0].contiguous(), 0.5)  # pyright: ignore[reportArgumentType]
     for cell in list(network.cells)[1:]:
-        expected = expected + nn.functional.dropout(unroll(cell, expected)[0], 0.5)  # pyright: ignore[reportArgumentType]
+        expected = expected + nn.functional.dropout(unroll(cell, expected)[0].contiguous(), 0.5)  # pyright: ignore[reportArgumentType]
 
     close(outputs, expected)
 
