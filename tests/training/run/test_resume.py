@@ -159,3 +159,24 @@ def test_a_run_that_rolled_back_resumes_exactly(
         last = folder / f"at-{step}" / "checkpoints" / "last.ckpt"
         run(configure(f"at-{step}", *tiny, "resume=auto"))
         assert unequal(folder / "whole", folder / f"at-{step}", last, step) == []
+
+
+def test_a_range_test_that_was_interrupted_has_all_its_losses(
+    folder: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["debug=lr_range", "model.hidden_size=4", "logger=none", "threads=1", "resume=auto"]
+    options += ["++trainer.max_steps=12", "callbacks.last.minutes=0"]
+    run(configure("whole", *options))
+    trained = CharLM.training_step
+
+    def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 7:
+            raise RuntimeError("interrupted")
+        return trained(self, batch, batch_idx)
+
+    monkeypatch.setattr(CharLM, "training_step", interrupted)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run(configure("other", *options))
+    monkeypatch.setattr(CharLM, "training_step", trained)
+    run(configure("other", *options))
+    assert (folder / "other" / "lr_range.csv").read_text() == (folder / "whole" / "lr_range.csv").read_text()

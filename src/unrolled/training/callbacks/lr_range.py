@@ -48,6 +48,12 @@ class LearningRateRange(Callback):
             if trainer.strategy.reduce_boolean_decision(stop, all=False):
                 trainer.should_stop = True
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"rates": list(self.rates), "losses": list(self.losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rates, self.losses = list(state_dict["rates"]), list(state_dict["losses"])
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         finite = [pair for pair in zip(self.rates, self.losses, strict=True) if math.isfinite(pair[1])]
         if not trainer.is_global_zero or len(finite) < 3:
