@@ -23,6 +23,7 @@ import unrolled.durable
 from unrolled.training.callbacks.interruption import Interruption
 from unrolled.training.callbacks.last import LastCheckpoint
 from unrolled.training.configuration.overrides import config_folder, forced
+from unrolled.training.run import processes
 from unrolled.training.run.runner import run
 from unrolled.training.tasks.base import SequenceTask
 from unrolled.training.tasks.evaluation import Evaluation
@@ -65,6 +66,7 @@ def train(folder: Path, job: dict[str, Any], rank: int, port: int) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     if ranks > 1:  # as srun would start it
+        processes.PARENT = os.getppid()  # imported before the fork
         job_of_slurm = {"JOB_ID": 77, "NTASKS": ranks, "NNODES": 1, "STEP_ID": 0, "STEP_NUM_TASKS": ranks}
         numbers = {**job_of_slurm, "NODEID": 0, "PROCID": rank, "LOCALID": rank}
         os.environ.update({f"SLURM_{name}": str(number) for name, number in numbers.items()})
