@@ -40,7 +40,7 @@ SMALL = {
     ],
     "classification": FRAMES,
     "regression": FRAMES,
-    "tagging": ["data.dates=100", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
+    "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
     "translation": ["data.phrases=200", "data.batch_tokens=128", "network.encoder.embedding.size=4"],
 }
 TINY = [
