@@ -36,6 +36,7 @@ class Settings:
     seed: int | None
     threads: int | None
     timeout: int | float
+    compile: bool
     run_dir: str
     launch: str | None
     resume: str | None
