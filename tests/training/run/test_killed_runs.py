@@ -83,7 +83,13 @@ KINDS = list(itertools.product((1, 2), (1, 3), ("32-true", "bf16-mixed", "64-tru
 CASES = [Case(task, *kind) for task in TASKS for kind in KINDS]
 # Each task once, and of the others every pair: six kinds suffice for that.
 PAIRS = [KINDS[k] for k in (0, 4, 11, 7, 9, 2)]
+QUICK = ("char_lm", "counting", "tagging")  # the others take minutes each
 CHOSEN = [Case(task, *PAIRS[number % len(PAIRS)]) for number, task in enumerate(TASKS)]
+
+
+def marks(case: Case) -> list[pytest.MarkDecorator]:
+    """What the plain suite leaves out."""
+    return [] if case.task in QUICK else [pytest.mark.slow]
 
 
 def killed_rank(place: str, case: Case, draw: random.Random) -> int:
@@ -127,7 +133,7 @@ def test_the_chosen_cases_have_every_pair_of_options_and_each_task() -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("case", CHOSEN, ids=str)
+@pytest.mark.parametrize("case", [pytest.param(each, id=str(each), marks=marks(each)) for each in CHOSEN])
 def test_a_run_that_is_killed_again_and_again(folder: Path, attempts: Attempts, unequal: Unequal, case: Case) -> None:
     draw = random.Random(f"{SEED} {case}")
     kills = [[place, draw.randint(1, most), killed_rank(place, case, draw)] for place, most in PLACES.items()]
