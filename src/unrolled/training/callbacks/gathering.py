@@ -1,9 +1,10 @@
-"""What processes have in common: collective communication of Python objects, and shards of tensors."""
+"""What processes have in common: collective communication of objects and numbers, and shards of tensors."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -34,3 +35,12 @@ def gather_on_first(item: T) -> list[T]:
     gathered: list[Any] = [None] * distributed.get_world_size() if first else []
     distributed.gather_object(item, gathered if first else None)
     return gathered
+
+
+def max_over_ranks(trainer: Trainer, *numbers: int) -> list[int]:
+    """Returns the maximum of each number over all processes. Every process must call it."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    held = torch.tensor(numbers, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX)
+    return held.tolist()

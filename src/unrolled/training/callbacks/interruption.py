@@ -6,10 +6,10 @@ import threading
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+from unrolled.training.callbacks.gathering import max_over_ranks
+from unrolled.training.console.signals import SIGNALS
 
 
 class Interruption(Callback):
@@ -97,12 +97,3 @@ class Interruption(Callback):
 def is_step_complete(trainer: Trainer) -> bool:
     """Whether the optimizer step is complete: no accumulated gradient is waiting for further batches."""
     return not trainer.fit_loop._should_accumulate()  # pyright: ignore[reportPrivateUsage] - there is no public way
-
-
-def max_over_ranks(trainer: Trainer, *numbers: int) -> list[int]:
-    """Returns the maximum of each number over all processes. Every process must call it."""
-    if trainer.world_size == 1:
-        return list(numbers)
-    held = torch.tensor(numbers, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX)
-    return held.tolist()

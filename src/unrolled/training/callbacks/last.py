@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from unrolled.training.callbacks.interruption import Interruption, max_over_ranks
+from unrolled.training.callbacks.gathering import max_over_ranks
+from unrolled.training.callbacks.interruption import Interruption
 from unrolled.training.configuration.quoting import quote_value
 from unrolled.training.console.terminal import relative_path
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unrolled.training.callbacks.interruption import max_over_ranks
+from unrolled.training.callbacks.gathering import max_over_ranks
 
 if TYPE_CHECKING:
     import optuna

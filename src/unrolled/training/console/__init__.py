@@ -1,1 +1,1 @@
-"""Output for people: the terminal, Markdown tables, and files that are replaced atomically."""
+"""What people see and send: the terminal, Markdown tables, files that are replaced atomically, and signals."""

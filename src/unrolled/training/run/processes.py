@@ -21,11 +21,11 @@ from hydra.utils import get_original_cwd
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from unrolled.training.callbacks.interruption import SIGNALS
+from unrolled.training.console.signals import SIGNALS
 from unrolled.training.run.agreement import share
 from unrolled.training.run.environment import starts_others
 from unrolled.training.run.ranks import PARENT, STARTED_BY, RankError, failure, leave, lost, place, report_failure
-from unrolled.training.run.sweeps import FAILED
+from unrolled.training.run.records import FAILED
 
 POLL = 0.5  # seconds between two looks at the other processes
 GRACE = 5.0  # seconds in which a process may end by itself after another one has failed

@@ -20,7 +20,6 @@ from unrolled.training.run.ranks import is_first
 
 JOB = "UNROLLED_JOB"  # environment variable: the record of the job that this process runs
 PARENT = "UNROLLED_SWEEP_PID"  # environment variable: the process of the sweep, with which its job ends
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 FAILED, WRONG_INPUT = 1, 2  # exit statuses
 
 RUNNING = "running"  # or killed together with its sweep

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.quoting import quote_value
 from unrolled.training.configuration.run_dir import SWEEP
+from unrolled.training.console.signals import SIGNALS
 from unrolled.training.run.optuna_sweeper import check_search
 from unrolled.training.run.records import (
     BROKEN,
@@ -28,7 +29,6 @@ from unrolled.training.run.records import (
     PARENT,
     REFUSED,
     RUNNING,
-    SIGNALS,
     WRONG_INPUT,
     JobRecord,
     job_environment,

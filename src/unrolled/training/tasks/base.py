@@ -15,8 +15,7 @@ from unrolled.checkpoint import FORMAT, KEY, TRUSTED, build, first_nonfinite
 from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
-from unrolled.training.callbacks.gathering import gather_on_first, local_shard
-from unrolled.training.callbacks.interruption import max_over_ranks
+from unrolled.training.callbacks.gathering import gather_on_first, local_shard, max_over_ranks
 from unrolled.training.callbacks.nonfinite import NonFiniteWeights
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import SequenceData
