@@ -5,7 +5,8 @@ import json
 import multiprocessing
 import os
 import random
-import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
@@ -154,13 +155,29 @@ def test_signals_to_workers_leave_a_run_its_batches(files: list[Path]) -> None:
     found: list[Read] = []
     for batch in of_files(files, workers=1):
         found.append(batch)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            for worker in multiprocessing.active_children():
-                os.kill(worker.pid or 0, number)
+        for number in ("USR1", "TERM", "INT"):
+            subprocess.run(["kill", f"-{number}", *(str(each.pid) for each in multiprocessing.active_children())])
 
     assert len(found) == len(expected)
     assert all(torch.equal(one.values, other.values) for one, other in zip(found, expected, strict=True))
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_ends_although_its_workers_have_not_finished(tmp_path: Path) -> None:
+    """As after an error, whose traceback keeps the batches."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from unrolled.training.data.buckets import BucketPlan\n"
+        "from unrolled.training.data.loader import PlannedLoader\n"
+        "def collate(store, item, scale): return item\n"
+        "batches = iter(PlannedLoader(BucketPlan([1] * 99, batch_size=1), None, collate, workers=2))\n"
+        "next(batches)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[3] / "src"), os.environ.get("PYTHONPATH", "")])
+
+    done = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": path}, timeout=120)
+
+    assert done.returncode == 0
 
 
 def test_workers_draw_nothing_from_the_generators_of_training(files: list[Path]) -> None:

@@ -6,12 +6,15 @@ So batch k of an epoch is the same in every process, after a resume, and with an
 
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from unrolled.training.console.signals import SIGNALS
 
 I_co = TypeVar("I_co", covariant=True)
 I = TypeVar("I")  # noqa: E741 - the item of a plan
@@ -178,8 +181,19 @@ def _unchanged(batch: B) -> B:
 def _leave_signals_to_run(worker: int) -> None:
     """Keeps signals that end a run after its step from ending a worker before that.
 
-    They reach workers through the process group, as from a terminal, or as children of a step of SLURM.
+    They reach workers through the process group, as from a terminal, or as children of a step of SLURM. SIGTERM from
+    the run itself ends a worker: Python sends it at its exit, and waits for the worker.
     """
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for number in SIGNALS:
+        if number is not signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # tells the sender; macOS lacks it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_run, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_run(run: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != run:
+        continue
+    os._exit(0)
