@@ -1,9 +1,10 @@
 """What every test may ask for; small runs, composed as the command line composes them."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         ids = [f"{name}-{backend}" for (name, _), backend in pairs]
         metafunc.parametrize("running", [(make, backend) for (_, make), backend in pairs], ids=ids)
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Generator[None]:
+    """Takes back what Hydra configures when a test runs a command in this process: files in a folder that goes."""
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers).difference(before):
+        if type(handler) in (logging.StreamHandler, logging.FileHandler):  # pytest's own are of derived classes
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture

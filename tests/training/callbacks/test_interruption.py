@@ -43,17 +43,6 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.05)
 
 
-def is_gone(group: int) -> bool:
-    """Whether no process of a group is left, within half a minute."""
-    for _ in range(60):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.5)
-    return False
-
-
 def content(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
@@ -99,7 +88,7 @@ def test_a_second_signal_ends_at_once(folder: Path, start: Start) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("to", ["group", "first"])
-def test_two_processes_end_together(folder: Path, start: Start, to: str) -> None:
+def test_two_processes_end_together(folder: Path, start: Start, is_gone: Callable[[int], bool], to: str) -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
     two += ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=5"] if to == "group" else []
     run = start("run_dir=run", *two)

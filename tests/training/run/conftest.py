@@ -1,7 +1,6 @@
 """Starting the processes of a run as its launchers do."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,26 +58,8 @@ def ended() -> Callable[..., str]:
 
 
 @pytest.fixture
-def is_gone() -> Callable[[int], bool]:
-    """Whether no process of a session is left, within half a minute."""
-
-    def gone(group: int) -> bool:
-        for _ in range(60):
-            try:
-                os.killpg(group, 0)
-            except ProcessLookupError:
-                return True
-            time.sleep(0.5)
-        return False
-
-    return gone
-
-
-@pytest.fixture
 def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    return str(find_free_network_port())
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from unrolled.training.configuration.launch import default_folder, is_restarted
 from unrolled.training.configuration.options import ConfigurationError
-from unrolled.training.run import compose
 from unrolled.training.run.environment import cluster_environment
 from unrolled.training.run.job import Job, fix
 from unrolled.training.run.ranks import BY_HAND, is_orphan
@@ -127,22 +126,6 @@ def test_processes_with_other_data_are_refused(
     for process in processes:
         assert "sizes.vocabulary is 15 in rank 1 and 26 in rank 0" in ended(process, status=2)
     assert not (folder / "run").exists()
-
-
-def test_a_run_that_was_composed_elsewhere_starts_from_its_file(
-    folder: Path, python: Process, small: list[str], train_script: str
-) -> None:
-    config = compose(*small, "trainer.max_steps=2", "test=false", "logger=csv", "run_dir=run", "seed=5")
-    (folder / "job.yaml").write_text(Job.of(config, ["seed=5"]).to_text())
-
-    done = python(train_script, "--job", "job.yaml")
-
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((folder / "run" / "summary.json").read_text())
-    assert summary["seed"] == 5
-    assert summary["command"] == "train.py seed=5"
-    done = python(train_script, "--job", "none.yaml")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 @pytest.mark.distributed

@@ -45,13 +45,18 @@ from unrolled.training.run.ranks import (
 )
 from unrolled.training.run.records import FAILED, WRONG_INPUT, begin_job, job_failed, job_succeeded
 from unrolled.training.run.requeue import hold_signals
-from unrolled.training.run.sweep_command import WITH_VALUE, split_options, with_launcher, with_recorded
+from unrolled.training.run.sweep_command import (
+    WITH_VALUE,
+    split_options,
+    with_launcher,
+    with_recorded,
+    without_multirun,
+)
 from unrolled.training.run.sweeps import Sweep
 from unrolled.wording import refused
 
 _log = logging.getLogger(__name__)
 _STARTED = time.time()
-JOB = "--job"  # python train.py --job FILE: runs what another process has composed
 Run = Callable[[DictConfig], dict[str, float]]
 CHOICES = ("task", "data")  # groups whose choices a checkpoint stores, so that evaluate.py needs no arguments for them
 WITHOUT = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve")
@@ -89,9 +94,7 @@ def _command(name: str, function: Run, arguments: Sequence[str] | None) -> None:
     if is_orphan():
         _stop("the process that started this one has ended", FAILED)
     begin_job()
-    if given[:1] == [JOB]:
-        _run_job(_read_job(given), function)
-    elif not is_first() or joins_another_node(given):
+    if not is_first() or joins_another_node(given):
         if starts_run(given):
             _join(function, typed)
     else:
@@ -113,20 +116,9 @@ def _join(function: Run, typed: list[str]) -> None:
     job, here = Job.from_text(text), place()
     if (here is None or not here.started_by.startswith("rank")) and list(job.arguments) != typed:
         _stop(f"rank 0 was started with other arguments; start all processes with its own: {shlex.join(job.arguments)}")
-    _run_job(job, function)
-
-
-def _run_job(job: Job, function: Run) -> None:
     job.start_logging(name_of_process())
     sys.argv[1:] = job.arguments
     _run(job.config, function)
-
-
-def _read_job(given: Sequence[str]) -> Job:
-    try:
-        return Job.from_text(Path(given[1]).read_text(encoding="utf-8"))
-    except (OSError, IndexError) as error:
-        _stop(f"{' '.join(given)}: there is no such file of a job ({error})")
 
 
 def _run(config: DictConfig, function: Run) -> None:
@@ -157,7 +149,8 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         given += default_folder(given) if name == "train" else []
         refuse_unwritable(given)
         if is_sweep(given) and starts_run(given):
-            sweep = Sweep.begin(name, _program(name, typed), *split_options(given))
+            options, overrides = split_options(given)
+            sweep = Sweep.begin(name, _program(name, typed), without_multirun(options), overrides)
     except ValueError as error:
         missing = [choice for choice in added if str(error).startswith(f"{choice}: there is no such")]
         hint = f"\n{missing[0]} is what the checkpoint says; --config-dir FOLDER says where it lies" if missing else ""
@@ -178,7 +171,8 @@ def _compose(name: str, function: Run, given: list[str], typed: list[str]) -> No
         _run(config, prepared)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)
-    sys.argv[1:] = map(forced, _options_first(given if sweep is None else sweep.arguments()))  # which Hydra reads
+    options, overrides = split_options(given if sweep is None else sweep.arguments())
+    sys.argv[1:] = map(forced, [*options, *overrides])  # which Hydra reads: overrides in one place, for argparse
     if sweep is None:
         main()
         return
@@ -276,17 +270,6 @@ def _check(name: str, arguments: list[str]) -> list[str]:
                 raise ConfigurationError("--cfg: prints the configuration of one run; leave out -m")
             return [f"~{path}" for path in dropped]
     return []
-
-
-def _options_first(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments in the order that Python's argparse understands: overrides only in one place."""
-    options: list[str] = []
-    overrides: list[str] = []
-    awaits_value = False
-    for argument in arguments:
-        (options if argument.startswith("-") or awaits_value else overrides).append(argument)
-        awaits_value = argument in (*WITH_VALUE, "--config-name", "-cn", "--config-path", "-cp")
-    return [*options, *overrides]
 
 
 def _dashed(argument: str) -> str:

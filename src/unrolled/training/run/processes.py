@@ -88,7 +88,7 @@ def _children(trainer: Trainer) -> Generator[Children]:
         yield children
     finally:
         _kill(children)
-        for name in ("LOCAL_RANK", "WORLD_SIZE", STARTED_BY):
+        for name in ("LOCAL_RANK", "WORLD_SIZE", STARTED_BY):  # the address stays: the store is there for a next run
             os.environ.pop(name, None)
 
 

@@ -136,7 +136,9 @@ def publish(text: str) -> None:
     here = place()
     if here is not None and here.started_by == "torchrun":
         agents = _connect(server=False)
-        _use_port(find_free_port())
+        from lightning.fabric.plugins.environments.lightning import find_free_network_port
+
+        _use_port(find_free_network_port())
         threading.Thread(target=_tell_port, args=(agents, here.world_size), daemon=True).start()
     store = _store()
     store.delete_key(_FAILED)  # of an earlier run of this process
@@ -294,10 +296,3 @@ def _connect(*, server: bool) -> "Store":
     )
     names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
     return PrefixStore("/".join(["unrolled", *(variables.get(name, "") for name in names)]), store)
-
-
-def find_free_port() -> int:
-    """Returns a port that no program of this machine uses."""
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return found.getsockname()[1]

@@ -59,9 +59,14 @@ def requeue_when_interrupted(folder: Path, *, wanted: bool, first: bool) -> Gene
 
 def is_preempted(job: str) -> bool:
     """Whether SLURM is ending a running job in favor of another one. A cancelled job is no longer running."""
-    shown = scontrol("show", "job", "--oneliner", job).stdout.split()
-    fields = dict(word.split("=", 1) for word in shown if "=" in word)
+    fields = job_fields(job)
     return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
+
+
+def job_fields(job: str) -> dict[str, str]:
+    """Returns what SLURM knows of a job, such as its JobState; nothing if it does not answer."""
+    words = scontrol("show", "job", "--oneliner", job).stdout.split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def scontrol(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -18,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from unrolled.training.configuration.quoting import quote_value
 from unrolled.training.run.records import FAILED, REFUSED, RUNNING, JobRecord, record_of
-from unrolled.training.run.requeue import scontrol
-from unrolled.training.run.sweep_command import RECORDS
+from unrolled.training.run.requeue import job_fields
+from unrolled.training.run.sweep_command import RECORDS, hydra_config_of
 from unrolled.training.run.sweeps import Start, Sweep
 from unrolled.wording import counted
 
@@ -162,12 +161,8 @@ class SLURMLauncher(Launcher):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)  # for ${hydra:…}
-        try:
+        with hydra_config_of(config):
             return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
-        finally:
-            HydraConfig.instance().cfg = before
 
 
 def _refuse(starts: Sequence[Start], message: str) -> None:
@@ -211,8 +206,7 @@ def _queued() -> set[str] | None:
 
 def _status(number: str) -> int:
     """Returns the exit status of a job, negative for a signal; 1 if SLURM does not know it any more."""
-    shown = scontrol("show", "job", "--oneliner", number).stdout.split()
-    status, _, killed = dict(word.split("=", 1) for word in shown if "=" in word).get("ExitCode", "1:0").partition(":")
+    status, _, killed = job_fields(number).get("ExitCode", "1:0").partition(":")
     return -int(killed) if killed not in ("", "0") else int(status)
 
 

@@ -128,8 +128,8 @@ def pruning_of_job(config: DictConfig) -> list[Callback]:
     """Returns the callback that prunes the run, on all ranks, if it is a job of a search with a pruner."""
     path = os.environ.get(JOB)
     found = StudyOfSweep.read(Path(path).parent) if path else None
-    from unrolled.training.callbacks.pruning import Pruning  # imports torch, which the sweep itself does without
-
     if path is None or found is None or not found.pruner or not config.get("monitor"):
         return []
+    from unrolled.training.callbacks.pruning import Pruning  # imports torch, which the sweep itself does without
+
     return [Pruning(lambda: trial_of_job(Path(path)), config.monitor.metric)]

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -89,7 +90,7 @@ class SweepCommand:
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divides the arguments of a command into options with dashes, with their values and without -m, and overrides."""
+    """Divides the arguments of a command into options with dashes, with their values, and overrides."""
     options: list[str] = []
     overrides: list[str] = []
     for before, argument in pairwise(["", *arguments]):
@@ -97,7 +98,12 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             options.append(argument)
         else:
             overrides.append(argument)
-    return [option for option in options if option not in _SWITCHES], overrides
+    return options, overrides
+
+
+def without_multirun(options: Sequence[str]) -> list[str]:
+    """Returns options with dashes without -m."""
+    return [option for option in options if option not in _SWITCHES]
 
 
 def with_launcher(arguments: Sequence[str]) -> list[str]:
@@ -161,18 +167,21 @@ def compose_sweep(name: str, options: Sequence[str], overrides: Sequence[str]) -
                 f"hydra.searchpath=['{Path(path).resolve()}']" for path in _values(options, "--config-dir", "-cd")
             ]
             config = compose(name, [*searched, *map(forced, [*fixed, *first])], return_hydra_config=True)
-        _resolve_folder(config)
+        with hydra_config_of(config):
+            config.hydra.sweep.dir = str(config.hydra.sweep.dir)
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         raise ConfigurationError("\n".join(lines[:4])) from None
     return config
 
 
-def _resolve_folder(config: DictConfig) -> None:
+@contextmanager
+def hydra_config_of(config: DictConfig) -> Generator[None]:
+    """Lets `${hydra:…}` within a configuration mean its own values, inside the context."""
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue] - for ${hydra:…}
+    HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue] - declared as a DictConfig's content
     try:
-        config.hydra.sweep.dir = str(config.hydra.sweep.dir)
+        yield
     finally:
         HydraConfig.instance().cfg = before
 
