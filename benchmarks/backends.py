@@ -17,7 +17,7 @@ from lightning.pytorch import Callback
 
 from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.runner import assemble, build_task
+from unrolled.training.run.assembly import assemble, build_task
 
 WARM_UP = 4
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

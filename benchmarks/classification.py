@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.runner import assemble, build_task
+from unrolled.training.run.assembly import assemble, build_task
 
 WARM_UP = 10
 

@@ -13,7 +13,7 @@ import tempfile
 from typing import cast
 
 from unrolled.training.run import compose
-from unrolled.training.run.runner import assemble
+from unrolled.training.run.assembly import assemble
 from unrolled_tasks.classification.baseline import linear_baseline
 from unrolled_tasks.classification.data import ClassificationData
 

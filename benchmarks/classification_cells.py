@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from unrolled import build
 from unrolled.training.run import compose
-from unrolled.training.run.runner import assemble, run
+from unrolled.training.run.assembly import assemble
+from unrolled.training.run.runner import run
 
 MODELS = ("elman", "gru", "lstm", "feedforward")
 QUIET = ("trainer=cpu", "logger=none", "callbacks.progress=null", "callbacks.curves=null", "callbacks.samples=null")

@@ -214,8 +214,8 @@ def memory(device: torch.device, *, recompute: bool) -> Verdict:
 def training(options: list[str], device: torch.device) -> Verdict:
     """Trains a task for three steps, and compares its weights with what they were."""
     from unrolled.training.run import compose
+    from unrolled.training.run.assembly import assemble, build_task
     from unrolled.training.run.quiet import quiet
-    from unrolled.training.run.runner import assemble, build_task
 
     if device.type == "cpu" and "trainer.precision=16-mixed" in options:
         return "skip", "16-mixed is for GPUs"

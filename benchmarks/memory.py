@@ -31,7 +31,7 @@ def write_text(path: Path, characters: int) -> None:
 
 def train(path: str, steps: int) -> None:
     from unrolled.training.run import compose
-    from unrolled.training.run.runner import assemble, build_task
+    from unrolled.training.run.assembly import assemble, build_task
 
     with tempfile.TemporaryDirectory() as folder:
         overrides = [

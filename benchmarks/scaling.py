@@ -32,8 +32,8 @@ from omegaconf import DictConfig
 from unrolled.checkpoint import build
 from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
+from unrolled.training.run.assembly import assemble, build_task
 from unrolled.training.run.quiet import quiet
-from unrolled.training.run.runner import assemble, build_task
 
 RECORD = Path(__file__).with_name("scaling.json")
 WARM_UP = 4

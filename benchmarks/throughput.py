@@ -21,7 +21,7 @@ from torch import nn
 
 from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
-from unrolled.training.run.runner import assemble, build_task
+from unrolled.training.run.assembly import assemble, build_task
 
 WARM_UP = 10
 

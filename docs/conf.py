@@ -9,7 +9,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tasks"), str(DOCS / "extensions")
 
 project = "unrolled"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "repository", "public_names"]
-exclude_patterns = ["_build", "locale", "guide/data"]
+exclude_patterns = ["_build", "locale", "guide/data"]  # output, translations and measured data are no pages
 language = "en"
 
 # A page is Markdown; a heading of a page can be linked to, as on GitHub.
@@ -17,7 +17,7 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "ht
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # the README of a task is a page, whatever level its headings begin at
 
-# Docstrings are Google's style; single backticks in them are code.
+# Docstrings are Google's style; single backticks in them are code. They say types and shapes themselves.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from unrolled.training.callbacks.threads import Threads, Trial, fair_shares
 from unrolled.training.configuration.overrides import ConfigurationError
-from unrolled.training.run.runner import assemble, run
+from unrolled.training.run.assembly import assemble
+from unrolled.training.run.runner import run
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 

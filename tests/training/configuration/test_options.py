@@ -28,7 +28,7 @@ from unrolled.training.configuration.options import (
 )
 from unrolled.training.configuration.overrides import check_overrides, config_folder, quoted
 from unrolled.training.configuration.schema import fits, signature
-from unrolled.training.run.runner import assemble, check_network
+from unrolled.training.run.assembly import assemble, check_network
 
 CONF = Path(config_folder())
 TASKS = ("captioning", "char_lm", "classification", "regression", "translation")

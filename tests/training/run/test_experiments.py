@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from unrolled.training.configuration.overrides import config_folder
-from unrolled.training.run.runner import assemble, check_network
+from unrolled.training.run.assembly import assemble, check_network
 
 CONF = Path(config_folder())
 EXPERIMENTS = sorted(str(path.relative_to(CONF / "experiment"))[:-5] for path in CONF.glob("experiment/*/*.yaml"))

@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from unrolled.training.run.runner import assemble, run
+from unrolled.training.run.assembly import assemble
+from unrolled.training.run.runner import run
 
 Configure = Callable[..., DictConfig]
 

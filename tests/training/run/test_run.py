@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.checkpoint import FORMAT, CheckpointError
-from unrolled.training.run.runner import assemble, run, score
+from unrolled.training.run.assembly import assemble
+from unrolled.training.run.runner import run, score
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from unrolled.training.run.runner import assemble, build_task
+from unrolled.training.run.assembly import assemble, build_task
 from unrolled.training.tasks.tagger import TaggerTask
 
 Configure = Callable[..., DictConfig]
