@@ -1,8 +1,9 @@
 """Generated samples after every validation."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +13,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from unrolled.training.console.terminal import is_interactive, warn_disabled
+
+T = TypeVar("T")
 
 
 class _Sampler(Protocol):
@@ -45,7 +48,7 @@ class Samples(Callback):
         if not self._enabled or trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         step = trainer.global_step
-        text = self._sample(pl_module, step)
+        text = generate(pl_module, cast("_Sampler", pl_module).sample, self.seed + step)
         _show(text, step)
         fenced = _fenced(text)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +58,14 @@ class Samples(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", fenced, step)
 
-    def _sample(self, module: LightningModule, step: int) -> str:
-        generator = torch.Generator(device=module.device)
-        generator.manual_seed(self.seed + step)
-        devices = [module.device] if module.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            return cast("_Sampler", module).sample(generator)
+
+def generate(module: LightningModule, function: Callable[[torch.Generator], T], seed: int) -> T:
+    """Calls a function of a module with a seeded generator on its device, and restores the random state of torch."""
+    generator = torch.Generator(device=module.device)
+    generator.manual_seed(seed)
+    devices = [module.device] if module.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        return function(generator)
 
 
 def _show(text: str, step: int) -> None:
