@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unrolled.training.data import shakespeare
 from unrolled.training.data.base import plain
 from unrolled.training.data.files import find_files, read_text, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.options import Patterns, SourceOptions
 from unrolled.training.data.rows import HubRows, Row
 from unrolled.training.data.sources import RowSource, Source
-from unrolled_tasks.char_lm import shakespeare
 
 Document = Iterable[str]
 """The chunks of a document, which is opened when the first of them is read."""

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from unrolled.training.data import shakespeare
 from unrolled.training.data.base import DataError
-from unrolled_tasks.char_lm import shakespeare
 
 
 def test_a_scene_reads_as_it_is_printed() -> None:
