@@ -82,17 +82,34 @@ class CTCHead(Head):
         Raises:
             ShapeError: tensors whose shapes don't match.
         """
+        started = self.started(parameters, mask)
+        kept = started != BLANK
+        # Repeats and blanks are written to an additional column, which is removed.
+        places = torch.where(kept, kept.cumsum(1) - 1, started.shape[1])
+        padded = started.new_full((started.shape[0], started.shape[1] + 1), -1)
+        return padded.scatter(1, places, started)[:, :-1]
+
+    def started(self, parameters: Tensor, mask: Tensor | None = None, previous: Tensor | None = None) -> Tensor:
+        """Return the label that begins at each frame of the most probable alignment, (batch, time) int64; 0 for none.
+
+        Args:
+            parameters: (batch, time, classes).
+            mask: (batch, time) bool, true for the frames of each sequence.
+            previous: (batch,) int64, the most probable class of the frame before, in a stream; the blank by default.
+
+        Raises:
+            ShapeError: tensors whose shapes don't match.
+        """
         expect(parameters, "batch time outputs", outputs=self.output_size, name="parameters")
         best = parameters.argmax(-1)
         if mask is not None:
             check_mask(mask, best.shape)
             best = best.masked_fill(~mask, BLANK)
-        kept = best != BLANK
-        kept[:, 1:] &= best[:, 1:] != best[:, :-1]
-        # Repeats and blanks are written to an additional column, which is removed.
-        places = torch.where(kept, kept.cumsum(1) - 1, best.shape[1])
-        padded = best.new_full((best.shape[0], best.shape[1] + 1), -1)
-        return padded.scatter(1, places, best)[:, :-1]
+        if previous is None:
+            previous = best.new_full((len(best),), BLANK)
+        expect(previous, "batch", batch=len(best), name="previous")
+        before = torch.cat([previous.unsqueeze(1), best], 1)[:, :-1]
+        return best.masked_fill(best == before, BLANK)
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
         """Divide logits by the temperature, for a search; with 0, the most probable classes get probability 1."""
