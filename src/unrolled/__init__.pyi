@@ -24,6 +24,7 @@ from unrolled.checkpoint import build_processor as build_processor
 from unrolled.checkpoint import load_bundle as load_bundle
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search
+from unrolled.generation.ctc import ctc_beam_search as ctc_beam_search
 from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
 from unrolled.generation.sampling import greedy as greedy
 from unrolled.generation.sampling import sample as sample
