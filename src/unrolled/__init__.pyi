@@ -106,6 +106,7 @@ from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
 from unrolled.processing.text.subword import BPETokenizer as BPETokenizer
 from unrolled.processing.text.subword import UnigramTokenizer as UnigramTokenizer
+from unrolled.processing.text.tagged import TaggedTokenizer as TaggedTokenizer
 from unrolled.processing.text.tokenizers import ByteTokenizer as ByteTokenizer
 from unrolled.processing.text.tokenizers import CharacterTokenizer as CharacterTokenizer
 from unrolled.processing.text.tokenizers import SentenceTokenizer as SentenceTokenizer

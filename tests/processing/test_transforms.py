@@ -25,6 +25,7 @@ from unrolled import (
     SeriesScaler,
     SpacedTokenizer,
     SpelledWords,
+    TaggedTokenizer,
     TokenizedWords,
     Tokenizer,
     Transform,
@@ -49,11 +50,12 @@ TOKENIZERS: list[Tokenizer] = [
         lambda lower, most: WordTokenizer(["a", "ab", " ", "!", "c"], lower, most),
         lambda lower, most: SentenceTokenizer(["a", "ab", "!", "a-b"], lower, most),
         lambda lower, most: SpacedTokenizer(["a", "ab", "c!"], lower, most),
+        lambda lower, most: TaggedTokenizer("abc é!\n", ["b", "n(1,sg)", "pst"], lower, most),
         lambda lower, most: BPETokenizer(PIECES, MERGES, lower, most),
         lambda lower, most: UnigramTokenizer(PIECES, [-float(n) for n in range(len(PIECES))], lower, most),
     )
 ]
-text = st.text(st.sampled_from("abcdABÉé !-\n▁") | st.characters(codec="utf-8"), max_size=12)
+text = st.text(st.sampled_from("abcdABÉé !-\n▁\t;,(") | st.characters(codec="utf-8"), max_size=12)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda t: f"{type(t).__name__}-{t.lowercase}-{t.max_length}")
@@ -66,7 +68,7 @@ def test_a_text_comes_back_normalized(tokenizer: Tokenizer, value: str) -> None:
     assert tokenizer.max_length is None or len(ids) <= tokenizer.max_length
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS[:14], ids=lambda t: f"{type(t).__name__}-{t.max_length}")
+@pytest.mark.parametrize("tokenizer", TOKENIZERS[:16], ids=lambda t: f"{type(t).__name__}-{t.max_length}")
 @law
 @given(value=st.text(st.sampled_from("abc é!"), max_size=12))
 def test_a_known_text_is_its_own_normal_form_but_for_white_space(tokenizer: Tokenizer, value: str) -> None:

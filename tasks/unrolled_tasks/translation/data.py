@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,18 +22,21 @@ from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec, Ints
 from unrolled.training.data.cache import cache_folder, cached
 from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.seq2seq import documents, fit_tokenizer, teacher_forcing_batch
+from unrolled.training.data.seq2seq import documents, teacher_forcing_batch
 from unrolled.training.data.sources import Source
 from unrolled.training.data.splitting import Split
 from unrolled.training.data.tokens import Tokens, write_tokens
 from unrolled.wording import article, tally
+from unrolled_tasks.translation.coding import Coding
 from unrolled_tasks.translation.sources import Pair, PhraseSource, source_of
-from unrolled_tasks.translation.store import PairStore, Texts, write_pairs
+from unrolled_tasks.translation.store import PairStore, Texts, stored_pair, write_pairs
+from unrolled_tasks.translation.words import WordOptions, WordSource, words_of
 
-_VERSION = 5  # increase it when the same options give other tokens, or `_encode` other entries
+_VERSION = 6  # increase it when the same options give other tokens, or `_encode` other entries
 _ORIGIN, _SPLIT = SourceOptions(), Split(split_fractions=(0.94, 0.03, 0.03))
-_BATCHING = Batching(batch_tokens=2048)
-_UNITS = ("subword", "character", "word")
+_BATCHING, _CODING, _WORDS = Batching(batch_tokens=2048), Coding(), WordOptions()
+
+_SIDES = {"phonemes": ("words", "phonemes"), "form": ("lemmas with tags", "forms")}
 
 
 class PairBatch(NamedTuple):
@@ -48,31 +52,27 @@ class PairBatch(NamedTuple):
     source_text: tuple[str, ...] = ()
     target_text: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    other_texts: tuple[tuple[str, ...], ...] = ()  # further references of each source
 
 
 class TranslationData(BucketData[PairBatch]):
     """Sentence pairs for translation.
 
-    Give exactly one of `phrases`, `files` and `dataset`. The codecs are fitted on the training split alone. Training
-    pairs with an empty side or with more than `max_length` tokens on a side are skipped and counted.
+    Give exactly one of `phrases`, `files` and `dataset`, or none for the pronunciations of CMUdict. The tokenizers are
+    fitted on the training split alone. Training pairs with an empty side or with more than `max_length` tokens are
+    skipped and counted.
 
     Args:
-        source: locale, column or key of the source language.
-        target: locale, column or key of the target language.
+        source: locale, column or key of the source language; column of words or lemmas.
+        target: locale, column or key of the target language; column of phonemes or forms.
         phrases: number of CLDR phrases in the locales `source` and `target`.
         origin: tables (.jsonl, .csv, .tsv, .parquet; paths, folders, patterns) with the columns `source` and `target`,
             or two text files with a sentence per line (see `source_of`); or a data set.
-        unit: the unit of a token: "subword", "character" or "word".
-        subwords: the subword model, "bpe" or "unigram".
-        vocabulary_size: maximum number of subwords or words.
-        joint: use one vocabulary for both languages.
-        lowercase: convert all text to lower case.
-        subword_dropout: BPE-dropout (Provilkov et al. 2020): training pairs are tokenized anew each time they are read,
-            and each merge is skipped with this probability; needs "bpe" subwords. Batches are planned and weighted by
-            the tokens without dropout, which are slightly fewer.
-        max_length: maximum number of tokens on a side of a training pair.
+        words: options of words with phonemes or forms; see `words_of`.
+        coding: the tokens of both sides.
         batching: batches of similar length.
-        split: fractions for splits without their own pairs; the last pairs are for the test.
+        split: fractions for splits without their own pairs. The last pairs are for the test; words and phrases are
+            assigned by their hash.
         processor_from: the processor of a trained network, as its `to_dict` wrote it, instead of one for these pairs.
         cache: folder for encoded text; None for $UNROLLED_CACHE or ~/.cache/unrolled.
 
@@ -88,41 +88,31 @@ class TranslationData(BucketData[PairBatch]):
         target: str | int = "de",
         phrases: int | None = None,
         origin: SourceOptions = _ORIGIN,
-        unit: str = "subword",
-        subwords: str = "bpe",
-        vocabulary_size: int = 8000,
-        joint: bool = False,
-        lowercase: bool = False,
-        subword_dropout: float = 0.0,
+        words: WordOptions = _WORDS,
+        coding: Coding = _CODING,
         batching: Batching = _BATCHING,
-        max_length: int = 128,
         split: Split = _SPLIT,
         processor_from: Mapping[str, Any] | None = None,
         cache: str | None = None,
     ) -> None:
         super().__init__()
-        origin.check_exactly_one("pairs", phrases=phrases)
-        if unit not in _UNITS or subwords not in ("bpe", "unigram"):
-            raise DataError(f"unit={unit!r} is one of {', '.join(_UNITS)}; subwords={subwords!r} is bpe or unigram")
-        if not 0.0 <= subword_dropout < 1.0 or (subword_dropout > 0 and (unit, subwords) != ("subword", "bpe")):
-            raise DataError(
-                f"subword_dropout={subword_dropout}: must be a probability below 1, and 0 unless unit=subword and "
-                f"subwords=bpe; got {unit} and {subwords}"
-            )
-        if min(max_length, vocabulary_size) < 1 or (phrases is not None and phrases < 1):
-            raise DataError(
-                f"max_length={max_length}, vocabulary_size={vocabulary_size} and phrases={phrases} must be 1 or more"
-            )
         self._languages, self._split, self.batching = (source, target), split, batching
-        if phrases is not None:
-            self._source: Source[Pair] = PhraseSource(
-                str(source), str(target), phrases, batching.seed, split.split_fractions
-            )
+        if coding.target_type != "text":
+            if phrases is not None:
+                raise DataError(f"phrases={phrases} are texts, not {coding.target_type}; set phrases=null")
+            self._source: Source[Pair] = words_of(origin, source, target, coding.target_type, words, split)
+        elif words != _WORDS:
+            raise DataError(f"{words}: options of target_type=phonemes and target_type=form, not of text")
         else:
-            self._source = source_of(origin, source, target)
-        self._coding = (unit, subwords, vocabulary_size, joint, lowercase, max_length)
+            origin.check_exactly_one("pairs", phrases=phrases)
+            if phrases is None:
+                self._source = source_of(origin, source, target)
+            elif phrases < 1:
+                raise DataError(f"phrases={phrases} must be 1 or more")
+            else:
+                self._source = PhraseSource(str(source), str(target), phrases, batching.seed, split.split_fractions)
+        self._coding, self._tags = coding, words.tags
         self._given = None if processor_from is None else _tokenizers(processor_from)
-        self._subword_dropout = subword_dropout
         self._cache = cache_folder(cache)
         self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
         self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
@@ -135,7 +125,7 @@ class TranslationData(BucketData[PairBatch]):
             return
         folder, about = cached(self._cache, "pairs", self._key(), self._encode)
         self._tokens = {p: (Tokens(folder / f"{p}.source"), Tokens(folder / f"{p}.target")) for p in about["splits"]}
-        self._texts = {p: [Pair(*row) for row in rows] for p, rows in about["texts"].items()}
+        self._texts = {p: [stored_pair(row) for row in rows] for p, rows in about["texts"].items()}
         self._skipped = about["skipped"]
         self._tokenizers = _tokenizers(about["processor"])
 
@@ -160,9 +150,10 @@ class TranslationData(BucketData[PairBatch]):
     def describe(self) -> str:
         """See `SequenceData.describe`."""
         target, sizes = self.tokenizers[1], self.sizes()
+        reads, writes = _SIDES.get(self._coding.target_type, self._languages)
         counts = ", ".join(f"{split} {len(pair[0].lengths):,}" for split, pair in self._tokens.items())
         return (
-            f"{self._languages[0]} to {self._languages[1]}: {counts} pairs; vocabularies of "
+            f"{reads} to {writes}: {counts} pairs; vocabularies of "
             f"{sizes['source_vocabulary']:,} and {sizes['vocabulary']:,} {target.unit}s"
             + tally("skipped", self._skipped)
             + f"; scored: {self.evaluated_split}"
@@ -173,14 +164,17 @@ class TranslationData(BucketData[PairBatch]):
         return "".join(tokens.digest() for tokens in self._tokens.get("train", ()))
 
     def example(self, folder: Path) -> str | None:
-        """Returns the first sentence of the evaluated split with at most 80 characters."""
-        sentences = (" ".join(pair.source.split()) for pair in self._texts.get(self.evaluated_split, []))
-        return next((sentence for sentence in sentences if 0 < len(sentence) <= 80), None)
+        """Returns the first sentence of the evaluated split that has at most 80 characters and begins with a letter."""
+        sentences = (pair.source for pair in self._texts.get(self.evaluated_split, []))
+        return next((text for text in sentences if len(text) <= 80 and text[:1].isalnum()), None)
 
     def own_files(self) -> str:
         """See `SequenceData.own_files`."""
         source, target = map(str, self._languages)
-        return f"data=pairs data.files=FILE data.source={source} data.target={target} 'data.split_fractions=[0,0,1]'"
+        name = {"text": "pairs", "phonemes": "pronunciation", "form": "inflection"}[self._coding.target_type]
+        tags = "" if self._tags is None else f" data.tags={self._tags}"
+        columns = f"data.source={source} data.target={target}{tags}"
+        return f"data={name} data.files=FILE {columns} 'data.split_fractions=[0,0,1]'"
 
     def examples(self, split: str, *, scored: bool) -> Examples:
         """Returns the lengths of a split's pairs."""
@@ -191,7 +185,7 @@ class TranslationData(BucketData[PairBatch]):
         """Builds a batch of these pairs, with their texts if it is for scoring."""
         tokenizers, rows = self.tokenizers, spec.rows
         sides = [documents(tokens, rows) for tokens in self._tokens[split]]
-        if self._subword_dropout > 0 and not scored:
+        if self._coding.subword_dropout > 0 and not scored:
             # By epoch and example, so that it does not depend on the worker that reads them, or on resuming.
             generator = random.Random(f"{self.batching.seed} {spec.epoch} {int(rows[0])}")
             sides = [self._respelled(side, ids, generator) for side, ids in zip(tokenizers, sides, strict=True)]
@@ -205,6 +199,7 @@ class TranslationData(BucketData[PairBatch]):
             source_text=tuple(pair.source for pair in texts),
             target_text=tuple(pair.target for pair in texts),
             kinds=tuple(pair.kind for pair in texts),
+            other_texts=tuple(pair.others for pair in texts),
         )
 
     def _respelled(self, tokenizer: Tokenizer, rows: Sequence[Tensor], generator: random.Random) -> list[Tensor]:
@@ -214,7 +209,7 @@ class TranslationData(BucketData[PairBatch]):
                 f"subword_dropout needs a BPETokenizer, and the given tokenizer is {article(type(tokenizer).__name__)}"
             )
         texts = (tokenizer.decode(row.tolist()) for row in rows)
-        return [torch.tensor(tokenizer.encode_dropped(text, self._subword_dropout, generator)) for text in texts]
+        return [torch.tensor(tokenizer.encode_dropped(text, self._coding.subword_dropout, generator)) for text in texts]
 
     def _scored_texts(self, split: str, rows: Ints, sides: Sequence[Sequence[Tensor]]) -> list[Pair]:
         if split in self._texts:
@@ -230,8 +225,8 @@ class TranslationData(BucketData[PairBatch]):
             "source": type(self._source).__name__,
             "pairs": self._source.fingerprint(),
             "split_fractions": list(self._split.split_fractions),
-            "processor": Processor(*self._given).to_dict() if self._given else self._coding,
-            "max_length": self._coding[-1],
+            "processor": Processor(*self._given).to_dict() if self._given else asdict(self._coding),
+            "max_length": self._coding.max_length,
         }
 
     def _encode(self, folder: Path) -> dict[str, Any]:
@@ -251,7 +246,7 @@ class TranslationData(BucketData[PairBatch]):
                 if not len(short):
                     raise DataError(
                         f"no training pair is left: {skipped['empty']} have an empty side, {skipped['long']} have "
-                        f"more than max_length={self._coding[-1]} tokens"
+                        f"more than max_length={self._coding.max_length} tokens"
                     )
             for split, pairs in splits.items():
                 write_tokens(folder / f"{split}.source", tokenizers[0], Texts(pairs, "source"))
@@ -265,34 +260,22 @@ class TranslationData(BucketData[PairBatch]):
             }
 
     def _store_pairs(self, folder: Path) -> dict[str, PairStore]:
-        lowercase = self._coding[4]
         splits = {
-            split: write_pairs(folder / split, self._source.read(split), lowercase=lowercase)
+            split: write_pairs(folder / split, self._source.read(split), lowercase=self._coding.lowercase)
             for split in self._source.splits
         }
-        if not isinstance(self._source, PhraseSource):
+        if not isinstance(self._source, PhraseSource | WordSource):  # these divide their pairs
             splits = _split_pairs(splits, self._split)
         return {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
 
     def _fits(self, tokenizers: tuple[Tokenizer, Tokenizer], pair: Pair) -> bool:
         reads, writes = tokenizers
-        return max(len(reads.encode(pair.source)), len(writes.encode(pair.target))) <= self._coding[-1]
+        return max(len(reads.encode(pair.source)), len(writes.encode(pair.target))) <= self._coding.max_length
 
     def _fitted(self, pairs: PairStore | None) -> tuple[Tokenizer, Tokenizer]:
-        joint = self._coding[3]
         if not pairs:
             raise DataError("tokenizers are fitted on training pairs, and there are none with text on both sides")
-        try:
-            if joint:
-                both = self._trained(Texts(pairs, "source", "target"))
-                return both, both
-            return self._trained(Texts(pairs, "source")), self._trained(Texts(pairs, "target"))
-        except ValueError as error:
-            raise DataError(f"training pairs: {error}") from error
-
-    def _trained(self, texts: Texts) -> Tokenizer:
-        unit, subwords, size, _, lowercase = self._coding[:5]
-        return fit_tokenizer(texts, unit, size=size, subwords=subwords, lowercase=lowercase)
+        return self._coding.fit(pairs)
 
 
 def _tokenizers(plain: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer]:

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 
+from torch import Tensor
+from torchmetrics.functional.text import edit_distance, word_error_rate
+
+from unrolled.processing.text.tagged import TAB
 from unrolled.training.tasks.seq2seq import GeneratedText
 
 try:
@@ -19,6 +23,41 @@ except ModuleNotFoundError as missing:
 
 _log = logging.getLogger(__name__)
 _UNSPACED = ("ja", "ko", "cjk")  # languages for which Moses has rules, but no list of abbreviations
+
+
+def word_scores(generated: Sequence[GeneratedText], target_type: str) -> dict[str, float]:
+    """Computes scores of generated words, each beside the nearest of its references.
+
+    For "phonemes", `phoneme_error_rate` is the percentage of wrong, missing and superfluous phonemes, of those of the
+    references, and `word_error_rate` that of words which equal no reference. For a "form", `word_accuracy` is the
+    percentage of words that equal a reference, and `edit_distance` the mean number of wrong, missing and superfluous
+    characters. `chrf` is that of `corpus_scores`.
+
+    Args:
+        generated: generated words with their references.
+        target_type: "phonemes" or "form".
+    """
+    if not generated:
+        return {}
+    texts = [item.text for item in generated]
+    if target_type == "form":
+        nearest = [_nearest(item, edit_distance) for item in generated]
+        numbers = {"word_accuracy": _exact(generated), "edit_distance": float(edit_distance(texts, nearest))}
+    else:
+        nearest = [_nearest(item, _wrong_symbols) for item in generated]
+        rate = float(word_error_rate(texts, nearest))  # torchmetrics calls everything between blanks a word
+        numbers = {"phoneme_error_rate": 100 * rate, "word_error_rate": 100 - _exact(generated)}
+    return {**numbers, "chrf": _chrf(generated)}
+
+
+def _nearest(item: GeneratedText, distance: Callable[[str, str], Tensor]) -> str:
+    if len(item.references) == 1 or item.text in item.references:
+        return item.text if item.text in item.references else item.references[0]
+    return min(item.references, key=lambda reference: float(distance(item.text, reference)))
+
+
+def _wrong_symbols(text: str, reference: str) -> Tensor:
+    return word_error_rate(text, reference) * len(reference.split())
 
 
 def corpus_scores(generated: Sequence[GeneratedText], language: str) -> tuple[dict[str, float], dict[str, str]]:
@@ -92,17 +131,24 @@ def sentence_score(item: GeneratedText) -> float:
     return CHRF().sentence_score(item.text, list(item.references)).score
 
 
-def by_length(generated: Sequence[GeneratedText]) -> list[tuple[str, int, float]]:
-    """Returns (words of the source, sentences, BLEU) for each class of source lengths."""
+def by_length(generated: Sequence[GeneratedText], target_type: str = "text") -> list[tuple[str, int, float]]:
+    """Returns (class, number of texts, score) for each class of source lengths.
+
+    The length of a text is that in words, and its score is BLEU. Words are scored by letters and exact matches.
+    """
     borders = (5, 10, 15, 20, 30, 40)
 
     def length_class(item: GeneratedText) -> str:
-        words = len(item.source.split())
-        above = next((border for border in borders if words <= border), None)
-        below = max([0, *(border for border in borders if border < words)])
+        size = len(item.source.split() if target_type == "text" else item.source.partition(TAB)[0])
+        above = next((border for border in borders if size <= border), None)
+        below = max([0, *(border for border in borders if border < size)])
         return f"{below + 1}–{above}" if above else f"over {borders[-1]}"
 
-    rows = _grouped(generated, length_class)
+    groups: dict[str, list[GeneratedText]] = defaultdict(list)
+    for item in generated:
+        groups[length_class(item)].append(item)
+    score = _bleu if target_type == "text" else _exact
+    rows = [(name, len(items), score(items)) for name, items in groups.items()]
     return sorted(rows, key=lambda row: (row[0].startswith("over"), int(row[0].split("–")[0].split()[-1])))
 
 
@@ -116,13 +162,6 @@ def by_kind(generated: Sequence[GeneratedText]) -> list[tuple[str, int, float, f
         if item.kind:
             groups[item.kind].append(item)
     return [(kind, len(items), _chrf(items), _exact(items)) for kind, items in sorted(groups.items())]
-
-
-def _grouped(generated: Sequence[GeneratedText], key: Callable[[GeneratedText], str]) -> list[tuple[str, int, float]]:
-    groups: dict[str, list[GeneratedText]] = defaultdict(list)
-    for item in generated:
-        groups[key(item)].append(item)
-    return [(name, len(items), _bleu(items)) for name, items in groups.items()]
 
 
 def _bleu(generated: Sequence[GeneratedText]) -> float:

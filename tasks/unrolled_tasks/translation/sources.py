@@ -26,12 +26,14 @@ class Pair(NamedTuple):
         target: sentence in the target language.
         kind: a class of phrases with separate scores; empty for none.
         place: file and line, for messages.
+        others: further right targets, such as other pronunciations of a word.
     """
 
     source: str
     target: str
     kind: str = ""
     place: str = ""
+    others: tuple[str, ...] = ()
 
 
 class PhraseSource(Source[Pair]):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class PairStore:
                 if number >= self._end:
                     return
                 if number >= self._begin and (self._mask is None or self._mask[number - self._begin]):
-                    yield Pair(*json.loads(line))
+                    yield stored_pair(json.loads(line))
 
     def __len__(self) -> int:
         return self._end - self._begin if self._mask is None else int(self._mask.sum())
@@ -56,7 +57,13 @@ class Texts:
         self._pairs, self._places = pairs, [_SIDES[side] for side in sides]
 
     def __iter__(self) -> Iterator[str]:
-        return (pair[place] for place in self._places for pair in self._pairs)
+        return ((pair.source, pair.target)[place] for place in self._places for pair in self._pairs)
+
+
+def stored_pair(row: Sequence[Any]) -> Pair:
+    """Returns the pair that JSON stored as a list."""
+    *fields, others = row
+    return Pair(*fields, others=tuple(others))
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -> PairStore:
@@ -64,7 +71,11 @@ def write_pairs(path: Path, pairs: Iterable[Pair], *, lowercase: bool = False) -
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for pair in pairs:
-            stored = pair._replace(source=pair.source.lower(), target=pair.target.lower()) if lowercase else pair
-            file.write(json.dumps(stored, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_lowered(pair) if lowercase else pair, ensure_ascii=False) + "\n")
             count += 1
     return PairStore(path, 0, count)
+
+
+def _lowered(pair: Pair) -> Pair:
+    others = tuple(dict.fromkeys(other.lower() for other in pair.others))
+    return pair._replace(source=pair.source.lower(), target=pair.target.lower(), others=others)

@@ -14,8 +14,16 @@ from unrolled.training.console.terminal import echo_command
 from unrolled.training.tasks.optimization import Optimization
 from unrolled.training.tasks.seq2seq import GeneratedText, Seq2SeqTask
 from unrolled.training.tasks.seq2seq_options import GenerationOptions, TeacherForcingOptions
+from unrolled_tasks.translation.coding import TARGET_TYPES
 from unrolled_tasks.translation.data import PairBatch
-from unrolled_tasks.translation.scores import by_kind, by_length, corpus_scores, moses_language, sentence_score
+from unrolled_tasks.translation.scores import (
+    by_kind,
+    by_length,
+    corpus_scores,
+    moses_language,
+    sentence_score,
+    word_scores,
+)
 
 _WORST = 30
 
@@ -25,14 +33,18 @@ class Translation(Seq2SeqTask):
 
     Args:
         language: target language, a code such as "de" or an English name, for BLEU on the tokens of the Moses scripts.
-            See `Seq2SeqTask` for all other arguments.
+        target_type: what is generated: "text", "phonemes" of a word, or the inflected "form" of a lemma, which are
+            scored as such. See `Seq2SeqTask` for all other arguments.
+
+    Raises:
+        ValueError: an unknown target_type.
     """
 
     network: EncoderDecoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, never assigned another
 
     files: ClassVar[Mapping[str, str]] = {
         **Seq2SeqTask.files,
-        "lengths.png": "BLEU by length of the source, also as lengths.csv",
+        "lengths.png": "scores by length of the source, also as lengths.csv",
         "translations.md": "scores by length and kind, and the worst translations",
         "alignments": "attention weights of each token",
     }
@@ -46,6 +58,7 @@ class Translation(Seq2SeqTask):
         teacher_forcing: TeacherForcingOptions = TeacherForcingOptions(),
         generation: GenerationOptions = GenerationOptions(),
         language: str | int = "en",
+        target_type: str = "text",
     ) -> None:
         super().__init__(
             network=network,
@@ -54,7 +67,10 @@ class Translation(Seq2SeqTask):
             teacher_forcing=teacher_forcing,
             generation=generation,
         )
-        self.language = moses_language(str(language))
+        if target_type not in TARGET_TYPES:
+            raise ValueError(f"target_type={target_type!r} is one of {', '.join(TARGET_TYPES)}")
+        self.target_type = target_type
+        self.language = moses_language(str(language)) if target_type == "text" else ""
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns commands that translate."""
@@ -72,9 +88,10 @@ class Translation(Seq2SeqTask):
         return batch.source_lengths
 
     def describe(self, batch: PairBatch, row: int) -> tuple[str, tuple[str, ...], str]:
-        """Returns the sentence, its reference translation, and the kind of phrase."""
+        """Returns the sentence, its reference translations, and the kind of phrase."""
         kind = batch.kinds[row] if batch.kinds else ""
-        return batch.source_text[row], (batch.target_text[row],), kind
+        others = batch.other_texts[row] if batch.other_texts else ()
+        return batch.source_text[row], (batch.target_text[row], *others), kind
 
     def source_symbols(self, batch: PairBatch, row: int) -> list[str]:
         """Returns the source's tokens, for the axis of an alignment."""
@@ -83,23 +100,29 @@ class Translation(Seq2SeqTask):
         )
 
     def corpus_scores(self, generated: Sequence[GeneratedText]) -> dict[str, float]:
-        """Computes BLEU (cased, lower-cased, and on Moses tokens), chrF and exact matches, in percent."""
+        """Computes BLEU (cased, lower-cased, and on Moses tokens), chrF and exact matches, in percent.
+
+        Words have the scores of `word_scores`.
+        """
+        if self.target_type != "text":
+            return word_scores(generated, self.target_type)
         numbers, signatures = corpus_scores(generated, self.language)
         self.notes.update({f"signature {name}": signature for name, signature in signatures.items()})
         return numbers
 
     def report(self, rows: Sequence[GeneratedText], folder: Path) -> None:
         """Writes written.txt, lengths.csv and lengths.png, and translations.md with the worst sentences."""
-        from unrolled_tasks.translation.lengths import write_lengths  # here, since the module also runs by `python -m`
+        from unrolled_tasks.translation import lengths  # here, since the module also runs by `python -m`
 
         super().report(rows, folder)
-        lengths = by_length(rows)
-        write_lengths(lengths, folder)
+        head = lengths.TEXT_HEAD if self.target_type == "text" else lengths.WORD_HEAD
+        classes = by_length(rows, self.target_type)
+        lengths.write_lengths(classes, folder, head)
         lines = ["# Test translations", "", *(f"- {name}: `{note}`" for name, note in self.notes.items()), ""]
-        lines += table(("words in the source", "sentences", "BLEU"), lengths)
+        lines += table(head, classes)
         if kinds := by_kind(rows):
             lines += table(("kind", "phrases", "chrF", "exact %"), kinds)
         worst = sorted(((sentence_score(item), item) for item in rows), key=lambda pair: pair[0])[:_WORST]
-        cells = [(f"{score:.1f}", item.source, item.references[0], item.text) for score, item in worst]
+        cells = [(f"{score:.1f}", item.source, " or ".join(item.references), item.text) for score, item in worst]
         lines += ["The worst by chrF:", "", *table(("chrF", "source", "reference", "generated"), cells)]
         write_text(folder / "translations.md", "\n".join(lines))

@@ -51,6 +51,9 @@ def quoted_path(path: str | Path) -> str:
 
 def echo_command(line: str) -> str:
     """Returns a shell command that prints a line, such as the first command of a pipe."""
+    if "\t" in line:  # which a copied command would lose
+        escaped = line.replace("\\", "\\\\").replace("\t", "\\t")
+        return f"printf '%b\\n' {shlex.quote(escaped)}"
     changed = "\\" in line or line.startswith("-")  # the echo of some shells changes these
     return " ".join(["printf '%s\\n'" if changed else "echo", shlex.quote(line)])
 
