@@ -55,6 +55,7 @@ from unrolled.layers.feedforward import FeedForward as FeedForward
 from unrolled.layers.hard_attention import HardAttention as HardAttention
 from unrolled.layers.hard_attention import HardAttentionSample as HardAttentionSample
 from unrolled.layers.hard_attention import hard_attention_loss as hard_attention_loss
+from unrolled.layers.monotonic_attention import HardMonotonicAttention as HardMonotonicAttention
 from unrolled.layers.pooling import AttentionPooling as AttentionPooling
 from unrolled.layers.pooling import ConcatPooling as ConcatPooling
 from unrolled.layers.pooling import LastPooling as LastPooling

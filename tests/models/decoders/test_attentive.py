@@ -17,6 +17,7 @@ from unrolled import (
     Encoded,
     FeedForward,
     GRUCell,
+    HardMonotonicAttention,
     LocationAttention,
     LSTMCell,
     MultiplicativeAttention,
@@ -30,6 +31,7 @@ ATTENTIONS: dict[str, Callable[..., Attention]] = {
     "additive": AdditiveAttention,
     "coverage": partial(AdditiveAttention, attention_size=4, coverage=True),
     "dot": DotAttention,
+    "hard_monotonic": HardMonotonicAttention,
     "location": partial(LocationAttention, kernel_size=3, filters=2),
     "multiplicative": MultiplicativeAttention,
     "summary": SummaryAttention,
@@ -77,6 +79,8 @@ MODES = [{"input_feeding": True}, {"input_feeding": False}, {"copy": True}, {"co
 
 
 def modes(attention: str) -> list[dict[str, Any]]:
+    if attention == "hard_monotonic":
+        return [{"input_feeding": False}]
     return [mode for mode in MODES if attention != "summary" or not mode.get("copy")]
 
 

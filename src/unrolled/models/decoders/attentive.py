@@ -12,6 +12,7 @@ from unrolled.cells.hooks import has_hooks
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.layers.attention import Attention, Memory
 from unrolled.layers.encoded import Encoded
+from unrolled.layers.monotonic_attention import HardMonotonicAttention
 from unrolled.layers.observing import observed_steps
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.base import DecoderState, of_decoder
@@ -36,7 +37,11 @@ class DecoderNoise(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The results of all steps, (batch, time, …) each, and the state after them."""
+    """The results of all steps, (batch, time, …) each, and the state after them.
+
+    With hard monotonic attention, contexts are the values (batch, source, …) and readouts have an axis of the source
+    after the time; weights and the state of attention follow from the predictions.
+    """
 
     queries: Tensor
     contexts: Tensor
@@ -58,7 +63,8 @@ class AttentiveCore(nn.Module):
         output_size: number of features of the readout; by default that of the core's output.
 
     Raises:
-        ValueError: a wiring without input feeding, a core that isn't recurrent.
+        ValueError: a wiring without input feeding, a core that isn't recurrent, input feeding with hard monotonic
+            attention.
     """
 
     def __init__(
@@ -87,6 +93,11 @@ class AttentiveCore(nn.Module):
                 "has no state"
             )
         self.attention = attention(source_size=source_size, query_size=query_size)
+        if isinstance(self.attention, HardMonotonicAttention) and input_feeding:
+            raise ValueError(
+                "HardMonotonicAttention sums over all alignments, so no step has one context to feed: set "
+                "input_feeding=False"
+            )
         self.readout = nn.Linear(query_size + self.attention.value_size, self.output_size)
         self.features_size = self.attention.value_size + query_size + input_size  # of `features`
 
@@ -131,6 +142,9 @@ class AttentiveCore(nn.Module):
 
     def step(self, inputs: Tensor, state: DecoderState, memory: Memory, noise: DecoderNoise) -> Steps:
         """Run one step of embedded inputs (batch, 1, input_size)."""
+        if isinstance(self.attention, HardMonotonicAttention):
+            query, core = self.core.step(inputs.squeeze(1), state.core, noise.core[0])
+            return self._aligned(query.unsqueeze(1), state._replace(core=core), memory, noise)
         return self._run_steps(inputs, state, memory, None, noise)
 
     def _run_steps(
@@ -196,9 +210,19 @@ class AttentiveCore(nn.Module):
     ) -> Steps:
         """Run all steps at once, since the core doesn't read contexts."""
         queries, core = self.core(embedded, state.core, lengths)
+        if isinstance(self.attention, HardMonotonicAttention):
+            return self._aligned(queries, state._replace(core=core), memory, noise)
         contexts, weights, attention = self.attention.over_time(queries, memory, state.attention, lengths)
         readouts = times(self._read_out(queries, contexts), noise.readout)
         return Steps(queries, contexts, readouts, weights, DecoderState(core, attention))
+
+    def _aligned(self, queries: Tensor, state: DecoderState, memory: Memory, noise: DecoderNoise) -> Steps:
+        """Read out every position of the source at every step."""
+        of_query, of_value = self.readout.weight.split([queries.shape[-1], memory.values.shape[-1]], dim=1)
+        shares = linear(queries, of_query, self.readout.bias).unsqueeze(2)
+        readouts = torch.tanh(shares + linear(memory.values, of_value).unsqueeze(1))
+        mask = None if noise.readout is None else noise.readout.unsqueeze(2)
+        return Steps(queries, memory.values, times(readouts, mask), None, state)
 
     def _read_out(self, query: Tensor, context: Tensor) -> Tensor:
         return torch.tanh(self.readout(torch.cat([query, context], dim=-1)))

@@ -28,10 +28,12 @@ from unrolled.heads.categorical import CategoricalHead
 from unrolled.layers.attention import Attention, Memory
 from unrolled.layers.dropout import SequenceDropout, TokenDropout
 from unrolled.layers.encoded import Encoded
+from unrolled.layers.monotonic_attention import HardMonotonicAttention
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.attentive import AttentiveCore, DecoderNoise, Steps, times
 from unrolled.models.decoders.base import Bridge, Decoded, Decoder, DecoderState, core_of
 from unrolled.models.decoders.copying import CopyMixture
+from unrolled.models.decoders.outputs import aligned_classes, copy_mixture, expect_no_attention, tie
 from unrolled.models.decoders.wiring import AttentionWiring
 from unrolled.models.embeddings import (
     InputEmbedding,
@@ -45,7 +47,6 @@ from unrolled.models.encoders import complete
 from unrolled.resets import Stretches
 from unrolled.sequences import all_full
 from unrolled.shapes import expect
-from unrolled.wording import article
 
 
 class AutoregressiveDecoder(Decoder):
@@ -84,10 +85,12 @@ class AutoregressiveDecoder(Decoder):
         copy: whether a prediction can copy a token of the source (See et al. 2017). The parameters are then log
             probabilities. Source and target must share one vocabulary.
 
+    With a `HardMonotonicAttention`, the parameters are log probabilities summed over all alignments.
+
     Raises:
-        ValueError: `tied` or `copy` without tokens, or with sizes that don't match; an option of attention without
-            attention; attention without source_size; a wiring without input feeding; `copy` with an attention without
-            weights; an unknown source_as; invalid options of the core, the attention or the head.
+        ValueError: `tied`, `copy` or hard monotonic attention without tokens, or with sizes that don't match; an option
+            of attention without attention; attention without source_size; a wiring without input feeding; `copy` with
+            an attention without weights; an unknown source_as; invalid options of the core, the attention or the head.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class AutoregressiveDecoder(Decoder):
         finish = partial(complete, core, hidden_size=hidden_size, num_layers=num_layers)
         input_size = embedding.output_size + condition_size
         if attention is None:
-            _expect_no_attention(wiring=wiring, input_feeding=not input_feeding, readout_size=readout_size, copy=copy)
+            expect_no_attention(wiring=wiring, input_feeding=not input_feeding, readout_size=readout_size, copy=copy)
             self.steps = finish(input_size)
         else:
             if source_size is None:
@@ -145,8 +148,10 @@ class AutoregressiveDecoder(Decoder):
             )
         self.attends = self.attention is not None and self.attention.has_weights
         self.head = head(input_size=self.steps.output_size)
+        if isinstance(self.attention, HardMonotonicAttention):
+            self.attention.num_classes = aligned_classes(self.head, embedding, copy=copy)
         if tied:
-            _tie(self.head, embedding, scaled=scaled_embedding)
+            tie(self.head, embedding, scaled=scaled_embedding)
         self.bridge: Bridge | None = None
         self.first: nn.Linear | None = None
         if attention is not None or (source_size is not None and source_as == "state"):
@@ -156,7 +161,7 @@ class AutoregressiveDecoder(Decoder):
         self.copy = copy
         self.mixture: CopyMixture | None = None
         if copy:
-            self.mixture = _copy_mixture(self.steps, self.head)
+            self.mixture = copy_mixture(self.steps, self.head)
 
     @classmethod
     def of_tokens(
@@ -243,7 +248,8 @@ class AutoregressiveDecoder(Decoder):
         self.steps.check_state(state, memory, embedded)
         if self.steps.input_feeding:
             noise = noise._replace(core=self.steps.noises(batch, time, embedded))
-        return self._decoded(embedded, self.steps(embedded, state, memory, lengths, noise), memory)
+        steps = self.steps(embedded, state, memory, lengths, noise)
+        return self._decoded(without_padding(inputs, lengths), embedded, steps, memory, lengths)
 
     def step(
         self,
@@ -269,7 +275,8 @@ class AutoregressiveDecoder(Decoder):
         conditions = None if conditions is None else conditions.unsqueeze(1)
         embedded = join_conditions(times(self.embedding(inputs.unsqueeze(1)), noise.embedded), conditions)
         self.steps.check_state(state, memory, embedded)
-        decoded = self._decoded(embedded, self.steps.step(embedded, state, memory, noise), memory)
+        steps = self.steps.step(embedded, state, memory, noise)
+        decoded = self._decoded(inputs.unsqueeze(1), embedded, steps, memory)
         weights = None if decoded.weights is None else decoded.weights.squeeze(1)
         return Decoded(decoded.parameters.squeeze(1), weights, decoded.state)
 
@@ -304,40 +311,17 @@ class AutoregressiveDecoder(Decoder):
             readout = self.output_dropout(self._like.new_ones(batch, time, self.steps.output_size))
         return DecoderNoise(embedded, readout, [])
 
-    def _decoded(self, embedded: Tensor, steps: Steps, memory: Memory) -> Decoded:
+    def _decoded(
+        self, inputs: Tensor, embedded: Tensor, steps: Steps, memory: Memory, lengths: Tensor | None = None
+    ) -> Decoded:
         """Compute the parameters of all steps in one product."""
         parameters = self.head(steps.readouts)
+        if isinstance(self.attention, HardMonotonicAttention):
+            found = self.attention.marginalize(
+                steps.queries, parameters, inputs, memory, steps.state.attention, lengths
+            )
+            return Decoded(found.log_probabilities, found.weights, steps.state._replace(attention=found.state))
         if self.mixture is not None and steps.weights is not None:
             features = torch.cat([steps.contexts, steps.queries, embedded], dim=-1)
             parameters = self.mixture(parameters, features, steps.weights, memory)
         return Decoded(parameters, steps.weights, steps.state)
-
-
-def _expect_no_attention(**options: Any) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise ValueError(f"{' and '.join(given)}: for a decoder with attention, and attention is None")
-
-
-def _tie(head: Head, embedding: nn.Module, *, scaled: bool) -> None:
-    if not isinstance(head, CategoricalHead) or not isinstance(embedding, TokenEmbedding):
-        raise ValueError(
-            f"tied=True needs a TokenEmbedding and a CategoricalHead, got {article(type(embedding).__name__)} and "
-            f"{article(type(head).__name__)}"
-        )
-    if embedding.embedding_dim != head.input_size:
-        raise ValueError(
-            f"tied=True needs embedding.size equal to the size of the head's input, {head.input_size}, got "
-            f"{embedding.embedding_dim}"
-        )
-    head.tie(embedding)
-    embedding.scale = embedding.embedding_dim**0.5 if scaled else 1.0
-
-
-def _copy_mixture(steps: nn.Module, head: Head) -> CopyMixture:
-    if not isinstance(steps, AttentiveCore) or not steps.attention.has_weights:
-        name = type(steps.attention).__name__ if isinstance(steps, AttentiveCore) else "no attention"
-        raise ValueError(f"copy=True needs attention weights, and {name} has none")
-    if not isinstance(head, CategoricalHead):
-        raise ValueError(f"copy=True needs a CategoricalHead, got {article(type(head).__name__)}")
-    return CopyMixture(steps.features_size)
