@@ -41,6 +41,7 @@ TINY = [
     "callbacks.curves=null",
     "+trainer.enable_progress_bar=false",
 ]
+MONOTONIC = ["attention=hard_monotonic", "decoder.input_feeding=false"]
 STILL = ["network.encoder.input_dropout=0", "decoder.input_dropout=0", "decoder.output_dropout=0"]
 
 
@@ -64,9 +65,15 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", ["elman", "gru", "lstm"])
-@pytest.mark.parametrize("attention", ["none", "additive", "multiplicative", "dot", "location", "hard"])
+@pytest.mark.parametrize(
+    "attention", ["none", "additive", "multiplicative", "dot", "location", "hard", "hard_monotonic"]
+)
 def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, model: str, attention: str) -> None:
-    sizes = ["model.hidden_size=12", "network.encoder.hidden_size=6"] if attention == "dot" else []
+    needed = {
+        "dot": ["model.hidden_size=12", "network.encoder.hidden_size=6"],
+        "hard_monotonic": ["decoder.input_feeding=false"],
+    }
+    sizes = needed.get(attention, [])
     options = [f"model={model}", f"attention={attention}", "trainer.max_steps=3", "+trainer.limit_val_batches=1"]
 
     numbers = run(configure("run", *TINY, *options, *sizes, small=False))
@@ -107,6 +114,8 @@ def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Confi
         (["task.search.temperature=-1"], "temperature=-1"),
         (["task.label_smoothing=1"], "label_smoothing is 1"),
         (["attention=dot"], "MultiplicativeAttention supports any sizes"),
+        (["attention=hard_monotonic"], "set input_feeding=False"),
+        ([*MONOTONIC, "data.joint=true", "decoder.copy=true"], "copy=True needs soft attention"),
         (["data.files=none.jsonl"], "no file or folder none.jsonl"),
     ],
 )
@@ -191,9 +200,14 @@ def test_another_data_set_is_scored_without_training(trained: Path, pairs: Path,
     assert len((pairs / "whole" / "written.txt").read_text().splitlines()) == 80  # all of them
 
 
-@pytest.mark.parametrize("steps", [4, 5])  # of 3 an epoch; the 5th is validated, the 4th is not
-def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configure, steps: int) -> None:
-    common = [*TINY, "trainer.max_epochs=3", "trainer.val_check_interval=2", "test=false"]
+@pytest.mark.parametrize(
+    ("steps", "attention"),  # 3 steps an epoch; the 5th is validated, the 4th is not
+    [(4, []), (5, MONOTONIC)],
+)
+def test_resuming_within_an_epoch_loses_no_batch(
+    pairs: Path, configure: Configure, steps: int, attention: list[str]
+) -> None:
+    common = [*TINY, *attention, "trainer.max_epochs=3", "trainer.val_check_interval=2", "test=false"]
     run(configure("whole", *common, "scheduler=none", small=False))
     run(configure("begun", *common, "scheduler=none", f"trainer.max_steps={steps}", small=False))
     checkpoint = pairs / "begun" / "checkpoints" / "last.ckpt"
@@ -209,8 +223,18 @@ def test_resuming_within_an_epoch_loses_no_batch(pairs: Path, configure: Configu
 
 
 @pytest.mark.distributed
-def test_two_processes_equal_one_with_their_joint_batch(pairs: Path, python: Process, train_script: str) -> None:
-    common = [*TINY, *STILL, "trainer.max_steps=4", "trainer.accelerator=cpu", "callbacks/gradient_clip=norm"]
+@pytest.mark.parametrize("attention", [[], pytest.param(MONOTONIC, marks=pytest.mark.slow)])
+def test_two_processes_equal_one_with_their_joint_batch(
+    pairs: Path, python: Process, train_script: str, attention: list[str]
+) -> None:
+    common = [
+        *TINY,
+        *STILL,
+        *attention,
+        "trainer.max_steps=4",
+        "trainer.accelerator=cpu",
+        "callbacks/gradient_clip=norm",
+    ]
     one = python(train_script, *common, "data.batch_tokens=240", "hydra.run.dir=one")
     two = python(train_script, *common, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
 
