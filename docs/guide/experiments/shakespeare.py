@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from matplotlib import colormaps
-from unrolled_tasks.char_lm.shakespeare import documents
 
 from experiments._drawing import Page, Picture, line, panels
 from experiments._training import Trained, train
 from unrolled.inspection import find_units, record
 from unrolled.inspection.panels import Figure, Symbols
+from unrolled.training.data.shakespeare import documents
 
 EXPERIMENTS = {"200 units": "guide/shakespeare", "GravesLSTM": "char_lm/graves_shakespeare"}
 SPEAKER = re.compile(r"^[A-Z][\w' ]*:$", re.MULTILINE)

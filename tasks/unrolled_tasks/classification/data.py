@@ -20,19 +20,19 @@ from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.base import DataError, SequenceData
 from unrolled.training.data.buckets import BatchSpec, BucketPlan
 from unrolled.training.data.cache import cache_folder, cached
-from unrolled.training.data.loader import PlannedLoader
-from unrolled.training.data.options import Batching, SourceOptions
-from unrolled.training.data.rows import rows_of
-from unrolled.training.data.splitting import LabeledSplit
-from unrolled.wording import article, counted, tally
-from unrolled_tasks.classification.examples import (
+from unrolled.training.data.examples import (
     Columns,
     Example,
     file_examples,
     hub_examples,
     split_labeled,
 )
-from unrolled_tasks.classification.modalities import Modality, batched
+from unrolled.training.data.loader import PlannedLoader
+from unrolled.training.data.modalities import Modality, batched
+from unrolled.training.data.options import Batching, SourceOptions
+from unrolled.training.data.rows import rows_of
+from unrolled.training.data.splitting import LabeledSplit
+from unrolled.wording import article, counted, tally
 from unrolled_tasks.classification.packages import PACKAGES, film_sentences
 from unrolled_tasks.classification.preparation import Preparation, Prepared, PreparedSplit
 from unrolled_tasks.classification.targets import TargetSpec

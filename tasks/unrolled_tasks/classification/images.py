@@ -11,8 +11,8 @@ from unrolled.processing.frames import ORDERS, ImageSequence
 from unrolled.processing.images import MAX_PIXELS, read_pixels
 from unrolled.training.console.terminal import quoted_path
 from unrolled.training.data.base import DataError
-from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.modalities import Modality, located
+from unrolled.training.data.examples import Example
+from unrolled.training.data.modalities import Modality, located
 
 
 class Images(Modality):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from unrolled.training.data.base import DataError
-from unrolled_tasks.classification.examples import Example
+from unrolled.training.data.examples import Example
 from unrolled_tasks.classification.series import ts_examples
 
 Splits = dict[str, list[Example]]

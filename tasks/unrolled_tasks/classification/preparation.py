@@ -16,9 +16,9 @@ from unrolled.processing.transform import Processor
 from unrolled.training.console.terminal import track_progress
 from unrolled.training.data.arrays import Sequences, write_sequences
 from unrolled.training.data.base import DataError
+from unrolled.training.data.examples import Example, label_counts
 from unrolled.training.data.files import is_accessible_file, stamps
-from unrolled_tasks.classification.examples import Example, label_counts
-from unrolled_tasks.classification.modalities import Modality, located
+from unrolled.training.data.modalities import Modality, located
 from unrolled_tasks.classification.targets import TargetSpec
 
 _VERSION = 5  # increase it when the same options give another result

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from unrolled.processing.frames import SeriesScaler
 from unrolled.training.data.base import DataError
+from unrolled.training.data.examples import Columns, Example
 from unrolled.training.data.files import did_you_mean, read_lines, suffix_of
+from unrolled.training.data.modalities import Modality
 from unrolled.training.data.tables import read_table
 from unrolled.wording import counted
-from unrolled_tasks.classification.examples import Columns, Example
-from unrolled_tasks.classification.modalities import Modality
 
 
 class Series(Modality):

@@ -10,9 +10,9 @@ from torch import Tensor
 from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
 from unrolled.training.data.base import DataError
+from unrolled.training.data.examples import Example, label_counts
 from unrolled.training.data.files import did_you_mean
 from unrolled.wording import counted
-from unrolled_tasks.classification.examples import Example, label_counts
 
 TARGETS = ("label", "labels", "number", "share")
 

@@ -14,10 +14,10 @@ from PIL import Image
 from unrolled import AudioFeatures
 from unrolled.processing.audio.augmentation import AudioAugmentation
 from unrolled.training.data.base import DataError
+from unrolled.training.data.examples import Example
+from unrolled.training.data.modalities import Modality
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.data import LabeledBatch
-from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.modalities import Modality
 
 Options = dict[str, Any]
 

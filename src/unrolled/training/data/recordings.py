@@ -1,4 +1,4 @@
-"""Recordings, read as frames of mel bands or cepstral coefficients."""
+"""Recordings: a modality, read as frames of mel bands or cepstral coefficients."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
 from unrolled.processing.transform import Transform
 from unrolled.training.data.base import DataError
+from unrolled.training.data.examples import Example
+from unrolled.training.data.modalities import Modality, located
 from unrolled.wording import counted
-from unrolled_tasks.classification.examples import Example
-from unrolled_tasks.classification.modalities import Modality, located
 
 _log = logging.getLogger(__name__)
 

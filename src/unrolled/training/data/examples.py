@@ -1,4 +1,4 @@
-"""Labeled examples of tables, folders and data sets of the hub, and their division into splits."""
+"""Examples with a target, of tables, folders and data sets of the hub, and their division into splits."""
 
 import re
 from collections import Counter, defaultdict
