@@ -59,6 +59,7 @@ TASKS = {
     "captioning": ["task=captioning", "data.glyphs=1", "data.batch_tokens=256"],
     "tagging": ["task=tagging", "data.batch_size=8"],
     "counting": ["task=counting", "data.batch_size=8"],
+    "transcription": ["task=transcription", "data.drawn.train_size=200", "data.batch_size=8"],
 }
 RUNS = {
     "float32": ["trainer.precision=32-true"],

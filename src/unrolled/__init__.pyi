@@ -24,6 +24,7 @@ from unrolled.checkpoint import build_processor as build_processor
 from unrolled.checkpoint import load_bundle as load_bundle
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search
+from unrolled.generation.ctc import ctc_alignment as ctc_alignment
 from unrolled.generation.ctc import ctc_beam_search as ctc_beam_search
 from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
 from unrolled.generation.sampling import greedy as greedy
@@ -102,6 +103,7 @@ from unrolled.processing.frames import SeriesScaler as SeriesScaler
 from unrolled.processing.images import ImageTransform as ImageTransform
 from unrolled.processing.labels import LabelEncoder as LabelEncoder
 from unrolled.processing.labels import LabelSequenceEncoder as LabelSequenceEncoder
+from unrolled.processing.lines import LineColumns as LineColumns
 from unrolled.processing.numbers import Scaler as Scaler
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unrolled import AutoregressiveDecoder, CTCHead, GRUCell, Recurrent, ShapeError
-from unrolled.generation import Hypotheses, LanguageModel, ctc_beam_search
+from unrolled.generation import Hypotheses, LanguageModel, ctc_alignment, ctc_beam_search
 from unrolled.sequences import mask_from_lengths
 
 TOKENS = torch.tensor([0, 3, 1, 2])  # the language model's tokens of the labels 1 to 3; its 0 is the start
@@ -160,3 +160,24 @@ def test_no_rows_and_no_frames_are_batches() -> None:
     found = ctc_beam_search(logits(2, 0, 4), language_model=language_model(1.0))
     assert found.tokens.shape == (2, 1, 0)
     assert found.scores.tolist() == [[0.0], [0.0]]
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 3), max_size=4), st.integers(4, 7))
+def test_an_alignment_is_the_best_of_all_paths(seed: int, labels: list[int], time: int) -> None:
+    parameters = logits(time, 4, seed=seed)
+    scores = parameters.log_softmax(-1)
+    best, wanted = -float("inf"), list[int]()
+    for path in product(range(4), repeat=time) if time < 6 else ():
+        begins = [n for n, label in enumerate(path) if label and (n == 0 or path[n - 1] != label)]
+        if [path[n] for n in begins] == labels:
+            score = float(scores[torch.arange(time), torch.tensor(path)].sum())
+            best, wanted = max((best, wanted), (score, begins))
+    needed = len(labels) + sum(a == b for a, b in pairwise(labels))
+    if needed > time:
+        with pytest.raises(ValueError, match=f"the transcript of {len(labels)} labels is too long for {time} frames"):
+            ctc_alignment(parameters, torch.tensor(labels))
+        return
+
+    found = ctc_alignment(parameters, torch.tensor(labels, dtype=torch.int64)).tolist()
+
+    assert found == (wanted if time < 6 else sorted(found))

@@ -11,6 +11,10 @@ from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
 from unrolled.deployment.tagging import TaggedWord as TaggedWord
 from unrolled.deployment.tagging import tag as tag
+from unrolled.deployment.transcription import StreamingTranscriber as StreamingTranscriber
+from unrolled.deployment.transcription import Transcript as Transcript
+from unrolled.deployment.transcription import TranscriptSearch as TranscriptSearch
+from unrolled.deployment.transcription import transcribe as transcribe
 from unrolled.deployment.translation import alternatives as alternatives
 from unrolled.deployment.translation import translate as translate
 from unrolled.generation.search import Search as Search

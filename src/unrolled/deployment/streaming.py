@@ -1,4 +1,4 @@
-"""Classification of audio streams."""
+"""Frames of audio streams, and their classification."""
 
 from typing import Any
 
@@ -11,6 +11,50 @@ from unrolled.models.classifier import ClassifierState
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import StreamingResampler, as_samples
 from unrolled.wording import article
+
+
+class FrameStream:
+    """Converts a stream of audio samples to frames.
+
+    Args:
+        features: the frames, which don't depend on later samples.
+        rate: sampling rate of the stream in hertz; it is resampled to the rate of the features.
+        like: a tensor with the device and dtype of the frames.
+
+    Raises:
+        ValueError: features that need whole recordings, or an invalid rate.
+    """
+
+    def __init__(self, features: AudioFeatures, rate: int, like: Tensor) -> None:
+        self.features, self._like = features, like
+        self._resampler = StreamingResampler(rate, features.rate)
+        self._state = features.initial_state(1, like=like)
+        self._frames = 0
+
+    @property
+    def fed(self) -> bool:
+        """Whether there were any samples."""
+        return self._resampler.count > 0
+
+    def feed(self, samples: Any) -> Tensor:
+        """Return the frames (1, frames, features) that new samples (time,) from −1 to 1 complete.
+
+        Raises:
+            ValueError: not one channel of floats, or samples that aren't finite.
+        """
+        return self._process(self._resampler.feed(as_samples(samples)))
+
+    def finish(self) -> Tensor:
+        """Return the last frames (1, frames, features). A stream shorter than a frame is padded with silence."""
+        frames = self._process(self._resampler.flush())
+        if self._frames or not self.fed:
+            return frames
+        return self._process(torch.zeros(self.features.window_samples - self._state.samples.shape[1]))
+
+    def _process(self, samples: Tensor) -> Tensor:
+        frames, self._state = self.features.step(samples.to(self._like).unsqueeze(0), self._state)
+        self._frames += frames.shape[1]
+        return frames
 
 
 class StreamingClassifier:
@@ -42,8 +86,7 @@ class StreamingClassifier:
 
     def restart(self) -> None:
         """Reset the state: the next samples start a new stream."""
-        self._resampler = StreamingResampler(self.rate, self.features.rate)
-        self._feature_state = self.features.initial_state(1, like=self._like)
+        self._stream = FrameStream(self.features, self.rate, self._like)
         self._state: ClassifierState = self.network.initial_state(1)
         self._prediction: Prediction | None = None
 
@@ -53,7 +96,7 @@ class StreamingClassifier:
         Raises:
             ValueError: not one channel of floats, or samples that aren't finite.
         """
-        return self._process(self._resampler.feed(as_samples(samples)))
+        return self._process(self._stream.feed(samples))
 
     def finish(self) -> Prediction:
         """Return the prediction for the whole stream, and reset the state.
@@ -64,10 +107,8 @@ class StreamingClassifier:
         Raises:
             ValueError: no samples were fed.
         """
-        if self._resampler.count:
-            self._process(self._resampler.flush())
-            if self._prediction is None:
-                self._process(torch.zeros(self.features.window_samples - self._feature_state.samples.shape[1]))
+        if self._stream.fed:
+            self._process(self._stream.finish())
         final = self._prediction
         self.restart()
         if final is None:
@@ -75,10 +116,8 @@ class StreamingClassifier:
         return final
 
     @torch.no_grad()
-    def _process(self, samples: Tensor) -> Prediction | None:
-        """Process samples at the rate of the features; return the prediction after the last complete frame."""
-        samples = samples.to(self._like).unsqueeze(0)
-        frames, self._feature_state = self.features.step(samples, self._feature_state)
+    def _process(self, frames: Tensor) -> Prediction | None:
+        """Process frames (1, frames, features); return the prediction after the last one."""
         outputs = None
         for frame in frames.unbind(1):
             outputs, self._state = self.network.step(frame, self._state)

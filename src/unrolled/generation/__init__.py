@@ -3,6 +3,7 @@
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search
 from unrolled.generation.ctc import LanguageModel as LanguageModel
+from unrolled.generation.ctc import ctc_alignment as ctc_alignment
 from unrolled.generation.ctc import ctc_beam_search as ctc_beam_search
 from unrolled.generation.ensemble import EnsembleDecoder as EnsembleDecoder
 from unrolled.generation.sampling import Generated as Generated
@@ -16,6 +17,7 @@ __all__ = [
     "Hypotheses",
     "LanguageModel",
     "beam_search",
+    "ctc_alignment",
     "ctc_beam_search",
     "greedy",
     "sample",

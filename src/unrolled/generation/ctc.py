@@ -218,3 +218,47 @@ def _checked_tokens(model: LanguageModel, like: Tensor) -> Tensor:
     if not abs(model.weight) < float("inf"):
         raise ValueError(f"the language model's weight is {model.weight}, expected a finite number")
     return tokens
+
+
+def ctc_alignment(parameters: Tensor, labels: Tensor) -> Tensor:
+    """Return the frame at which each label begins in the most probable alignment, (labels,) int64.
+
+    Args:
+        parameters: (time, num_classes), the logits of a `CTCHead`.
+        labels: (labels,) int64, a transcript.
+
+    Raises:
+        ShapeError: tensors whose shapes don't match.
+        ValueError: a transcript that is too long for the frames.
+    """
+    expect(parameters, "time classes", name="parameters")
+    expect(labels, "labels", name="labels")
+    time, count = len(parameters), len(labels)
+    if count == 0:
+        return labels
+    path = labels.new_full((2 * count + 1,), BLANK)  # a blank before, between and after the labels
+    path[1::2] = labels
+    frames = widened(parameters).detach().log_softmax(-1)[:, path]
+    # A blank may be left out between two different labels.
+    skips = torch.zeros_like(path, dtype=torch.bool)
+    skips[3::2] = labels[1:] != labels[:-1]
+    best = frames.new_full((len(path),), -torch.inf)
+    best[0] = 0.0  # before the first frame
+    moves: list[Tensor] = []
+    for number, frame in enumerate(frames):
+        one, two = (torch.nn.functional.pad(best, (places, 0), value=-torch.inf)[: len(path)] for places in (1, 2))
+        two = two.masked_fill(~skips, -torch.inf)
+        if number == 0:
+            two = two.fill_(-torch.inf)
+        best, move = torch.stack([best, one, two]).max(0)
+        best = best + frame
+        moves.append(move)
+    place = len(path) - 1 if time and best[-1] > best[-2] else len(path) - 2
+    if not bool(best[place] > -torch.inf):
+        raise ValueError(f"the transcript of {count} labels is too long for {time} frames")
+    begins = torch.zeros_like(labels)
+    for number in range(time - 1, -1, -1):
+        if place % 2:
+            begins[place // 2] = number
+        place -= int(moves[number][place])
+    return begins

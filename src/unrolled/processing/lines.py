@@ -1,10 +1,11 @@
 """Conversion of images of text lines to sequences of their columns, and augmentation of such images."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool1d, grid_sample, interpolate, pad
+from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, pad
 
 from unrolled.processing.frames import FeatureExtractor
 from unrolled.processing.images import MAX_PIXELS, open_pixels
@@ -56,13 +57,14 @@ class LineColumns(FeatureExtractor):
             source = interpolate(source[None], size, mode="bilinear", antialias=True)[0]
         ink = (source[0] - source.median()).abs()
         ink = ink / ink.max().clamp(min=_LEAST_CONTRAST)
-        missing = (self.num_frames(ink.shape[1]) - 1) * self.stride + self.width - ink.shape[1]
+        missing = (self.steps(*ink.shape) - 1) * self.stride + self.width - ink.shape[1]
         columns = pad(ink, (0, max(0, missing))).unfold(1, self.width, self.stride)  # (height, time, width)
         return columns.transpose(0, 1).flatten(1)
 
-    def num_frames(self, width: int) -> int:
-        """Return the number of frames of an image of this width at `height`: all of its columns are in a frame."""
-        return max(0, -(-(width - self.width) // self.stride)) + 1
+    def steps(self, height: int, width: int) -> int:
+        """Return the number of frames of an image of this size in pixels: all of its columns are in a frame."""
+        scaled = width if height == self.height else max(1, round(width * self.height / height))
+        return max(0, -(-(scaled - self.width) // self.stride)) + 1
 
     def encode(self, value: Any, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         """Open an image, see `open_pixels`, and convert it to frames (time, features)."""
@@ -149,18 +151,11 @@ def _signed(share: float) -> float:
 
 
 def _blurred(ink: Tensor, deviation: float) -> Tensor:
-    """Blur with three passes of a box, which are nearly a normal distribution of this deviation in pixels."""
+    """Blur with a normal distribution of this deviation in pixels."""
     if deviation <= 0:
         return ink
-    # A box of n pixels has the variance (n² − 1) / 12. The share of the next odd size makes any deviation possible.
-    exact = (4 * deviation**2 + 1) ** 0.5
-    size = 1 + 2 * int((exact - 1) // 2)
-    share = (exact**2 - size**2) / ((size + 2) ** 2 - size**2)
-    for _ in range(3):
-        for axis in (1, 2):
-            rows = ink.transpose(axis, 2)
-            first, second = (
-                avg_pool1d(pad(rows, (each // 2, each // 2), mode="replicate"), each, 1) for each in (size, size + 2)
-            )
-            ink = ((1 - share) * first + share * second).transpose(axis, 2)
-    return ink
+    reach = math.ceil(3 * deviation)
+    weights = (-(torch.arange(-reach, reach + 1) ** 2) / (2 * deviation**2)).exp()
+    weights = (weights / weights.sum()).view(1, 1, 1, -1)
+    padded = pad(ink[None], (reach, reach, reach, reach), mode="replicate")
+    return conv2d(conv2d(padded, weights), weights.transpose(2, 3))[0]

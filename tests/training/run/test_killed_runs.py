@@ -41,6 +41,14 @@ SMALL = {
     "classification": FRAMES,
     "regression": FRAMES,
     "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
+    "transcription": [
+        "data.drawn.train_size=100",
+        "data.drawn.validation_size=8",
+        "data.drawn.test_size=1",
+        "data.batch_size=8",
+        "network.encoder.hidden_size=4",
+        "callbacks.pictures=null",
+    ],
     "translation": ["data.phrases=200", "data.batch_tokens=128", "network.encoder.embedding.size=4"],
 }
 TINY = [

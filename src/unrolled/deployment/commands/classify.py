@@ -46,7 +46,8 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unrolled.deployment.classification import Limits, predictions, reads
+    from unrolled.deployment.classification import predictions, reads
+    from unrolled.deployment.reading import Limits
     from unrolled.processing.numbers import Scaler
 
     bundle = load(options, options.checkpoint)

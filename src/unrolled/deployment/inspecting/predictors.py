@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.classification import Limits, Notices, classifier_of, predicted_values, prediction, read_source
+from unrolled.deployment.classification import classifier_of, predicted_values, prediction
 from unrolled.deployment.inspecting.subjects import (
     MAX_STEPS,
     READER,
@@ -16,6 +16,7 @@ from unrolled.deployment.inspecting.subjects import (
     symbols_of,
     text_of,
 )
+from unrolled.deployment.reading import Limits, Notices, read_source
 from unrolled.deployment.tagging import encode_sentences
 from unrolled.heads.categorical import CategoricalHead
 from unrolled.heads.labels import LabelsHead

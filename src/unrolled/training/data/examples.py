@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import find_files, suffix_of
+from unrolled.training.data.files import find_files, read_lines, suffix_of
 from unrolled.training.data.options import Patterns
 from unrolled.training.data.rows import Row, Rows, file_rows
 from unrolled.training.data.splitting import LabeledSplit
@@ -72,15 +72,19 @@ class FileModality(Protocol):
     def file_examples(self, path: Path, columns: Columns) -> Iterable[Example] | None: ...
 
 
-def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: FileModality) -> dict[str, list[Example]]:
+def file_examples(
+    files: Mapping[str, Patterns], columns: Columns, modality: FileModality, *, beside: Sequence[str] = ()
+) -> dict[str, list[Example]]:
     """Returns the examples of tables, and of folders with a folder of files for each label.
 
-    A folder contains a folder for each label, `label/file`, or one for each split, `train/label/file`.
+    A folder contains a folder for each label, `label/file`, or one for each split, `train/label/file`. With `beside`,
+    a file's target is instead the text of the file beside it that has the same name and one of these suffixes.
 
     Args:
         files: for each split, paths, folders or patterns; those of "train" may contain folders of all splits.
         columns: columns of tables.
         modality: defines which files are one example, and which contain several.
+        beside: suffixes of the files with targets.
 
     Raises:
         DataError: files that do not exist, or a missing column.
@@ -92,6 +96,10 @@ def file_examples(files: Mapping[str, Patterns], columns: Columns, modality: Fil
             several = modality.file_examples(path, columns)
             if several is not None:
                 found[split].extend(several)
+            elif path.suffix.lower() in modality.suffixes and beside:
+                found[split].append(
+                    Example(path, _text_beside(path, beside), _group_of(path, columns.group), str(path))
+                )
             elif path.suffix.lower() in modality.suffixes:
                 folder_split, example = _from_folder(path, roots, columns.group, modality.what)
                 found[folder_split if split == "train" and folder_split else split].append(example)
@@ -108,13 +116,27 @@ def _from_folder(path: Path, roots: Sequence[Path], pattern: str | None, what: s
     split = _SPLIT_FOLDERS.get(folders[0].lower()) if len(folders) > 1 else None
     if not folders:
         raise DataError(f"{path}: {what} must be in a folder for each label; give the parent folder, or a table")
-    group = ""
-    if pattern is not None:
-        match = re.search(pattern, path.name)
-        if match is None:
-            raise DataError(f"{path}: its name does not match data.group={pattern!r}")
-        group = match[1] if match.re.groups else match[0]
-    return split, Example(path, folders[-1], group, str(path))
+    return split, Example(path, folders[-1], _group_of(path, pattern), str(path))
+
+
+def _group_of(path: Path, pattern: str | None) -> str:
+    if pattern is None:
+        return ""
+    match = re.search(pattern, path.name)
+    if match is None:
+        raise DataError(f"{path}: its name does not match data.group={pattern!r}")
+    return match[1] if match.re.groups else match[0]
+
+
+def _text_beside(path: Path, suffixes: Sequence[str]) -> str:
+    candidates = [path.with_name(path.stem + suffix) for suffix in suffixes]
+    found = next((each for each in candidates if each.is_file()), None)
+    if found is None:
+        names = " or ".join(each.name for each in candidates)
+        raise DataError(
+            f"{path} has no text: there is no {names} beside it; add it, or give a table of files and texts"
+        )
+    return "\n".join(read_lines(found))
 
 
 def example_of(row: Row, columns: Columns) -> Example:

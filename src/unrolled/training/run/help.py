@@ -102,10 +102,11 @@ class _Files:
         return {str(key) for key in self._content(group, name)}.union(*below)
 
     def _bases(self, name: str, group: str = "data") -> list[str]:
-        """Returns the files of the same group in a file's defaults list."""
+        """Returns the files of the same group, or of a folder in it, in a file's defaults list."""
         found = self._loader.repository.load_config(f"{group}/{name}")
-        listed = (entry.get_name() for entry in found.defaults_list or () if not entry.is_self()) if found else ()
-        return [base for base in listed if base in self._names(group)]
+        entries = [entry for entry in found.defaults_list or () if not entry.is_self()] if found else []
+        listed = [str(getattr(entry, "path", entry.get_name())) for entry in entries]
+        return [base for base in listed if "/" in base or base in self._names(group)]
 
     def _content(self, group: str, name: str) -> DictConfig:
         found = self._loader.repository.load_config(f"{group}/{name}")

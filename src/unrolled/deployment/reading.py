@@ -1,0 +1,166 @@
+"""Sources of networks that read whole sources: opened, and passed to the network in batches of similar length."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from os import PathLike
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unrolled.processing.audio.features import AudioFeatures
+from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
+from unrolled.processing.frames import ImageSequence
+from unrolled.processing.images import MAX_PIXELS
+from unrolled.processing.lines import LineColumns
+from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Transform
+from unrolled.wording import article
+
+T = TypeVar("T")
+
+MAX_LENGTH = 10_000
+"""Default maximum number of steps of a text."""
+
+
+class Limits(NamedTuple):
+    """Maximum sizes of a source.
+
+    Attributes:
+        pixels: pixels of an image.
+        seconds: seconds of a recording.
+        steps: steps of a text, which is truncated.
+    """
+
+    pixels: int = MAX_PIXELS
+    seconds: float = MAX_SECONDS
+    steps: int = MAX_LENGTH
+
+
+class Notices:
+    """Passes messages to a function, some of them only once per kind."""
+
+    def __init__(self, notice: Callable[[str], None] | None) -> None:
+        self._notice, self._kinds = notice, set[str]()
+
+    def once(self, kind: str, message: str) -> None:
+        """Pass a message if it is the first of its kind."""
+        if self._notice is not None and kind not in self._kinds:
+            self._notice(f"{message} (reported once, others may follow)")
+        self._kinds.add(kind)
+
+    def each(self, message: str) -> None:
+        """Pass a message."""
+        if self._notice is not None:
+            self._notice(message)
+
+
+def in_batches(
+    function: Callable[[Tensor, Tensor], Sequence[T]],
+    sources: Iterator[Tensor | None],
+    *,
+    batch_size: int,
+    ahead: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[T | None]:
+    """Yield the result for each source, in order; None for a source that is None.
+
+    Args:
+        function: returns the results for a padded batch (batch, time, …) with lengths (batch,).
+        sources: the sources, (time, …).
+        batch_size: number of sources in a batch.
+        ahead: number of sources that are read before the first result, to batch sources of similar length.
+        progress: called regularly with the numbers of finished sources and of sources that were read.
+    """
+    done = 0
+    while taken := list(islice(sources, ahead)):
+        read = {place: source for place, source in enumerate(taken) if source is not None}
+        found: dict[int, T] = {}
+        order = sorted(read, key=lambda place: len(read[place]))
+        for begin in range(0, len(order), batch_size):
+            if progress is not None:
+                progress(done + begin, done + len(taken))
+            places = order[begin : begin + batch_size]
+            lengths = torch.tensor([len(read[place]) for place in places])
+            results = function(pad_sequence([read[place] for place in places], batch_first=True), lengths)
+            found |= dict(zip(places, results, strict=True))
+        done += len(taken)
+        if progress is not None:
+            progress(done, done)
+        yield from (found.get(place) for place in range(len(taken)))
+
+
+def read_sources(
+    transform: Transform,
+    sources: Iterable[Any],
+    limits: Limits,
+    notices: Notices,
+    on_error: Callable[[ValueError], None] | None,
+) -> Iterator[Tensor | None]:
+    """Yield the network's input for each source; None for one that can't be read, after a call of `on_error`.
+
+    Raises:
+        ValueError: a source that can't be read, without `on_error`.
+    """
+    for number, source in enumerate(sources, start=1):
+        try:
+            tensor = read_source(transform, source, number, limits, notices)
+        except ValueError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            tensor = None
+        yield tensor
+
+
+def read_source(transform: Transform, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
+    """Convert a source to the network's input, (time,) ids or (time, features).
+
+    Args:
+        transform: the transform of a classifier's sources.
+        source: see `classify`.
+        number: its number, for messages.
+        limits: maximum sizes.
+        notices: receives a message where the source is changed.
+
+    Raises:
+        ValueError: a source that can't be read.
+    """
+    if isinstance(transform, Tokenizer):
+        return _text(transform, source, number, limits, notices)
+    name = str(source) if isinstance(source, (str, PathLike)) else f"source {number}"
+    try:
+        if isinstance(transform, AudioFeatures):
+            read = transform(_samples(source, name, transform.rate, limits, notices))
+        elif isinstance(transform, ImageSequence | LineColumns):
+            read = transform.encode(source, max_pixels=limits.pixels)
+        else:
+            read = transform.encode(source)
+    except (ValueError, OSError) as error:
+        raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+    if len(read) == 0:
+        raise ValueError(f"{name} has no steps")
+    if not bool(read.isfinite().all()):
+        raise ValueError(f"{name} has numbers that are not finite, or too large for float32")
+    return read
+
+
+def _text(tokenizer: Tokenizer, source: Any, number: int, limits: Limits, notices: Notices) -> Tensor:
+    if not isinstance(source, str):
+        raise ValueError(f"source {number} is {article(type(source).__name__)}; this network reads text")
+    ids = tokenizer.encode(" ".join(source.split()))
+    if not ids:
+        raise ValueError(f"source {number}: the text {source!r:.60} has no known {tokenizer.unit}")
+    if len(ids) > limits.steps:
+        notices.each(
+            f"source {number} has {len(ids):,} {tokenizer.unit}s, more than max_length={limits.steps}: it is truncated"
+        )
+    return torch.tensor(ids[: limits.steps])
+
+
+def _samples(source: Any, name: str, rate: int, limits: Limits, notices: Notices) -> Tensor:
+    recording = open_recording(source, name, max_seconds=limits.seconds)
+    for kind, message in recording.notices(name, rate).items():
+        notices.once(kind, message)
+    return resample(recording.samples, recording.rate, rate)

@@ -1,0 +1,305 @@
+"""Transcripts of images of text lines and of recordings, by a trained network."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from unrolled.checkpoint import Bundle
+from unrolled.deployment.reading import Limits, Notices, in_batches, read_sources
+from unrolled.deployment.streaming import FrameStream
+from unrolled.generation.ctc import LanguageModel, ctc_alignment, ctc_beam_search
+from unrolled.heads.ctc import BLANK, CTCHead
+from unrolled.models.decoders.base import Decoder
+from unrolled.models.tagger import SequenceTagger
+from unrolled.processing.audio.features import AudioFeatures
+from unrolled.processing.frames import FeatureExtractor
+from unrolled.processing.text.base import Tokenizer
+from unrolled.sequences import mask_from_lengths
+from unrolled.wording import article
+
+
+class TimedLabel(NamedTuple):
+    """A label of a transcript, such as a character, and the frame at which it begins in the best alignment."""
+
+    label: str
+    frame: int
+
+
+class Transcript(NamedTuple):
+    """What was transcribed of a source.
+
+    Attributes:
+        text: the transcript.
+        log_probability: log P(text | source), over all alignments, in nats.
+        labels: its labels, in order.
+    """
+
+    text: str
+    log_probability: float
+    labels: tuple[TimedLabel, ...]
+
+
+class TranscriptSearch(NamedTuple):
+    """How transcripts are searched for.
+
+    Attributes:
+        num_beams: number of transcripts kept at each frame; 1 without a language model for greedy search, the labels of
+            the most probable alignment.
+        lm_weight: weight of a language model's log probability.
+        insertion_bonus: added to the score for each label.
+    """
+
+    num_beams: int = 1
+    lm_weight: float = 0.5
+    insertion_bonus: float = 0.0
+
+
+def transcriber_of(bundle: Bundle) -> tuple[SequenceTagger, FeatureExtractor, Tokenizer]:
+    """Return the network of a transcriber, and the transforms of its sources and transcripts.
+
+    Raises:
+        ValueError: the bundle contains another network.
+    """
+    network, (source, target) = bundle.network, bundle.processor
+    if not isinstance(network, SequenceTagger) or not isinstance(network.head, CTCHead):
+        raise ValueError(
+            f"transcription needs a SequenceTagger with a CTCHead; this checkpoint contains "
+            f"{article(type(network).__name__)}"
+        )
+    if not isinstance(source, FeatureExtractor) or not isinstance(target, Tokenizer):
+        raise ValueError("transcription needs a FeatureExtractor of sources and a Tokenizer of transcripts")
+    return network, source, target
+
+
+def language_model_of(bundle: Bundle, target: Tokenizer, weight: float) -> LanguageModel:
+    """Return the language model of a bundle, whose tokens are the labels of a transcriber.
+
+    It reads a transcript as the beginning of a line: after a line feed if it knows it, else after its start symbol.
+
+    Args:
+        bundle: a language model from `load_bundle`.
+        target: the transcriber's tokenizer.
+        weight: weight of its log probabilities.
+
+    Raises:
+        ValueError: the bundle contains another network, or its tokens are not those of transcripts.
+    """
+    decoder, tokenizer = bundle.network, bundle.processor.source
+    if not isinstance(decoder, Decoder) or not isinstance(tokenizer, Tokenizer):
+        raise ValueError(f"the language model's checkpoint contains {article(type(decoder).__name__)}, not a Decoder")
+    tokens: list[int] = []
+    for number, label in enumerate(target.symbols(range(target.size))):
+        # No transcript contains the blank or the unknown label, so their token doesn't matter.
+        ids = [tokenizer.start] if number in (BLANK, target.unknown) else tokenizer.encode(label)
+        if len(ids) != 1:
+            raise ValueError(
+                f"the label {label!r} is {len(ids)} {tokenizer.unit}s of the language model, and must be one; train it "
+                f"with data.unit={target.unit}"
+            )
+        tokens += ids
+    feed = tokenizer.encode("\n")
+    start = feed[0] if len(feed) == 1 and feed[0] != tokenizer.unknown else tokenizer.start
+    return LanguageModel(decoder, torch.tensor(tokens), start, weight)
+
+
+def search(
+    head: CTCHead,
+    parameters: Tensor,
+    lengths: Tensor,
+    options: TranscriptSearch = TranscriptSearch(),  # immutable
+    language_model: LanguageModel | None = None,
+) -> list[list[int]]:
+    """Return the labels of the best transcript of each row that a search finds.
+
+    Args:
+        head: the network's head.
+        parameters: (batch, time, classes) its parameters.
+        lengths: (batch,) numbers of frames.
+        options: of the search.
+        language_model: see `language_model_of`.
+    """
+    if options.num_beams == 1 and language_model is None and options.insertion_bonus == 0.0:
+        found = head.predict(parameters, mask_from_lengths(lengths.to(parameters.device), parameters.shape[1]))
+        return [[label for label in row if label >= 0] for row in found.tolist()]
+    best = ctc_beam_search(
+        parameters,
+        lengths,
+        num_beams=options.num_beams,
+        language_model=language_model,
+        insertion_bonus=options.insertion_bonus,
+    )
+    rows = zip(best.tokens[:, 0].tolist(), best.lengths[:, 0].tolist(), strict=True)
+    return [row[:length] for row, length in rows]
+
+
+def transcribe(
+    bundle: Bundle,
+    sources: Iterable[Any],
+    *,
+    options: TranscriptSearch = TranscriptSearch(),  # immutable
+    language_model: Bundle | None = None,
+    batch_size: int = 16,
+    ahead: int = 64,
+    limits: Limits = Limits(),  # immutable
+    notice: Callable[[str], None] | None = None,
+) -> Iterator[Transcript]:
+    """Yield the transcript of each source, in order.
+
+    Args:
+        bundle: a transcriber from `load_bundle`.
+        sources: images of text lines: paths or any form that `processing.images.read_image` supports, or tensors (1,
+            height, width); or paths of recordings, or pairs (samples (time,), rate).
+        options: of the search.
+        language_model: a language model from `load_bundle` whose tokens are the labels.
+        batch_size: number of sources in a batch.
+        ahead: number of sources that are read before the first transcript, to batch sources of similar length.
+        limits: maximum sizes of a source.
+        notice: called with a message for the first recording that is resampled, mixed to one channel or silent.
+
+    Raises:
+        ValueError: a network of another kind; a source that can't be read; invalid options.
+    """
+    found = transcripts(
+        bundle,
+        sources,
+        options=options,
+        language_model=language_model,
+        batch_size=batch_size,
+        ahead=ahead,
+        limits=limits,
+        notice=notice,
+    )
+    return (each for each in found if each is not None)
+
+
+def transcripts(
+    bundle: Bundle,
+    sources: Iterable[Any],
+    *,
+    options: TranscriptSearch = TranscriptSearch(),  # immutable
+    language_model: Bundle | None = None,
+    batch_size: int = 16,
+    ahead: int = 64,
+    limits: Limits = Limits(),  # immutable
+    notice: Callable[[str], None] | None = None,
+    on_error: Callable[[ValueError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Transcript | None]:
+    """Yield the transcript of each source, as `transcribe` does, and optionally continue after an unreadable source.
+
+    Args:
+        bundle: see `transcribe`.
+        sources: see `transcribe`.
+        options: see `transcribe`.
+        language_model: see `transcribe`.
+        batch_size: see `transcribe`.
+        ahead: see `transcribe`.
+        limits: see `transcribe`.
+        notice: see `transcribe`.
+        on_error: called with the error of each source that can't be read, for which None is yielded; by default the
+            error is raised.
+        progress: called regularly with the numbers of finished sources and of sources that were read.
+
+    Raises:
+        ValueError: see `transcribe`.
+    """
+    network, source, target = transcriber_of(bundle)
+    if isinstance(sources, str | bytes):
+        raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
+    if min(batch_size, ahead, *limits) <= 0:
+        raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
+    model = None if language_model is None else language_model_of(language_model, target, options.lm_weight)
+    tensors = read_sources(source, sources, limits, Notices(notice), on_error)
+    function = partial(_transcribe, network, target, options, model)
+    return in_batches(function, tensors, batch_size=batch_size, ahead=ahead, progress=progress)
+
+
+@torch.no_grad()
+def _transcribe(
+    network: Any,
+    target: Tokenizer,
+    options: TranscriptSearch,
+    model: LanguageModel | None,
+    padded: Tensor,
+    lengths: Tensor,
+) -> Sequence[Transcript]:
+    parameters = network(padded.to(next(network.parameters()).device), lengths)
+    found: list[Transcript] = []
+    for row, ids in enumerate(search(network.head, parameters, lengths, options, model)):
+        own = parameters[row, : int(lengths[row])]
+        labels = torch.tensor(ids, dtype=torch.int64, device=own.device)
+        loss = network.head.losses(own.unsqueeze(0), labels.unsqueeze(0))
+        frames = ctc_alignment(own, labels).tolist()
+        timed = tuple(TimedLabel(*pair) for pair in zip(target.symbols(ids), frames, strict=True))
+        found.append(Transcript(target.decode(ids), -float(loss), timed))
+    return found
+
+
+class StreamingTranscriber:
+    """Transcribes a stream of audio samples, as from a microphone: `feed` pieces of any length, then `finish`.
+
+    The labels are those of a greedy search, each as soon as the frame is complete at which it begins.
+
+    Args:
+        bundle: a transcriber of recordings that was trained with `network.encoder.bidirectional=false`, and with
+            features that don't depend on later samples.
+        rate: sampling rate of the stream in hertz; it is resampled to the rate of the features.
+
+    Raises:
+        ValueError: a transcriber that needs whole recordings, or an invalid rate.
+    """
+
+    def __init__(self, bundle: Bundle, rate: int) -> None:
+        self.network, source, self.target = transcriber_of(bundle)
+        if not isinstance(source, AudioFeatures):
+            raise ValueError(
+                f"streaming needs a transcriber of recordings; the sources of this one are read by "
+                f"{article(type(source).__name__)}"
+            )
+        if not self.network.streams:
+            raise ValueError(
+                "this network is bidirectional; for streaming, train it with network.encoder.bidirectional=false"
+            )
+        self.features, self.rate = source, rate
+        self.restart()
+
+    def restart(self) -> None:
+        """Reset the state: the next samples start a new stream."""
+        self._stream = FrameStream(self.features, self.rate, next(self.network.parameters()))
+        self._state: Any = self.network.initial_state(1)
+        self._previous: Tensor | None = None
+        self._labels: list[int] = []
+        self._written = ""
+
+    def feed(self, samples: Any) -> str:
+        """Process new samples (time,) from −1 to 1; return the text that they add to the transcript, often nothing.
+
+        Raises:
+            ValueError: not one channel of floats, or samples that aren't finite.
+        """
+        return self._process(self._stream.feed(samples))
+
+    def finish(self) -> str:
+        """Return the last text of the stream, and reset the state.
+
+        All texts together equal the greedy transcript of the whole recording.
+        """
+        last = self._process(self._stream.finish())
+        self.restart()
+        return last
+
+    @torch.no_grad()
+    def _process(self, frames: Tensor) -> str:
+        if frames.shape[1] == 0:
+            return ""
+        parameters, self._state = self.network.run(frames, self._state)
+        head = cast("CTCHead", self.network.head)
+        started = head.started(parameters, previous=self._previous)
+        self._previous = parameters[:, -1].argmax(-1)
+        self._labels += [label for label in started[0].tolist() if label != BLANK]
+        text = self.target.decode(self._labels)
+        added, self._written = text[len(self._written) :], text
+        return added
