@@ -164,7 +164,7 @@ class TranscriptionData(BucketData[TranscriptBatch]):
                 self._refuse(example.place, error)
                 continue
             name = self.modality.display_name(example, source)
-            opened.append(Opened(source, text, example.group, name, example.place))
+            opened.append(Opened(source, text, name, example.place))
             self._first.setdefault(split, example)
         return opened
 

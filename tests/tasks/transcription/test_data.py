@@ -172,7 +172,7 @@ def tone(path: Path, hertz: float, seconds: float = 0.2) -> None:
 
 @pytest.fixture
 def tones(folder: Path) -> Path:
-    for speaker, factor in (("ann", 1.0), ("bob", 1.1)):
+    for speaker, factor in (("ann", 1.0), ("bob", 1.1), ("cat", 1.2)):
         for word, hertz in (("low", 300), ("high", 900)):
             for take in range(4):
                 tone(folder / "tones" / word / f"{speaker}_{take}.wav", hertz * factor)
@@ -185,8 +185,8 @@ def heard(**options: Any) -> TranscriptionData:
 
 
 def test_recordings_are_joined_within_a_speaker(tones: Path) -> None:
-    joining = Joining(20, 4, 6, min_items=2, max_items=3, pause=0.1)
-    data = heard(group="^[a-z]+", held_out=["bob"], split_fractions=[0.5, 0.5, 0.0], join=joining)
+    joining = Joining(20, 4, 6, min_items=2, max_items=3, pause=0.1, speaker="^[a-z]+")
+    data = heard(group="^[a-z]+", held_out=["cat"], split_fractions=[0.5, 0.5, 0.0], join=joining)
 
     assert {split: len(data.examples(split, scored=True).counts) for split in data.splits()} == {
         "train": 20,
@@ -195,13 +195,17 @@ def test_recordings_are_joined_within_a_speaker(tones: Path) -> None:
     }
     for split in data.splits():
         for each in data.opened(split):
+            speakers = {Path(place).name[:3] for place in each.place.split(" + ")}
+            assert len(speakers) == 1
+            assert ("cat" in speakers) == (split == "test")
             places = each.place.split(" + ")
             assert each.text.split() == [Path(place).parent.name for place in places]
-            assert {Path(place).name[:3] for place in places} == ({"bob"} if split == "test" else {"ann"})
             assert 1600 * len(places) <= len(each.source) <= 1600 * len(places) + 800 * (len(places) + 1)
-    again = heard(group="^[a-z]+", held_out=["bob"], split_fractions=[0.5, 0.5, 0.0], join=joining)
+    again = heard(group="^[a-z]+", held_out=["cat"], split_fractions=[0.5, 0.5, 0.0], join=joining)
     assert [each.text for each in again.opened("train")] == [each.text for each in data.opened("train")]
     assert data.fingerprint() == again.fingerprint()
+    with pytest.raises(DataError, match=r"wav: its name does not match data\.join\.speaker='x'"):
+        heard(join=Joining(2, 2, 2, speaker="x"))
 
 
 def test_an_augmented_recording_that_is_too_short_is_read_as_it_is(folder: Path) -> None:
@@ -214,9 +218,11 @@ def test_an_augmented_recording_that_is_too_short_is_read_as_it_is(folder: Path)
         assert int(batch.lengths[0]) >= 4
 
 
-@pytest.mark.parametrize("options", [{"min_items": 3, "max_items": 2}, {"pause": -1.0}, {"train_size": 0}])
+@pytest.mark.parametrize(
+    "options", [{"min_items": 3, "max_items": 2}, {"pause": -1.0}, {"train_size": 0}, {"speaker": "["}]
+)
 def test_impossible_joining_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="join: train_size"):
+    with pytest.raises(DataError, match=r"join: (train_size|speaker)"):
         Joining(**options)
 
 
