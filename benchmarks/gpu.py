@@ -60,6 +60,7 @@ TASKS = {
     "tagging": ["task=tagging", "data.batch_size=8"],
     "counting": ["task=counting", "data.batch_size=8"],
     "transcription": ["task=transcription", "data.drawn.train_size=200", "data.batch_size=8"],
+    "music": ["task=music", "data.chorales=60", "data.batch_size=8"],
 }
 RUNS = {
     "float32": ["trainer.precision=32-true"],

@@ -9,9 +9,11 @@ import os
 import random
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +34,7 @@ from unrolled.processing.audio.recordings import read_recording
 from unrolled.processing.frames import ImageSequence
 from unrolled.processing.images import ImageTransform, read_image
 from unrolled.processing.labels import LabelEncoder
+from unrolled.processing.notes.files import write_music
 from unrolled.processing.text.tokenizers import WordTokenizer
 from unrolled.processing.transform import Processor
 from unrolled.training.data.files import read_lines
@@ -41,6 +44,7 @@ from unrolled.training.tasks.vectors import load_vectors
 from unrolled_tasks.captioning.sources import ImageRows, KarpathySource
 from unrolled_tasks.classification import Audio, ClassificationData, Images, Series, Text
 from unrolled_tasks.classification.packages import film_sentences
+from unrolled_tasks.music import MusicData
 from unrolled_tasks.translation.lengths import read_lengths
 from unrolled_tasks.translation.sources import TextPairSource, source_of
 
@@ -207,6 +211,32 @@ def sounds_and_pictures() -> Iterator[Kind]:
         yield Kind(f"b.{kind}", file.getvalue(), lambda path: read_image(path.read_bytes()))
 
 
+def music() -> Iterator[Kind]:
+    frames = [[60, 64, 67 + step % 5] for step in range(12)]
+
+    def read(path: Path) -> Any:
+        data = MusicData(files=str(path), split_fractions=[1, 0, 0])
+        data.prepare()
+        return list(data.train_dataloader())
+
+    with TemporaryDirectory() as folder:
+        write_music(Path(folder, "a.mid"), frames, 2)
+        yield Kind("a.mid", Path(folder, "a.mid").read_bytes(), read)
+    note = "<note><pitch><step>C</step><octave>4</octave></pitch><duration>1</duration></note>"
+    score = (
+        f"<score-partwise><part><measure><attributes><divisions>2</divisions></attributes>{note * 5}</measure></part>"
+    )
+    score = f"{score}</score-partwise>".encode()
+    yield Kind("a.musicxml", score, read)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.xml", score)
+    yield Kind("a.mxl", file.getvalue(), read)
+    yield Kind("a.jsonl", f"{json.dumps({'frames': frames})}\n".encode() * 3, read)
+    splits = {"train": [frames, frames], "valid": [frames], "test": [frames]}
+    yield Kind("a.json", json.dumps(splits).encode(), read)
+
+
 def checkpoints() -> Iterator[Kind]:
     file = io.BytesIO()
     torch.save(bundle(ImageSequence([4, 4])), file)
@@ -235,7 +265,7 @@ def packed(columns: dict[str, list[Any]]) -> bytes:
     return file.getvalue()
 
 
-KINDS = [kind for each in (texts, labelled, captioned, sounds_and_pictures, checkpoints) for kind in each()]
+KINDS = [kind for each in (texts, labelled, captioned, sounds_and_pictures, music, checkpoints) for kind in each()]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])

@@ -104,6 +104,7 @@ from unrolled.processing.images import ImageTransform as ImageTransform
 from unrolled.processing.labels import LabelEncoder as LabelEncoder
 from unrolled.processing.labels import LabelSequenceEncoder as LabelSequenceEncoder
 from unrolled.processing.lines import LineColumns as LineColumns
+from unrolled.processing.notes.roll import PianoRoll as PianoRoll
 from unrolled.processing.numbers import Scaler as Scaler
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer

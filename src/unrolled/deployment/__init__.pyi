@@ -7,6 +7,8 @@ from unrolled.deployment.classification import Prediction as Prediction
 from unrolled.deployment.classification import classify as classify
 from unrolled.deployment.decoding import Candidate as Candidate
 from unrolled.deployment.inspecting.report import inspection_report as inspection_report
+from unrolled.deployment.music import Composed as Composed
+from unrolled.deployment.music import compose as compose
 from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
 from unrolled.deployment.tagging import TaggedWord as TaggedWord

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from unrolled import Decoder, DecoderState, Loss, Processor, Tokenizer
+from unrolled import Decoder, Loss, Processor, Tokenizer
 from unrolled.deployment.sampling import continue_text
 from unrolled.generation.limits import whole
 from unrolled.heads.temperature import check_temperature
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.data.streams import Window
-from unrolled.training.tasks.base import SequenceTask
+from unrolled.training.tasks.autoregressive import AutoregressiveTask
 from unrolled.training.tasks.dynamic_evaluation import DynamicEvaluation
 from unrolled.training.tasks.evaluation import Scored, perplexity
 from unrolled.training.tasks.optimization import Optimization
@@ -42,11 +42,8 @@ class SampleOptions:
         check_temperature(self.temperature)
 
 
-class CharLM(SequenceTask):
-    """Trains a decoder as a language model.
-
-    Each batch is the next window of parallel streams. The detached state at its end is the initial state of the next
-    window: truncated backpropagation through time (Williams & Peng 1990).
+class CharLM(AutoregressiveTask):
+    """Trains a decoder as a language model; see `AutoregressiveTask`.
 
     Args:
         network: description of a `Decoder`.
@@ -59,8 +56,6 @@ class CharLM(SequenceTask):
     Raises:
         ValueError: arguments out of range; at the start of the test: a dynamic evaluation with several processes.
     """
-
-    network: Decoder  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and never assigned another
 
     test_loaders: ClassVar[Sequence[str]] = ("continuous", "random_windows")
 
@@ -83,40 +78,15 @@ class CharLM(SequenceTask):
         """The tokenizer of the text."""
         return cast("Tokenizer", self.processor.source)
 
-    def loss(self, batch: Window, loader: str) -> Loss:
-        """Returns the summed cross-entropy (nats) of a window, and carries the state to the loader's next window."""
-        initial, memory = self.network.start(len(batch.inputs))
-        state: DecoderState = self.state_store.take(loader, initial, batch.reset)
-        if batch.carry < batch.inputs.shape[1]:
-            parameters = self._two_parts(batch, state, memory, loader)
-        else:
-            decoded = self.network(batch.inputs, state, memory, batch.lengths, resets=batch.resets)
-            self.state_store.put(loader, decoded.state)
-            parameters = decoded.parameters
-        return self.network.head.loss(parameters, batch.targets, batch.loss_mask)
-
-    def _two_parts(self, batch: Window, state: DecoderState, memory: Any, loader: str) -> torch.Tensor:
-        """Computes a window in two parts, since the next window begins with the state after `carry` steps."""
-        cut = batch.carry
-        first, second = (None, None) if batch.resets is None else (batch.resets[:, :cut], batch.resets[:, cut:])
-        begin, rest = batch.lengths.clamp(max=cut), (batch.lengths - cut).clamp(min=0)
-        head = self.network(batch.inputs[:, :cut], state, memory, begin, resets=first)
-        self.state_store.put(loader, head.state)
-        tail = self.network(batch.inputs[:, cut:], head.state, memory, rest, resets=second)
-        return torch.cat([head.parameters, tail.parameters], dim=1)
-
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns a command that samples text."""
         prompt = '--prompt "ROMEO:" ' if self.tokenizer.unknown not in self.tokenizer.encode("ROMEO:") else ""
         return (f"python -m unrolled sample {checkpoint} {prompt}--length 400",)
 
-    def training_step(self, batch: Window, batch_idx: int) -> torch.Tensor:
-        """Returns the window's share of the optimizer step's mean loss."""
-        loss = self.loss(batch, "train")
-        mean = loss.mean.detach()
-        self.log_step("train/loss", mean, prog_bar=True)
+    def log_training(self, mean: Tensor) -> None:
+        """Logs the mean loss of a training window, and `measure`."""
+        super().log_training(mean)
         self.log_step(f"train/{self.measure}", mean.exp() if self.measure == "perplexity" else mean / math.log(2))
-        return loss.total * batch.scale + self.penalty()
 
     def score(self, batch: Window, loader: str) -> Scored:
         """Returns the loss, named by protocol: the continuous text, random windows, and dynamic evaluation."""

@@ -21,12 +21,13 @@ class Painter(LightningModule):
         self.weight = nn.Parameter(torch.ones(()))
         self.noise: list[float] = []
 
-    def pictures(self, generator: torch.Generator) -> dict[str, Figure | str]:
+    def pictures(self, generator: torch.Generator) -> dict[str, Figure | str | bytes]:
         assert not torch.is_grad_enabled()
         torch.rand(3)
         figure = Figure(figsize=(1, 1))
         figure.subplots().plot(torch.rand(4, generator=generator).tolist())
-        return {"line.png": figure, "number.svg": f"<svg>{torch.rand((), generator=generator).item()}</svg>"}
+        text = f"<svg>{torch.rand((), generator=generator).item()}</svg>"
+        return {"line.png": figure, "number.svg": text, "sound.wav": b"RIFF\x00"}
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.noise.append(torch.rand(()).item())
@@ -59,6 +60,7 @@ def test_they_are_files_and_depend_on_seed_and_step_alone(tmp_path: Path) -> Non
     assert texts[0] == texts[1] == f"<svg>{torch.rand((), generator=expected).item()}</svg>"
     assert texts[2] != texts[0]
     assert matplotlib.image.imread(tmp_path / "one" / "pictures" / "line.png").shape == (120, 120, 4)
+    assert (tmp_path / "one" / "pictures" / "sound.wav").read_bytes() == b"RIFF\x00"
     assert one.noise == plain.noise
 
 

@@ -39,6 +39,7 @@ SMALL = {
         "network.embedding.size=4",
     ],
     "classification": FRAMES,
+    "music": ["data.chorales=60", "data.batch_size=4", "network.hidden_size=4", "callbacks.pictures=null"],
     "regression": FRAMES,
     "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
     "transcription": [

@@ -20,6 +20,15 @@ def write_text(path: Path, text: str) -> None:
     durable.replace(path, lambda partial: partial.write_text(text, encoding="utf-8", newline=""))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    durable.replace(path, lambda partial: partial.write_bytes(content))
+
+
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Writes a CSV file.
 

@@ -25,6 +25,7 @@ class WindowSpec(NamedTuple):
         carry: number of steps after which the state is carried to the next window; sys.maxsize for all steps.
         time: number of steps of the longest row of all processes, so that their batches have equal shapes.
         resets: (rows, time) whether a step begins a new sequence, beyond `reset`; None if none does.
+        epoch: number of the epoch, on which an augmentation may depend.
     """
 
     begins: Ints
@@ -35,6 +36,7 @@ class WindowSpec(NamedTuple):
     carry: int
     time: int
     resets: Bools | None = None
+    epoch: int = 0
 
     @property
     def predictions(self) -> int:
@@ -169,6 +171,7 @@ class StreamPlan:
             carry=sys.maxsize if self.stride == self.window else shift if index == 0 else self.stride,
             time=time,
             resets=marks if marks.any() else None,
+            epoch=epoch,
         )
 
     def _num_windows(self, shift: int) -> int:

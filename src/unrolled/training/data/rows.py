@@ -1,11 +1,11 @@
 """Rows of tables and of data sets of `datasets`, by split, each with its place for messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unrolled.training.data.base import SPLITS, DataError
-from unrolled.training.data.files import did_you_mean, find_files, stamps
+from unrolled.training.data.files import did_you_mean, find_files, stamps, suffix_of
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.options import Patterns, SourceOptions
 from unrolled.training.data.splitting import Split
@@ -50,6 +50,9 @@ class Row(NamedTuple):
         return text or ""
 
 
+Readers = Mapping[str, Callable[[Path], Iterator[Row]]]
+
+
 class TableRows:
     """Rows of files: .jsonl (.json, .ndjson), .tsv, .csv, .parquet or .conllu; all but .parquet also compressed.
 
@@ -58,10 +61,11 @@ class TableRows:
     Args:
         files: for each split, paths, folders or glob patterns, one or several.
         named: whether .tsv and .csv name their columns; otherwise these are numbers from 0.
+        readers: how files of other kinds are read, by suffix, such as ".xml".
     """
 
-    def __init__(self, files: Mapping[str, Patterns], *, named: bool = True) -> None:
-        self._files, self._named = dict(files), named
+    def __init__(self, files: Mapping[str, Patterns], *, named: bool = True, readers: Readers | None = None) -> None:
+        self._files, self._named, self._readers = dict(files), named, dict(readers or {})
 
     def __str__(self) -> str:
         return ", ".join(str(patterns) for patterns in self._files.values())
@@ -82,11 +86,12 @@ class TableRows:
             DataError: a file that does not exist or cannot be read.
         """
         for path in self.paths(split):
-            yield from file_rows(path, named=self._named)
+            reader = self._readers.get(suffix_of(path))
+            yield from file_rows(path, named=self._named) if reader is None else reader(path)
 
     def paths(self, split: str) -> list[Path]:
         """Returns the files of a split."""
-        return find_files(self._files[split], f"{split} files", suffixes=TABLES)
+        return find_files(self._files[split], f"{split} files", suffixes=(*TABLES, *self._readers))
 
 
 class HubRows:
@@ -136,17 +141,24 @@ class HubRows:
 Rows = TableRows | HubRows
 
 
-def rows_of(origin: SourceOptions, columns: Sequence[str] | None = None, *, named: bool = True) -> Rows:
+def rows_of(
+    origin: SourceOptions,
+    columns: Sequence[str] | None = None,
+    *,
+    named: bool = True,
+    readers: Readers | None = None,
+) -> Rows:
     """Returns the rows of files or of a data set.
 
     Args:
         origin: files or a data set.
         columns: see `HubRows`.
         named: see `TableRows`.
+        readers: see `TableRows`.
     """
     if origin.dataset is not None:
         return HubRows(HubSplits(origin.dataset, origin.dataset_options or {}), columns)
-    return TableRows(origin.patterns, named=named)
+    return TableRows(origin.patterns, named=named, readers=readers)
 
 
 def file_rows(path: Path, *, named: bool = True) -> Iterator[Row]:
@@ -154,13 +166,20 @@ def file_rows(path: Path, *, named: bool = True) -> Iterator[Row]:
     return (Row(values, place, path) for place, values in read_table(path, named=named))
 
 
-def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | None = None) -> dict[str, list[Row]]:
+def split_rows(
+    origin: SourceOptions,
+    split: Split,
+    default: Sequence[Row] | None = None,
+    *,
+    readers: Readers | None = None,
+) -> dict[str, list[Row]]:
     """Returns the rows of each split, divided where files or a data set have no split of their own.
 
     Args:
         origin: files or a data set.
         split: how missing splits are divided off the training rows: the last ones.
         default: rows instead of files or a data set.
+        readers: see `TableRows`.
 
     Raises:
         DataError: there are no rows.
@@ -168,7 +187,7 @@ def split_rows(origin: SourceOptions, split: Split, default: Sequence[Row] | Non
     if default is not None:
         found = {"train": list(default)}
     else:
-        rows = rows_of(origin)
+        rows = rows_of(origin, readers=readers)
         found = {name: list(rows.read(name)) for name in rows.splits}
     train = found.pop("train", [])
     places = split.last(len(train), list(found))

@@ -10,15 +10,14 @@ Williams and Peng 1990, "An Efficient Gradient-Based Algorithm for On-Line Train
 BPTT(h; h') with h = window and h' = stride.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from unrolled.training.data.plans import WindowSpec
-from unrolled.training.data.tokens import Tokens
+from unrolled.training.data.plans import Ints, WindowSpec
 
 
 class Window(NamedTuple):
@@ -31,10 +30,12 @@ class Window(NamedTuple):
         loss_mask: (batch, time) bool, predictions that count: all are valid, and none is counted by another window.
         reset: (batch,) bool, whether the row begins a new sequence, which resets its carried state.
         carry: number of steps after which the state is carried to the next window: all of them, unless the stride is
-            shorter than the window. A row with fewer valid steps carries its last valid state.
+            shorter than the window. A row with fewer valid steps carries its last valid state. 0 for whole sequences,
+            which begin with the initial state, and no window continues them.
         scale: factor of the summed loss (nats) before the backward pass. After Lightning's division by accumulated
             batches and the mean over ranks, the gradient is that of the mean over all predictions of the step.
         resets: (batch, time) bool, whether a new sequence begins at a step within the row; None if none does.
+        examples: (batch,) int64, numbers of whole sequences within their split; None for windows of streams.
     """
 
     inputs: Tensor
@@ -45,16 +46,27 @@ class Window(NamedTuple):
     carry: int
     scale: float
     resets: Tensor | None = None
+    examples: Tensor | None = None
 
 
-def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) -> Window:
-    """Reads a window of tokens. The inputs are the targets one step before.
+class Readable(Protocol):
+    """Documents end to end, of which steps are read by their positions: a text, or frames that predict the next."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, positions: Ints) -> Tensor:
+        """Returns the steps at these positions: tokens in their shape, or frames (…, features)."""
+        ...
+
+
+def token_window(tokens: Readable, spec: WindowSpec, scale: float, *, start: float) -> Window:
+    """Reads a window of tokens, or of frames. The inputs are the targets one step before.
 
     Args:
-        tokens: the text.
+        tokens: the text, or the frames.
         spec: the tokens that each row reads.
         scale: factor of the summed loss.
-        start: id of the input before a document's first token.
+        start: the input before a document's first token: its id, or the value of all features.
 
     Raises:
         ValueError: a plan for a longer text.
@@ -62,7 +74,8 @@ def token_window(tokens: Tokens, spec: WindowSpec, scale: float, *, start: int) 
     _check_end(spec, len(tokens), "tokens")
     positions = spec.begins[:, None] + np.arange(-1, spec.time)  # from the token before each row's first target
     read = tokens.gather(positions.clip(0, len(tokens) - 1))
-    return _window(torch.where(torch.as_tensor(spec.opens), start, read[:, :-1]), read[:, 1:], spec, scale)
+    opens = _broadcast(torch.as_tensor(spec.opens), read)
+    return _window(read[:, :-1].masked_fill(opens, start), read[:, 1:], spec, scale)
 
 
 class Frames:
@@ -122,8 +135,8 @@ def _window(inputs: Tensor, targets: Tensor, spec: WindowSpec, scale: float) -> 
     )
 
 
-def _broadcast(padding: Tensor, values: Tensor) -> Tensor:
-    return padding.view(*padding.shape, *[1] * (values.ndim - 2))
+def _broadcast(mask: Tensor, values: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *[1] * (values.ndim - 2))
 
 
 def _check_end(spec: WindowSpec, size: int, unit: str) -> None:
