@@ -11,6 +11,8 @@ from rich import get_console
 from rich.panel import Panel
 from rich.text import Text
 
+from unrolled.generation.limits import RowError
+from unrolled.training.callbacks.nonfinite import NonFiniteOutputs
 from unrolled.training.console.terminal import is_interactive, warn_disabled
 
 
@@ -29,6 +31,9 @@ class Samples(Callback):
     Args:
         folder: folder of `samples.md`; created if needed. An existing file is appended to.
         seed: seed of the generator.
+
+    Raises:
+        NonFiniteOutputs: nothing can be sampled, since what the network predicts is NaN or infinite.
     """
 
     def __init__(self, folder: str | Path, *, seed: int = 0) -> None:
@@ -60,7 +65,13 @@ class Samples(Callback):
         generator.manual_seed(self.seed + step)
         devices = [module.device] if module.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            return cast("_Sampler", module).sample(generator)
+            try:
+                return cast("_Sampler", module).sample(generator)
+            except RowError as error:
+                raise NonFiniteOutputs(
+                    f"step {step}: a text can't be sampled: {error.reason}. Lower the learning rate, or clip "
+                    "(callbacks/gradient_clip=norm)"
+                ) from error
 
 
 def _show(text: str, step: int) -> None:
