@@ -28,7 +28,7 @@ from unrolled.wording import counted
 
 VARIABLE = "UNROLLED_AUTO"  # "measure" or "fixed"
 _SECONDS = 0.08  # of one measurement, unless three rounds take longer
-_MARGIN = 0.98  # the compiled kernel is taken if it needs less than this share of the fused one's time
+MARGIN = 0.98  # the compiled kernel is taken if it needs less than this share of the fused one's time
 # A measured call has at most so many steps, and multiplications for each thread, about a quarter of a second: the times
 # of longer ones are extrapolated, which misses what caches do. Larger steps are not measured at all.
 _MOST_STEPS = 512
@@ -138,7 +138,7 @@ class Speeds:
             _add(name, self._seconds[name])
         fused, compiled = self._seconds[name]
         times = f"fused {fused * 1e3:.3g} ms, compiled {compiled * 1e3:.3g} ms"
-        return "compiled" if compiled < _MARGIN * fused else "fused", f"measured for {name}: {times}"
+        return "compiled" if compiled < MARGIN * fused else "fused", f"measured for {name}: {times}"
 
 
 SPEEDS = Speeds()
