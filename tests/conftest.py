@@ -35,6 +35,7 @@ from unrolled import (
 from unrolled.backends import BACKENDS
 from unrolled.training.configuration.overrides import config_folder, forced
 
+os.environ.setdefault("UNROLLED_AUTO", "fixed")  # a choice by speed would differ from one test to the next
 torch.set_num_threads(1)  # as many workers as cores may run beside one another; and sums come out the same everywhere
 
 ROOT = Path(__file__).resolve().parents[1]

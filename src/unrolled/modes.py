@@ -24,10 +24,13 @@ def constant(function: _Function) -> _Function:
 
 # torch has no public interface that lists the active transforms. Where these names are missing, no transform is
 # detected, and torch itself raises an error.
-_functorch = getattr(torch._C, "_functorch", None)  # pyright: ignore[reportPrivateUsage]
+_core: Any = torch._C  # pyright: ignore[reportPrivateUsage]
+_functorch = getattr(_core, "_functorch", None)
 _innermost: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 _all: Callable[[], Any] = getattr(_functorch, "get_interpreter_stack", lambda: None)
 _is_batched: Callable[[Tensor], bool] = getattr(_functorch, "is_legacy_batchedtensor", lambda _: False)
+_hooks: Callable[[bool], Any] = getattr(_core._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+_dispatch_modes: Callable[[], int] = getattr(_core, "_len_torch_dispatch_stack", lambda: 0)
 _forward_mode: Any = torch.autograd.forward_ad
 
 
@@ -47,6 +50,11 @@ def batched_gradients(tensors: Iterable[Tensor | None]) -> bool:
     They use an older vmap than torch.func's, for which custom operators can't register a rule.
     """
     return any(tensor is not None and _is_batched(tensor) for tensor in tensors)
+
+
+def observed() -> bool:
+    """Return whether hooks of saved tensors, as those of torch.utils.checkpoint, or a dispatch mode see what runs."""
+    return bool(_hooks(True)) or _dispatch_modes() > 0
 
 
 def recording() -> bool:

@@ -203,7 +203,7 @@ def test_a_library_is_kept_under_all_that_decides_what_is_in_it(fresh: Path, mon
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(building, "_locked", read_only)
+    monkeypatch.setattr(building, "locked", read_only)
     assert load() == 4  # what is there is loaded
     with pytest.raises(building.CompilerError, match="Read-only file system"):
         load("int f() { return 3; }")

@@ -9,6 +9,7 @@ from unrolled.backends.base import Backend
 from unrolled.backends.compiled import CompiledBackend, uses_bfloat16_products
 from unrolled.backends.fused import FusedBackend
 from unrolled.backends.loop import LoopBackend
+from unrolled.backends.speeds import SPEEDS
 from unrolled.cells.base import Cell
 from unrolled.cells.lstm import LSTMCell
 
@@ -17,7 +18,8 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (LoopBacken
 # With fewer steps, a call of the compiled kernel costs more than the steps in Python, or in torch's kernel.
 _FEWEST_STEPS = 6
 _FEWEST_STEPS_BESIDE_FUSED = 16
-# From this number of steps, the fused LSTM, whose threads synchronize at each step, isn't faster than the compiled one.
+# Without a measurement: from this number of steps, the fused LSTM, whose threads synchronize at each step, isn't
+# faster than the compiled one.
 _LONG = 500
 
 
@@ -44,11 +46,11 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
     """Choose the backend for a cell and inputs (batch, time, input), and return it with the reason.
 
     "auto" chooses torch's fused kernel where it supports the cell and its options, the compiled kernel where the cell
-    and the machine allow it, and otherwise the loop. Where several are possible, the fastest in benchmarks/recurrent.py
-    is chosen: on a CPU only the LSTM's fused kernel is fast, and it doesn't support padding; for few steps the compiled
-    kernel's call costs more than it saves; for many steps the compiled LSTM is faster on several threads. With products
-    in bfloat16, the fused LSTM rounds c to bfloat16 at each step and the compiled one doesn't. A cell that is recorded
-    runs in the loop, whatever the name.
+    and the machine allow it, and otherwise the loop. On a CPU only the LSTM's fused kernel is fast, and it doesn't
+    support padding. Which one of the two is faster for an unpadded LSTM is measured once on each machine for each class
+    of calls (`speeds`); with UNROLLED_AUTO=fixed, the compiled kernel runs from 500 steps. For few steps the call of a
+    compiled kernel costs more than it saves. With products in bfloat16, the fused LSTM rounds c to bfloat16 at each
+    step and the compiled one doesn't. A cell that is recorded runs in the loop, whatever the name.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
@@ -68,8 +70,10 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> BackendChoice:
     kind, time = type(cell).__name__, inputs.shape[1]
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = BackendChoice("fused", f"one kernel runs all steps of {kind} with all its options")
-    if unfused is None and (inputs.device.type != "cpu" or _fused_is_fast(cell, time, ragged)):
+    if unfused is None and inputs.device.type != "cpu":
         return fused
+    if unfused is None and isinstance(cell, LSTMCell) and not ragged and not uses_bfloat16_products(cell):
+        return _faster(cell, inputs, fused)
     fewest = _FEWEST_STEPS if unfused is not None else _FEWEST_STEPS_BESIDE_FUSED
     if time >= fewest:
         uncompiled = BACKENDS["compiled"].refuses(cell, inputs)
@@ -80,6 +84,9 @@ def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> BackendChoice:
     return fused if unfused is None else BackendChoice("loop", f"{unfused}; {uncompiled}")
 
 
-def _fused_is_fast(cell: Cell[Any], time: int, ragged: bool) -> bool:
-    """Return whether torch's kernel is fast for this cell on a CPU."""
-    return isinstance(cell, LSTMCell) and not ragged and time < _LONG and not uses_bfloat16_products(cell)
+def _faster(cell: LSTMCell, inputs: Tensor, fused: BackendChoice) -> BackendChoice:
+    """Return the faster one of two kernels on a CPU, where torch has a fast one."""
+    if BACKENDS["compiled"].refuses(cell, inputs) is not None or inputs.shape[1] < _FEWEST_STEPS_BESIDE_FUSED:
+        return fused
+    rule = "fused" if inputs.shape[1] < _LONG else "compiled"
+    return BackendChoice(*SPEEDS.choose(cell, inputs, (BACKENDS["fused"], BACKENDS["compiled"]), rule))

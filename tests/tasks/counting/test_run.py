@@ -71,6 +71,7 @@ def test_each_language_trains_and_is_resumed_exactly(data: str, folder: Path, co
 
 
 @pytest.mark.distributed
+@pytest.mark.slow  # long_lag is of the same kind
 def test_two_processes_are_one_with_the_joined_batch(folder: Path, python: Process, train_script: str) -> None:
     common = [*QUIET, "data=dyck", "data.train_size=60", "data.validation_size=20", "data.test_size=21"]
     common += ["trainer.max_steps=5", "trainer.max_epochs=-1"]

@@ -82,6 +82,7 @@ def test_a_resumed_run_ends_like_one_that_was_not(folder: Path, configure: Confi
 
 
 @pytest.mark.distributed
+@pytest.mark.slow  # long_lag is of the same kind
 def test_two_processes_are_one_with_the_joined_batch(folder: Path, python: Process, train_script: str) -> None:
     common = [*TINY, "trainer.max_steps=6", "trainer.max_epochs=-1"]
 

@@ -87,7 +87,7 @@ def test_a_second_signal_ends_at_once(folder: Path, start: Start) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("to", ["group", "first"])
+@pytest.mark.parametrize("to", ["group", pytest.param("first", marks=pytest.mark.slow)])
 def test_two_processes_end_together(folder: Path, start: Start, is_gone: Callable[[int], bool], to: str) -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
     two += ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=5"] if to == "group" else []

@@ -11,13 +11,15 @@ from omegaconf import DictConfig
 
 from unrolled import LSTMCell, Recurrent, load_bundle
 from unrolled.checkpoint import CheckpointError, first_nonfinite, save_tensors
-from unrolled.training.callbacks.nonfinite import NonFiniteWeights
+from unrolled.training.callbacks.nonfinite import NonFiniteOutputs, NonFiniteWeights
 from unrolled.training.run.runner import run, score
 from unrolled.training.tasks.base import SequenceTask
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., "subprocess.CompletedProcess[str]"]
-DIVERGING = ["callbacks/gradient_clip=none", "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none", "test=false"]
+# Weight decay alone multiplies each weight by 1e39, which overflows whatever the gradients are.
+DIVERGING = ["callbacks/gradient_clip=none", "optimizer=sgd", "optimizer.lr=1e38", "++optimizer.weight_decay=10"]
+DIVERGING += ["scheduler=none", "test=false"]
 
 
 def last(folder: Path) -> Path:
@@ -31,6 +33,20 @@ def test_a_run_that_diverges_ends_with_the_parameters_name(
     with pytest.raises(NonFiniteWeights, match=r"step \d+ \(epoch 0\): \S+ holds nan or inf.*gradient_clip=norm"):
         run(configure("run", *DIVERGING, *options))
     assert not list((folder / "run").rglob("*.ckpt"))
+
+
+def test_finite_weights_whose_outputs_are_not_end_a_run(
+    folder: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enlarge(self: Any, optimizer: Any) -> None:
+        self.zero_grad()  # which may not be finite
+        linear = self.network.head.linear
+        linear.bias.data.fill_(3.3e38)
+        linear.weight.data.fill_(3e38)[::2].neg_()  # whatever the features are, the logits of one half overflow
+
+    monkeypatch.setattr(SequenceTask, "on_before_optimizer_step", enlarge)
+    with pytest.raises(NonFiniteOutputs, match=r"step 50: .* NaN or infinite.*gradient_clip=norm"):
+        run(configure("run", "test=false", "callbacks/gradient_clip=none"))
 
 
 def test_a_good_checkpoint_outlives_the_divergence(

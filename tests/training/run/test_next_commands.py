@@ -75,6 +75,8 @@ TASKS = {
     "series": ["task=classification", "data=series", "data.files=series.csv", "data.modality.series=which"],
 }
 
+SLOW = ("digits", "regression", "series")  # the other kinds of data of the same task print the same commands
+
 
 @pytest.fixture
 def material(folder: Path) -> Path:
@@ -124,7 +126,7 @@ def run_each(lines: list[str], folder: Path) -> dict[str, str]:
     return said
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in TASKS])
 def test_every_printed_line_runs_as_it_is_printed(name: str, material: Path, capsys: Any) -> None:
     if name == "speech":
         pytest.importorskip("soundfile")

@@ -183,7 +183,7 @@ def test_a_finished_sweep_runs_no_job_again(folder: Path, python: Process) -> No
     assert "(3, 'complete', 0.0)" in shown
 
 
-@pytest.mark.parametrize("kill", ["sweep", "both"])
+@pytest.mark.parametrize("kill", [pytest.param("sweep", marks=pytest.mark.slow), "both"])
 def test_a_sweep_that_is_killed_goes_on(
     folder: Path, python: Process, begin: Begin, wait_for: WaitFor, kill: str
 ) -> None:

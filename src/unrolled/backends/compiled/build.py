@@ -137,10 +137,10 @@ def load(name: str, source: str, dtype: torch.dtype, *, bfloat16_products: bool 
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     folder = cache_folder()
     try:
-        _check_private(folder)
+        check_private(folder)
         library = folder / f"{name}-{key}.so"
         if not _is_whole(library):
-            with _locked(folder / f"{name}-{key}.lock"):
+            with locked(folder / f"{name}-{key}.lock"):
                 if not _is_whole(library):
                     _compile(compiler.path, flags, {"source.cpp": source, **included}, library)
         return ctypes.CDLL(str(library))
@@ -156,7 +156,7 @@ def _is_whole(library: Path) -> bool:
     return True
 
 
-def _check_private(folder: Path) -> None:
+def check_private(folder: Path) -> None:
     """Create a folder to which only this user can write, since code is loaded from it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.stat()
@@ -165,7 +165,7 @@ def _check_private(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[None]:
+def locked(path: Path) -> Generator[None]:
     """Hold a file lock between processes. It is released when the holding process ends."""
     import fcntl
 

@@ -13,5 +13,9 @@ class NonFiniteWeights(NonFiniteError):  # noqa: N818 - as above
     """A weight that is NaN or infinite."""
 
 
+class NonFiniteOutputs(NonFiniteError):  # noqa: N818 - as above
+    """Predictions that are NaN or infinite, of finite weights."""
+
+
 class Diverged(NonFiniteError):  # noqa: N818 - as above
     """A loss that spikes more often than training may be rolled back."""

@@ -12,6 +12,8 @@ from rich import get_console
 from rich.panel import Panel
 from rich.text import Text
 
+from unrolled.generation.limits import RowError
+from unrolled.training.callbacks.nonfinite import NonFiniteOutputs
 from unrolled.training.console.terminal import is_interactive, warn_disabled
 
 T = TypeVar("T")
@@ -32,6 +34,9 @@ class Samples(Callback):
     Args:
         folder: folder of `samples.md`; created if needed. An existing file is appended to.
         seed: seed of the generator.
+
+    Raises:
+        NonFiniteOutputs: nothing can be sampled, since what the network predicts is NaN or infinite.
     """
 
     def __init__(self, folder: str | Path, *, seed: int = 0) -> None:
@@ -60,12 +65,22 @@ class Samples(Callback):
 
 
 def generate(module: LightningModule, function: Callable[[torch.Generator], T], seed: int) -> T:
-    """Calls a function of a module with a seeded generator on its device, and restores the random state of torch."""
+    """Calls a function of a module with a seeded generator on its device, and restores the random state of torch.
+
+    Raises:
+        NonFiniteOutputs: nothing can be sampled, since what the network predicts is NaN or infinite.
+    """
     generator = torch.Generator(device=module.device)
     generator.manual_seed(seed)
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        return function(generator)
+        try:
+            return function(generator)
+        except RowError as error:
+            raise NonFiniteOutputs(
+                f"step {module.trainer.global_step}: nothing can be sampled: {error.reason}. Lower the learning rate, or "
+                "clip (callbacks/gradient_clip=norm)"
+            ) from error
 
 
 def _show(text: str, step: int) -> None:

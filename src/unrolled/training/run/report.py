@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from unrolled.backends.speeds import SPEEDS
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.decoders.attentive import AttentiveCore
 from unrolled.training.callbacks.last import LastCheckpoint
@@ -35,7 +36,7 @@ def print_overview(config: DictConfig, data: SequenceData, task: SequenceTask, t
     print_rows(
         ("data", data.describe()),
         ("network", f"{type(task.network).__name__}, {_parameters(task):,} parameters"),
-        *(("backend", line) for line in _backends(task)),
+        *(("backend", line) for line in _backends(task, config.data)),
         (
             "device",
             f"{trainer.world_size} × {trainer.strategy.root_device.type}{Threads.of(trainer).startup_note(trainer)}",
@@ -106,6 +107,7 @@ def _summary(
         "pruned": is_pruned(trainer),
         "processes": trainer.world_size,
         "threads": Threads.of(trainer).count,
+        "backends": SPEEDS.taken,  # of LSTMs on a CPU, where they are chosen by speed
         "configuration": hashlib.sha256(_configuration(config).encode()).hexdigest(),  # that of config.yaml
         "seed": int(config.seed),
         "data": task.info.get("data"),
@@ -135,7 +137,7 @@ def _parameters(task: SequenceTask) -> int:
     return sum(parameter.numel() for parameter in task.network.parameters())
 
 
-def _backends(task: SequenceTask) -> list[str]:
+def _backends(task: SequenceTask, data: DictConfig) -> list[str]:
     """Returns the backends of the network's layers and the reasons, with equal layers of a core in one line."""
     cores = {name: module for name, module in task.network.named_modules() if isinstance(module, Recurrent)}
     lines: list[str] = []
@@ -143,14 +145,18 @@ def _backends(task: SequenceTask) -> list[str]:
         owner = name.rpartition(".")[0]
         attentive = task.network.get_submodule(owner)
         fed = isinstance(attentive, AttentiveCore) and attentive.input_feeding
-        choices = _backends_of_layers(core, fed=fed)
+        choices = _backends_of_layers(core, data, fed=fed)
         prefix = f"{owner.removesuffix('.steps')}: " if len(cores) > 1 else ""
         lines += [f"{prefix}{choices.count(choice)} × {choice}" for choice in dict.fromkeys(choices)]
     return lines
 
 
-def _backends_of_layers(core: Recurrent, *, fed: bool) -> list[str]:
+def _backends_of_layers(core: Recurrent, data: DictConfig, *, fed: bool) -> list[str]:
     if fed:
         return ["step by step: input feeding reads each readout at the next step"] * core.num_layers
     like = next(core.parameters())
-    return [f"{c.backend}: {c.reason}" for c in core.backend_choices(like.new_zeros(1, 64, core.input_size))]
+    sizes = [data.get(name) for name in ("batch_size", "window")]
+    batch, steps = (size if isinstance(size, int) else 64 for size in sizes)
+    with SPEEDS.unnoted():  # the sizes of batches may differ
+        choices = core.backend_choices(like.new_zeros(batch, steps, core.input_size))
+    return [f"{choice.backend}: {choice.reason}" for choice in choices]

@@ -9,6 +9,7 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 
+from unrolled.backends import BACKENDS
 from unrolled.checkpoint import KEY, CheckpointError, locate, read_checkpoint
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.run_dir import RUN, SWEEP
@@ -100,12 +101,14 @@ def resume_entry(content: Mapping[str, Any], path: str | Path) -> Mapping[str, A
     found: Any = content[KEY].get("resume")
     entry = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
     settings, processes = entry.get("data_settings"), entry.get("processes")
+    backends: Any = entry.get("backends")
     complete = isinstance(settings, Mapping) and isinstance(settings.get("processes", 1), int)
     complete &= isinstance(processes, list) and all(
         isinstance(each, Mapping) and isinstance(each.get(key), Mapping)
         for each in processes
         for key in ("carried", "random", "gradients")
     )
+    complete &= isinstance(backends, Mapping) and all(name in BACKENDS for name in backends.values())
     if not complete or not processes or not all(key in content for key in ("loops", "optimizer_states")):
         raise CheckpointError(f"{path}: it has weights, but no state to resume from; start from them: init_from={path}")
     return entry

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig
 
+from unrolled.backends.speeds import SPEEDS
 from unrolled.checkpoint import KEY, TRUSTED, described, load_weights, read_checkpoint
 from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.loggers import MetricsFile, start_loggers
@@ -101,6 +102,7 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
             if isinstance(logger, MetricsFile):
                 logger.continue_from(start["global_step"], Path(config.resume).parents[1])
+    SPEEDS.begin(resumed["backends"] if resumed else None, measures=parts.trainer.world_size == 1)
     initialize(task.network, config.initialization)
     # Lightning converts later, and would round the weights of a resumed run with precision=64-true to 32 bits before.
     parts.trainer.precision_plugin.convert_module(task)
@@ -157,6 +159,7 @@ def _score(config: DictConfig) -> dict[str, float]:
         task.network = network
         task.attach(parts.data)
         parts.data.evaluate_split(config.split)
+        SPEEDS.begin(measures=parts.trainer.world_size == 1)
         _expect_agreement(parts.trainer, flatten(config))
         numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
         if parts.trainer.is_global_zero:

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
+from unrolled.backends.speeds import SPEEDS
 from unrolled.checkpoint import FORMAT, KEY, TRUSTED, build, first_nonfinite
 from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
@@ -241,6 +242,7 @@ class SequenceTask(LightningModule, ABC):
         return {
             "data_settings": self.data_settings,
             "batches": self.trainer.fit_loop.total_batch_idx + 1,
+            "backends": SPEEDS.taken,
             "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
             "processes": gather_on_first(own),
         }
