@@ -78,8 +78,8 @@ def generate(module: LightningModule, function: Callable[[torch.Generator], T], 
             return function(generator)
         except RowError as error:
             raise NonFiniteOutputs(
-                f"step {module.trainer.global_step}: nothing can be sampled: {error.reason}. Lower the learning rate, or "
-                "clip (callbacks/gradient_clip=norm)"
+                f"step {module.trainer.global_step}: nothing can be sampled: {error.reason}. Lower the learning rate, "
+                "or clip (callbacks/gradient_clip=norm)"
             ) from error
 
 
