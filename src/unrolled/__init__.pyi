@@ -65,6 +65,8 @@ from unrolled.layers.pooling import MeanPooling as MeanPooling
 from unrolled.layers.pooling import Pooling as Pooling
 from unrolled.layers.recurrent import Recurrent as Recurrent
 from unrolled.layers.recurrent import unroll as unroll
+from unrolled.layers.window_attention import WindowAttention as WindowAttention
+from unrolled.layers.window_attention import WindowState as WindowState
 from unrolled.losses import Loss as Loss
 from unrolled.losses import binary_cross_entropy as binary_cross_entropy
 from unrolled.losses import coverage_loss as coverage_loss
@@ -76,6 +78,7 @@ from unrolled.models.decoders.autoregressive import AutoregressiveDecoder as Aut
 from unrolled.models.decoders.base import Decoded as Decoded
 from unrolled.models.decoders.base import Decoder as Decoder
 from unrolled.models.decoders.base import DecoderState as DecoderState
+from unrolled.models.decoders.skip import SkipDecoder as SkipDecoder
 from unrolled.models.decoders.wiring import AttentionWiring as AttentionWiring
 from unrolled.models.decoders.wiring import BahdanauWiring as BahdanauWiring
 from unrolled.models.decoders.wiring import LuongWiring as LuongWiring
@@ -85,6 +88,7 @@ from unrolled.models.embeddings import InputEmbedding as InputEmbedding
 from unrolled.models.embeddings import OneHotEmbedding as OneHotEmbedding
 from unrolled.models.embeddings import TokenEmbedding as TokenEmbedding
 from unrolled.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from unrolled.models.encoders import EmbeddingEncoder as EmbeddingEncoder
 from unrolled.models.encoders import Encoder as Encoder
 from unrolled.models.encoders import FeatureEncoder as FeatureEncoder
 from unrolled.models.encoders import RecurrentEncoder as RecurrentEncoder
@@ -106,6 +110,7 @@ from unrolled.processing.labels import LabelSequenceEncoder as LabelSequenceEnco
 from unrolled.processing.lines import LineColumns as LineColumns
 from unrolled.processing.notes.roll import PianoRoll as PianoRoll
 from unrolled.processing.numbers import Scaler as Scaler
+from unrolled.processing.strokes import StrokeTransform as StrokeTransform
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
 from unrolled.processing.text.subword import BPETokenizer as BPETokenizer

@@ -85,6 +85,39 @@ def test_losses_and_gradients_are_finite_in_float32(
     assert parameters.grad.isfinite().all()
 
 
+def test_the_density_integrates_to_one(generator: torch.Generator) -> None:
+    weights, means, log_scales, correlations, end = random_parts(generator, 4)
+    parameters = packed(weights, means, 0.5 * log_scales.clamp(-1, 1), correlations.clamp(-2, 2), end)
+    grid = torch.linspace(-14.0, 14.0, 1401, dtype=torch.float64)
+    places = torch.cartesian_prod(grid, grid)
+
+    for row in parameters:  # both ends of the stroke together are all that can happen
+        total = 0.0
+        for stroke_ends in (0.0, 1.0):
+            targets = torch.cat([places, torch.full((len(places), 1), stroke_ends, dtype=torch.float64)], -1)
+            total += float((-HEAD.losses(row.expand(len(places), -1), targets)).exp().sum() * 0.02**2)
+        assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 30.0, 1e3, 1e6])
+def test_gradients_are_those_of_differences_also_far_from_the_data(distance: float, generator: torch.Generator) -> None:
+    parameters = packed(*random_parts(generator, 3))
+    targets = torch.tensor([[distance, -distance, 1.0], [distance, distance, 0.0], [-distance, 0.3, 1.0]]).double()
+    given = parameters.clone().requires_grad_()
+    HEAD.losses(given, targets).sum().backward()
+    assert given.grad is not None
+
+    step = 1e-6
+    for entry in range(HEAD.output_size):
+        change = torch.zeros_like(parameters)
+        change[:, entry] = step
+        above, below = HEAD.losses(parameters + change, targets), HEAD.losses(parameters - change, targets)
+        expected = (above - below) / (2 * step)
+        error = (given.grad[:, entry] - expected).abs()
+        rounding = 1e-15 * HEAD.losses(parameters, targets).abs() / step  # of the difference of two large losses
+        assert bool((error <= 1e-6 * expected.abs() + 10 * rounding + 1e-8).all())
+
+
 @pytest.mark.parametrize("raw", [-6.0, -3.0, 0.0, 3.0, 6.0])
 def test_nearly_saturated_correlations_are_exact_in_float32(raw: float) -> None:
     # 1 − tanh(6)² is 2.5e-5, which float32 gets wrong by 0.3 % when it is computed as written.

@@ -107,6 +107,22 @@ class SummaryAttention(Attention):
         return Attended(memory.values.expand(-1, queries.shape[1], -1), None, state)
 
 
+def masked_source(encoded: Encoded, source_size: int) -> tuple[Tensor, Tensor]:
+    """Return the values of a source (batch, source, source_size), zero in the padding, and their mask (batch, source).
+
+    Raises:
+        ShapeError: another number of features.
+    """
+    values = encoded.values
+    expect(values, "batch source features", features=source_size, name="encoded.values")
+    batch, source, _ = values.shape
+    if encoded.lengths is None or all_full(encoded.lengths, batch, source):
+        return values, torch.ones(batch, source, dtype=torch.bool, device=values.device)
+    mask = mask_from_lengths(encoded.lengths.to(values.device), source)
+    # A zero weight is not enough: zero times NaN is NaN.
+    return values.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
 class SoftAttention(Attention):
     """Attention with a weighted mean of the values. Subclasses implement `keys` and `score`."""
 
@@ -126,15 +142,7 @@ class SoftAttention(Attention):
 
     def prepare(self, encoded: Encoded) -> Memory:
         """Return keys, values and mask of a source with values (batch, source, source_size)."""
-        values = encoded.values
-        expect(values, "batch source features", features=self.source_size, name="encoded.values")
-        batch, source, _ = values.shape
-        if encoded.lengths is None or all_full(encoded.lengths, batch, source):
-            mask = torch.ones(batch, source, dtype=torch.bool, device=values.device)
-        else:
-            mask = mask_from_lengths(encoded.lengths.to(values.device), source)
-            # A zero weight is not enough: zero times NaN is NaN.
-            values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+        values, mask = masked_source(encoded, self.source_size)
         return Memory(self.keys(values), values, mask, encoded.tokens)
 
     def forward(self, query: Tensor, memory: Memory, state: Any) -> Attended:

@@ -12,7 +12,7 @@ from unrolled.layers.dropout import EmbeddingDropout, SequenceDropout, TokenDrop
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
 from unrolled.layers.recurrent import Recurrent
-from unrolled.models.embeddings import InputEmbedding, TokenEmbedding, checked_embedding
+from unrolled.models.embeddings import InputEmbedding, TokenEmbedding, checked_embedding, without_padding
 from unrolled.resets import Stretches
 from unrolled.sequences import last_valid, mask_from_lengths
 from unrolled.shapes import expect
@@ -68,6 +68,35 @@ def summarized(values: Tensor, lengths: Tensor | None, *, bidirectional: bool) -
     half = features // 2
     first = values[:, 0] if time else nothing
     return torch.cat([final[:, :half], first[:, half:]], dim=-1)
+
+
+class EmbeddingEncoder(Encoder):
+    """Encodes each step by its embedding alone; the summary is their mean.
+
+    Attention to it reads the source itself, such as the characters of a text in handwriting synthesis (Graves 2013).
+
+    Args:
+        embedding: an `InputEmbedding`, such as OneHotEmbedding(vocabulary_size).
+
+    Raises:
+        ValueError: not an `InputEmbedding`.
+    """
+
+    def __init__(self, embedding: InputEmbedding) -> None:
+        super().__init__()
+        self.embedding = checked_embedding(embedding)
+        self.output_size = embedding.output_size
+
+    def forward(self, source: Tensor, lengths: Tensor | None = None) -> Encoded:
+        """Encode a source, batch first, with values (batch, source, embedding), zero in the padding."""
+        expect(source, f"batch source {self.embedding.input_axes}", name="source")
+        values = self.embedding(without_padding(source, lengths))
+        if lengths is None:
+            lengths = torch.full((len(source),), source.shape[1], device=source.device)
+        mask = mask_from_lengths(lengths.to(source.device), source.shape[1])
+        values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+        summary = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return Encoded(values, lengths, summary, source if self.embedding.input_axes == "" else None)
 
 
 class SteppedEncoder(Encoder, ABC):
