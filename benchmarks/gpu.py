@@ -61,6 +61,7 @@ TASKS = {
     "counting": ["task=counting", "data.batch_size=8"],
     "transcription": ["task=transcription", "data.drawn.train_size=200", "data.batch_size=8"],
     "music": ["task=music", "data.chorales=60", "data.batch_size=8"],
+    "handwriting": ["task=handwriting", "data.hershey=200", "data.batch_size=16", "callbacks.pictures=null"],
 }
 RUNS = {
     "float32": ["trainer.precision=32-true"],

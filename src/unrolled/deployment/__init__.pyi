@@ -6,9 +6,14 @@ from unrolled.deployment.captioning import captions as captions
 from unrolled.deployment.classification import Prediction as Prediction
 from unrolled.deployment.classification import classify as classify
 from unrolled.deployment.decoding import Candidate as Candidate
+from unrolled.deployment.handwriting import Primer as Primer
+from unrolled.deployment.handwriting import Written as Written
+from unrolled.deployment.handwriting import continue_strokes as continue_strokes
+from unrolled.deployment.handwriting import write as write
 from unrolled.deployment.inspecting.report import inspection_report as inspection_report
 from unrolled.deployment.music import Composed as Composed
 from unrolled.deployment.music import compose as compose
+from unrolled.deployment.page import to_svg as to_svg
 from unrolled.deployment.sampling import sample_text as sample_text
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
 from unrolled.deployment.tagging import TaggedWord as TaggedWord

@@ -88,14 +88,23 @@ def continue_text(
     return tokenizer.decode([*written, *generated.values[0].tolist()])
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Return the ids of a prompt; unknown symbols are an error, since the network would continue another text."""
+def encode_prompt(tokenizer: Tokenizer, prompt: str, what: str = "the prompt") -> list[int]:
+    """Return the ids of a prompt; unknown symbols are an error, since the network would continue another text.
+
+    Args:
+        tokenizer: the tokenizer.
+        prompt: the text.
+        what: the subject of the message.
+
+    Raises:
+        ValueError: unknown symbols.
+    """
     ids = tokenizer.encode(prompt)
     if tokenizer.unknown is not None and tokenizer.unknown in ids:
         pieces = prompt.split() if tokenizer.unit == "word" else list(prompt)
         strange = sorted({piece for piece in pieces if tokenizer.unknown in tokenizer.encode(piece)})
         raise ValueError(
-            f"the prompt has symbols that training data did not contain: {', '.join(map(repr, strange[:5]))}; "
+            f"{what} has symbols that training data did not contain: {', '.join(map(repr, strange[:5]))}; "
             f"the vocabulary has {tokenizer.size} {tokenizer.unit}s"
         )
     return ids

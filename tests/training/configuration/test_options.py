@@ -183,6 +183,7 @@ GROUPS = {
     "captioning": ("attention", "trunk", "decoder"),
     "counting": (),
     "grammar": (),
+    "handwriting": (),
     "long_lag": (),
     "tagging": (),
 }

@@ -40,6 +40,13 @@ SMALL = {
     ],
     "classification": FRAMES,
     "music": ["data.chorales=60", "data.batch_size=4", "network.hidden_size=4", "callbacks.pictures=null"],
+    "handwriting": [
+        "data.hershey=64",
+        "data.batch_size=8",
+        "networks.synthesis.decoder.hidden_size=4",
+        "head.num_components=2",
+        "callbacks.pictures=null",
+    ],
     "regression": FRAMES,
     "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
     "transcription": [
