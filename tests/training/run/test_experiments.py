@@ -25,6 +25,7 @@ def test_there_are_experiments_to_look_at() -> None:
         "counting",
         "grammar",
         "long_lag",
+        "music",
         "tagging",
         "translation",
     }
