@@ -53,6 +53,8 @@ from unrolled.layers.dropout import SequenceDropout as SequenceDropout
 from unrolled.layers.dropout import TokenDropout as TokenDropout
 from unrolled.layers.encoded import Encoded as Encoded
 from unrolled.layers.feedforward import FeedForward as FeedForward
+from unrolled.layers.grid_attention import GaussianGrid as GaussianGrid
+from unrolled.layers.grid_attention import GridAttention as GridAttention
 from unrolled.layers.hard_attention import HardAttention as HardAttention
 from unrolled.layers.hard_attention import HardAttentionSample as HardAttentionSample
 from unrolled.layers.hard_attention import hard_attention_loss as hard_attention_loss
@@ -83,6 +85,7 @@ from unrolled.models.decoders.wiring import AttentionWiring as AttentionWiring
 from unrolled.models.decoders.wiring import BahdanauWiring as BahdanauWiring
 from unrolled.models.decoders.wiring import LuongWiring as LuongWiring
 from unrolled.models.decoders.wiring import TopDownWiring as TopDownWiring
+from unrolled.models.draw import DRAW as DRAW
 from unrolled.models.embeddings import FrameEmbedding as FrameEmbedding
 from unrolled.models.embeddings import InputEmbedding as InputEmbedding
 from unrolled.models.embeddings import OneHotEmbedding as OneHotEmbedding
@@ -110,6 +113,7 @@ from unrolled.processing.labels import LabelSequenceEncoder as LabelSequenceEnco
 from unrolled.processing.lines import LineColumns as LineColumns
 from unrolled.processing.notes.roll import PianoRoll as PianoRoll
 from unrolled.processing.numbers import Scaler as Scaler
+from unrolled.processing.pixels import PixelTransform as PixelTransform
 from unrolled.processing.strokes import StrokeTransform as StrokeTransform
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer

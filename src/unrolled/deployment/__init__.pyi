@@ -6,6 +6,10 @@ from unrolled.deployment.captioning import captions as captions
 from unrolled.deployment.classification import Prediction as Prediction
 from unrolled.deployment.classification import classify as classify
 from unrolled.deployment.decoding import Candidate as Candidate
+from unrolled.deployment.drawing import Reconstruction as Reconstruction
+from unrolled.deployment.drawing import draw_images as draw_images
+from unrolled.deployment.drawing import picture_of as picture_of
+from unrolled.deployment.drawing import reconstruct as reconstruct
 from unrolled.deployment.handwriting import Primer as Primer
 from unrolled.deployment.handwriting import Written as Written
 from unrolled.deployment.handwriting import continue_strokes as continue_strokes

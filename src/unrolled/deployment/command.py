@@ -5,7 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unrolled.deployment.commands import caption, classify, compose, inspect, sample, tag, transcribe, translate, write
+from unrolled.deployment.commands import (
+    caption,
+    classify,
+    compose,
+    draw,
+    inspect,
+    sample,
+    tag,
+    transcribe,
+    translate,
+    write,
+)
 from unrolled.wording import refused
 
 RENAMED = {  # former names of options, which are answered with the new ones
@@ -64,6 +75,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         epilog="To train and evaluate a network: python -m unrolled train --help, python -m unrolled evaluate --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for each in (sample, translate, caption, classify, tag, transcribe, compose, write, inspect):
+    for each in (sample, translate, caption, classify, tag, transcribe, compose, write, draw, inspect):
         each.add(commands)
     return parser, commands.choices

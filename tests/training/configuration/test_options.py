@@ -182,6 +182,7 @@ GROUPS = {
     "translation": ("attention",),
     "captioning": ("attention", "trunk", "decoder"),
     "counting": (),
+    "draw": (),
     "grammar": (),
     "handwriting": (),
     "long_lag": (),

@@ -47,6 +47,7 @@ SMALL = {
         "head.num_components=2",
         "callbacks.pictures=null",
     ],
+    "draw": ["data.batch_size=4", "network.num_glimpses=2", "network.hidden_size=4", "network.latent_size=2"],
     "regression": FRAMES,
     "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
     "transcription": [

@@ -75,7 +75,7 @@ def read_text(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = io.IncrementalNewlineDecoder(decoder, translate=True)
     offset, feeds, begun = 0, 0, False
-    for block in _blocks(path):
+    for block in read_bytes(path):
         held = len(decoder.getstate()[0])  # the first bytes of a character divided between two blocks
         try:
             text = lines.decode(block, final=not block)
@@ -114,8 +114,12 @@ def did_you_mean(name: str, names: Iterable[Any]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Yields a file's decompressed bytes; the last block is empty."""
+def read_bytes(path: Path) -> Iterator[bytes]:
+    """Yields a file's bytes, decompressed, in blocks, the last of which is empty.
+
+    Raises:
+        DataError: a file that cannot be read or decompressed.
+    """
     try:
         opener = _OPENERS.get(path.suffix.lower())
         with opener(path) if opener else path.open("rb") as file:

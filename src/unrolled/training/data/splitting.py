@@ -56,6 +56,12 @@ class Split:
         """
         return self._divided(count, given, lambda left, wanted, seed: np.arange(len(left) - wanted, len(left)))
 
+    def shuffled(self, count: int, given: Sequence[str]) -> dict[str, Ints]:
+        """Divides examples at random; see `last` for the arguments and the result."""
+        return self._divided(
+            count, given, lambda left, wanted, seed: np.random.default_rng(seed).permutation(len(left))[:wanted]
+        )
+
     def _divided(self, count: int, given: Sequence[str], choose: Callable[[Ints, int, int], Ints]) -> dict[str, Ints]:
         """Divides training examples, where `choose(left, wanted, seed)` returns places in `left` for a split."""
         left, found = np.arange(count), dict[str, Ints]()
