@@ -34,6 +34,8 @@ from unrolled.heads.base import Head as Head
 from unrolled.heads.categorical import CategoricalHead as CategoricalHead
 from unrolled.heads.ctc import CTCHead as CTCHead
 from unrolled.heads.labels import LabelsHead as LabelsHead
+from unrolled.heads.location_scale import NormalHead as NormalHead
+from unrolled.heads.location_scale import StudentTHead as StudentTHead
 from unrolled.heads.mixture import MixtureHead as MixtureHead
 from unrolled.heads.numbers import NumbersHead as NumbersHead
 from unrolled.heads.quantile import QuantileHead as QuantileHead
@@ -95,6 +97,12 @@ from unrolled.models.encoders import EmbeddingEncoder as EmbeddingEncoder
 from unrolled.models.encoders import Encoder as Encoder
 from unrolled.models.encoders import FeatureEncoder as FeatureEncoder
 from unrolled.models.encoders import RecurrentEncoder as RecurrentEncoder
+from unrolled.models.forecasters.autoregressive import AutoregressiveForecaster as AutoregressiveForecaster
+from unrolled.models.forecasters.base import Forecast as Forecast
+from unrolled.models.forecasters.base import Forecaster as Forecaster
+from unrolled.models.forecasters.direct import DirectForecaster as DirectForecaster
+from unrolled.models.forecasters.linear import LinearForecaster as LinearForecaster
+from unrolled.models.forecasters.segments import SegmentForecaster as SegmentForecaster
 from unrolled.models.images.encoder import ImageEncoder as ImageEncoder
 from unrolled.models.images.trunks import EfficientNetLiteTrunk as EfficientNetLiteTrunk
 from unrolled.models.images.trunks import SmallTrunk as SmallTrunk
@@ -115,6 +123,10 @@ from unrolled.processing.notes.roll import PianoRoll as PianoRoll
 from unrolled.processing.numbers import Scaler as Scaler
 from unrolled.processing.pixels import PixelTransform as PixelTransform
 from unrolled.processing.strokes import StrokeTransform as StrokeTransform
+from unrolled.processing.series.table import SeriesColumns as SeriesColumns
+from unrolled.processing.series.table import TimeSeries as TimeSeries
+from unrolled.processing.series.times import Frequency as Frequency
+from unrolled.processing.series.transform import SeriesTransform as SeriesTransform
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
 from unrolled.processing.text.subword import BPETokenizer as BPETokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import CategoricalHead, Head, LabelsHead, MixtureHead, NumbersHead, QuantileHead
+from unrolled import CategoricalHead, Head, LabelsHead, MixtureHead, NormalHead, NumbersHead, QuantileHead, StudentTHead
 
 
 class Case(NamedTuple):
@@ -40,6 +40,8 @@ CASES = {
     "numbers": Case(partial(NumbersHead, num_outputs=3), partial(numbers, size=3), entries=True),
     "bounded": Case(partial(NumbersHead, num_outputs=3, bounded=True), partial(shares, size=3), entries=True),
     "quantile": Case(partial(QuantileHead, num_outputs=2), partial(numbers, size=2), entries=True),
+    "normal": Case(partial(NormalHead, num_outputs=2), partial(numbers, size=2), entries=True),
+    "student_t": Case(partial(StudentTHead, num_outputs=2), partial(numbers, size=2), entries=True),
     "strokes": Case(partial(MixtureHead, num_components=4), strokes),
     "mixture": Case(
         partial(MixtureHead, num_components=4, num_coordinates=1, end_of_stroke=False), partial(numbers, size=1)

@@ -1,6 +1,7 @@
 """Base classes of heads, with masked sums of losses."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +138,22 @@ class VectorHead(Head):
     @abstractmethod
     def entry_losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss (..., target_size) of each entry."""
+
+    def quantiles_at(self, parameters: Tensor, levels: Sequence[float]) -> Tensor:
+        """Return quantiles of each number, (..., target_size, levels), without gradients.
+
+        Args:
+            parameters: (..., outputs).
+            levels: probabilities between 0 and 1.
+
+        Raises:
+            NotImplementedError: a head that predicts no distribution of numbers.
+            ValueError: a level that it can't predict.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} predicts no quantiles; use predict(parameters), or a QuantileHead, a NormalHead or "
+            "a StudentTHead"
+        )
 
     def losses(self, parameters: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss (...) of each prediction, the sum over its entries."""

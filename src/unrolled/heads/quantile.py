@@ -1,5 +1,6 @@
 """Quantile regression."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -56,6 +57,28 @@ class QuantileHead(VectorHead):
     def predict(self, parameters: Tensor) -> Tensor:
         """Return the median of each number, (..., num_outputs)."""
         return self.values(parameters)[..., self.quantiles.index(0.5)]
+
+    def quantiles_at(self, parameters: Tensor, levels: Sequence[float]) -> Tensor:
+        """See `VectorHead.quantiles_at`. Between two predicted quantiles, others are interpolated.
+
+        Raises:
+            ValueError: a level below the least predicted quantile, or above the greatest.
+        """
+        values = self.values(parameters.detach()).sort(-1).values
+        found: list[Tensor] = []
+        for level in levels:
+            if not self.quantiles[0] <= level <= self.quantiles[-1]:
+                raise ValueError(
+                    f"quantile {level} is outside of what this network predicts, {self.quantiles[0]} to "
+                    f"{self.quantiles[-1]}; train it with more quantiles"
+                )
+            after = max(1, bisect_left(self.quantiles, level))
+            if len(self.quantiles) == 1:
+                found.append(values[..., 0])
+                continue
+            low, high = self.quantiles[after - 1 : after + 1]
+            found.append(torch.lerp(values[..., after - 1], values[..., after], (level - low) / (high - low)))
+        return torch.stack(found, -1)
 
     def sharpen(self, parameters: Tensor, temperature: float) -> Tensor:
         """Multiply each quantile's distance from the median by the temperature."""

@@ -96,6 +96,11 @@ class Moments:
         self._mean = self._mean + difference * count / total
         self._count = total
 
+    @property
+    def has_values(self) -> bool:
+        """Whether values were added."""
+        return self._count > 0
+
     def result(self) -> tuple[list[float], list[float]]:
         """Return means and standard deviations. The scale of a constant feature is 1, so that it is normalized to 0.
 

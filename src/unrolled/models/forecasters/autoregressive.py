@@ -1,0 +1,163 @@
+"""Autoregressive forecasts: a network that predicts the next step, and reads what it drew.
+
+Salinas et al. 2020, "DeepAR":
+
+    s_t = core([y_{t-1}; z_t], s_{t-1})
+    y_t ~ head(s_t)
+
+where z_t is known beforehand. Quantiles are those of sampled continuations.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from unrolled.heads.base import VectorHead
+from unrolled.heads.quantile import QuantileHead
+from unrolled.layers.dropout import SequenceDropout
+from unrolled.layers.recurrent import Recurrent
+from unrolled.models.encoders import complete
+from unrolled.models.forecasters.base import Forecast, Forecaster
+from unrolled.state import select
+
+
+class AutoregressiveForecaster(Forecaster):
+    """Reads a series step by step, and continues it with its own samples.
+
+    Past covariates are not read: they are unknown of the steps that it has to read of the future. Training reads the
+    true numbers of the horizon.
+
+    Args:
+        past_size: see `Forecaster` for this and the next four.
+        future_size: number of features of the future.
+        num_targets: number of targets.
+        horizon: number of steps to predict.
+        head: a partial `VectorHead`.
+        core: a partial `Recurrent`, called with its input size.
+        hidden_size: overrides the core's hidden_size.
+        num_layers: overrides the core's num_layers.
+        output_dropout: dropout probability of the core's outputs.
+        normalization: see `Forecaster`.
+
+    Raises:
+        ValueError: a size below one, a probability outside [0, 1), or an unknown normalization.
+    """
+
+    def __init__(
+        self,
+        past_size: int,
+        future_size: int,
+        num_targets: int,
+        horizon: int,
+        head: Callable[..., VectorHead],
+        core: Callable[..., Recurrent],
+        *,
+        hidden_size: int | None = None,
+        num_layers: int | None = None,
+        output_dropout: float = 0.0,
+        normalization: str = "none",
+    ) -> None:
+        made = complete(core, 2 * num_targets + future_size, hidden_size=hidden_size, num_layers=num_layers)
+        super().__init__(
+            past_size,
+            future_size,
+            num_targets,
+            horizon,
+            head,
+            head_size=made.output_size,
+            head_width=num_targets,
+            normalization=normalization,
+        )
+        self.core = made
+        self.dropout = SequenceDropout(output_dropout)
+
+    def decode(self, past: Tensor, future: Tensor, lengths: Tensor | None, targets: Tensor | None) -> Tensor:
+        """See `Forecaster.decode`. Without targets, each step reads what the head predicts of the step before."""
+        if targets is None:
+            return self._continued(past, future, lengths, None)[0]
+        batch, time = past.shape[:2]
+        lengths = torch.full((batch,), time, device=past.device) if lengths is None else lengths.to(past.device)
+        both = torch.cat([targets, torch.ones_like(targets)], -1).to(past.dtype)
+        whole = _after(past[..., : 2 * self.num_targets], both, lengths)[:, : time + self.horizon - 1]
+        known = _after(past[..., past.shape[-1] - self.future_size :], future, lengths)[:, 1:]
+        outputs, _ = self.core(torch.cat([whole, known], -1), None, lengths + self.horizon - 1)
+        steps = (lengths - 1).unsqueeze(1) + torch.arange(self.horizon, device=past.device)
+        return self._predicted(self.dropout(outputs.take_along_dim(steps.unsqueeze(-1), 1)))
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        past: Tensor,
+        future: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        levels: Sequence[float] = (),
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> Forecast:
+        """See `Forecaster.forecast`. Values are the means of the samples, or medians with a `QuantileHead`.
+
+        Raises:
+            NotImplementedError: quantiles of a head that can't be sampled, such as one of means alone.
+            ValueError: fewer than one sample.
+        """
+        if not levels:
+            return super().forecast(past, future, lengths)
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples}: expected 1 or more")
+        self.head.quantiles_at(past.new_zeros(self.head.output_size), (0.5,))  # a head of means draws means alone
+        past, scale = self.normalized(past, lengths)
+        self._check(past, future)
+        drawn = self._continued(past, future, lengths, (num_samples, generator))[1]
+        drawn = drawn.unflatten(0, (len(past), num_samples)).movedim(1, -1)
+        drawn = drawn * scale.scale.unsqueeze(-1) + scale.center.unsqueeze(-1)
+        values = drawn.median(-1).values if isinstance(self.head, QuantileHead) else drawn.mean(-1)
+        quantiles = drawn.quantile(drawn.new_tensor(levels), dim=-1).movedim(0, -1)
+        return Forecast(values, quantiles)
+
+    def _continued(
+        self,
+        past: Tensor,
+        future: Tensor,
+        lengths: Tensor | None,
+        samples: tuple[int, torch.Generator | None] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return parameters (rows, horizon, targets, outputs), and numbers (rows, horizon, targets) that are fed back.
+
+        Rows are those of the batch, each as often as it is sampled.
+        """
+        batch, time = past.shape[:2]
+        ends = torch.full((batch,), time, device=past.device) if lengths is None else lengths.to(past.device)
+        known = _after(past[..., past.shape[-1] - self.future_size :], future, ends)[:, 1:]
+        inputs = torch.cat([past[..., : 2 * self.num_targets], known[:, :time]], -1)
+        outputs, state = self.core(inputs, None, ends)
+        output = outputs.take_along_dim((ends - 1).view(-1, 1, 1), 1).squeeze(1)
+        rows = torch.arange(batch, device=past.device)
+        if samples is not None:
+            rows = rows.repeat_interleave(samples[0])
+            output, state, future = output[rows], select(state, rows), future[rows]
+        found: list[Tensor] = []
+        fed: list[Tensor] = []
+        for step in range(self.horizon):
+            parameters = self._predicted(self.dropout(output.unsqueeze(1)).squeeze(1))
+            draw = self.head.predict(parameters) if samples is None else self.head.sample(parameters, samples[1])
+            found.append(parameters)
+            fed.append(draw.squeeze(-1).to(past.dtype))
+            if step + 1 < self.horizon:
+                joined = torch.cat([fed[-1], torch.ones_like(fed[-1]), future[:, step + 1].to(past.dtype)], -1)
+                output, state = self.core.step(joined, state)
+        return torch.stack(found, 1), torch.stack(fed, 1)
+
+    def _predicted(self, features: Tensor) -> Tensor:
+        return self.head(features).unflatten(-1, (self.num_targets, -1))
+
+
+def _after(past: Tensor, future: Tensor, lengths: Tensor) -> Tensor:
+    """Return (batch, time + horizon, features): the valid steps of the past, then the future, then padding."""
+    batch, time = past.shape[:2]
+    joined = torch.cat([past, future.to(past.dtype), past.new_zeros(batch, 1, past.shape[-1])], 1)
+    places = torch.arange(time + future.shape[1], device=past.device).expand(batch, -1)
+    ends = lengths.unsqueeze(1)
+    moved = torch.where(places < ends, places, time + places - ends).clamp(max=joined.shape[1] - 1)
+    return joined.take_along_dim(moved.unsqueeze(-1), 1)
