@@ -63,6 +63,7 @@ TASKS = {
     "music": ["task=music", "data.chorales=60", "data.batch_size=8"],
     "handwriting": ["task=handwriting", "data.hershey=200", "data.batch_size=16", "callbacks.pictures=null"],
     "draw": ["task=draw", "data.batch_size=8"],
+    "forecasting": ["task=forecasting", "data.batch_size=8"],
 }
 RUNS = {
     "float32": ["trainer.precision=32-true"],

@@ -122,11 +122,11 @@ from unrolled.processing.lines import LineColumns as LineColumns
 from unrolled.processing.notes.roll import PianoRoll as PianoRoll
 from unrolled.processing.numbers import Scaler as Scaler
 from unrolled.processing.pixels import PixelTransform as PixelTransform
-from unrolled.processing.strokes import StrokeTransform as StrokeTransform
 from unrolled.processing.series.table import SeriesColumns as SeriesColumns
 from unrolled.processing.series.table import TimeSeries as TimeSeries
 from unrolled.processing.series.times import Frequency as Frequency
 from unrolled.processing.series.transform import SeriesTransform as SeriesTransform
+from unrolled.processing.strokes import StrokeTransform as StrokeTransform
 from unrolled.processing.text.base import Tokenizer as Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer as SpacedTokenizer
 from unrolled.processing.text.subword import BPETokenizer as BPETokenizer

@@ -10,6 +10,11 @@ from unrolled.deployment.drawing import Reconstruction as Reconstruction
 from unrolled.deployment.drawing import draw_images as draw_images
 from unrolled.deployment.drawing import picture_of as picture_of
 from unrolled.deployment.drawing import reconstruct as reconstruct
+from unrolled.deployment.forecasting import AnomalyScore as AnomalyScore
+from unrolled.deployment.forecasting import ForecastStep as ForecastStep
+from unrolled.deployment.forecasting import anomalies as anomalies
+from unrolled.deployment.forecasting import forecast as forecast
+from unrolled.deployment.forecasting import read_csv_series as read_csv_series
 from unrolled.deployment.handwriting import Primer as Primer
 from unrolled.deployment.handwriting import Written as Written
 from unrolled.deployment.handwriting import continue_strokes as continue_strokes

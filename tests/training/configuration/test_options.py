@@ -183,6 +183,7 @@ GROUPS = {
     "captioning": ("attention", "trunk", "decoder"),
     "counting": (),
     "draw": (),
+    "forecasting": ("forecaster", "distribution"),
     "grammar": (),
     "handwriting": (),
     "long_lag": (),

@@ -23,6 +23,7 @@ def test_there_are_experiments_to_look_at() -> None:
         "char_lm",
         "classification",
         "counting",
+        "forecasting",
         "grammar",
         "long_lag",
         "music",

@@ -48,6 +48,13 @@ SMALL = {
         "callbacks.pictures=null",
     ],
     "draw": ["data.batch_size=4", "network.num_glimpses=2", "network.hidden_size=4", "network.latent_size=2"],
+    "forecasting": [
+        "data.batch_size=8",
+        "data.context=10",
+        "data.horizon=3",
+        "data.stride=10",
+        "data.scoring_stride=20",
+    ],
     "regression": FRAMES,
     "tagging": ["data.dates=100", "data.batch_size=8", "embedding.spelled.size=4", "network.encoder.hidden_size=4"],
     "transcription": [

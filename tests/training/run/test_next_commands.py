@@ -248,6 +248,7 @@ def test_an_evaluation_reads_and_scores_as_the_experiment_did(experiment: str) -
         "classification/sst2",
         "classification/unseen",
         "music/",
+        "forecasting/",
         "tagging/",
     )
     needed = ["data.files=FILE"] if experiment.startswith(own) else []

@@ -29,7 +29,7 @@ class AutoregressiveForecaster(Forecaster):
     true numbers of the horizon.
 
     Args:
-        past_size: see `Forecaster` for this and the next four.
+        past_covariates: see `Forecaster` for this and the next four.
         future_size: number of features of the future.
         num_targets: number of targets.
         horizon: number of steps to predict.
@@ -46,7 +46,7 @@ class AutoregressiveForecaster(Forecaster):
 
     def __init__(
         self,
-        past_size: int,
+        past_covariates: int,
         future_size: int,
         num_targets: int,
         horizon: int,
@@ -60,7 +60,7 @@ class AutoregressiveForecaster(Forecaster):
     ) -> None:
         made = complete(core, 2 * num_targets + future_size, hidden_size=hidden_size, num_layers=num_layers)
         super().__init__(
-            past_size,
+            past_covariates,
             future_size,
             num_targets,
             horizon,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.heads.base import VectorHead
+from unrolled.heads.quantile import QuantileHead
 from unrolled.losses import Loss
 from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
@@ -47,7 +48,7 @@ class Forecaster(nn.Module, ABC):
     number each, in the units of the normalized window.
 
     Args:
-        past_size: number of features of the past.
+        past_covariates: number of features that are known of the past alone, besides the targets and their mask.
         future_size: number of features of the future.
         num_targets: number of targets.
         horizon: number of steps to predict.
@@ -64,7 +65,7 @@ class Forecaster(nn.Module, ABC):
 
     def __init__(
         self,
-        past_size: int,
+        past_covariates: int,
         future_size: int,
         num_targets: int,
         horizon: int,
@@ -75,14 +76,15 @@ class Forecaster(nn.Module, ABC):
         normalization: str,
     ) -> None:
         super().__init__()
-        if min(num_targets, horizon, head_size, head_width) < 1 or past_size < 2 * num_targets + future_size:
+        if min(num_targets, horizon, head_size, head_width) < 1 or min(past_covariates, future_size) < 0:
             raise ValueError(
-                f"past_size={past_size}, future_size={future_size}, num_targets={num_targets}, horizon={horizon}: "
-                "expected 1 or more, and a past with each target, its mask and the features of the future"
+                f"past_covariates={past_covariates}, future_size={future_size}, num_targets={num_targets}, "
+                f"horizon={horizon}: expected 0 or more of the first two, and 1 or more of the others"
             )
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization is {normalization!r}, expected one of {', '.join(NORMALIZATIONS)}")
-        self.past_size, self.future_size = past_size, future_size
+        self.past_size = 2 * num_targets + past_covariates + future_size
+        self.future_size = future_size
         self.num_targets, self.horizon, self.normalization = num_targets, horizon, normalization
         self.head = head(input_size=head_size, num_outputs=1)
         # One product for all predictions that are made from the same features.
@@ -155,7 +157,10 @@ class Forecaster(nn.Module, ABC):
         past, scale = self.normalized(past, lengths)
         self._check(past, future)
         parameters = self.decode(past, future, lengths, None)
-        values = self.head.predict(parameters).squeeze(-1) * scale.scale + scale.center
+        middle = self.head.predict(parameters)
+        if isinstance(self.head, QuantileHead):  # in order with the other quantiles, also where they cross
+            middle = self.head.quantiles_at(parameters, (0.5,)).squeeze(-1)
+        values = middle.squeeze(-1) * scale.scale + scale.center
         if not levels:
             return Forecast(values, values.new_zeros(*values.shape, 0))
         quantiles = self.head.quantiles_at(parameters, levels).squeeze(-2)

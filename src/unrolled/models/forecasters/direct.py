@@ -23,7 +23,7 @@ class DirectForecaster(Forecaster):
     """Reads the past with any recurrent network, and predicts all steps of the horizon from its last output.
 
     Args:
-        past_size: see `Forecaster` for this and the next four.
+        past_covariates: see `Forecaster` for this and the next four.
         future_size: number of features of the future.
         num_targets: number of targets.
         horizon: number of steps to predict.
@@ -44,7 +44,7 @@ class DirectForecaster(Forecaster):
 
     def __init__(
         self,
-        past_size: int,
+        past_covariates: int,
         future_size: int,
         num_targets: int,
         horizon: int,
@@ -61,7 +61,7 @@ class DirectForecaster(Forecaster):
         normalization: str = "none",
     ) -> None:
         super().__init__(
-            past_size,
+            past_covariates,
             future_size,
             num_targets,
             horizon,
@@ -71,7 +71,7 @@ class DirectForecaster(Forecaster):
             normalization=normalization,
         )
         self.encoder = FeatureEncoder(
-            past_size,
+            self.past_size,
             core,
             hidden_size=hidden_size,
             num_layers=num_layers,

@@ -18,7 +18,7 @@ class LinearForecaster(Forecaster):
     """DLinear: two linear maps from the past to the horizon, of the trend and of the rest. The baseline of networks.
 
     Args:
-        past_size: see `Forecaster` for this and the next four.
+        past_covariates: see `Forecaster` for this and the next four.
         future_size: number of features of the future.
         num_targets: number of targets.
         horizon: number of steps to predict.
@@ -33,7 +33,7 @@ class LinearForecaster(Forecaster):
 
     def __init__(
         self,
-        past_size: int,
+        past_covariates: int,
         future_size: int,
         num_targets: int,
         horizon: int,
@@ -48,7 +48,7 @@ class LinearForecaster(Forecaster):
                 f"context={context}, kernel_size={kernel_size}: expected 1 or more, and an odd kernel_size"
             )
         super().__init__(
-            past_size,
+            past_covariates,
             future_size,
             num_targets,
             horizon,

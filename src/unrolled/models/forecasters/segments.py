@@ -31,7 +31,7 @@ class SegmentForecaster(Forecaster):
     missing numbers.
 
     Args:
-        past_size: see `Forecaster` for this and the next four.
+        past_covariates: see `Forecaster` for this and the next four.
         future_size: number of features of the future.
         num_targets: number of targets.
         horizon: number of steps to predict.
@@ -51,7 +51,7 @@ class SegmentForecaster(Forecaster):
 
     def __init__(
         self,
-        past_size: int,
+        past_covariates: int,
         future_size: int,
         num_targets: int,
         horizon: int,
@@ -73,7 +73,7 @@ class SegmentForecaster(Forecaster):
             )
         made = complete(core, hidden_size, hidden_size=hidden_size, num_layers=num_layers)
         super().__init__(
-            past_size,
+            past_covariates,
             future_size,
             num_targets,
             horizon,

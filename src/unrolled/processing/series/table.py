@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class SeriesColumns:
         return {"time": self.time, "series": self.series, **lists}
 
 
-class TimeSeries(NamedTuple):
+@dataclass(frozen=True)
+class TimeSeries:
     """A series at regular times. Missing numbers are NaN.
 
     Attributes:
@@ -71,7 +72,7 @@ class TimeSeries(NamedTuple):
     static: tuple[str, ...]
     place: str
 
-    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  # the number of steps
+    def __len__(self) -> int:
         return len(self.values)
 
     @property
@@ -81,7 +82,7 @@ class TimeSeries(NamedTuple):
 
     def until(self, end: int) -> "TimeSeries":
         """Return the first steps."""
-        return self._replace(values=self.values[:end], past=self.past[:end], future=self.future[:end])
+        return replace(self, values=self.values[:end], past=self.past[:end], future=self.future[:end])
 
     @property
     def observed(self) -> int:

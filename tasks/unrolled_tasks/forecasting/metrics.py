@@ -1,0 +1,46 @@
+"""Errors of forecasts, entry by entry, without a mean."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def symmetric_error(values: Tensor, targets: Tensor) -> Tensor:
+    """Returns 200 |y − ŷ| / (|y| + |ŷ|) in percent (Makridakis 1993), 0 where both are 0."""
+    distance = (targets - values).abs()
+    return 200.0 * distance / (targets.abs() + values.abs()).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def pinball(quantiles: Tensor, targets: Tensor, levels: Sequence[float]) -> Tensor:
+    """Returns the pinball loss of each quantile (…, levels) for targets (…)."""
+    errors = targets.unsqueeze(-1) - quantiles
+    shares = errors.new_tensor(levels)
+    return torch.maximum(shares * errors, (shares - 1) * errors)
+
+
+def continuous_ranked_probability(quantiles: Tensor, targets: Tensor, levels: Sequence[float]) -> Tensor:
+    """Returns twice the mean pinball loss over evenly spaced levels (…), which tends to the CRPS with more levels.
+
+    Gneiting & Ranjan 2011, "Comparing Density Forecasts", eq. 7: CRPS = 2 ∫ pinball(α) dα.
+    """
+    return 2.0 * pinball(quantiles, targets, levels).mean(-1)
+
+
+def covered(lower: Tensor, upper: Tensor, targets: Tensor) -> Tensor:
+    """Returns 1.0 for targets from `lower` to `upper`, or else 0.0."""
+    return ((targets >= lower) & (targets <= upper)).to(lower.dtype)
+
+
+def seasonal_scale(values: Tensor, season: int) -> Tensor:
+    """Returns the mean absolute difference (targets,) to the step one season before, over observed pairs.
+
+    It is what MASE divides by (Hyndman & Koehler 2006). NaN without a pair, or if nothing differs.
+
+    Args:
+        values: (time, targets) the training steps of a series, NaN where missing.
+        season: number of steps of a season.
+    """
+    differences = (values[season:] - values[:-season]).abs()
+    means = differences.nanmean(0)
+    return torch.where(means > 0, means, torch.nan)
