@@ -78,7 +78,7 @@ def test_it_learns_waves_and_is_scored_beside_baselines(forecaster: str, waves: 
     assert network.horizon == 5
 
 
-@pytest.mark.parametrize("distribution", ["quantile", "student_t", "mean"])
+@pytest.mark.parametrize("distribution", ["quantile", "student_t", "mean", "median"])
 def test_each_distribution_trains_and_a_handful_is_learned_by_heart(
     distribution: str, waves: Path, configure: Configure
 ) -> None:
