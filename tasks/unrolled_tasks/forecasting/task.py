@@ -134,7 +134,7 @@ class Forecasting(SequenceTask):
         found = self.network.forecast(
             batch.past, batch.future, batch.lengths, levels=levels, num_samples=self.num_samples, generator=generator
         )
-        batch = ForecastBatch(*(each.cpu() for each in batch[:6]), batch.scale)
+        batch = ForecastBatch._make(each.cpu() if isinstance(each, Tensor) else each for each in batch)
         mask, scaled = batch.mask, found.values.cpu().double()
         count = mask.sum()
 
