@@ -43,7 +43,11 @@ class Painter(LightningModule):
 def fit(module: LightningModule, *callbacks: Any) -> None:
     data: Any = torch.utils.data.DataLoader([torch.tensor(1.0)] * 2, batch_size=None)
     torch.manual_seed(7)
-    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    options: dict[str, Any] = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     Trainer(accelerator="cpu", max_epochs=2, callbacks=list(callbacks), logger=False, **options).fit(module, data, data)
 
 
