@@ -8,6 +8,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SHORT = {
+    "auto": "--seconds 0.01",
     "backends": "--models gru --backends loop --steps 13 --rounds 1",
     "classification": "--steps 13 --rounds 1 data=digits",
     "classification_baselines": "data=digits",

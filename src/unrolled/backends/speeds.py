@@ -75,7 +75,7 @@ class Speeds:
     """Chooses the faster kernel by measurement, and notes what was chosen.
 
     Attributes:
-        taken: the chosen backend, by class, since `begin`.
+        taken: the chosen backend, by class, since `begin`, and in the run that is resumed.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Speeds:
             measures: whether classes that are not known are measured. Processes of one run have to make the same
                 choices, and their machines may differ, so they don't measure.
         """
-        self.taken, self._recorded, self._measures = {}, dict(recorded or {}), measures
+        self.taken, self._recorded, self._measures = dict(recorded or {}), dict(recorded or {}), measures
 
     @contextmanager
     def unnoted(self) -> Generator[None]:
