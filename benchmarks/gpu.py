@@ -274,7 +274,7 @@ def outcome(check: Check, deadline: float) -> Verdict:
         return "FAIL", "not run: the time is over (--seconds)"
     try:
         return check.run()
-    except Exception as error:  # the other lines are still of use
+    except Exception as error:  # of any library, on a card that nobody has tried; the other lines are still of use
         return "FAIL", f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}"
 
 

@@ -8,7 +8,14 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tasks"), str(DOCS / "extensions")]
 
 project = "unrolled"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "repository", "public_names"]
+extensions = [
+    "myst_parser",  # pages are Markdown, which GitHub shows, too
+    "sphinx.ext.autodoc",  # the reference comes from docstrings,
+    "sphinx.ext.napoleon",  # in Google's style
+    "mathml",  # these three are in docs/extensions
+    "repository",
+    "public_names",
+]
 exclude_patterns = ["_build", "locale", "guide/data"]  # output, translations and measured data are no pages
 language = "en"
 
@@ -19,10 +26,10 @@ suppress_warnings = ["myst.header"]  # the README of a task is a page, whatever 
 
 # Docstrings are Google's style; single backticks in them are code. They say types and shapes themselves.
 default_role = "code"
-autodoc_member_order = "bysource"
-autodoc_typehints = "none"
-autodoc_inherit_docstrings = False
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"  # which begins with what matters most
+autodoc_typehints = "none"  # the docstrings have types and shapes
+autodoc_inherit_docstrings = False  # a method that a class only overrides is described once, in its base
+autodoc_default_options = {"members": True, "show-inheritance": True}  # what it inherits stands in its base
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes", "params_style")]

@@ -61,6 +61,6 @@ def _skipped(app: Sphinx, kind: str, name: str, value: Any, skip: bool, options:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.connect("autodoc-process-docstring", _plain, priority=100)  # before napoleon, which adds markup
-    app.connect("autodoc-skip-member", _skipped)
+    app.connect("autodoc-skip-member", _skipped)  # autodoc has no option for fields and other names
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

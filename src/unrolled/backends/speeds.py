@@ -75,7 +75,7 @@ class Speeds:
     """Chooses the faster kernel by measurement, and notes what was chosen.
 
     Attributes:
-        taken: the chosen backend, by class, since `begin`, and in the run that is resumed.
+        taken: the chosen backend, by class, in the present run and in the one that it resumes.
     """
 
     def __init__(self) -> None:
@@ -84,8 +84,9 @@ class Speeds:
         self._recorded: Mapping[str, str] = {}
         self._seconds: dict[str, list[float]] = {}  # of fused and compiled
 
-    def begin(self, recorded: Mapping[str, str] | None = None, *, measures: bool = True) -> None:
-        """Begin a run.
+    @contextmanager
+    def run(self, recorded: Mapping[str, str] | None = None, *, measures: bool = True) -> Generator[None]:
+        """Choose for a run, inside the context.
 
         Args:
             recorded: `taken` of the run that this one resumes. Its choices hold, so that results stay the same to the
@@ -94,6 +95,10 @@ class Speeds:
                 choices, and their machines may differ, so they don't measure.
         """
         self.taken, self._recorded, self._measures = dict(recorded or {}), dict(recorded or {}), measures
+        try:
+            yield
+        finally:
+            self.taken, self._recorded, self._measures = {}, {}, True
 
     @contextmanager
     def unnoted(self) -> Generator[None]:

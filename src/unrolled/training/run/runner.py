@@ -95,14 +95,26 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     config.sizes = parts.data.sizes()
     task = build_task(config, parts)
     resumed = resume_entry(start, config.resume) if start is not None and config.resume else None
-    planned = parts.trainer.world_size if resumed is None else plan_as_before(resumed, parts.data, parts.trainer)
-    task.data_settings = data_settings(plain_values(config.data), parts.data, parts.trainer, planned)
-    if start is not None and resumed is not None:
-        check_same_data(resumed["data_settings"], task.data_settings)
-        for logger in parts.trainer.loggers if parts.trainer.is_global_zero else ():
+    _place_data(config, parts, task, resumed)
+    _set_weights(config, parts, task, start)
+    if start is not None and resumed is not None and parts.trainer.is_global_zero:
+        for logger in parts.trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.continue_from(start["global_step"], Path(config.resume).parents[1])
-    SPEEDS.begin(resumed["backends"] if resumed else None, measures=parts.trainer.world_size == 1)
+    torch.manual_seed(config.seed)  # after the weights; with several processes, the task adds their ranks
+    with SPEEDS.run(resumed["backends"] if resumed else None, measures=parts.trainer.world_size == 1):
+        return _fit(config, parts, task)
+
+
+def _place_data(config: DictConfig, parts: RunParts, task: SequenceTask, resumed: Mapping[str, Any] | None) -> None:
+    """Lets the data go on where a resumed run was."""
+    planned = parts.trainer.world_size if resumed is None else plan_as_before(resumed, parts.data, parts.trainer)
+    task.data_settings = data_settings(plain_values(config.data), parts.data, parts.trainer, planned)
+    if resumed is not None:
+        check_same_data(resumed["data_settings"], task.data_settings)
+
+
+def _set_weights(config: DictConfig, parts: RunParts, task: SequenceTask, start: dict[str, Any] | None) -> None:
     initialize(task.network, config.initialization)
     # Lightning converts later, and would round the weights of a resumed run with precision=64-true to 32 bits before.
     parts.trainer.precision_plugin.convert_module(task)
@@ -112,8 +124,10 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
         load_weights(task.network, start, config.resume or config.init_from)
     if config.compile:
         _compile(task, parts.trainer)
-    torch.manual_seed(config.seed)  # after the weights; with several processes, the task adds their ranks
 
+
+def _fit(config: DictConfig, parts: RunParts, task: SequenceTask) -> dict[str, float]:
+    """Trains and tests a task, and reports."""
     folder = Path(config.run_dir)
     _expect_agreement(parts.trainer, flatten(config, resolve=True))
     if parts.trainer.is_global_zero:
@@ -159,9 +173,9 @@ def _score(config: DictConfig) -> dict[str, float]:
         task.network = network
         task.attach(parts.data)
         parts.data.evaluate_split(config.split)
-        SPEEDS.begin(measures=parts.trainer.world_size == 1)
         _expect_agreement(parts.trainer, flatten(config))
-        numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
+        with SPEEDS.run(measures=parts.trainer.world_size == 1):
+            numbers = parts.trainer.test(task, datamodule=parts.data, verbose=False)[0]
         if parts.trainer.is_global_zero:
             report.print_scores(config, parts.data, task, numbers)
     return dict(numbers)
