@@ -135,6 +135,19 @@ def test_a_picture_has_a_path_for_each_stroke_within_its_frame() -> None:
         to_svg([[]])
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_a_picture_keeps_the_form_of_strokes_in_any_unit(unit: float) -> None:
+    strokes: Any = [[(0.0, 0.0), (0.25, 1.0), (0.625, 0.125)], [(0.75, 0.5), (1.0, 0.375)]]
+
+    root = ElementTree.fromstring(to_svg([[[(unit * x, unit * y) for x, y in stroke] for stroke in strokes]]))
+
+    (group,) = (node for node in root if node.tag.endswith("g"))
+    assert float(group.attrib["stroke-width"]) == pytest.approx(0.05 * unit)
+    for path, stroke in zip(group, strokes, strict=True):
+        points = [tuple(float(each) / unit - 0.5 for each in point.split()) for point in path.attrib["d"][1:].split("L")]
+        assert points == [pytest.approx(point, abs=0.01) for point in stroke]  # a margin of half the height is around
+
+
 def test_lines_break_between_words() -> None:
     assert break_lines("to be, or not\n\n  to be", 8) == ["to be,", "or not", "to be"]
     assert break_lines("incomprehensible", 4) == ["incomprehensible"]

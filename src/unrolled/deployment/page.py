@@ -1,6 +1,7 @@
 """A page of handwriting: its lines of text, a primer from a file, and strokes as SVG."""
 
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def read_primer(path: Path) -> Primer:
 
 
 def to_svg(lines: Sequence[Strokes]) -> str:
-    """Draw lines below one another as an SVG picture of black strokes on white.
+    """Draw lines below one another as an SVG picture of black strokes on white, in the units of the strokes.
 
     Raises:
         ValueError: no strokes.
@@ -62,17 +63,18 @@ def to_svg(lines: Sequence[Strokes]) -> str:
         raise ValueError("there are no lines to draw")
     height = max(1e-6, *(bottom - top for _, top, _, bottom in boxes))
     margin = height / 2
+    places = max(1, 2 - math.floor(math.log10(height)))  # of decimals: strokes may have any unit
     width = max(right - left for left, _, right, _ in boxes) + 2 * margin
     paths: list[str] = []
     down = margin
     for strokes, (left, top, _, bottom) in zip(lines, boxes, strict=True):
-        paths += [_path(stroke, margin - left, down - top) for stroke in strokes]
+        paths += [_path(stroke, margin - left, down - top, places) for stroke in strokes]
         down += bottom - top + margin
-    size = f"{width:.1f} {down:.1f}"
+    size = f"{width:.{places}f} {down:.{places}f}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">\n'
         '<rect width="100%" height="100%" fill="white"/>\n'
-        f'<g fill="none" stroke="black" stroke-width="{_PEN * height:.2f}" stroke-linecap="round" '
+        f'<g fill="none" stroke="black" stroke-width="{_PEN * height:.{places + 1}f}" stroke-linecap="round" '
         'stroke-linejoin="round">\n' + "\n".join(paths) + "\n</g>\n</svg>\n"
     )
 
@@ -85,6 +87,6 @@ def _box(strokes: Strokes) -> tuple[float, float, float, float]:
     return min(columns), min(rows), max(columns), max(rows)
 
 
-def _path(stroke: Sequence[tuple[float, float]], right: float, down: float) -> str:
-    points = [f"{x + right:.1f} {y + down:.1f}" for x, y in stroke]
+def _path(stroke: Sequence[tuple[float, float]], right: float, down: float, places: int) -> str:
+    points = [f"{x + right:.{places}f} {y + down:.{places}f}" for x, y in stroke]
     return f'<path d="M{" L".join(points if len(points) > 1 else points * 2)}"/>'  # a single point is a dot
