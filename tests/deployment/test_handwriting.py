@@ -105,7 +105,7 @@ def test_what_cannot_be_written_is_refused(bundle: Bundle) -> None:
         (["a", ""], {}, "nothing to write"),
         (["c"], {}, "symbols that training data did not contain: 'c'"),
         (["a"], {"bias": float("nan")}, "bias=nan"),
-        (["a"], {"max_points": 0}, "a number of points of 0"),
+        (["a"], {"max_points": 0}, "max_points=0: expected an integer of 1 or more"),
         (["a"], {"primer": Primer("", STROKES)}, "the primer has no text"),
     ]
     for texts, options, message in cases:
@@ -144,8 +144,9 @@ def test_a_picture_keeps_the_form_of_strokes_in_any_unit(unit: float) -> None:
     (group,) = (node for node in root if node.tag.endswith("g"))
     assert float(group.attrib["stroke-width"]) == pytest.approx(0.05 * unit)
     for path, stroke in zip(group, strokes, strict=True):
-        points = [tuple(float(each) / unit - 0.5 for each in point.split()) for point in path.attrib["d"][1:].split("L")]
-        assert points == [pytest.approx(point, abs=0.01) for point in stroke]  # a margin of half the height is around
+        drawn = [point.split() for point in path.attrib["d"][1:].split("L")]
+        points = [tuple(float(each) / unit - 0.5 for each in point) for point in drawn]  # without the margin
+        assert points == [pytest.approx(point, abs=0.01) for point in stroke]
 
 
 def test_lines_break_between_words() -> None:

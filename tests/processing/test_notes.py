@@ -153,8 +153,8 @@ def test_a_chorale_is_what_music21_reads() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.mid", b"MThd\0\0", "a.mid is not a MIDI file with notes"),
-        ("a.mid", b"", "a.mid is not a MIDI file with notes"),
+        ("a.mid", b"MThd\0\0", "a.mid is not a readable MIDI file"),
+        ("a.mid", b"", "a.mid is not a readable MIDI file"),
         ("a.mxl", b"PK", "a.mxl is not a readable MusicXML score"),
         ("a.xml", b"<score-partwise>", "a.xml is not a readable MusicXML score"),
         ("a.xml", b"<a/>", "its root is <a>, expected <score-partwise>"),
@@ -169,6 +169,16 @@ def test_broken_files_are_named(name: str, content: bytes, message: str, tmp_pat
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_music(tmp_path / name, 1)
+
+
+def test_a_midi_file_without_notes_and_one_that_is_too_long_are_told_from_a_broken_one(tmp_path: Path) -> None:
+    for beats, message in ((0, "a.mid: it has no notes"), (MAX_FRAMES + 1, "a.mid: its last note ends in frame")):
+        file = mido.MidiFile(ticks_per_beat=1)
+        notes = [mido.Message("note_on", note=60, velocity=9, time=0), mido.Message("note_off", note=60, time=beats)]
+        file.tracks.append(mido.MidiTrack(notes if beats else []))
+        file.save(tmp_path / "a.mid")
+        with pytest.raises(ValueError, match=message):
+            read_music(tmp_path / "a.mid", 1)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

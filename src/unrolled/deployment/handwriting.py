@@ -8,7 +8,8 @@ from torch import Tensor
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.sampling import encode_prompt
-from unrolled.generation.sampling import sample
+from unrolled.generation.limits import whole
+from unrolled.generation.sampling import Generated, sample
 from unrolled.layers.window_attention import WindowAttention, WindowState
 from unrolled.models.decoders.base import Decoder, DecoderState
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -93,7 +94,10 @@ def write_with(
             "writing needs an EncoderDecoder of strokes with WindowAttention; this checkpoint has "
             f"{article(type(network).__name__)}"
         )
-    _check(texts, bias, max_points)
+    if not texts or not all(texts):
+        raise ValueError("there is nothing to write: a text is empty")
+    whole(1, max_points=max_points)
+    _check_bias(bias)
     if primer is not None and not primer.text:
         raise ValueError("the primer has no text, which says what its strokes have written")
     beginning = "" if primer is None else f"{primer.text} "
@@ -166,7 +170,8 @@ def continue_with(
     transform = processor.source
     if not isinstance(transform, StrokeTransform) or not isinstance(network, Decoder):
         raise ValueError(f"drawing needs a Decoder of strokes; this checkpoint has {article(type(network).__name__)}")
-    _check(["-"] * count, bias, num_points)
+    whole(1, count=count, num_points=num_points)
+    _check_bias(bias)
     like = network.head.linear.weight
     read = like.new_zeros(1, 3) if primer is None else transform.encode(primer.strokes).to(like)
     read = read.expand(count, -1, -1)
@@ -193,7 +198,7 @@ def _sampled(
     most: Tensor,
     bias: float,
     generator: torch.Generator | None,
-) -> Any:
+) -> Generated:
     def beyond(step: int, state: DecoderState, drawn: Tensor) -> Tensor:
         window: WindowState = state.attention
         return window.beyond > 0
@@ -216,8 +221,6 @@ def _writes(network: Any) -> bool:
     )
 
 
-def _check(texts: Sequence[str], bias: float, max_points: int) -> None:
-    if not texts or not all(texts):
-        raise ValueError("there is nothing to write: a text is empty")
-    if not 0.0 <= bias < float("inf") or max_points < 1:
-        raise ValueError(f"bias={bias}, a number of points of {max_points}: expected 0 or more, and 1 or more")
+def _check_bias(bias: float) -> None:
+    if not 0.0 <= bias < float("inf"):
+        raise ValueError(f"bias={bias}: expected a number of 0 or more")

@@ -98,7 +98,7 @@ class HandwritingData(BucketData[StrokesBatch]):
         self._origin, self._split, self.batching = origin, split, batching
         self._hershey, self._fonts, self._min_length = hershey, fonts, min_length
         self.mode, self._columns, self._max_points = mode, (text, strokes), max_points
-        self._skips = on_error == "skip"
+        self._on_error = on_error
         self._processor = None if processor_from is None else build_processor(processor_from)
         self._lines: dict[str, list[Line]] = {}
         self._frames: dict[str, list[Tensor]] = {}
@@ -117,7 +117,7 @@ class HandwritingData(BucketData[StrokesBatch]):
         lines = {split: self._usable(self._line, several) for split, several in rows.items()}
         found = {split: [line for line in several if self._fits(line)] for split, several in lines.items()}
         if not any(found.values()):
-            raise DataError(f"no line is left with max_points={self._max_points}, on_error={'skip' * self._skips}")
+            raise DataError(f"no line is left with max_points={self._max_points}, on_error={self._on_error}")
         if self._processor is None:
             self._processor = self._fitted(found.get("train", []))
         encode = partial(_encoded, *self._sides(self._processor))
@@ -133,7 +133,7 @@ class HandwritingData(BucketData[StrokesBatch]):
             try:
                 found.append(read(value))
             except DataError:
-                if not self._skips:
+                if self._on_error == "raise":
                     raise
         return found
 
@@ -144,10 +144,9 @@ class HandwritingData(BucketData[StrokesBatch]):
         text = row.text(self._columns[0], "data.text") if self.mode == "synthesis" else ""
         if self.mode == "synthesis" and not text:
             raise DataError(f"{row.place}: the text is empty; synthesis needs the text of each line")
+        found = row.column(self._columns[1], "data.strokes")
         try:
-            strokes = check_strokes(row.column(self._columns[1], "data.strokes"))
-        except DataError:
-            raise
+            strokes = check_strokes(found)
         except ValueError as error:
             raise DataError(f"{row.place}: {error}") from None
         if sum(map(len, strokes)) < 2:

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from unrolled.processing.notes.scores import frames_of_parts, read_parts
+from unrolled.processing.notes.roll import frames_of_file
+from unrolled.processing.notes.scores import read_parts
 from unrolled.training.data.base import DataError
 from unrolled.training.data.cache import cached
 from unrolled.training.data.rows import Row
@@ -63,7 +64,7 @@ def _chorales(paths: list[Path], count: int, steps_per_beat: int) -> Iterator[tu
         parts = read_parts(path)
         if len(parts) != _VOICES:
             continue
-        frames = frames_of_parts([note for part in parts for note in part], path, steps_per_beat)
+        frames = frames_of_file([note for part in parts for note in part], path, steps_per_beat)
         lowest = min(pitch for frame in frames for pitch in frame)
         music = repr([[pitch - lowest for pitch in frame] for frame in frames])
         if music not in seen:

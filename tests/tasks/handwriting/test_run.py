@@ -175,6 +175,8 @@ def test_without_texts_strokes_are_predicted_and_continued(
     checkpoint = lines / "run" / "checkpoints" / "best.ckpt"
     drawn = continue_strokes(load_bundle(checkpoint), 2, num_points=30)
     assert [sum(shape(strokes)) for strokes in drawn] == [31, 31]
+    with pytest.raises(ValueError, match="count=0: expected an integer of 1 or more"):
+        continue_strokes(load_bundle(checkpoint), 0)
     begin = ["write", str(checkpoint), "--out", "page.svg"]
     assert main([*begin, "--prime", "x.jsonl"]) == 0
     assert main([*begin, "ab"]) == 2

@@ -178,7 +178,7 @@ def test_published_json_that_is_wrong_is_named(content: str, message: str, folde
 
 def test_broken_midi_is_named(folder: Path) -> None:
     (folder / "x.mid").write_bytes(b"MThd")
-    with pytest.raises(DataError, match=r"x.mid is not a MIDI file with notes"):
+    with pytest.raises(DataError, match=r"x.mid is not a readable MIDI file"):
         MusicData(files="x.mid").prepare()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unrolled import durable
-from unrolled.processing.notes.roll import Frames, Note, frames_of, notes_of
+from unrolled.processing.notes.roll import Frames, Note, frames_of_file, notes_of
 
 MIDI = (".mid", ".midi")
 INSTALL = "pip install 'unrolled[music]'"
@@ -41,10 +41,11 @@ def read_midi(path: Path, steps_per_beat: int) -> list[list[int]]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        return frames_of(_notes(package, content), steps_per_beat)
+        notes = _notes(package, content)
     except Exception as error:  # damaged files raise almost any exception in the parser
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a MIDI file with notes: {reason:.200}") from None
+        raise ValueError(f"{path} is not a readable MIDI file: {reason:.200}") from None
+    return frames_of_file(notes, path, steps_per_beat)
 
 
 def write_midi(path: Path, frames: Frames, steps_per_beat: int, *, tempo: float = 90.0, program: int = 0) -> None:

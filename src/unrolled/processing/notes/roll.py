@@ -1,6 +1,7 @@
 """Piano rolls: which keys sound in each frame of a piece."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -137,6 +138,14 @@ def frames_of(notes: Iterable[Note], steps_per_beat: int) -> list[list[int]]:
         for frame in frames[start:end]:
             frame.add(pitch)
     return [sorted(frame) for frame in frames]
+
+
+def frames_of_file(notes: Iterable[Note], path: Path, steps_per_beat: int) -> list[list[int]]:
+    """Return the frames of a file's notes as `frames_of` does; the message of an error names the file."""
+    try:
+        return frames_of(notes, steps_per_beat)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def notes_of(frames: Frames, steps_per_beat: int) -> list[Note]:

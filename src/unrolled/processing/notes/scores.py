@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
-from unrolled.processing.notes.roll import Note, frames_of
+from unrolled.processing.notes.roll import Note, frames_of_file
 
 SCORES = (".mxl", ".musicxml", ".xml")
 MAX_BYTES = 1 << 26  # of an unpacked score
@@ -24,15 +24,7 @@ def read_score(path: Path, steps_per_beat: int) -> list[list[int]]:
     Raises:
         ValueError: a file that can't be read as MusicXML, has no notes or is too long; the message names it.
     """
-    return frames_of_parts([note for part in read_parts(path) for note in part], path, steps_per_beat)
-
-
-def frames_of_parts(notes: list[Note], path: Path, steps_per_beat: int) -> list[list[int]]:
-    """Return the frames of notes; the message of an error names the file."""
-    try:
-        return frames_of(notes, steps_per_beat)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return frames_of_file([note for part in read_parts(path) for note in part], path, steps_per_beat)
 
 
 def read_parts(path: Path) -> list[list[Note]]:
