@@ -229,7 +229,9 @@ def test_states_and_memories_of_others_are_refused() -> None:
         decoder(inputs[:2], state, memory)
     with pytest.raises(ValueError, match="which has 3 layers"):
         decoder(inputs, state._replace(core=state.core[:2]), memory)
-    with pytest.raises(ShapeError, match=r"state.context"):
+    with pytest.raises(ValueError, match=r"state.context is None, expected a tensor of shape \(3, 9\)"):
         decoder(inputs, state._replace(context=None), memory)
+    with pytest.raises(ShapeError, match=r"state.context has the shape \(3, 8\)"):
+        decoder(inputs, state._replace(context=torch.zeros(3, 8)), memory)
     with pytest.raises(ValueError, match="need each other"):
         SkipDecoder(FrameEmbedding(3), partial(Recurrent, LSTMCell, hidden_size=6), HEAD, source_size=3)

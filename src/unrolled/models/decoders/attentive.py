@@ -15,12 +15,10 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.monotonic_attention import HardMonotonicAttention
 from unrolled.layers.observing import observed_steps
 from unrolled.layers.recurrent import Recurrent
-from unrolled.models.decoders.base import DecoderState, of_decoder
+from unrolled.models.decoders.base import DecoderState, check_attention
 from unrolled.models.decoders.wiring import AttentionWiring, LuongWiring, Sizes
 from unrolled.sequences import mask_from_lengths
-from unrolled.shapes import ShapeError
-from unrolled.state import Leaf, check, outline, state_at
-from unrolled.wording import article, counted
+from unrolled.state import state_at
 
 
 class DecoderNoise(NamedTuple):
@@ -109,15 +107,8 @@ class AttentiveCore(nn.Module):
 
     def check_state(self, state: DecoderState, memory: Memory, like: Tensor) -> None:
         """Check a decoder's state, once for all steps of a sequence."""
-        if not isinstance(memory, Memory):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"the memory is {article(type(memory).__name__)}, expected what `start` returned")
-        if len(memory.values) != len(like):
-            raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the inputs have {len(like)}")
-        self.wiring.check(self.core, of_decoder(state).core, like)
-        attention = outline(self.attention.start(memory), like=memory.values)
-        check(state.attention, attention, like=like, name="state.attention")
-        context = None if self.wiring.context_size is None else Leaf((self.wiring.context_size,), None)
-        check(state.context, context, like=like, name="state.context")
+        check_attention(self.attention, state, memory, self.wiring.context_size, like)
+        self.wiring.check(self.core, state.core, like)
 
     def noises(self, batch: int, time: int, like: Tensor) -> list[Any]:
         """Draw the noise of the cores for each step."""

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from unrolled.heads.base import Head
 from unrolled.heads.categorical import CategoricalHead
+from unrolled.layers.attention import Attention, Memory
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
 from unrolled.resets import Stretches
-from unrolled.shapes import expect
-from unrolled.state import leaves, rebuild
-from unrolled.wording import article
+from unrolled.shapes import ShapeError, expect
+from unrolled.state import Leaf, check, leaves, outline, rebuild
+from unrolled.wording import article, counted
 
 
 class DecoderState(NamedTuple):
@@ -47,6 +48,31 @@ def core_of(state: Any) -> Any:
     if attention is not None or context is not None:
         raise ValueError("state.attention and state.context are of another decoder: this one has no attention")
     return core
+
+
+def check_attention(
+    attention: Attention, state: DecoderState, memory: Any, context_size: int | None, like: Tensor
+) -> None:
+    """Check the memory and what a state carries of attention, once for all steps of a sequence.
+
+    Args:
+        attention: the decoder's attention.
+        state: the state before the sequence.
+        memory: what `Decoder.start` returned.
+        context_size: number of features of `state.context`; None for no context.
+        like: a tensor with the batch and the dtype of the inputs.
+
+    Raises:
+        ShapeError: another number of rows or features.
+        ValueError: a memory or a state of another decoder.
+    """
+    if not isinstance(memory, Memory):
+        raise ValueError(f"the memory is {article(type(memory).__name__)}, expected what `start` returned")
+    if len(memory.values) != len(like):
+        raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the inputs have {len(like)}")
+    _, window, context = of_decoder(state)
+    check(window, outline(attention.start(memory), like=memory.values), like=like, name="state.attention")
+    check(context, None if context_size is None else Leaf((context_size,), None), like=like, name="state.context")
 
 
 class Decoded(NamedTuple):

@@ -22,25 +22,23 @@ from unrolled.layers.encoded import Encoded
 from unrolled.layers.feedforward import FeedForward
 from unrolled.layers.observing import observed_steps
 from unrolled.layers.recurrent import Recurrent
-from unrolled.models.decoders.base import Decoded, Decoder, DecoderState, of_decoder
+from unrolled.models.decoders.base import Decoded, Decoder, DecoderState, check_attention, of_decoder
 from unrolled.models.embeddings import InputEmbedding, check_conditions, checked_embedding, without_padding
 from unrolled.models.encoders import complete
 from unrolled.resets import Stretches
 from unrolled.sequences import all_full, mask_from_lengths
-from unrolled.shapes import ShapeError, expect
-from unrolled.state import check, outline, state_at
-from unrolled.wording import article, counted
+from unrolled.shapes import expect
+from unrolled.state import state_at
+from unrolled.wording import counted
 
 
 class _First(NamedTuple):
-    """The results of the first layer: its outputs, contexts and weights (batch, time, …), and the states after it."""
+    """The results of the first layer: outputs, contexts and weights (batch, time, …), and the state after them."""
 
     outputs: Tensor
     contexts: Tensor | None
     weights: Tensor | None
-    core: Any
-    attention: Any
-    context: Tensor | None
+    state: DecoderState
 
 
 class SkipDecoder(Decoder):
@@ -134,18 +132,19 @@ class SkipDecoder(Decoder):
             lengths = None
         embedded = self.embedding(without_padding(inputs, lengths))
         self._check(state, memory, embedded)
-        first = self._attended(embedded, state, memory, lengths) if memory is not None else None
-        if first is None:
+        if self.attention is None:
             outputs, core = self._layers[0](embedded, state.core[0], lengths, resets)
-            first = _First(outputs, None, None, core, None, None)
+            first = _First(outputs, None, None, DecoderState(core))
+        else:
+            first = self._attended(self.attention, embedded, state, memory, lengths)
         read = embedded if first.contexts is None else torch.cat([embedded, first.contexts], dim=-1)
-        outputs, after = [first.outputs], [first.core]
+        outputs, after = [first.outputs], [first.state.core]
         for layer, before in zip(self._layers[1:], state.core[1:], strict=True):
             values, core = layer(torch.cat([read, layer.dropout(outputs[-1])], dim=-1), before, lengths, resets)
             outputs.append(values)
             after.append(core)
         parameters = self.head(self.output_dropout(torch.cat(outputs, dim=-1)))
-        return Decoded(parameters, first.weights, DecoderState(tuple(after), first.attention, first.context))
+        return Decoded(parameters, first.weights, first.state._replace(core=tuple(after)))
 
     def step(
         self,
@@ -166,31 +165,35 @@ class SkipDecoder(Decoder):
     def _layers(self) -> list[Recurrent]:
         return cast("list[Recurrent]", list(self.layers))
 
-    def _attended(self, embedded: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None) -> _First:
+    def _attended(
+        self, attention: Attention, embedded: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None
+    ) -> _First:
         """Run the first layer step by step, since it reads what its last output has attended to."""
-        layer, attention = self._layers[0], cast(Attention, self.attention)
+        layer = self._layers[0]
         batch, time = embedded.shape[:2]
-        carried = [(state.core[0], state.attention, cast(Tensor, state.context))]
+        core, window, context = state.core[0], state.attention, cast(Tensor, state.context)
+        states = [DecoderState(core, window, context)]
+        contexts: list[Tensor] = []
         outputs: list[Tensor] = []
         all_weights: list[Tensor] = []
         with observed_steps(layer, embedded, lengths):
             for given, noise in zip(embedded.unbind(1), layer.noises(batch, time, like=embedded), strict=True):
-                core, window, context = carried[-1]
                 output, core = layer.advance(None, core, noise, torch.cat([given, context], dim=-1))
                 context, weights, window = attention(output, memory, window)
-                carried.append((core, window, context))
+                states.append(DecoderState(core, window, context))
                 outputs.append(output)
+                contexts.append(context)
                 if weights is not None:
                     all_weights.append(weights)
         source = memory.values.shape[1]
-        contexts = _stacked([context for _, _, context in carried[1:]], embedded, attention.value_size)
+        read = _stacked(contexts, embedded, attention.value_size)
         weights = _stacked(all_weights, embedded, source) if attention.has_weights else None
         found = _stacked(outputs, embedded, layer.output_size)
         if lengths is not None:
             padding = ~mask_from_lengths(lengths.to(embedded.device), time).unsqueeze(-1)
-            found, contexts = found.masked_fill(padding, 0.0), contexts.masked_fill(padding, 0.0)
+            found, read = found.masked_fill(padding, 0.0), read.masked_fill(padding, 0.0)
             weights = None if weights is None else weights.masked_fill(padding, 0.0)
-        return _First(found, contexts, weights, *state_at(carried, lengths))
+        return _First(found, read, weights, state_at(states, lengths))
 
     def _check(self, state: DecoderState, memory: Any, embedded: Tensor) -> None:
         core, attention, context = of_decoder(state)
@@ -200,16 +203,8 @@ class SkipDecoder(Decoder):
             if attention is not None or context is not None or memory is not None:
                 raise ValueError("the state or the memory is of another decoder: this one has no attention")
             return
-        if not isinstance(memory, Memory):
-            raise ValueError(f"the memory is {article(type(memory).__name__)}, expected what `start` returned")
-        if len(memory.values) != len(embedded):
-            raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the inputs have {len(embedded)}")
+        check_attention(self.attention, state, memory, self.attention.value_size, embedded)
         self._layers[0].check_state(core[0], like=embedded, name="state.core[0]")
-        check(
-            attention, outline(self.attention.start(memory), like=memory.values), like=embedded, name="state.attention"
-        )
-        if context is None or context.shape != (len(embedded), self.attention.value_size):
-            raise ShapeError(f"state.context must have the shape {(len(embedded), self.attention.value_size)}")
 
 
 def _stacked(steps: list[Tensor], like: Tensor, size: int) -> Tensor:
