@@ -26,7 +26,8 @@ class AutoregressiveForecaster(Forecaster):
     """Reads a series step by step, and continues it with its own samples.
 
     Past covariates are not read: they are unknown of the steps that it has to read of the future. Training reads the
-    true numbers of the horizon.
+    true numbers of the horizon. Forecasts with quantiles are sampled: their values are the means of the samples, or
+    the medians with a `QuantileHead`.
 
     Args:
         past_covariates: see `Forecaster` for this and the next four.
@@ -85,33 +86,22 @@ class AutoregressiveForecaster(Forecaster):
         steps = (lengths - 1).unsqueeze(1) + torch.arange(self.horizon, device=past.device)
         return self._predicted(self.dropout(outputs.take_along_dim(steps.unsqueeze(-1), 1)))
 
-    @torch.no_grad()
-    def forecast(
+    def _normalized_forecast(
         self,
         past: Tensor,
         future: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        levels: Sequence[float] = (),
-        num_samples: int = 100,
-        generator: torch.Generator | None = None,
+        lengths: Tensor | None,
+        levels: Sequence[float],
+        num_samples: int,
+        generator: torch.Generator | None,
     ) -> Forecast:
-        """See `Forecaster.forecast`. Values are the means of the samples, or medians with a `QuantileHead`.
-
-        Raises:
-            NotImplementedError: quantiles of a head that can't be sampled, such as one of means alone.
-            ValueError: fewer than one sample.
-        """
         if not levels:
-            return super().forecast(past, future, lengths)
+            return super()._normalized_forecast(past, future, lengths, levels, num_samples, generator)
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: expected 1 or more")
         self.head.quantiles_at(past.new_zeros(self.head.output_size), (0.5,))  # a head of means draws means alone
-        past, scale = self.normalized(past, lengths)
-        self._check(past, future)
         drawn = self._continued(past, future, lengths, (num_samples, generator))[1]
         drawn = drawn.unflatten(0, (len(past), num_samples)).movedim(1, -1)
-        drawn = drawn * scale.scale.unsqueeze(-1) + scale.center.unsqueeze(-1)
         values = drawn.median(-1).values if isinstance(self.head, QuantileHead) else drawn.mean(-1)
         quantiles = drawn.quantile(drawn.new_tensor(levels), dim=-1).movedim(0, -1)
         return Forecast(values, quantiles)

@@ -152,19 +152,32 @@ class Forecaster(nn.Module, ABC):
 
         Raises:
             NotImplementedError: quantiles of a head that predicts none.
-            ValueError: a quantile that the head can't predict.
+            ValueError: a quantile that the head can't predict, or quantiles of fewer than one sample.
         """
         past, scale = self.normalized(past, lengths)
         self._check(past, future)
+        found = self._normalized_forecast(past, future, lengths, levels, num_samples, generator)
+        center, width = scale
+        return Forecast(found.values * width + center, found.quantiles * width.unsqueeze(-1) + center.unsqueeze(-1))
+
+    def _normalized_forecast(
+        self,
+        past: Tensor,
+        future: Tensor,
+        lengths: Tensor | None,
+        levels: Sequence[float],
+        num_samples: int,
+        generator: torch.Generator | None,
+    ) -> Forecast:
+        """Return the forecast of a normalized past, in its units; see `forecast` for the arguments."""
         parameters = self.decode(past, future, lengths, None)
         middle = self.head.predict(parameters)
         if isinstance(self.head, QuantileHead):  # in order with the other quantiles, also where they cross
             middle = self.head.quantiles_at(parameters, (0.5,)).squeeze(-1)
-        values = middle.squeeze(-1) * scale.scale + scale.center
+        values = middle.squeeze(-1)
         if not levels:
             return Forecast(values, values.new_zeros(*values.shape, 0))
-        quantiles = self.head.quantiles_at(parameters, levels).squeeze(-2)
-        return Forecast(values, quantiles * scale.scale.unsqueeze(-1) + scale.center.unsqueeze(-1))
+        return Forecast(values, self.head.quantiles_at(parameters, levels).squeeze(-2))
 
     def normalized(self, past: Tensor, lengths: Tensor | None) -> tuple[Tensor, WindowScale]:
         """Return a past with normalized targets, 0 where they are missing or after `lengths`, and their scale."""
