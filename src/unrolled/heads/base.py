@@ -15,8 +15,9 @@ from unrolled.shapes import ShapeError, expect
 class Head(nn.Module, ABC):
     """Base class of heads, which predict the parameters of a distribution over targets from features.
 
-    A subclass implements `losses` and `predict`, and `sharpen` and `sample` if its predictions are fed back. All
-    methods support any leading axes: none, (batch,), (batch, time), …
+    A subclass implements `losses` and `predict`, and `sharpen` and `sample` if its predictions are fed back. What only
+    some heads can do raises NotImplementedError in the others, as in torch.distributions. All methods support any
+    leading axes: none, (batch,), (batch, time), …
 
     Attributes:
         target_size: number of entries of a target; None if a target is a single number, such as a class.
