@@ -17,6 +17,8 @@ from unrolled.processing.series.times import Frequency, Time
 from unrolled.processing.series.transform import SeriesTransform
 from unrolled.wording import article, counted
 
+_OTHER_TABLES = (".tsv", ".parquet", ".jsonl", ".json", ".ndjson", ".gz")  # which training reads
+
 
 class ForecastStep(NamedTuple):
     """The forecast of a step of a series.
@@ -99,9 +101,12 @@ def read_csv_series(path: str | Path, columns: SeriesColumns, frequency: Frequen
     """Read the series of a .csv file; see `read_series`.
 
     Raises:
-        ValueError: a file that can't be read, or wrong rows, with file and line.
+        ValueError: a file of another kind or that can't be read, or wrong rows, with file and line.
     """
-    return read_series(_csv_rows(Path(path)), columns, frequency)[0]
+    path = Path(path)
+    if path.suffix.lower() in _OTHER_TABLES:
+        raise ValueError(f"{path}: forecasts read .csv files; write this {path.suffix} as one, for example with pandas")
+    return read_series(_csv_rows(path), columns, frequency)[0]
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -141,7 +146,8 @@ def forecast_series(
     Args:
         network: the network, usually in evaluation mode.
         transform: its transform.
-        series: the series; steps from `origin` on are not read, but for what is known of the future.
+        series: the series; steps from `origin` on are not read, but for what is known of the future. One that is new
+            to the transform is scaled by its steps before `origin`.
         origin: the first predicted step.
         levels: see `Forecaster.forecast`.
         num_samples: see `Forecaster.forecast`.
@@ -151,8 +157,9 @@ def forecast_series(
         Values (horizon, targets) and quantiles (horizon, targets, levels), in float64 on the CPU.
 
     Raises:
-        ValueError: no step before `origin`, or fewer future steps than the horizon has.
+        ValueError: no step before `origin`, or none to scale a new series by; fewer future steps than the horizon has.
     """
+    transform = transform.including([series.until(origin)])
     found = _forecasts(network, transform, series, [origin], levels, num_samples, generator)
     return Forecast(found.values[0], found.quantiles[0])
 
@@ -256,7 +263,8 @@ def anomalies(
 ) -> Iterator[AnomalyScore]:
     """Yield the score of each observed number of each series, by its forecast from the steps before it.
 
-    The first number has nothing before it and no score.
+    The first number has nothing before it and no score. A series that training did not contain is scaled by all its
+    numbers, the ones to score among them.
 
     Args:
         bundle: a forecaster from `load_bundle`.
@@ -321,5 +329,8 @@ def check_levels(network: Forecaster, levels: Sequence[float]) -> None:
     like: Any = network.head.linear.weight
     try:
         network.head.quantiles_at(like.new_zeros(network.head.output_size), levels)
-    except NotImplementedError as error:
-        raise ValueError(f"{error}; this network was trained with distribution=mean") from None
+    except NotImplementedError:  # not every head can: see `VectorHead.quantiles_at`
+        raise ValueError(
+            f"this network predicts no quantiles, only the numbers of its {type(network.head).__name__}; train one "
+            "with distribution=quantile, student_t or normal"
+        ) from None

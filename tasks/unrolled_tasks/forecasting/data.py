@@ -88,6 +88,9 @@ class ForecastingData(BucketData[ForecastBatch]):
     Each series is divided by time: its first steps are for training, the next for validation, the last for the test.
     A window belongs to the split that contains all steps that it predicts; it may read steps of earlier splits.
 
+    A series that a given processor does not know is scaled by its training steps or, without any, by those before its
+    first forecast.
+
     Args:
         origin: files or a data set; fields of this and of the other options can be arguments, too.
         columns: the columns.
@@ -143,6 +146,8 @@ class ForecastingData(BucketData[ForecastBatch]):
                 self._processor = Processor(self._fit(train, frequency))
             transform = self._sides(self._processor)
             self._check_lengths(series, transform.horizon)
+            transform = transform.including(each.until(self._before(each, transform)) for each in series)
+            self._processor = Processor(transform)
             self._encoded = [transform.encode(each) for each in series]
         except DataError:
             raise
@@ -185,6 +190,11 @@ class ForecastingData(BucketData[ForecastBatch]):
         sizes = [len(found.get(split, ())) for split in SPLITS]
         return np.cumsum([0, *sizes]).tolist()
 
+    def _before(self, series: TimeSeries, transform: SeriesTransform) -> int:
+        """Returns the number of steps of training or, without any, before the first forecast."""
+        ends = self._borders(series)[1:]
+        return ends[0] or _first(next(end for end in ends if end), transform)
+
     @staticmethod
     def _check_lengths(series: Sequence[TimeSeries], horizon: int) -> None:
         for each in series:
@@ -206,7 +216,7 @@ class ForecastingData(BucketData[ForecastBatch]):
             before = torch.cat([torch.zeros(1, dtype=torch.int64), encoded.observed.sum(-1).cumsum(0)])
             for split, begin, end in zip(SPLITS, borders, borders[1:], strict=False):
                 wanted |= {split} if end > begin else set()
-                first = max(begin, 1) if begin else max(1, min(transform.context, end - horizon))
+                first = begin or _first(end, transform)
                 step = self._windows.stride if split == "train" else self._windows.scoring_stride
                 origins = [o for o in range(first, end - horizon + 1, step) if before[o + horizon] > before[o]]
                 found.setdefault(split, []).extend(Window(number, origin) for origin in origins)
@@ -318,6 +328,11 @@ class ForecastingData(BucketData[ForecastBatch]):
         """See `BucketData.batch`."""
         windows = [self._examples[split][row] for row in spec.rows]
         return collate_windows(self.transform, [(self._encoded[n], o) for n, o in windows], spec.rows, scale)
+
+
+def _first(end: int, transform: SeriesTransform) -> int:
+    """Returns the first step that is predicted in a split that begins a series: after a whole context, if it fits."""
+    return max(1, min(transform.context, end - transform.horizon))
 
 
 def collate_windows(

@@ -122,6 +122,21 @@ def test_a_table_of_one_series_and_a_split_of_its_own(folder: Path) -> None:
     assert again.transform.to_dict() == trained.transform.to_dict()
 
 
+def test_the_backtest_of_a_new_series_is_scaled_by_the_steps_before_it(folder: Path) -> None:
+    given = loaded(**written(folder, "csv")).processor().to_dict()
+    new = [dict(row, shop="new") for row in ROWS if row["shop"] == "north"]
+    changed = [dict(row, sales=1e6) if day >= 14 else row for day, row in enumerate(new)]
+
+    for rows in (new, changed):
+        data = loaded(**written(folder, "jsonl", rows), split_fractions=(0, 0, 1), processor_from=given)
+        assert data.window("test", 0)[1] == 14
+        assert data.transform.scales["new"].centers == pytest.approx([6.5])
+        assert data.transform.scales["north"].centers == pytest.approx([20.5])
+        assert batch_of(data, "test", [0]).past[0, :, 0].mean() == pytest.approx(0, abs=1e-6)
+    trained = loaded(**written(folder, "jsonl", new), split_fractions=(0.5, 0.2, 0.3), processor_from=given)
+    assert trained.transform.scales["new"].centers == pytest.approx([14.5])
+
+
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [

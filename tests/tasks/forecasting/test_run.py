@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 
 from unrolled import load_bundle
 from unrolled.deployment import anomalies, forecast, read_csv_series
-from unrolled.deployment.forecasting import forecaster_of
+from unrolled.deployment.forecasting import forecast_series, forecaster_of
 from unrolled.training.run.runner import run, score
 from unrolled_tasks.forecasting import Forecasting
 
@@ -157,6 +158,9 @@ def test_scoring_and_the_commands(waves: Path, configure: Configure, python: Pro
         wrong = command("forecast", *options)
         assert wrong.returncode == 2
         assert said in wrong.stderr
+    other = python("-m", "unrolled", "forecast", str(checkpoint), "x.parquet")
+    assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+    assert "x.parquet: forecasts read .csv files" in other.stderr
     (waves / "x.csv").write_text("time,name,target\n1,low,2\n1,low,3\n")
     wrong = command("forecast")
     assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
@@ -166,17 +170,23 @@ def test_scoring_and_the_commands(waves: Path, configure: Configure, python: Pro
 def test_an_outlier_has_the_greatest_score(waves: Path, configure: Configure) -> None:
     run(configure("run", *TINY, "trainer.max_epochs=10", "optimizer.lr=1e-2", "data.stride=1", small=False))
     bundle = load_bundle(waves / "run" / "checkpoints" / "best.ckpt")
-    transform = forecaster_of(bundle)[1]
+    network, transform = forecaster_of(bundle)
+    forms = transform.columns, transform.frequency
     text = (waves / "x.csv").read_text().splitlines()
     place = next(n for n, line in enumerate(text) if line.startswith("150,high,"))
     text[place] = "150,high,1200"
     (waves / "changed.csv").write_text("\n".join(text))
 
-    scores = list(anomalies(bundle, read_csv_series(waves / "changed.csv", transform.columns, transform.frequency)))
+    scores = list(anomalies(bundle, read_csv_series(waves / "changed.csv", *forms)))
 
     worst = max(scores, key=lambda each: each.score)
     assert (worst.series, worst.time, worst.value) == ("high", 150, 1200.0)
     assert worst.score > 2
+    new = next(s for s in read_csv_series(waves / "changed.csv", *forms) if s.name == "high")
+    new = replace(new, name="new")
+    changed = replace(new, values=torch.cat([new.values[:100], 7 * new.values[100:]]))
+    one, other = (forecast_series(network, transform, series, 100).values for series in (new, changed))
+    assert torch.equal(one, other)  # what comes after the origin is not read
     with pytest.raises(ValueError, match="interval=0, batch_size=64: expected"):
         list(anomalies(bundle, [], interval=0))
 

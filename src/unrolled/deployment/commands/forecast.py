@@ -62,7 +62,12 @@ def add(commands: Any) -> None:
 
 def _add_table(command: Any) -> None:
     add_checkpoint(command)
-    command.add_argument("table", type=Path, metavar="TABLE", help="a .csv file with the columns of training")
+    command.add_argument(
+        "table",
+        type=Path,
+        metavar="TABLE",
+        help="a .csv file with the columns of training; write .parquet, .jsonl and other tables as .csv first",
+    )
     command.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")
     command.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, an .svg file")
     command.add_argument(

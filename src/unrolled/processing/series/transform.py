@@ -1,6 +1,7 @@
 """The transform between a time series and the scaled steps that a forecaster reads and predicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -53,7 +54,8 @@ class SeriesTransform(Transform):
     """Scales a time series and adds what is known of each step: a mask of missing numbers, covariates, the calendar.
 
     Each series is scaled by its own mean and deviation over the training split. A series that training did not contain
-    is scaled by those of its given steps. Covariates are scaled by their mean and deviation over all series.
+    is scaled by those of its given steps; see `including`. Covariates are scaled by their mean and deviation over all
+    series.
 
     Args:
         columns: arguments of `SeriesColumns`.
@@ -162,6 +164,16 @@ class SeriesTransform(Transform):
             ValueError: a new series without an observed target.
         """
         return self.scales.get(series.name) or _scale_of(series)
+
+    def including(self, series: Iterable[TimeSeries]) -> Self:
+        """Return a transform that scales further series by these steps of theirs, and known series as before.
+
+        Raises:
+            ValueError: a new series without an observed target.
+        """
+        found = copy(self)
+        found.scales = self.scales | {each.name: _scale_of(each) for each in series if each.name not in self.scales}
+        return found
 
     def encode(self, value: TimeSeries) -> EncodedSeries:
         """Scale a series. Its future columns may have more steps than its targets.
