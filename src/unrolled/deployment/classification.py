@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.reading import MAX_LENGTH, Limits, Notices, in_batches, read_sources
+from unrolled.deployment.reading import MAX_LENGTH, Limits, read_in_batches
 from unrolled.heads.categorical import CategoricalHead
 from unrolled.heads.labels import LabelsHead
 from unrolled.models.classifier import SequenceClassifier
@@ -81,42 +81,19 @@ def classify(
         ValueError: a network of another kind; a source that can't be read.
     """
     limits = Limits(max_pixels, max_seconds, max_length)
-    found = predictions(bundle, sources, batch_size=batch_size, ahead=ahead, limits=limits, notice=notice)
+    found = read_in_batches(
+        *predicting(bundle), sources, batch_size=batch_size, ahead=ahead, limits=limits, notice=notice
+    )
     return (each for each in found if each is not None)
 
 
-def predictions(
-    bundle: Bundle,
-    sources: Iterable[Any],
-    *,
-    batch_size: int = 32,
-    ahead: int = 256,
-    limits: Limits = Limits(),  # immutable
-    notice: Callable[[str], None] | None = None,
-    on_error: Callable[[ValueError], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Prediction | None]:
-    """Yield a prediction for each source, as `classify` does, and optionally continue after an unreadable source.
-
-    Args:
-        bundle: see `classify`.
-        sources: see `classify`.
-        batch_size: see `classify`.
-        ahead: see `classify`.
-        limits: see `classify`.
-        notice: see `classify`.
-        on_error: called with the error of each source that can't be read, for which None is yielded; by default the
-            error is raised.
-        progress: called regularly with the numbers of finished sources and of sources that were read.
+def predicting(bundle: Bundle) -> tuple[Transform, Callable[[Tensor, Tensor], list[Prediction]]]:
+    """Return the transform of a classifier's sources, and what predicts for a padded batch; see `read_in_batches`.
 
     Raises:
-        ValueError: see `classify`.
+        ValueError: the bundle contains another network.
     """
     network, source, target = classifier_of(bundle)
-    if isinstance(sources, str | bytes):
-        raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
-    if min(batch_size, ahead, *limits) <= 0:
-        raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
     device = next(network.parameters()).device
 
     def predict(padded: Tensor, lengths: Tensor) -> list[Prediction]:
@@ -124,8 +101,7 @@ def predictions(
             values = predicted_values(network, network(padded.to(device), lengths), target)
         return [prediction(row, target) for row in values]
 
-    tensors = read_sources(source, sources, limits, Notices(notice), on_error)
-    return in_batches(predict, tensors, batch_size=batch_size, ahead=ahead, progress=progress)
+    return source, predict
 
 
 def reads(bundle: Bundle) -> str:

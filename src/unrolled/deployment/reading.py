@@ -56,23 +56,49 @@ class Notices:
             self._notice(message)
 
 
-def in_batches(
+def read_in_batches(
+    transform: Transform,
     function: Callable[[Tensor, Tensor], Sequence[T]],
-    sources: Iterator[Tensor | None],
+    sources: Iterable[Any],
     *,
-    batch_size: int,
-    ahead: int,
+    batch_size: int = 32,
+    ahead: int = 256,
+    limits: Limits = Limits(),  # immutable
+    notice: Callable[[str], None] | None = None,
+    on_error: Callable[[ValueError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[T | None]:
-    """Yield the result for each source, in order; None for a source that is None.
+    """Yield the result for each source, in order; None for one that can't be read, after a call of `on_error`.
 
     Args:
+        transform: converts a source to the network's input (time, …).
         function: returns the results for a padded batch (batch, time, …) with lengths (batch,).
-        sources: the sources, (time, …).
+        sources: see `read_source`.
         batch_size: number of sources in a batch.
         ahead: number of sources that are read before the first result, to batch sources of similar length.
+        limits: maximum sizes of a source.
+        notice: called with a message where a source is changed.
+        on_error: called with the error of each source that can't be read; by default the error is raised.
         progress: called regularly with the numbers of finished sources and of sources that were read.
+
+    Raises:
+        ValueError: an invalid option; a source that can't be read, without `on_error`.
     """
+    if isinstance(sources, str | bytes):
+        raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
+    if min(batch_size, ahead, *limits) <= 0:
+        raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
+    read = _read_all(transform, sources, limits, Notices(notice), on_error)
+    return _in_batches(function, read, batch_size, ahead, progress)
+
+
+def _in_batches(
+    function: Callable[[Tensor, Tensor], Sequence[T]],
+    sources: Iterator[Tensor | None],
+    batch_size: int,
+    ahead: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[T | None]:
     done = 0
     while taken := list(islice(sources, ahead)):
         read = {place: source for place, source in enumerate(taken) if source is not None}
@@ -91,18 +117,13 @@ def in_batches(
         yield from (found.get(place) for place in range(len(taken)))
 
 
-def read_sources(
+def _read_all(
     transform: Transform,
     sources: Iterable[Any],
     limits: Limits,
     notices: Notices,
     on_error: Callable[[ValueError], None] | None,
 ) -> Iterator[Tensor | None]:
-    """Yield the network's input for each source; None for one that can't be read, after a call of `on_error`.
-
-    Raises:
-        ValueError: a source that can't be read, without `on_error`.
-    """
     for number, source in enumerate(sources, start=1):
         try:
             tensor = read_source(transform, source, number, limits, notices)
@@ -118,8 +139,8 @@ def read_source(transform: Transform, source: Any, number: int, limits: Limits, 
     """Convert a source to the network's input, (time,) ids or (time, features).
 
     Args:
-        transform: the transform of a classifier's sources.
-        source: see `classify`.
+        transform: of the network's sources.
+        source: see `classify` and `transcribe`.
         number: its number, for messages.
         limits: maximum sizes.
         notices: receives a message where the source is changed.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.reading import Limits, Notices, in_batches, read_sources
+from unrolled.deployment.reading import Limits, read_in_batches
 from unrolled.deployment.streaming import FrameStream
 from unrolled.generation.ctc import LanguageModel, ctc_alignment, ctc_beam_search
 from unrolled.heads.ctc import BLANK, CTCHead
@@ -17,6 +17,7 @@ from unrolled.models.tagger import SequenceTagger
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.frames import FeatureExtractor
 from unrolled.processing.text.base import Tokenizer
+from unrolled.processing.transform import Transform
 from unrolled.sequences import mask_from_lengths
 from unrolled.wording import article
 
@@ -162,11 +163,9 @@ def transcribe(
     Raises:
         ValueError: a network of another kind; a source that can't be read; invalid options.
     """
-    found = transcripts(
-        bundle,
+    found = read_in_batches(
+        *transcribing(bundle, options, language_model),
         sources,
-        options=options,
-        language_model=language_model,
         batch_size=batch_size,
         ahead=ahead,
         limits=limits,
@@ -175,46 +174,22 @@ def transcribe(
     return (each for each in found if each is not None)
 
 
-def transcripts(
-    bundle: Bundle,
-    sources: Iterable[Any],
-    *,
-    options: TranscriptSearch = TranscriptSearch(),  # immutable
-    language_model: Bundle | None = None,
-    batch_size: int = 16,
-    ahead: int = 64,
-    limits: Limits = Limits(),  # immutable
-    notice: Callable[[str], None] | None = None,
-    on_error: Callable[[ValueError], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Transcript | None]:
-    """Yield the transcript of each source, as `transcribe` does, and optionally continue after an unreadable source.
+def transcribing(
+    bundle: Bundle, options: TranscriptSearch, language_model: Bundle | None = None
+) -> tuple[Transform, Callable[[Tensor, Tensor], Sequence[Transcript]]]:
+    """Return the transform of a transcriber's sources, and what transcribes a padded batch; see `read_in_batches`.
 
     Args:
         bundle: see `transcribe`.
-        sources: see `transcribe`.
         options: see `transcribe`.
         language_model: see `transcribe`.
-        batch_size: see `transcribe`.
-        ahead: see `transcribe`.
-        limits: see `transcribe`.
-        notice: see `transcribe`.
-        on_error: called with the error of each source that can't be read, for which None is yielded; by default the
-            error is raised.
-        progress: called regularly with the numbers of finished sources and of sources that were read.
 
     Raises:
-        ValueError: see `transcribe`.
+        ValueError: a bundle contains another network; a language model of other labels.
     """
     network, source, target = transcriber_of(bundle)
-    if isinstance(sources, str | bytes):
-        raise ValueError(f"sources is {sources!r:.60}, expected a list of sources")
-    if min(batch_size, ahead, *limits) <= 0:
-        raise ValueError(f"batch_size={batch_size}, ahead={ahead}, {limits}: expected 1 or more")
     model = None if language_model is None else language_model_of(language_model, target, options.lm_weight)
-    tensors = read_sources(source, sources, limits, Notices(notice), on_error)
-    function = partial(_transcribe, network, target, options, model)
-    return in_batches(function, tensors, batch_size=batch_size, ahead=ahead, progress=progress)
+    return source, partial(_transcribe, network, target, options, model)
 
 
 @torch.no_grad()

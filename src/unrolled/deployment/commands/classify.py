@@ -46,8 +46,8 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unrolled.deployment.classification import predictions, reads
-    from unrolled.deployment.reading import Limits
+    from unrolled.deployment.classification import predicting, reads
+    from unrolled.deployment.reading import Limits, read_in_batches
     from unrolled.processing.numbers import Scaler
 
     bundle = load(options, options.checkpoint)
@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace) -> None:
     num_classified = 0
     with Progress("classify") as progress:
         how["progress"] = partial(progress.counted, "sources are classified")
-        for prediction, name in zip(predictions(bundle, sources, **how), names, strict=False):
+        found = read_in_batches(*predicting(bundle), sources, **how)
+        for prediction, name in zip(found, names, strict=False):
             if prediction is None:
                 continue
             num_classified += 1

@@ -79,16 +79,16 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _transcribe(options: argparse.Namespace, bundle: "Bundle") -> None:
-    from unrolled.deployment.reading import Limits
-    from unrolled.deployment.transcription import TranscriptSearch, transcripts
+    from unrolled.deployment.reading import Limits, read_in_batches
+    from unrolled.deployment.transcription import TranscriptSearch, transcribing
 
     model = None if options.lm is None else load(options, options.lm)
     beams = (1 if model is None else 10) if options.num_beams is None else options.num_beams
     names, sources = tee(options.files)
     skipped: list[ValueError] = []
+    search = TranscriptSearch(beams, options.lm_weight, options.insertion_bonus)
     how: dict[str, Any] = {
-        "options": TranscriptSearch(beams, options.lm_weight, options.insertion_bonus),
-        "language_model": model,
+        "batch_size": 16,
         "ahead": options.ahead,
         "limits": Limits(pixels=options.max_pixels, seconds=options.max_seconds),
         "notice": partial(report, "transcribe"),
@@ -96,7 +96,8 @@ def _transcribe(options: argparse.Namespace, bundle: "Bundle") -> None:
     }
     with Progress("transcribe") as progress:
         how["progress"] = partial(progress.counted, "files are transcribed")
-        for found, name in zip(transcripts(bundle, sources, **how), names, strict=False):
+        results = read_in_batches(*transcribing(bundle, search, model), sources, **how)
+        for found, name in zip(results, names, strict=False):
             if found is None:
                 continue
             if options.json:
