@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 
 from unrolled import AudioFeatures, LineColumns
@@ -18,6 +20,9 @@ from unrolled.processing.lines import LineAugmentation
 from unrolled.training.data.base import DataError
 from unrolled.training.data.buckets import BatchSpec
 from unrolled.training.data.recordings import Audio
+from unrolled.training.data.splitting import Split
+from unrolled_tasks.char_lm.sources import ShakespeareSource
+from unrolled_tasks.char_lm.splitting import split_text
 from unrolled_tasks.transcription import DrawnLines, Joining, LineImages, TranscriptionData
 
 LINES = LineImages(LineColumns(8, 2, 2))
@@ -154,6 +159,17 @@ def test_drawn_lines_depend_on_the_seed_and_have_their_own_fonts_and_plays() -> 
         assert [each.target for each in found] != [each.target for each in other[split]]
         assert all(torch.equal(a.source, b.source) for a, b in zip(found, again[split], strict=True))
     assert set("".join(each.target for each in one["test"])) <= set("".join(each.target for each in one["train"]))
+
+
+def test_a_language_model_of_the_plays_does_not_learn_the_test_lines(configure: Callable[..., DictConfig]) -> None:
+    data = configure("run", "task=char_lm", small=False).data
+    texts = split_text(ShakespeareSource(), Split(split_fractions=data.split_fractions), data.concatenate)
+    learned = re.sub(r"\s+", " ", "".join(piece for document in texts["train"]() for piece in document))
+
+    found = DrawnLines(200, 1, 100, size=8).splits()
+
+    assert all(each.target in learned for each in found["train"])
+    assert sum(each.target in learned for each in found["test"]) <= 2  # phrases that occur in several plays
 
 
 def test_impossible_drawings_are_refused() -> None:
