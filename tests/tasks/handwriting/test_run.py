@@ -22,6 +22,8 @@ from unrolled_tasks.handwriting import Handwriting
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]
+Check = Callable[..., None]
+Summaries = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
 QUIET = [
     "task=handwriting",
     "trainer=cpu",
@@ -103,30 +105,16 @@ def test_it_overfits_a_handful_and_writes_them(lines: Path, configure: Configure
     assert losses["aba"] < losses["bab"] - 0.5
 
 
-def test_a_resumed_run_ends_like_one_that_was_not(lines: Path, configure: Configure) -> None:
-    common = [*TINY, "test=false", "callbacks.pictures=null", "scheduler=none"]
-    run(configure("one", *common, "trainer.max_epochs=2", small=False))
-    run(configure("part", *common, "trainer.max_steps=15", "trainer.max_epochs=-1", small=False))
-    last = lines / "part" / "checkpoints" / "last.ckpt"
-    run(configure("rest", *common, "trainer.max_epochs=2", f"resume={last}", small=False))
-
-    one, other = (load_bundle(lines / name / "checkpoints" / "last.ckpt").network for name in ("one", "rest"))
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
+def test_a_resumed_run_ends_like_one_that_was_not(lines: Path, check_resumption: Check) -> None:
+    check_resumption(*TINY, "callbacks.pictures=null", step=15)
 
 
 @pytest.mark.distributed
-def test_two_processes_are_one_with_the_joined_batch(lines: Path, python: Process, train_script: str) -> None:
-    common = [*TINY, "trainer.max_steps=6", "trainer.max_epochs=-1", "callbacks.pictures=null"]
+def test_two_processes_are_one_with_the_joined_batch(lines: Path, run_in_one_and_two: Summaries) -> None:
+    one, two = run_in_one_and_two(*TINY, "trainer.max_steps=6", "trainer.max_epochs=-1", "callbacks.pictures=null")
 
-    one = python(train_script, *common, "data.batch_size=8", "hydra.run.dir=one")
-    two = python(train_script, *common, "data.batch_size=4", "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
-
-    assert one.returncode == 0, one.stderr
-    assert two.returncode == 0, two.stderr
-    first, second = summary(lines / "one"), summary(lines / "two")
-    assert first["test/loss"] == pytest.approx(second["test/loss"], rel=1e-4)
-    assert first["test/line_loss"] == pytest.approx(second["test/line_loss"], rel=1e-4)
+    assert one["test/loss"] == pytest.approx(two["test/loss"], rel=1e-4)
+    assert one["test/line_loss"] == pytest.approx(two["test/line_loss"], rel=1e-4)
 
 
 def test_scoring_and_the_command(

@@ -23,6 +23,8 @@ from unrolled_tasks.transcription.task import Transcribed, Transcription
 
 Configure = Callable[..., DictConfig]
 Process = Callable[..., subprocess.CompletedProcess[str]]
+Check = Callable[..., None]
+Summaries = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
 QUIET = [
     "task=transcription",
     "trainer=cpu",
@@ -139,30 +141,16 @@ def test_rates_are_edits_over_all_characters_and_words() -> None:
     }
 
 
-def test_a_resumed_run_ends_like_one_that_was_not(lines: Path, configure: Configure) -> None:
-    common = [*TINY, "model.num_layers=1", "test=false", "scheduler=none"]
-    run(configure("one", *common, "trainer.max_epochs=2", small=False))
-    run(configure("part", *common, "trainer.max_steps=17", "trainer.max_epochs=-1", small=False))
-    last = lines / "part" / "checkpoints" / "last.ckpt"
-    run(configure("rest", *common, "trainer.max_epochs=2", f"resume={last}", small=False))
-
-    one, other = (load_bundle(lines / name / "checkpoints" / "last.ckpt").network for name in ("one", "rest"))
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
+def test_a_resumed_run_ends_like_one_that_was_not(lines: Path, check_resumption: Check) -> None:
+    check_resumption(*TINY, "model.num_layers=1", step=17)
 
 
 @pytest.mark.distributed
-def test_two_processes_are_one_with_the_joined_batch(lines: Path, python: Process, train_script: str) -> None:
-    common = [*TINY, *STILL, "model.dropout=0", "trainer.max_steps=6", "trainer.max_epochs=-1"]
+def test_two_processes_are_one_with_the_joined_batch(lines: Path, run_in_one_and_two: Summaries) -> None:
+    one, two = run_in_one_and_two(*TINY, *STILL, "model.dropout=0", "trainer.max_steps=6", "trainer.max_epochs=-1")
 
-    one = python(train_script, *common, "data.batch_size=8", "hydra.run.dir=one")
-    two = python(train_script, *common, "data.batch_size=4", "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
-
-    assert one.returncode == 0, one.stderr
-    assert two.returncode == 0, two.stderr
-    found, other = summary(lines / "one"), summary(lines / "two")
     for name in ("test/loss", "test/cer"):
-        assert found[name] == pytest.approx(other[name], rel=1e-4)
+        assert one[name] == pytest.approx(two[name], rel=1e-4)
 
 
 def test_a_beam_is_scored_in_a_test(lines: Path, configure: Configure) -> None:
