@@ -69,6 +69,7 @@ def draw_horizon(errors: Mapping[str, Sequence[float]]) -> Figure:
     """Draws the mean absolute error of each step of the horizon, in deviations of a series, by forecast."""
     figure, grid = _figure(1, 1, 7.0, 4.0)
     axes = grid[0, 0]
+    axes.set_prop_cycle(color=["#e07b00", "#2a9d3a", "#8e44ad"])  # none like the network's blue
     for name, values in errors.items():
         style: Any = {"color": _FORECAST, "lw": 2.2} if not name else {"lw": 1.2, "ls": "--"}
         mark = {"marker": "o", "ms": 3} if len(values) <= 48 else {}
