@@ -81,7 +81,7 @@ class HandwritingData(BucketData[StrokesBatch]):
         strokes: str = "strokes",
         max_points: int | None = None,
         on_error: str = "raise",
-        batching: Batching = Batching(batch_size=32),
+        batching: Batching = Batching(batch_size=16),
         split: Split = Split(split_fractions=(0.9, 0.05, 0.05)),
         processor_from: Mapping[str, Any] | None = None,
     ) -> None:

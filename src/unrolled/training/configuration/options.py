@@ -43,6 +43,7 @@ class Settings:
     init_from: str | None
     initialization: str
     epochs: int
+    learning_rate: int | float
     validation_interval: int | float
     monitor: Mapping[str, str]
     test: bool
