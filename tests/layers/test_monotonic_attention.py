@@ -34,7 +34,6 @@ def encoded(generator: torch.Generator) -> Encoded:
 def make(cell: Any = LSTMCell, attention: Any = HardMonotonicAttention, **options: Any) -> Any:
     torch.manual_seed(0)
     stack = partial(Recurrent, cell, hidden_size=6, num_layers=1)
-    options = {"input_feeding": False, **options}
     decoder = AutoregressiveDecoder.of_tokens(CLASSES, 5, stack, attention, SIZE, **options).double().eval()
     for parameter in decoder.parameters():
         nn.init.normal_(parameter)
@@ -200,13 +199,13 @@ def test_a_batch_without_any_source_is_written_about_too() -> None:
 
 
 def test_what_does_not_fit_is_refused(encoded: Encoded) -> None:
-    with pytest.raises(ValueError, match="set input_feeding=False"):
+    with pytest.raises(ValueError, match="leave out input_feeding=True"):
         make(input_feeding=True)
     with pytest.raises(ValueError, match="copy=True needs soft attention"):
         make(copy=True)
     stack = partial(Recurrent, LSTMCell, hidden_size=6)
     head = partial(NumbersHead, num_outputs=2)
-    options: dict[str, Any] = {"attention": HardMonotonicAttention, "source_size": SIZE, "input_feeding": False}
+    options: dict[str, Any] = {"attention": HardMonotonicAttention, "source_size": SIZE}
     with pytest.raises(ValueError, match="needs a TokenEmbedding and a CategoricalHead, got a FrameEmbedding"):
         AutoregressiveDecoder(FrameEmbedding(2), stack, head, **options)
     decoder = make()

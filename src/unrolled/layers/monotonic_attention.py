@@ -35,7 +35,7 @@ class HardMonotonicAttention(MultiplicativeAttention):
 
     Before the first step the position is the first one. The state is the joint log probability of the last position
     and its token. The next step reads which token it was, so the position follows it. An `AutoregressiveDecoder` calls
-    `marginalize` and needs `input_feeding=False`: a step has a context for each position, and none that can be fed.
+    `marginalize` and has no input feeding: a step has a context for each position, and none that can be fed.
 
     Attributes:
         num_classes: number of token ids, which the decoder sets.

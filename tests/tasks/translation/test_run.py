@@ -41,7 +41,7 @@ TINY = [
     "callbacks.curves=null",
     "+trainer.enable_progress_bar=false",
 ]
-MONOTONIC = ["attention=hard_monotonic", "decoder.input_feeding=false"]
+MONOTONIC = ["attention=hard_monotonic"]
 STILL = ["network.encoder.input_dropout=0", "decoder.input_dropout=0", "decoder.output_dropout=0"]
 
 
@@ -69,11 +69,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     "attention", ["none", "additive", "multiplicative", "dot", "location", "hard", "hard_monotonic"]
 )
 def test_every_cell_and_attention_trains(pairs: Path, configure: Configure, model: str, attention: str) -> None:
-    needed = {
-        "dot": ["model.hidden_size=12", "network.encoder.hidden_size=6"],
-        "hard_monotonic": ["decoder.input_feeding=false"],
-    }
-    sizes = needed.get(attention, [])
+    sizes = ["model.hidden_size=12", "network.encoder.hidden_size=6"] if attention == "dot" else []
     options = [f"model={model}", f"attention={attention}", "trainer.max_steps=3", "+trainer.limit_val_batches=1"]
 
     numbers = run(configure("run", *TINY, *options, *sizes, small=False))
@@ -114,7 +110,8 @@ def test_the_announcement_says_what_runs_each_core(pairs: Path, configure: Confi
         (["task.search.temperature=-1"], "temperature=-1"),
         (["task.label_smoothing=1"], "label_smoothing is 1"),
         (["attention=dot"], "MultiplicativeAttention supports any sizes"),
-        (["attention=hard_monotonic"], "set input_feeding=False"),
+        ([*MONOTONIC, "decoder.input_feeding=true"], "leave out input_feeding=True"),
+        ([*MONOTONIC, "decoder=up_down"], "leave out wiring"),
         ([*MONOTONIC, "data.joint=true", "decoder.copy=true"], "copy=True needs soft attention"),
         (["data.files=none.jsonl"], "no file or folder none.jsonl"),
     ],

@@ -57,12 +57,12 @@ class AttentiveCore(nn.Module):
         input_size: number of features of an embedded input with its conditions.
         source_size: number of features of `Encoded.values` and `Encoded.summary`.
         wiring: see `AutoregressiveDecoder` for this and the next.
-        input_feeding: whether the core reads the last readout.
+        input_feeding: whether the core reads the last readout; by default if the attention has one context per step.
         output_size: number of features of the readout; by default that of the core's output.
 
     Raises:
-        ValueError: a wiring without input feeding, a core that isn't recurrent, input feeding with hard monotonic
-            attention.
+        ValueError: a wiring without input feeding, a core that isn't recurrent, input feeding or a wiring with hard
+            monotonic attention.
     """
 
     def __init__(
@@ -73,12 +73,20 @@ class AttentiveCore(nn.Module):
         source_size: int,
         *,
         wiring: Callable[..., AttentionWiring] | None = None,
-        input_feeding: bool = True,
+        input_feeding: bool | None = None,
         output_size: int | None = None,
     ) -> None:
         super().__init__()
         query_size = _output_size(core)
-        self.input_feeding = input_feeding
+        attend = partial(attention, source_size=source_size, query_size=query_size)
+        with torch.device("meta"):  # its kind decides what the core reads, and the core's weights are drawn first
+            marginal = isinstance(attend(), HardMonotonicAttention)
+        if marginal and (wiring is not None or input_feeding):
+            raise ValueError(
+                "HardMonotonicAttention sums over all alignments, so no step has one context to feed: leave out "
+                f"{'wiring' if wiring is not None else 'input_feeding=True'}"
+            )
+        self.input_feeding = input_feeding = not marginal if input_feeding is None else input_feeding
         self.output_size = query_size if output_size is None else output_size
         sizes = Sizes(source_size, query_size, self.output_size)
         if wiring is not None and not input_feeding:
@@ -90,12 +98,7 @@ class AttentiveCore(nn.Module):
                 f"a decoder with attention needs a recurrent model, such as gru, but {type(self.core).__name__} "
                 "has no state"
             )
-        self.attention = attention(source_size=source_size, query_size=query_size)
-        if isinstance(self.attention, HardMonotonicAttention) and input_feeding:
-            raise ValueError(
-                "HardMonotonicAttention sums over all alignments, so no step has one context to feed: set "
-                "input_feeding=False"
-            )
+        self.attention = attend()
         self.readout = nn.Linear(query_size + self.attention.value_size, self.output_size)
         self.features_size = self.attention.value_size + query_size + input_size  # of `features`
 

@@ -80,6 +80,7 @@ class AutoregressiveDecoder(Decoder):
             `LuongWiring`, attends after the core's step; captioning uses `BahdanauWiring` and `TopDownWiring`.
         input_feeding: whether the core reads the last readout together with the input (Luong et al. 2015, section 3.3),
             so that it depends on previous attention. Without it the core processes all steps at once, which is faster.
+            None for yes, except with `HardMonotonicAttention`, which has nothing to feed.
         readout_size: number of features of the readout; by default that of the core's output, or of the embedding if
             tied.
         copy: whether a prediction can copy a token of the source (See et al. 2017). The parameters are then log
@@ -112,7 +113,7 @@ class AutoregressiveDecoder(Decoder):
         tied: bool = False,
         scaled_embedding: bool = False,
         wiring: Callable[..., AttentionWiring] | None = None,
-        input_feeding: bool = True,
+        input_feeding: bool | None = None,
         readout_size: int | None = None,
         copy: bool = False,
     ) -> None:
@@ -130,7 +131,8 @@ class AutoregressiveDecoder(Decoder):
         finish = partial(complete, core, hidden_size=hidden_size, num_layers=num_layers)
         input_size = embedding.output_size + condition_size
         if attention is None:
-            expect_no_attention(wiring=wiring, input_feeding=not input_feeding, readout_size=readout_size, copy=copy)
+            unfed = input_feeding is False
+            expect_no_attention(wiring=wiring, input_feeding=unfed, readout_size=readout_size, copy=copy)
             self.steps = finish(input_size)
         else:
             if source_size is None:
