@@ -90,6 +90,24 @@ def test_any_content_comes_back(tmp_path: Path, content: bytes) -> None:
         durable.check(path, required=True)
 
 
+def test_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    first = durable.replace_files(folder, {"a.bin": b"1", "inner/b.bin": b"2"})
+    assert [path.read_bytes() for path in first] == [b"1", b"2"]
+
+    (folder / ".c.bin.part").mkdir()  # where the third file cannot be written
+    with pytest.raises(OSError, match="directory"):
+        durable.replace_files(folder, {"a.bin": b"other", "inner/b.bin": b"other", "c.bin": b"3"})
+    assert [path.read_bytes() for path in first] == [b"1", b"2"]
+    assert sorted(path.name for path in folder.rglob("*")) == [".c.bin.part", "a.bin", "b.bin", "inner"]
+
+
+def test_a_folder_of_files_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long"):
+        durable.replace_files(tmp_path / "new" / "folder", {"a.bin": b"1", "b" * 300: b"2"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_while_writing_leaves_the_file_before(tmp_path: Path) -> None:
     def fail(file: BinaryIO) -> None:
         file.write(b"half")

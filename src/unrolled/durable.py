@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,6 +84,49 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Replaces files of a folder, without digests. All are written and synced before the first one is renamed.
+
+    If a file can't be written, none is replaced.
+
+    Args:
+        folder: is created if needed.
+        files: name → content; a name may have folders before it.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        NoSpaceError: too little free space.
+        OSError: a file can't be written; existing ones are unchanged.
+    """
+    made = next((path for path in (*reversed(folder.parents), folder) if not path.exists()), None)  # the first new one
+    folder.mkdir(parents=True, exist_ok=True)
+    partials: dict[Path, Path] = {}
+    try:
+        _check_space(folder, sum(map(len, files.values())))
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.part")
+            with partial.open("wb") as file:
+                partials[path] = partial
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise
+    for path, partial in partials.items():
+        partial.replace(path)
+    for changed in {path.parent for path in partials}:
+        _sync_folder(changed)
+    return list(partials)
 
 
 def check(path: Path, *, required: bool = False) -> None:
