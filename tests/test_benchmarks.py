@@ -12,7 +12,7 @@ SHORT = {
     "backends": "--models gru --backends loop --steps 13 --rounds 1",
     "classification": "--steps 13 --rounds 1 data=digits",
     "classification_baselines": "data=digits",
-    "classification_cells": "--models lstm --seeds 1 --updates 20 data=digits",
+    "cells": "--models lstm --seeds 1 --updates 20 task=classification data=digits",
     "gpu": "--device cpu --match LSTM,",
     "memory": "--characters 20000 --steps 3",
     "ragged": "--repeats 1 --sizes 1",
