@@ -38,6 +38,7 @@ def test_a_benchmark_runs(name: str, folder: Path) -> None:
 
 def test_every_benchmark_is_among_them_or_needs_something() -> None:
     needs = {
+        "forecasting_peers": "Darts",
         "captioning": "efficientnet",
         "listening": "recordings",
         "plain_char_lm": "a text",
