@@ -10,6 +10,7 @@ from unrolled.deployment.drawing import Reconstruction as Reconstruction
 from unrolled.deployment.drawing import draw_images as draw_images
 from unrolled.deployment.drawing import picture_of as picture_of
 from unrolled.deployment.drawing import reconstruct as reconstruct
+from unrolled.deployment.export.c.program import export_c as export_c
 from unrolled.deployment.forecasting import AnomalyScore as AnomalyScore
 from unrolled.deployment.forecasting import ForecastStep as ForecastStep
 from unrolled.deployment.forecasting import anomalies as anomalies

@@ -10,6 +10,7 @@ from unrolled.deployment.commands import (
     classify,
     compose,
     draw,
+    export,
     forecast,
     inspect,
     sample,
@@ -76,6 +77,19 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         epilog="To train and evaluate a network: python -m unrolled train --help, python -m unrolled evaluate --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for each in (sample, translate, caption, classify, tag, transcribe, compose, forecast, write, draw, inspect):
+    for each in (
+        sample,
+        translate,
+        caption,
+        classify,
+        tag,
+        transcribe,
+        compose,
+        forecast,
+        write,
+        draw,
+        inspect,
+        export,
+    ):
         each.add(commands)
     return parser, commands.choices

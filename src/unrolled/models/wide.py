@@ -9,7 +9,7 @@ from unrolled.sequences import mask_from_lengths
 from unrolled.shapes import expect
 from unrolled.state import check, outline
 
-_MULTIPLIER = 1_000_003  # a prime, which spreads the first word of a pair over all buckets
+MULTIPLIER = 1_000_003  # a prime, which spreads the first word of a pair over all buckets
 
 
 class WideState(NamedTuple):
@@ -84,7 +84,7 @@ class WidePath(nn.Module):
         return total / count, WideState(source.long(), total, count)
 
     def _buckets(self, first: Tensor, second: Tensor) -> Tensor:
-        return (first.long() * _MULTIPLIER + second.long()) % self.num_buckets
+        return (first.long() * MULTIPLIER + second.long()) % self.num_buckets
 
     def _masked(self, weights: Tensor, mask: Tensor) -> Tensor:
         return (weights * mask.unsqueeze(-1)).sum(1)

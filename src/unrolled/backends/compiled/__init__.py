@@ -16,10 +16,10 @@ from unrolled.backends.compiled.derivatives import run_layer
 from unrolled.backends.compiled.kernel import Kernel, LayerInputs
 from unrolled.backends.compiled.lower import NotPointwiseError
 from unrolled.backends.compiled.operator import KERNELS, packed
-from unrolled.backends.compiled.tracing import layout_of, own_blocks, trace
+from unrolled.backends.compiled.tracing import layout_of, own_values, refusal, trace
 from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
-from unrolled.cells.hooks import has_hooks, own_class
-from unrolled.cells.pointwise import ChainedCell, PointwiseCell
+from unrolled.cells.hooks import own_class
+from unrolled.cells.pointwise import PointwiseCell
 from unrolled.modes import constant, recording, transforms
 from unrolled.sequences import reverse_valid
 from unrolled.state import leaves
@@ -133,20 +133,9 @@ def _make(cell: PointwiseCell[Any], dtype: torch.dtype, bfloat16_products: bool)
 
 def _refusal(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: bool) -> str | None:
     """Return why a cell can't be compiled, as far as known without tracing its step; None if nothing is found."""
-    kind = type(cell).__name__
-    if not isinstance(cell, PointwiseCell):
-        return f"only pointwise cells can be compiled, and {kind} is not one"
-    whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
-    for name, base in (("step", whole), ("recur", PointwiseCell), ("recurrent_factors", AffineCell)):
-        if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
-            return f"{kind} overrides {name}, which may compute anything"
-    for name, child in vars(cell)["_modules"].items():
-        if has_hooks(child):
-            return f"its module {name!r} has hooks"
-    if len(cell.state_type._fields) == 0:
-        return f"{kind} has no state"
-    if cell.output_size != cell.hidden_size:
-        return f"{kind} has {cell.output_size} outputs and {cell.hidden_size} units; a compiled cell needs equal sizes"
+    if (found := refusal(cell)) is not None:
+        return found
+    cell = cast("PointwiseCell[Any]", cell)
     devices = {device, cell.weight_ih.device.type} - {"cpu"}
     if devices:
         return f"compiled cells run on a CPU, not on {', '.join(sorted(devices))}"
@@ -231,7 +220,7 @@ def _call(
             for tensor in product
         ],
         initial=initial,
-        own=single(_own(cell, names)),
+        own=single(own_values(cell, names)),
         noise=[mask.to(dtype) for mask in noise.masks],
         state_mask=single(noise.state_mask),
         lengths=lengths,
@@ -240,15 +229,6 @@ def _call(
     learned, fixed = packed(run)
     outputs, _, *final = run_layer(learned, fixed, run.reverse, key)
     return reverse_valid(outputs, lengths) if turned else outputs, final
-
-
-def _own(cell: PointwiseCell[Any], names: tuple[str, ...]) -> Tensor | None:
-    """Return the cell's own parameters as one tensor (blocks, hidden)."""
-    if not names:
-        return None
-    values = ((name, getattr(cell, name)) for name in names)
-    sizes = [(value, own_blocks(value, cell.hidden_size)) for _, value in values]
-    return torch.cat([v.expand(cell.hidden_size) if v.numel() == 1 else v for v, _ in sizes]).view(-1, cell.hidden_size)
 
 
 def _has_own_projection(cell: PointwiseCell[Any]) -> bool:

@@ -3,16 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from unrolled.backends.compiled.loops import Dialect, Store, write_loops
 from unrolled.backends.compiled.plan import Plan
-from unrolled.backends.compiled.program import COMPARISONS, LOGIC, Program, Value, is_logical, reached
+from unrolled.backends.compiled.program import Program, Value
 
-_FORMATS = {
-    "add": "{} + {}",
-    "sub": "{} - {}",
-    "mul": "{} * {}",
-    "div": "{} / {}",
-    "neg": "-{}",
-    "where": "{} ? {} : {}",
+_FUNCTIONS = {
     "maximum": "larger({}, {})",
     "minimum": "smaller({}, {})",
     "abs": "std::abs({})",
@@ -20,11 +15,8 @@ _FORMATS = {
     "sigmoid": "logistic({})",
     "tanh": "hyperbolic_tangent({})",
     "sign": "sign({})",
-    "logical_not": "!{}",
     **{name: f"std::{name}({{}})" for name in ("expm1", "log", "log1p", "sqrt", "sin", "cos", "erf")},
     "pow": "std::pow({}, {})",
-    **{name: f"{{}} {sign} {{}}" for name, sign in COMPARISONS.items()},
-    **{name: f"{{}} {sign} {{}}" for name, sign in LOGIC.items() if name != "logical_not"},
 }
 _ZERO = Value("constant", (), (0.0).hex())
 _LEAVES = {
@@ -61,17 +53,17 @@ def source(program: Program, plan: Plan) -> str:
     further product in turn and finally the next state. The functions `back` run in reverse order and finally compute
     the gradients of the projected input, of the recurrent product and of the state.
     """
-    advance = [("output[j]", program.output)]
-    advance += [(f"state[{field} * hidden + j]", place) for field, place in enumerate(program.states)]
-    saving = [(f"saved[{block} * hidden + j]", place) for block, place in enumerate(plan.saved)]
+    advance = [Store("output[j]", program.output)]
+    advance += [Store(f"state[{field} * hidden + j]", place) for field, place in enumerate(program.states)]
+    saving = [Store(f"saved[{block} * hidden + j]", place) for block, place in enumerate(plan.saved)]
     parts = ['#include "lanes.h"']
     known = _forward_leaves(program)
     for number, places in enumerate(program.fed):
         stores = [
-            (f"fed[{at} * hidden + j]", place) for at, place in zip(program.entering(number), places, strict=True)
+            Store(f"fed[{at} * hidden + j]", place) for at, place in zip(program.entering(number), places, strict=True)
         ]
         parts += [_function(f"{name}_{number}", program.values, known, stores) for name in ("infer", "keep")]
-        known |= {place: text for text, place in stores if place not in known}
+        known |= {store.place: store.target for store in stores if store.place not in known}
     last = len(program.fed)
     parts.append(_function(f"infer_{last}", program.values, known, advance))
     parts.append(_function(f"keep_{last}", program.values, known, [*advance, *saving]))
@@ -79,9 +71,9 @@ def source(program: Program, plan: Plan) -> str:
     known = _backward_leaves(program, plan)
     for turn, number in enumerate(reversed(range(last))):
         blocks = program.blocks(number)
-        stores = [(f"further[{block} * hidden + j]", program.gradients["further"][block]) for block in blocks]
+        stores = [Store(f"further[{block} * hidden + j]", program.gradients["further"][block]) for block in blocks]
         parts.append(_function(f"back_{turn}", program.values, known, stores))
-        known |= {place: text for text, place in stores if place not in known}
+        known |= {store.place: store.target for store in stores if store.place not in known}
     parts.append(_function(f"back_{last}", program.values, known, _gradients(program, plan)))
     return "\n".join(parts)
 
@@ -102,15 +94,15 @@ def _backward_leaves(program: Program, plan: Plan) -> dict[int, str]:
     return known | {place: f"saved[{block} * hidden + j]" for block, place in enumerate(plan.saved)}
 
 
-def _gradients(program: Program, plan: Plan) -> list[tuple[str, int]]:
+def _gradients(program: Program, plan: Plan) -> list[Store]:
     gradients = program.gradients
     of_products = (*gradients["recurrent"], *gradients["further"])
-    stores = [(f"projected_gradient[{block} * hidden + j]", p) for block, p in enumerate(gradients["projected"])]
-    stores += [(f"recurrent[{block} * hidden + j]", p) for block, p in enumerate(gradients["recurrent"])]
-    stores += [(f"apart_gradient[{at} * hidden + j]", of_products[block]) for at, block in enumerate(plan.apart)]
-    stores += [(f"state[{field} * hidden + j]", place) for field, place in enumerate(gradients["states"])]
+    stores = [Store(f"projected_gradient[{block} * hidden + j]", p) for block, p in enumerate(gradients["projected"])]
+    stores += [Store(f"recurrent[{block} * hidden + j]", p) for block, p in enumerate(gradients["recurrent"])]
+    stores += [Store(f"apart_gradient[{at} * hidden + j]", of_products[block]) for at, block in enumerate(plan.apart)]
+    stores += [Store(f"state[{field} * hidden + j]", place) for field, place in enumerate(gradients["states"])]
     own = ((index, p) for index, p in enumerate(gradients["own"]) if program.values[p] != _ZERO)  # cleared before
-    return stores + [(f"+own_gradient[{index} * hidden + j]", place) for index, place in own]
+    return stores + [Store(f"step->own_gradient[{index} * hidden + j]", place, "+=") for index, place in own]
 
 
 def _leaf(value: Value) -> str:
@@ -118,79 +110,36 @@ def _leaf(value: Value) -> str:
     return _LEAVES[group].format(index)
 
 
-def _function(name: str, values: Sequence[Value], known: dict[int, str], stores: Sequence[tuple[str, int]]) -> str:
-    """Return the source of a function over rows and units: loads, operations, stores.
-
-    Values that need a total over a row are computed in a further loop over the units. Values that a later loop needs
-    again are stored in a temporary array.
-    """
-    places = sorted(reached(values, [place for _, place in stores], frozenset(known)))
-    loops = _loops(values, known, places)
-    last = max(loops.values(), default=0)
-    of_row = _values_of_rows(values, known, places)
-    needed = {place for _, place in stores}
-    body: list[str] = []
-    aside: dict[int, int] = {}
-    had = {*of_row}
-    for loop in range(last + 1):
-        totals = [p for p in places if p not in known and values[p].operation == "total" and loops[p] == loop + 1]
-        roots = [values[p].arguments[0] for p in totals] if loop < last else [*needed]
-        inside = sorted(reached(values, roots, frozenset({*known, *aside, *of_row})) - of_row)
-        had.update(inside)
-        texts = {p: f"aside[{aside[p]} * hidden + j]" if p in aside else known.get(p) for p in inside}
-        lines = [f"const {_type(values[p])} v{p} = {texts[p] or _operation(values[p])};" for p in inside]
-        for place in inside if loop < last else ():
-            cheap = place in known or place in aside or is_logical(values[place])
-            if not cheap and (place in needed or any(place in values[p].arguments for p in places if p not in had)):
-                aside[place] = len(aside)
-                lines.append(f"aside[{aside[place]} * hidden + j] = v{place};")
-        lines += [f"v{p} += {_as_number(values[a := values[p].arguments[0]], a)};" for p in totals]
-        if loop == last:
-            lines += [_store(target, values[place], place) for target, place in stores]
-        here = [
-            p for p in places if p in of_row and p not in known and loops[p] == loop and values[p].operation != "total"
-        ]
-        body += [f"const {_type(values[p])} v{p} = {_operation(values[p])};" for p in here]
-        body += [f"R v{p} = 0;" for p in totals]
-        body += _loop(lines, totals)
+def _function(name: str, values: Sequence[Value], known: dict[int, str], stores: Sequence[Store]) -> str:
+    """Return the source of a function over rows and units: loads, operations, stores."""
+    body, aside = write_loops(values, known, stores, _CPP)
     used = " ".join(body)
     rows = [line for word, line in _ROWS.items() if f" {_word(word)}[" in f" {used}"]
-    room = [f"R* aside = (R*)__builtin_alloca({len(aside)} * hidden * sizeof(R));"] if aside else []
+    room = [f"R* aside = (R*)__builtin_alloca({aside} * hidden * sizeof(R));"] if aside else []
     return _TEMPLATE.format(name=name, room=_lines(room, 2), rows=_lines(rows, 4), body=_lines(body, 4))
 
 
-def _loops(values: Sequence[Value], known: dict[int, str], places: Sequence[int]) -> dict[int, int]:
-    """Return the loop over the units in which each value is available: after the successive totals it depends on."""
-    found: dict[int, int] = {}
-    for place in places:
-        before = 0 if place in known else max((found[a] for a in values[place].arguments), default=0)
-        found[place] = before + (values[place].operation == "total" and place not in known)
-    return found
+def _before(totals: Sequence[str]) -> list[str]:
+    return [f"#pragma omp simd reduction(+ : {', '.join(totals)})" if totals else "#pragma GCC ivdep"]
 
 
-def _values_of_rows(values: Sequence[Value], known: dict[int, str], places: Sequence[int]) -> set[int]:
-    """Return the values that are the same for all units of a row: those that depend only on totals and constants."""
-    found: set[int] = set()
-    for place in places:
-        value = values[place]
-        if (
-            place not in known
-            and (value.operation in ("total", "size") or (value.arguments and found.issuperset(value.arguments)))
-        ) or value.operation in ("constant", "true", "false"):
-            found.add(place)
-    return found
+def _constant(number: float) -> str:
+    if number != number:
+        return "R(NAN)"
+    return f"R({'-' if number < 0 else ''}INFINITY)" if abs(number) == float("inf") else f"R({number!r})"
 
 
-def _store(target: str, value: Value, place: int) -> str:
-    gradient = target.removeprefix("+own_gradient")
-    written = f"step->own_gradient{gradient} +=" if target != gradient else f"{target} ="
-    return f"{written} {_as_number(value, place)};"
-
-
-def _loop(lines: Sequence[str], totals: Sequence[int]) -> list[str]:
-    names = ", ".join(f"v{place}" for place in totals)
-    first = f"#pragma omp simd reduction(+ : {names})" if totals else "#pragma GCC ivdep"
-    return [first, "for (int64_t j = 0; j < hidden; j++) {", *(f"  {line}" for line in lines), "}"]
+_CPP = Dialect(
+    number="R",
+    truth="bool",
+    truths=("false", "true"),
+    counter="int64_t",
+    hidden="hidden",
+    size="R(hidden)",
+    functions=_FUNCTIONS,
+    constant=_constant,
+    before=_before,
+)
 
 
 def _word(group: str) -> str:
@@ -210,24 +159,3 @@ extern "C" void {name}(const Step* step) {{
 
 def _lines(lines: Iterable[str], indent: int) -> str:
     return "\n".join(" " * indent + line for line in lines)
-
-
-def _type(value: Value) -> str:
-    return "bool" if is_logical(value) else "R"
-
-
-def _operation(value: Value) -> str:
-    if value.operation in ("true", "false"):
-        return value.operation
-    if value.operation == "size":
-        return "R(hidden)"
-    if value.operation == "constant":
-        number = float.fromhex(cast(str, value.detail))
-        if number != number:
-            return "R(NAN)"
-        return f"R({'-' if number < 0 else ''}INFINITY)" if abs(number) == float("inf") else f"R({number!r})"
-    return _FORMATS[value.operation].format(*(f"v{place}" for place in value.arguments))
-
-
-def _as_number(value: Value, place: int) -> str:
-    return f"v{place} ? R(1) : R(0)" if is_logical(value) else f"v{place}"

@@ -1,6 +1,6 @@
 """Traces a cell's `pointwise` once on example tensors, differentiates it with torch, and lowers it to a program."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, cast
@@ -10,11 +10,31 @@ from torch import Tensor, nn
 
 from unrolled.backends.compiled.lower import Lowering, NotPointwiseError
 from unrolled.backends.compiled.program import Layout, Program, reached
-from unrolled.cells.base import RecurrentNoise
+from unrolled.cells.base import AffineCell, Cell, RecurrentNoise
+from unrolled.cells.hooks import has_hooks
 from unrolled.cells.pointwise import ChainedCell, PointwiseCell
 from unrolled.wording import article, counted
 
 _AFFINE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def refusal(cell: Cell[Any]) -> str | None:
+    """Return why the step of a cell can't be traced, as far as known without tracing it; None if nothing is found."""
+    kind = type(cell).__name__
+    if not isinstance(cell, PointwiseCell):
+        return f"only pointwise cells can be compiled, and {kind} is not one"
+    whole = ChainedCell if isinstance(cell, ChainedCell) else PointwiseCell
+    for name, base in (("step", whole), ("recur", PointwiseCell), ("recurrent_factors", AffineCell)):
+        if name in vars(cell) or getattr(type(cell), name) is not getattr(base, name):
+            return f"{kind} overrides {name}, which may compute anything"
+    for name, child in vars(cell)["_modules"].items():
+        if has_hooks(child):
+            return f"its module {name!r} has hooks"
+    if len(cell.state_type._fields) == 0:
+        return f"{kind} has no state"
+    if cell.output_size != cell.hidden_size:
+        return f"{kind} has {cell.output_size} outputs and {cell.hidden_size} units; a compiled cell needs equal sizes"
+    return None
 
 
 def layout_of(cell: PointwiseCell[Any]) -> Layout:
@@ -86,20 +106,40 @@ def own_blocks(value: Tensor, hidden: int) -> int:
     return value.shape[0] // hidden if value.dim() == 1 and value.shape[0] % hidden == 0 else 0
 
 
-def trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
+def own_values(cell: PointwiseCell[Any], names: Sequence[str]) -> Tensor | None:
+    """Return the cell's own parameters as one tensor (blocks, hidden); None if there are none."""
+    if not names:
+        return None
+    values = [getattr(cell, name) for name in names]
+    return torch.cat([v.expand(cell.hidden_size) if v.numel() == 1 else v for v in values]).view(-1, cell.hidden_size)
+
+
+# (a cell, blocks of products with the input) -> the blocks of its projected input
+Project = Callable[[PointwiseCell[Any], tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def trace(
+    cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype, project: Project = lambda _, blocks: blocks
+) -> Program:
     """Return the program of a cell's `pointwise` in its present mode, independently of the caller's torch settings.
 
     It runs in a new thread, since saved-tensor hooks, such as those of torch.utils.checkpoint, autocast, grad mode and
     the transforms of torch.func are settings of a thread.
 
+    Args:
+        cell: the cell.
+        layout: its arguments.
+        dtype: dtype of all numbers.
+        project: elementwise operations between the product with the input and `pointwise`; none by default.
+
     Raises:
         NotPointwiseError: `pointwise` is not elementwise.
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_trace, cell, layout, dtype).result()
+        return thread.submit(_trace, cell, layout, dtype, project).result()
 
 
-def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Program:
+def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype, project: Project) -> Program:
     sizes = {"projected": layout.projected, "recurrent": layout.recurrent, "states": layout.states}
     sizes |= {"own": sum(own_blocks(getattr(cell, name), cell.hidden_size) for name in layout.own)}
     sizes |= {"noise": layout.noise, "further": sum(out for _, out in layout.further)}
@@ -114,7 +154,7 @@ def _trace(cell: PointwiseCell[Any], layout: Layout, dtype: torch.dtype) -> Prog
         given = {group: tuple(v for v, (g, _) in zip(lanes, groups, strict=True) if g == group) for group in sizes}
         copy = _copy_with(cell, layout, given["own"])
         recurrent = (*given["recurrent"], *given["noise"])
-        arguments = given["projected"], recurrent, copy.state_type(*given["states"])
+        arguments = project(copy, given["projected"]), recurrent, copy.state_type(*given["states"])
         chain = _Chain(layout, given["further"])
         output, state = copy.chain(*arguments, chain) if isinstance(copy, ChainedCell) else copy.pointwise(*arguments)
         results = (output, *state, *chain.fed())

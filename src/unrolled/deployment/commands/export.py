@@ -32,6 +32,9 @@ def add(commands: Any) -> None:
         having = [target for target, each in TARGETS.items() if name in each.options]
         if having:
             command.add_argument(f"--{name}", action="store_true", help=f"{about} ({', '.join(having)})")
+    naming = [target for target, each in TARGETS.items() if "name" in each.options]
+    if naming:
+        command.add_argument("--name", help=f"name of the files, and of what is in them ({', '.join(naming)})")
     add_common(command)
 
 
@@ -41,7 +44,8 @@ def _run(options: argparse.Namespace) -> None:
     bundle = load(options, options.checkpoint)
     with Progress("export") as progress:
         progress.at(f"the network is being exported to {options.to}")
-        exported = export(bundle, options.to, **{name: getattr(options, name, False) for name in OPTIONS})
+        given = {name: getattr(options, name, None) for name in (*OPTIONS, "name")}
+        exported = export(bundle, options.to, **given)
     for path in exported.write(options.output):
         print(f"{path}\t{path.stat().st_size:,} bytes")
     for note in exported.notes:

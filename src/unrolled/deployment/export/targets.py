@@ -47,16 +47,22 @@ class Target(NamedTuple):
         return getattr(import_module(module), name)
 
 
-TARGETS: dict[str, Target] = {}
+TARGETS: dict[str, Target] = {
+    "c": Target(
+        "a C99 file and a header without further code, for microcontrollers and other programs",
+        "unrolled.deployment.export.c.program:export_c",
+        ("int8", "name"),
+    ),
+}
 
 
-def export(bundle: "Bundle", to: str, **options: bool) -> Export:
+def export(bundle: "Bundle", to: str, **options: bool | str | None) -> Export:
     """Export a trained network.
 
     Args:
         bundle: the network.
         to: name of a target.
-        options: options of the target. One that is off may be given to any target.
+        options: options of the target. One that is off or None may be given to any target.
 
     Raises:
         ValueError: another target, an option that the target doesn't have, or a network that it cannot express.
@@ -68,4 +74,4 @@ def export(bundle: "Bundle", to: str, **options: bool) -> Export:
         if value and name not in target.options:
             having = [other for other, each in TARGETS.items() if name in each.options]
             raise ValueError(f"{name} is no option of the target {to!r}, but of {', '.join(having)}; leave it out")
-    return target.load()(bundle, **{name: options[name] for name in target.options if name in options})
+    return target.load()(bundle, **{name: options[name] for name in target.options if options.get(name)})
