@@ -1,5 +1,6 @@
-"""Errors of forecasts, entry by entry, without a mean."""
+"""Errors of forecasts, entry by entry, without a mean; and which windows have the greatest."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,3 +45,22 @@ def seasonal_scale(values: Tensor, season: int) -> Tensor:
     differences = (values[season:] - values[:-season]).abs()
     means = differences.nanmean(0)
     return torch.where(means > 0, means, torch.nan)
+
+
+def greatest(errors: Sequence[float], windows: Sequence[tuple[str, int]], count: int, horizon: int) -> list[int]:
+    """Returns which windows have the greatest errors, without those that overlap a greater one.
+
+    Args:
+        errors: error of each window.
+        windows: series of each window, and the first step that it predicts.
+        count: number of windows; all of different series, if there are so many.
+        horizon: number of steps that a window predicts.
+    """
+    gap = math.inf if len({series for series, _ in windows}) >= count else horizon
+    found: list[int] = []
+    for place in sorted(range(len(errors)), key=lambda place: -errors[place]):
+        series, origin = windows[place]
+        others = [windows[other][1] for other in found if windows[other][0] == series]
+        if all(abs(origin - other) >= gap for other in others):
+            found.append(place)
+    return found[:count]

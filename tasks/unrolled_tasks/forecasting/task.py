@@ -243,14 +243,11 @@ class Forecasting(SequenceTask):
         save_figure(folder / "horizon.png", draw_horizon(self._by_step), dpi=110)
         if not isinstance(self.data, ForecastingData):
             return
-        worst = sorted(rows, key=lambda row: -row.scaled_mae)
         middle = [rows[len(rows) * place // 4] for place in (1, 2, 3)]
-        shown = [("", row) for row in middle]
-        seen: set[str] = set()
-        for row in worst:  # of different series, where there are several
-            if len(shown) < 6 and (row.series not in seen or len({each.series for each in rows}) < 3):
-                shown.append(("greatest errors: ", row))
-                seen.add(row.series)
+        windows = [self.data.window(self.data.evaluated_split, row.example) for row in rows]
+        places = [(series.name, origin) for series, origin in windows]
+        worst = metrics.greatest([row.scaled_mae for row in rows], places, 3, self.network.horizon)
+        shown = [("", row) for row in middle] + [("greatest errors: ", rows[place]) for place in worst]
         fans = [self._fan(self.data, row, title) for title, row in shown]
         save_figure(folder / "forecasts.png", draw_fans(fans), dpi=110)
 

@@ -96,3 +96,13 @@ def test_the_linear_baseline_is_ridge_regression() -> None:
     expected = ridge.predict(np.r_[y[54:60] - y[59], 1][None])[0] + y[59]
     np.testing.assert_allclose(forecast, expected, atol=1e-4)
     assert mean_absolute_error(expected, forecast) < 1e-4
+
+
+def test_the_greatest_errors_are_of_windows_that_do_not_overlap() -> None:
+    errors = [5.0, 9.0, 8.0, 1.0, 7.0]
+
+    one = [("a", origin) for origin in (0, 1, 2, 3, 4)]
+    assert metrics.greatest(errors, one, 3, horizon=2) == [1, 4]
+    assert metrics.greatest(errors, one, 3, horizon=1) == [1, 2, 4]
+    several = [("a", 0), ("a", 50), ("b", 0), ("c", 0), ("b", 50)]
+    assert metrics.greatest(errors, several, 3, horizon=1) == [1, 2, 3]
