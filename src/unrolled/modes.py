@@ -57,6 +57,19 @@ def observed() -> bool:
     return bool(_hooks(True)) or _dispatch_modes() > 0
 
 
+def direct() -> bool:
+    """Return whether nothing but the result of a computation counts: no gradients, no mode that sees what runs."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or recording()
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or transforms()
+        or _dispatch_modes() > 0
+    )
+
+
 def recording() -> bool:
     """Return whether torch.jit.trace is recording."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]

@@ -30,6 +30,10 @@ _OPEN = 1e4
 _Known = LSTMCell | GRUCell | ElmanCell
 _ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
+_ELMAN_STEP: dict[str, Callable[..., Tensor]] = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}
+# What the kernels compute instead.
+_METHODS = ("project", "step", "pointwise", "products", "recur", "recurrent_factors", "recurrent_weight")
+
 
 class FusedBackend(Backend):
     """torch.lstm, torch.gru, torch.rnn_tanh and torch.rnn_relu.
@@ -43,6 +47,9 @@ class FusedBackend(Backend):
         kind = own_class(cell)
         if kind not in (LSTMCell, GRUCell, ElmanCell):
             return f"the fused kernels support only LSTMCell, GRUCell and ElmanCell, not {kind.__name__}"
+        for name in _METHODS:
+            if name in vars(cell):
+                return f"the fused kernels do not call {name}, which was replaced on this cell"
         known = cast("_Known", cell)
         if isinstance(known, ElmanCell) and known.activation not in _ELMAN:
             return f"the fused kernels support the activations {' and '.join(_ELMAN)}, not {known.activation}"
@@ -71,6 +78,45 @@ class FusedBackend(Backend):
         weights = [known.weight_ih, recurrent, known.bias_ih, known.bias_hh]
         outputs, h = kernel(inputs, _layered(state.h), *_options(weights))
         return outputs, HiddenState(h[0] if lengths is None else last_valid(outputs, lengths, state.h))
+
+
+def step_fused(cell: Cell[Any], inputs: Tensor, state: Any) -> tuple[Tensor, Any] | None:
+    """Compute one step of a cell in evaluation mode with torch.lstm_cell and its like, where `modes.direct` is true.
+
+    Args:
+        cell: any cell without hooks.
+        inputs: (batch, input).
+        state: the state before the step. It need not have been checked.
+
+    Returns:
+        The output and the next state; None if there is no such function, or if an argument isn't as it should be.
+    """
+    kind = type(cell)
+    if (kind is not LSTMCell and kind is not GRUCell and kind is not ElmanCell) or any(
+        map(vars(cell).__contains__, _METHODS)
+    ):
+        return None
+    known = cast("_Known", cell)
+    weight, shape = known.weight_ih, (len(inputs), known.hidden_size)
+    if known.has_zoneout or type(state) is not known.state_type or inputs.shape != (shape[0], known.input_size):
+        return None
+    if weight.dtype not in (torch.float32, torch.float64):  # the loop rounds after other operations
+        return None
+    for tensor in (inputs, *state):
+        if tensor.dtype is not weight.dtype or tensor.device != weight.device:
+            return None
+    for leaf in state:
+        if leaf.shape != shape:
+            return None
+    weights = (weight, known.weight_hh, known.bias_ih, known.bias_hh)
+    if kind is LSTMCell:
+        h, c = torch.lstm_cell(inputs, state, *weights)
+        return h, LSTMState(h, c)
+    function = torch.gru_cell if kind is GRUCell else _ELMAN_STEP.get(cast("ElmanCell", known).activation)
+    if function is None:
+        return None
+    h = function(inputs, state.h, *weights)
+    return h, HiddenState(h)
 
 
 def _refuses_lstm_on_cpu() -> str | None:

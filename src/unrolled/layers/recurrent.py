@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from unrolled.backends import BackendChoice, check_name, choose
 from unrolled.backends.running import Marked, run, run_both
+from unrolled.backends.stepping import step_layers
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import freeze_computed_weights, has_hooks
 from unrolled.layers.dropout import SequenceDropout
+from unrolled.modes import direct
 from unrolled.resets import Stretches
 from unrolled.sequences import all_full, mask_from_lengths
 from unrolled.shapes import expect
@@ -266,8 +268,9 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Compute one step of all layers: the output (batch, output) for an input (batch, input), and the next state.
 
-        In evaluation mode, repeated steps equal `forward`. In training mode a step draws new noise, unless it is called
-        with noise. To use the same noise for all steps of a sequence, draw it once with `noise`.
+        In evaluation mode, repeated steps equal `forward`. Without gradients, "auto" calls torch.lstm_cell and its like
+        for few rows, and compiled kernels otherwise. In training mode a step draws new noise, unless it is called with
+        noise. To use the same noise for all steps of a sequence, draw it once with `noise`.
 
         Raises:
             ShapeError: inputs or state of the wrong shape.
@@ -275,6 +278,9 @@ class Recurrent(nn.Module):
         """
         if self.bidirectional:
             raise ValueError("a bidirectional network cannot step: its backward direction starts at the end")
+        found = self._quick(None, state, inputs) if noise is None else None
+        if found is not None:  # with the checks of the kernels
+            return found
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         noise = noise or self.noise(inputs.shape[0], like=inputs)
@@ -294,6 +300,10 @@ class Recurrent(nn.Module):
             noise: the result of `noise`, or an item of `noises`.
             inputs: (batch, input), which a residual first layer adds to its output; None for no residual connection.
         """
+        quiet = all(part is None for parts in noise for part in parts)
+        found = self._quick(projected, state, inputs) if quiet else None
+        if found is not None:
+            return found
         values: Any = inputs
         final: list[Any] = []
         layers = zip(self._layers(), state, *noise, strict=True)
@@ -310,6 +320,13 @@ class Recurrent(nn.Module):
             output = output if of_output is None else output * of_output
             values = output if values is None else self._join(values, output)
         return values, tuple(final)
+
+    def _quick(self, projected: Tensor | None, state: Any, inputs: Tensor | None) -> tuple[Tensor, Any] | None:
+        """Compute a step without noise and gradients on the shortest path; None if there is none."""
+        noisy = self.dropout.active or self.residual_dropout.active
+        if noisy or not direct():
+            return None
+        return step_layers(self.cells, projected, state, inputs, self.backend, self._join)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
         """Draw the noise of each step of a sequence, with a new dropout mask per step unless dropout is variational."""

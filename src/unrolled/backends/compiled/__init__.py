@@ -25,7 +25,7 @@ from unrolled.sequences import reverse_valid
 from unrolled.state import leaves
 
 _logger = logging.getLogger("unrolled")
-_MODULE = frozenset(vars(nn.Module())) - {"training"}
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module())) - {"training"}
 _COMPUTED = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _CACHE_SIZE = 1024  # cached cells, of different classes, options or sizes
 _known: dict[Any, Kernel | str] = {}
@@ -102,6 +102,16 @@ def _resolve(cell: Cell[Any], device: str, dtype: torch.dtype, mixed: torch.dtyp
     return "", found, False, ()
 
 
+def kernel_for(cell: Cell[Any]) -> tuple[Kernel | None, bool]:
+    """Return a cell's kernel for steps without noise and autocast, None if there is none; and whether it projects."""
+    if not isinstance(cell, AffineCell):
+        return None, False
+    key, _, projects, _ = _resolve(cell, "cpu", cell.weight_ih.dtype, None)
+    kernel = KERNELS.get(key)
+    serves = kernel is not None and kernel.dtype == cell.weight_ih.dtype and not kernel.program.layout.noise
+    return (kernel, projects) if serves else (None, False)
+
+
 def uses_bfloat16_products(cell: AffineCell[Any]) -> bool:
     """Return whether a compiled cell's products are in bfloat16: requested, and supported by the processor."""
     return _uses_bfloat16(cell, _autocast_dtype())
@@ -152,7 +162,7 @@ def _autocast_dtype() -> torch.dtype | None:
 def _fingerprint(cell: PointwiseCell[Any]) -> tuple[Any, ...]:
     """Return everything that may affect a cell's `pointwise`: its class, options and mode, by value where possible."""
     kept = vars(cell)  # faster than named_parameters and similar methods, since every pass runs this
-    options = tuple((name, _by_value(value)) for name, value in kept.items() if name not in _MODULE)
+    options = tuple((name, _by_value(value)) for name, value in kept.items() if name not in MODULE_ATTRIBUTES)
     tensors = (*kept["_parameters"].items(), *kept["_buffers"].items())
     # The names of weights count, but not their shapes: a kernel serves any input size.
     named = ((name, value) for name, value in tensors if value is not None)

@@ -80,7 +80,7 @@ _POINTERS = [
 _NO_MEMORY = 1  # as in engine.cpp
 
 
-class _Layer(ctypes.Structure):
+class Layer(ctypes.Structure):
     """`Layer` of engine.cpp."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [(name, ctypes.c_void_p) for name in _POINTERS]
@@ -141,6 +141,8 @@ class Kernel:
         self._forward, self._backward = engine.forward, engine.backward
         self._fixed = self._fix()
         self._steps = {name: self._parts(lanes, name) for name in _FUNCTIONS}
+        self._inferring = _Call(self._fixed)
+        self._inferring.set(pointwise=self._steps["infer"])
 
     def forward(self, run: LayerInputs, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the outputs (batch, time, H), the saved values, and the state after each row's last step."""
@@ -154,8 +156,20 @@ class Kernel:
         layer.set(outputs=outputs, final=final, pointwise=self._steps["keep" if keep else "infer"])
         if keep:
             layer.set(saved_values=saved)
-        layer.call(self._forward)
+        _call(self._forward, layer.layer)
         return outputs, saved, final
+
+    def begin(self) -> "Layer":
+        """Return a structure for `infer`, with what is the same for all passes without gradients."""
+        return Layer.from_buffer_copy(self._inferring.layer)
+
+    def infer(self, layer: "Layer") -> None:
+        """Run a forward pass without gradients on a structure whose tensors the caller has checked.
+
+        Raises:
+            MemoryError: see `forward`.
+        """
+        _call(self._forward, layer)
 
     def backward(
         self,
@@ -203,7 +217,7 @@ class Kernel:
         further = found.get("further", [])
         layer.set(further_weight_gradients=further[::2], further_bias_gradients=further[1::2])
         layer.set(initial_gradient=found["initial"], own_gradient=found["own"])
-        layer.call(self._backward)
+        _call(self._backward, layer.layer)
         return found
 
     def _parts(self, lanes: ctypes.CDLL, name: str) -> Any:
@@ -301,7 +315,7 @@ class _Call:
     """A `Layer` structure under construction. It keeps everything that it points to alive until the call has ended."""
 
     def __init__(self, begun: "_Call | None" = None) -> None:
-        self.layer = _Layer() if begun is None else _Layer.from_buffer_copy(begun.layer)
+        self.layer = Layer() if begun is None else Layer.from_buffer_copy(begun.layer)
         self.alive: list[Any] = [begun]
 
     def set(self, **values: Any) -> None:
@@ -318,20 +332,21 @@ class _Call:
                 value = ctypes.addressof(value)
             setattr(self.layer, name, value)
 
-    def call(self, function: Any) -> None:
-        """Run `forward` or `backward` of the engine.
 
-        Raises:
-            MemoryError: too little memory for the engine's own buffers.
-            RuntimeError: another failure inside the engine.
-        """
-        failure = function(ctypes.byref(self.layer))
-        if failure == 0:
-            return
-        sizes = ", ".join(f"{name} {getattr(self.layer, name)}" for name in _NUMBERS[:4])
-        if failure == _NO_MEMORY:
-            raise MemoryError(f"not enough memory for the compiled layer's buffers ({sizes})")
-        raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); use backend='loop', and report it")
+def _call(function: Any, layer: Layer) -> None:
+    """Run `forward` or `backward` of the engine.
+
+    Raises:
+        MemoryError: too little memory for the engine's own buffers.
+        RuntimeError: another failure inside the engine.
+    """
+    failure = function(ctypes.byref(layer))
+    if failure == 0:
+        return
+    sizes = ", ".join(f"{name} {getattr(layer, name)}" for name in _NUMBERS[:4])
+    if failure == _NO_MEMORY:
+        raise MemoryError(f"not enough memory for the compiled layer's buffers ({sizes})")
+    raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); use backend='loop', and report it")
 
 
 _NOTHING = (ctypes.c_double * 1)()  # a valid address for an empty tensor, which isn't null

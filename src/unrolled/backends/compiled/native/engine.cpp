@@ -146,12 +146,21 @@ static void feed(const Layer& l, const Rows& rows, int64_t count, const R* state
     }
 }
 
-struct Weights {  // of one direction, packed
+struct Weights {  // of one direction, packed unless a pass is one step of one row
+  bool packed;
   Memory<Unit> input, recurrent;
   std::vector<std::unique_ptr<Memory<Unit>>> further;
   std::vector<std::vector<R>> biases;  // of the inputs, the recurrent product, the further ones; with the width of the panels
-  explicit Weights(int64_t input_units, int64_t recurrent_units) : input(input_units), recurrent(recurrent_units) {}
+  Weights(int64_t input_units, int64_t recurrent_units, bool packed = true)
+      : packed(packed), input(packed ? input_units : 0), recurrent(packed ? recurrent_units : 0) {}
 };
+
+// C (M, N) = start + A B with weights (N, K), or their packed form.
+static void times(const Weights& w, int64_t M, const R* const* a, int64_t K, const Memory<Unit>& packed, const R* weights,
+                  int64_t N, R* c, int64_t stride, int64_t room, const R* start) {
+  if (w.packed) rows_times(M, a, K, packed.at, N, c, stride, room, start);
+  else row_times(a[0], K, weights, N, c, start);
+}
 
 static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
   const int64_t H = l.hidden, count = (int64_t)rows.batch.size(), P = l.projected * H, width = padded(l.recurrent * H);
@@ -176,12 +185,12 @@ static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
         for (int64_t m = 0, n = rows.active(ahead); m < n; m++)
           input_rows.push_back(l.inputs + (rows.batch[m] * l.time + moment(l, rows.length[m], ahead)) * l.input);
       used = (int64_t)input_rows.size(), row = 0;
-      rows_times(used, input_rows.data(), l.input, w.input.at, P, projected.at, room, room, w.biases[0].data());
+      times(w, used, input_rows.data(), l.input, w.input, l.weight_ih, P, projected.at, room, room, w.biases[0].data());
     }
     if (l.recurrent) {
       if (!direct) feed(l, rows, s.rows, state.at, fed.at);
-      rows_times(s.rows, fed_rows.data(), l.fed * H, w.recurrent.at, l.recurrent * H, recurrent.at, width, width,
-                 w.biases[1].data());
+      times(w, s.rows, fed_rows.data(), l.fed * H, w.recurrent, l.weight_hh, l.recurrent * H, recurrent.at, width, width,
+            w.biases[1].data());
     }
     for (int64_t m = 0; m < s.rows; m++) {
       int64_t at = rows.batch[m] * l.time + moment(l, rows.length[m], step);
@@ -192,8 +201,8 @@ static void forward_rows(const Layer& l, const Rows& rows, const Weights& w) {
     for (int64_t k = 0; k < l.further; k++) {
       l.pointwise[k](&s);
       const int64_t out = l.further_outside[k] * H;
-      rows_times(s.rows, f.inside_rows[k].data(), l.further_inside[k] * H, w.further[k]->at, out,
-                 f.outside.at + f.outside_at[k], l.leaving * H, out, w.biases[2 + k].data());
+      times(w, s.rows, f.inside_rows[k].data(), l.further_inside[k] * H, *w.further[k], l.further_weights[k], out,
+            f.outside.at + f.outside_at[k], l.leaving * H, out, w.biases[2 + k].data());
     }
     l.pointwise[l.further](&s);
   }
@@ -349,22 +358,25 @@ enum { NO_MEMORY = 1, OTHER = 2 };
 extern "C" int forward(const Layer* layer) try {
   const Layer& l = *layer;
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H, F = l.fed * H;
-  Weights w(l.weight_ih ? padded(P) * units(l.input) : 0, padded(R_) * units(F));
+  const bool packing = GROUP > 1 || l.batch * l.time > 1;
+  Weights w(l.weight_ih ? padded(P) * units(l.input) : 0, padded(R_) * units(F), packing);
   w.biases = {padded_copy(l.bias_ih, P), padded_copy(l.bias_hh, R_)};
   for (int64_t k = 0; k < l.further; k++) {
     int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
-    w.further.emplace_back(new Memory<Unit>(padded(out) * units(in)));
+    w.further.emplace_back(new Memory<Unit>(packing ? padded(out) * units(in) : 0));
     w.biases.push_back(padded_copy(l.further_biases[k], out));
   }
   int failed = 0;
 #pragma omp parallel num_threads((int)l.threads) reduction(max : failed)
   {
     int id = omp_get_thread_num(), threads = omp_get_num_threads();
-    if (l.weight_ih) pack_panels(l.input, P, l.weight_ih, 1, l.input, w.input.at, id, threads);
-    pack_panels(F, R_, l.weight_hh, 1, F, w.recurrent.at, id, threads);
-    for (int64_t k = 0; k < l.further; k++) {
-      int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
-      pack_panels(in, out, l.further_weights[k], 1, in, w.further[k]->at, id, threads);
+    if (packing) {
+      if (l.weight_ih) pack_panels(l.input, P, l.weight_ih, 1, l.input, w.input.at, id, threads);
+      pack_panels(F, R_, l.weight_hh, 1, F, w.recurrent.at, id, threads);
+      for (int64_t k = 0; k < l.further; k++) {
+        int64_t in = l.further_inside[k] * H, out = l.further_outside[k] * H;
+        pack_panels(in, out, l.further_weights[k], 1, in, w.further[k]->at, id, threads);
+      }
     }
 #pragma omp barrier
     try {

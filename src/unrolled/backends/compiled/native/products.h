@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <utility>
 #include "lanes.h"
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -64,6 +65,18 @@ INLINE Vector some(const R* from, int64_t count) {
 #endif
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+// The lanes of two vectors in turn: those of their first halves, and of their second halves.
+template <int... I>
+INLINE void interleave(Vector a, Vector b, Vector& low, Vector& high, std::integer_sequence<int, I...>) {
+  low = __builtin_shufflevector(a, b, (I % 2 * (int)LANES + I / 2)...);
+  high = __builtin_shufflevector(a, b, (I % 2 * (int)LANES + (int)LANES / 2 + I / 2)...);
+}
+#endif
+#endif
+
 #ifdef HALF
 constexpr int64_t GROUP = 2;
 typedef uint32_t Unit;
@@ -115,12 +128,55 @@ struct Memory {  // freed at the end of its scope, not initialized
 INLINE int64_t units(int64_t depth) { return (depth + GROUP - 1) / GROUP; }
 INLINE int64_t padded(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS * COLUMNS; }
 
+// Transposes a square of vectors.
+INLINE void transpose(Vector* square) {
+#ifdef SHUFFLES
+  Vector turned[LANES];
+#pragma GCC unroll 4
+  for (int64_t done = 1; done < LANES; done *= 2) {  // each round is a perfect shuffle of the vectors and of their lanes
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < LANES / 2; i++)
+      interleave(square[i], square[i + LANES / 2], turned[2 * i], turned[2 * i + 1],
+                 std::make_integer_sequence<int, (int)LANES>());
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < LANES; i++) square[i] = turned[i];
+  }
+#else
+  for (int64_t i = 0; i < LANES; i++)
+    for (int64_t j = 0; j < i; j++) {
+      R kept = square[i][j];
+      square[i][j] = square[j][i], square[j][i] = kept;
+    }
+#endif
+}
+
+// Loads LANES rows of a matrix (…, K), of which `width` exist, from column k on: square[i] has column k + i, or zeros.
+INLINE void load_columns(const R* source, int64_t K, int64_t k, int64_t width, Vector* square) {
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < LANES; i++) square[i] = i < width ? some(source + i * K + k, K - k) : Vector{};
+  transpose(square);
+}
+
+// Packs a panel of adjacent rows of a matrix (…, K), of which `width` exist.
+static void pack_rows(int64_t K, int64_t width, const R* source, R* panel) {
+  for (int64_t j = 0; j < COLUMNS; j += LANES)
+    for (int64_t k = 0; k < K; k += LANES) {
+      Vector square[LANES];
+      load_columns(source + j * K, K, k, width - j, square);
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < LANES; i++)
+        if (k + i < K) *(Loose*)(panel + (k + i) * COLUMNS + j) = square[i];
+    }
+}
+
 // Packs the panels of thread `id` of `threads` of B (K, N), element (k, n) at source[k * step_k + n * step_n].
 static void pack_panels(int64_t K, int64_t N, const R* source, int64_t step_k, int64_t step_n, Unit* packed, int id,
                         int threads) {
   for (int64_t n = id * COLUMNS; n < N; n += threads * COLUMNS) {
     Unit* panel = packed + n * units(K);
     int64_t width = std::min(COLUMNS, N - n);
+    if constexpr (GROUP == 1)
+      if (step_k == 1 && step_n == K) { pack_rows(K, width, source + n * K, (R*)panel); continue; }
     auto at = [&](int64_t k, int64_t j) { return j < width && k < K ? source[k * step_k + (n + j) * step_n] : R(0); };
     for (int64_t first = 0; first < K; first += 16)  // whole cache lines of a transposed source are read
       for (int64_t j = 0; j < COLUMNS; j++)
@@ -211,6 +267,21 @@ static void rows_times(int64_t M, const R* const* a, int64_t K, const Unit* pack
               start ? start + n : nullptr, first > 0);
         }
     }
+  }
+}
+
+// As `rows_times` for a single row, to which packing would be most of the work: B is the matrix `source` (N, K), which is
+// transposed in registers. Numbers are summed in the same order.
+static void row_times(const R* a, int64_t K, const R* source, int64_t N, R* c, const R* start) {
+  for (int64_t n = 0; n < N; n += LANES) {
+    Vector square[LANES], sum = start ? *(const Loose*)(start + n) : Vector{};
+    for (int64_t k = 0; k < K; k += LANES) {
+      load_columns(source + n * K, K, k, N - n, square);
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < LANES; i++)
+        if (k + i < K) sum = sum + (a[k + i] - Vector{}) * square[i];
+    }
+    std::memcpy(c + n, &sum, std::min(LANES, N - n) * sizeof(R));
   }
 }
 
