@@ -29,7 +29,7 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
-from unrolled.checkpoint import build
+from unrolled.descriptions import build
 from unrolled.training.run import compose
 from unrolled.training.run.allocator import keep_freed_memory
 from unrolled.training.run.assembly import assemble, build_task

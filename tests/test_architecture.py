@@ -30,7 +30,7 @@ LEVELS = [
     {"layers"},
     {"models"},
     {"generation", "inspection"},
-    {"checkpoint"},
+    {"checkpoint", "descriptions", "pretrained"},
     {"deployment"},
     {"training", "__main__"},
 ]

@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled import AutoregressiveDecoder, CharacterTokenizer, Recurrent, build, load_bundle
-from unrolled.checkpoint import CheckpointError
+from unrolled import (
+    AutoregressiveDecoder,
+    Bundle,
+    CharacterTokenizer,
+    Recurrent,
+    build,
+    describe,
+    load_bundle,
+    save_bundle,
+)
+from unrolled.descriptions import CheckpointError
 from unrolled.processing.transform import Processor
 
 NETWORK: dict[str, Any] = {
@@ -66,6 +75,35 @@ def test_a_bundle_comes_back_whole(tmp_path: Path) -> None:
         assert torch.equal(value, whole["state_dict"][f"network.{name}"])
 
 
+def test_what_save_bundle_writes_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    bundle = Bundle(build(NETWORK), Processor(CharacterTokenizer("abc")), {"seed": 7})
+    state = torch.get_rng_state()
+
+    save_bundle(bundle, tmp_path / "mine.ckpt")
+    assert torch.equal(torch.get_rng_state(), state)  # saving draws no random numbers
+
+    loaded = load_bundle(tmp_path / "mine.ckpt")
+    assert describe(loaded.network) == describe(bundle.network) == NETWORK
+    assert (loaded.info, loaded.processor.to_dict()) == (bundle.info, bundle.processor.to_dict())
+    assert loaded.network.state_dict().keys() == bundle.network.state_dict().keys()
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, bundle.network.state_dict()[name])
+
+
+def test_a_bundle_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    path = tmp_path / "mine.ckpt"
+    bundle = Bundle(nn.Linear(2, 3), Processor(CharacterTokenizer("abc")), {})
+    with pytest.raises(ValueError, match="this Linear has no description"):
+        save_bundle(bundle, path)
+    description = {"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 3}
+    with pytest.raises(ValueError, match=r"weight is \(3, 2\), the network has \(3, 4\)"):
+        save_bundle(bundle, path, description=description)
+    assert not path.exists()
+
+    save_bundle(bundle, path, description={**description, "in_features": 2})
+    assert torch.equal(load_bundle(path).network.weight, bundle.network.weight)  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -76,8 +114,8 @@ def test_a_bundle_comes_back_whole(tmp_path: Path) -> None:
         "torch.hub.load",
         "unrolled_tasks.char_lm.CharLM",
         "unrolled.checkpoint.load_bundle",  # ours, but no network
-        "unrolled.checkpoint.import_module",
-        "unrolled.checkpoint.functools.partial",
+        "unrolled.descriptions.import_module",
+        "unrolled.descriptions.functools.partial",
         "torch.nn.modules.module.torch.load",
         "torch.nn.init.normal_",
     ],

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from unrolled import durable
-from unrolled.checkpoint import CheckpointError, load_tensors, save_tensors
+from unrolled.checkpoint import load_tensors, save_tensors
+from unrolled.descriptions import CheckpointError
 
 KILLED = Path(__file__).parent / "killed_writers.py"
 CONTENT = {"state_dict": {f"layer.{n}": torch.arange(50.0) * n for n in range(4)}, "step": 7, "names": ["a", "b"]}

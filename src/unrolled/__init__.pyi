@@ -19,9 +19,11 @@ from unrolled.cells.pointwise import PointwiseCell as PointwiseCell
 from unrolled.cells.projected_lstm import ProjectedLSTMCell as ProjectedLSTMCell
 from unrolled.cells.reset_first_gru import ResetFirstGRUCell as ResetFirstGRUCell
 from unrolled.checkpoint import Bundle as Bundle
-from unrolled.checkpoint import build as build
 from unrolled.checkpoint import build_processor as build_processor
 from unrolled.checkpoint import load_bundle as load_bundle
+from unrolled.checkpoint import save_bundle as save_bundle
+from unrolled.descriptions import build as build
+from unrolled.descriptions import describe as describe
 from unrolled.generation.beam import Hypotheses as Hypotheses
 from unrolled.generation.beam import beam_search as beam_search
 from unrolled.generation.ctc import ctc_alignment as ctc_alignment

@@ -7,11 +7,7 @@ A checkpoint is a Lightning checkpoint with one additional key,
 whose descriptions are plain dicts. Reading a file never unpickles objects and imports only modules in an allow-list.
 """
 
-import difflib
-import functools
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple, cast
@@ -20,16 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import durable
+from unrolled.descriptions import TRUSTED, CheckpointError, build, describe
+from unrolled.pretrained import download, is_pretrained, read_pretrained, repository_of
 from unrolled.processing.transform import Processor, Transform
 from unrolled.wording import article
 
 FORMAT = 2
 KEY = "unrolled"
-TRUSTED = ("unrolled.", "torch.nn.")
-
-
-class CheckpointError(ValueError):
-    """A file that isn't a checkpoint of this package, or that can't be loaded."""
+_PREFIX = "network."  # of the weights: the network is a part of the task, whose checkpoint this is
 
 
 class Bundle(NamedTuple):
@@ -40,109 +34,35 @@ class Bundle(NamedTuple):
     info: dict[str, Any]
 
 
-def build(description: Any, *, trusted: Sequence[str] | None = None) -> Any:
-    """Build an object from a plain description, `{"_target_": "package.Class", **arguments}`, which may be nested.
-
-    With `"_partial_": True` the result is a `functools.partial`. Lists and dicts without `_target_` are built item by
-    item. Other values are returned unchanged.
-
-    Args:
-        description: plain dicts, lists, strings, numbers.
-        trusted: prefixes of modules, each ending in a dot, whose nn.Module and Transform subclasses are allowed as
-            targets. None allows every target, which is meant for descriptions that you wrote yourself.
-
-    Raises:
-        CheckpointError: an untrusted or unknown target.
-        ValueError: invalid arguments of the target.
-    """
-    if isinstance(description, Mapping):
-        parts = cast("Mapping[str, Any]", description)
-        built = {k: build(v, trusted=trusted) for k, v in parts.items() if k not in ("_target_", "_partial_")}
-        if "_target_" not in parts:
-            return built
-        target = locate(parts["_target_"], trusted=trusted)
-        _check_arguments(parts["_target_"], target, built, partial=bool(parts.get("_partial_", False)))
-        return functools.partial(target, **built) if parts.get("_partial_", False) else target(**built)
-    if isinstance(description, (list, tuple)):
-        return [build(item, trusted=trusted) for item in cast("Sequence[Any]", description)]
-    return description
-
-
-def _check_arguments(name: str, target: Any, given: Mapping[str, Any], *, partial: bool) -> None:
-    try:
-        signature = inspect.signature(target)
-    except ValueError:  # some callables written in C have no signature; calling them raises the error
-        return
-    takes = signature.parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
-        for argument in given:
-            if argument not in takes:
-                near = difflib.get_close_matches(argument, takes, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{name} takes no {argument!r}{hint} It takes {', '.join(takes)}")
-    try:
-        signature.bind_partial(**given) if partial else signature.bind(**given)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def locate(name: str, *, trusted: Sequence[str] | None = None) -> Any:
-    """Import the class or function with a dotted name; see `build` for `trusted`."""
-    if trusted is not None and not name.startswith(tuple(trusted)):
-        raise CheckpointError(
-            f"it names {name}, which is outside the trusted modules ({', '.join(trusted)}); if you trust the file, add "
-            f"the package: trusted={(*trusted, name.split('.')[0] + '.')!r}"
-        )
-    found = _import(name)
-    if trusted is not None:
-        home = f"{getattr(found, '__module__', '')}."
-        allowed = inspect.isclass(found) and issubclass(found, (nn.Module, Transform))
-        if not allowed or not home.startswith(tuple(trusted)):
-            raise CheckpointError(f"it names {name}, which is not a network or transform class of a trusted module")
-    return found
-
-
-def _import(name: str) -> Any:
-    parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:cut])
-        try:
-            found: Any = import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-                continue  # this prefix isn't a module; a shorter one may be
-            raise CheckpointError(
-                f"{name}: importing it needs {error.name}, which is not installed ({error})"
-            ) from None
-        try:
-            return functools.reduce(getattr, parts[cut:], found)
-        except AttributeError as error:
-            raise CheckpointError(f"{name}: {error}") from None
-    raise CheckpointError(f"{name}: there is no module {parts[0]!r} here; is the package installed?")
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read the content of a checkpoint of this package, on the CPU.
 
     Args:
-        path: the file, or the folder of a run, whose best or else last checkpoint is read.
+        path: a .ckpt file; the folder of a run, whose best or else last checkpoint is read; a pretrained folder; or a
+            repository of the Hugging Face Hub, see `repository_of`.
 
     Raises:
         CheckpointError: a file that is missing, unreadable, unsafe, from another program, or of another format.
     """
-    path = _in_folder(Path(path)) if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.ckpt"))[:5] if path.parent.is_dir() else []
-        hint = f"; beside it: {', '.join(near)}" if near else ""
-        raise CheckpointError(f"{path}: no such file{hint}")
-    content = load_tensors(path)
+    repository = repository_of(path)
+    path = Path(path) if repository is None else download(repository)
+    if path.is_dir() and is_pretrained(path):
+        described, weights = read_pretrained(path)
+        content: Any = {KEY: described, "state_dict": {f"{_PREFIX}{name}": value for name, value in weights.items()}}
+    else:
+        path = _in_folder(path) if path.is_dir() else path
+        if not path.is_file():
+            near = sorted(str(p) for p in path.parent.glob("*.ckpt"))[:5] if path.parent.is_dir() else []
+            hint = f"; beside it: {', '.join(near)}" if near else ""
+            raise CheckpointError(f"{path}: no such file{hint}")
+        content = load_tensors(path)
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise CheckpointError(f"{path}: a torch file, but not one written by unrolled (it has no {KEY!r} entry)")
     _check_shape(content, path)
     return cast("dict[str, Any]", content)
 
 
-def _check_shape(content: Mapping[str, Any], path: Path) -> None:
+def _check_shape(content: Mapping[str, Any], path: Path | str) -> None:
     """Check the structure of a checkpoint."""
     ours: Any = content[KEY]
     found = ours.get("format") if isinstance(ours, Mapping) else None
@@ -229,7 +149,8 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
     """Load a trained network in evaluation mode, with torch alone.
 
     Args:
-        path: a `.ckpt` file from training, or the folder of a run.
+        path: a `.ckpt` file from training, the folder of a run, a pretrained folder, or a repository of the Hugging
+            Face Hub (`owner/name`, `hf://owner/name@revision`).
         trusted: prefixes of modules whose classes the file may contain; add your own package to load your own cells.
         device: the device of the network.
 
@@ -241,6 +162,36 @@ def load_bundle(path: str | Path, *, trusted: Sequence[str] = TRUSTED, device: s
     processor, network = (described(content, name, path, trusted) for name in ("processor", "network"))
     load_weights(network, content, path)
     return Bundle(network.to(device).eval(), processor, dict(content[KEY]["info"]))
+
+
+def save_bundle(bundle: Bundle, path: str | Path, *, description: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint that `load_bundle` reads, such as one of a network with imported weights.
+
+    Training cannot be resumed from it.
+
+    Args:
+        bundle: the network, its processor and information about its training, which is plain data.
+        path: the `.ckpt` file, which is replaced atomically.
+        description: what `build` makes such a network from; by default `describe(bundle.network)`.
+
+    Raises:
+        ValueError: a network without a description, or another network than the description's.
+        CheckpointError: the file can't be written; an existing file is unchanged.
+    """
+    save_tensors(content_of(bundle, description), path)
+
+
+def content_of(bundle: Bundle, description: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of the checkpoint that `load_bundle` reads as this bundle; see `save_bundle`."""
+    network, processor, info = bundle
+    described = dict(describe(network) if description is None else description)
+    weights = {f"{_PREFIX}{name}": value.detach().cpu() for name, value in network.state_dict().items()}
+    ours = {"format": FORMAT, "network": described, "processor": processor.to_dict(), "info": dict(info)}
+    content = {KEY: ours, "state_dict": weights}
+    _check_shape(content, "this bundle")
+    with torch.random.fork_rng(devices=[]):
+        load_weights(build(described), content, "this bundle")  # proves that the file can be loaded
+    return content
 
 
 def described(content: Mapping[str, Any], name: str, path: str | Path, trusted: Sequence[str]) -> Any:
@@ -310,8 +261,7 @@ def load_weights(network: nn.Module, content: Mapping[str, Any], path: str | Pat
     Raises:
         CheckpointError: the names or shapes of weights differ.
     """
-    prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    weights = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
     expected = network.state_dict()
     wrong = [f"{k} is missing" for k in expected if k not in weights]
     wrong += [f"{k} is not in this network" for k in weights if k not in expected]

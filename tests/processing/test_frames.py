@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from unrolled import FeatureEncoder, GRUCell, LastPooling, NumbersHead, Processor, Recurrent, Scaler, SequenceClassifier
-from unrolled.checkpoint import Bundle, build
+from unrolled.checkpoint import Bundle
 from unrolled.deployment import StreamingClassifier, classify
+from unrolled.descriptions import build
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.frames import SeriesScaler
 

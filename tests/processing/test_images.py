@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.checkpoint import build
+from unrolled.descriptions import build
 from unrolled.processing.images import ImageError, ImageTransform, read_image
 
 Image = pytest.importorskip("PIL.Image")

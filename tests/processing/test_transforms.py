@@ -35,7 +35,7 @@ from unrolled import (
     build_processor,
     load_bundle,
 )
-from unrolled.checkpoint import TRUSTED, CheckpointError
+from unrolled.descriptions import TRUSTED, CheckpointError
 
 law = settings(max_examples=60, derandomize=True, deadline=None)
 PIECES = ["▁", "a", "b", "c", "ab", "▁ab", "!", "é", "\N{KELVIN SIGN}".lower()]

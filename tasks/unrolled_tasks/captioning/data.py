@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.checkpoint import TRUSTED, build, build_processor
+from unrolled.checkpoint import build_processor
+from unrolled.descriptions import TRUSTED, build
 from unrolled.durable import digest_in_folder
 from unrolled.models.images.encoder import ImageEncoder
 from unrolled.processing.images import MAX_PIXELS, ImageTransform, read_image

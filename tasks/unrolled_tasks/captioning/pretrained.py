@@ -6,7 +6,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from unrolled.checkpoint import CheckpointError, load_tensors
+from unrolled.checkpoint import load_tensors
+from unrolled.descriptions import CheckpointError
 from unrolled.models.images.trunks import Trunk
 
 _MOST_NAMED = 3  # maximum number of mismatches in a message

@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from unrolled.checkpoint import TRUSTED, build, build_processor
+from unrolled.checkpoint import build_processor
+from unrolled.descriptions import TRUSTED, build
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.tokenizers import TOKENIZERS
 from unrolled.processing.transform import Processor

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from unrolled.checkpoint import TRUSTED, build_processor
+from unrolled.checkpoint import build_processor
+from unrolled.descriptions import TRUSTED
 from unrolled.processing.audio.recordings import CutOffError
 from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unrolled.checkpoint import TRUSTED, build_processor
+from unrolled.checkpoint import build_processor
+from unrolled.descriptions import TRUSTED
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.subword import BPETokenizer
 from unrolled.processing.transform import Processor

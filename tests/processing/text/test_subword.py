@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from unrolled.checkpoint import TRUSTED, build
+from unrolled.descriptions import TRUSTED, build
 from unrolled.processing.text.subword import BPETokenizer, SubwordTokenizer, UnigramTokenizer, words
 from unrolled.training.data.subwords import train_subwords
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.checkpoint import TRUSTED, build
+from unrolled.descriptions import TRUSTED, build
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.text.spaced import SpacedTokenizer
 from unrolled.processing.text.tokenizers import (

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from unrolled import AutoregressiveDecoder
-from unrolled.checkpoint import build
+from unrolled.descriptions import build
 from unrolled.training.configuration.overrides import config_folder
 
 PLAIN = Path(__file__).parents[3] / "benchmarks" / "plain_char_lm.py"

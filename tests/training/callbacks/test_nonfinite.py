@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import LSTMCell, Recurrent, load_bundle
-from unrolled.checkpoint import CheckpointError, first_nonfinite, save_tensors
+from unrolled.checkpoint import first_nonfinite, save_tensors
+from unrolled.descriptions import CheckpointError
 from unrolled.training.callbacks.nonfinite import NonFiniteOutputs, NonFiniteWeights
 from unrolled.training.run.runner import run, score
 from unrolled.training.tasks.base import SequenceTask

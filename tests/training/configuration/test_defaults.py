@@ -14,7 +14,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from unrolled.checkpoint import locate
+from unrolled.descriptions import locate
 from unrolled.training.configuration.options import TRAINER
 from unrolled.training.configuration.overrides import config_folder
 from unrolled.training.configuration.schema import signature

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from unrolled.checkpoint import locate
+from unrolled.descriptions import locate
 from unrolled.training.configuration.options import (
     TRAINER,
     ConfigurationError,

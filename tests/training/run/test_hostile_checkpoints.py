@@ -12,8 +12,9 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.checkpoint import CheckpointError, load_tensors, read_checkpoint, save_tensors
+from unrolled.checkpoint import load_tensors, read_checkpoint, save_tensors
 from unrolled.deployment.command import main
+from unrolled.descriptions import CheckpointError
 from unrolled.training.run.runner import run, score
 
 Configure = Callable[..., DictConfig]

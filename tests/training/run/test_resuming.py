@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from unrolled.checkpoint import CheckpointError
+from unrolled.descriptions import CheckpointError
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.run.folder import FolderError
 from unrolled.training.run.resuming import find_checkpoint

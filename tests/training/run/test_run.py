@@ -12,7 +12,8 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.checkpoint import FORMAT, CheckpointError
+from unrolled.checkpoint import FORMAT
+from unrolled.descriptions import CheckpointError
 from unrolled.training.run.assembly import assemble
 from unrolled.training.run.runner import run, score
 

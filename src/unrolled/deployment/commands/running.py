@@ -61,7 +61,8 @@ def generator_of(options: argparse.Namespace) -> "torch.Generator":
 
 def load(options: argparse.Namespace, path: Path) -> "Bundle":
     """Return a network from its checkpoint, on --device and with --trust."""
-    from unrolled.checkpoint import TRUSTED, load_bundle
+    from unrolled.checkpoint import load_bundle
+    from unrolled.descriptions import TRUSTED
 
     trusted = (*TRUSTED, *(f"{package.rstrip('.')}." for package in options.trust))
     return load_bundle(path, trusted=trusted, device=options.device)

@@ -9,7 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from unrolled.checkpoint import CheckpointError, load_tensors, save_tensors
+from unrolled.checkpoint import load_tensors, save_tensors
+from unrolled.descriptions import CheckpointError
 
 _log = logging.getLogger(__name__)
 

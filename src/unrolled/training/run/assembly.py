@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
 import unrolled
-from unrolled.checkpoint import locate
+from unrolled.descriptions import locate
 from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.threads import Threads
 from unrolled.training.configuration.options import ConfigurationError, check_options

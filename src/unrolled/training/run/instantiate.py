@@ -6,7 +6,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from unrolled.checkpoint import build
+from unrolled.descriptions import build
 from unrolled.training.configuration.options import ConfigurationError
 
 

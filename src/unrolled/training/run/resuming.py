@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 
 from unrolled.backends import BACKENDS
-from unrolled.checkpoint import KEY, CheckpointError, locate, read_checkpoint
+from unrolled.checkpoint import KEY, read_checkpoint
+from unrolled.descriptions import CheckpointError, locate
 from unrolled.training.configuration.options import ConfigurationError
 from unrolled.training.configuration.run_dir import RUN, SWEEP
 from unrolled.training.data.base import SequenceData

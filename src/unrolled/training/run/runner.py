@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig
 
 from unrolled.backends.speeds import SPEEDS
-from unrolled.checkpoint import KEY, TRUSTED, described, load_weights, read_checkpoint
+from unrolled.checkpoint import KEY, described, load_weights, read_checkpoint
+from unrolled.descriptions import TRUSTED
 from unrolled.layers.initialization import initialize
 from unrolled.training.callbacks.loggers import MetricsFile, start_loggers
 from unrolled.training.callbacks.pruning import is_pruned

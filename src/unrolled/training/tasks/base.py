@@ -12,7 +12,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from unrolled.backends.speeds import SPEEDS
-from unrolled.checkpoint import FORMAT, KEY, TRUSTED, build, first_nonfinite
+from unrolled.checkpoint import FORMAT, KEY, first_nonfinite
+from unrolled.descriptions import TRUSTED, build
 from unrolled.losses import Loss
 from unrolled.processing.transform import Processor
 from unrolled.training.callbacks.best import copy_best_checkpoints
