@@ -77,7 +77,6 @@ def download(
     """
     repo_id, revision = repository
     try:
-        import httpx
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(
@@ -93,19 +92,30 @@ def download(
             library_name=_LIBRARY,
             **options,
         )
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except Exception as error:  # those of its HTTP client differ between versions
+        reason = reason_of(error, revision)
         raise CheckpointError(
-            f"{repo_id}: no such file or folder here, and not readable on the Hugging Face Hub: {reason_of(error)}"
+            f"{repo_id}: no such file or folder here, and not readable on the Hugging Face Hub: {reason}"
         ) from None
     if not is_pretrained(Path(folder)):
         raise CheckpointError(f"{repo_id}: this repository has no {CONFIG}; it was not written by save_pretrained")
     return Path(folder)
 
 
-def reason_of(error: Exception) -> str:
-    """Return the message of an error of huggingface_hub in one line, without links and advice for its own functions."""
-    text = " ".join(str(error).split())
-    return re.sub(r"\s*\(Request ID: [^)]*\)", "", text)[:300] or type(error).__name__
+def reason_of(error: Exception, revision: str | None = None) -> str:
+    """Return the reason of an error of huggingface_hub in one line."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "access to this repository must be requested on its page"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or the token (HF_TOKEN, hf auth login) may not read it"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {revision or 'of this name'}"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "it is not in the cache, and the Hub can't be reached"
+    text = re.sub(r"\s*\(Request ID: [^)]*\)", "", " ".join(str(error).split()))
+    return text[:300] or type(error).__name__
 
 
 def is_pretrained(folder: Path) -> bool:

@@ -25,6 +25,10 @@ from unrolled.deployment.music import Composed as Composed
 from unrolled.deployment.music import compose as compose
 from unrolled.deployment.page import to_svg as to_svg
 from unrolled.deployment.sampling import sample_text as sample_text
+from unrolled.deployment.sharing.hub import from_pretrained as from_pretrained
+from unrolled.deployment.sharing.hub import push_to_hub as push_to_hub
+from unrolled.deployment.sharing.hub import save_pretrained as save_pretrained
+from unrolled.deployment.sharing.hub import with_summary as with_summary
 from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
 from unrolled.deployment.tagging import TaggedWord as TaggedWord
 from unrolled.deployment.tagging import tag as tag

@@ -14,6 +14,7 @@ from unrolled.deployment.commands import (
     forecast,
     inspect,
     sample,
+    share,
     tag,
     transcribe,
     translate,
@@ -90,6 +91,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         draw,
         inspect,
         export,
+        share,
     ):
         each.add(commands)
     return parser, commands.choices

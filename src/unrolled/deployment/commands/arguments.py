@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+CHECKPOINT_HELP = (
+    "a .ckpt file from training, the folder of a run, a folder of the command share, or a repository of the Hugging "
+    "Face Hub, OWNER/NAME[@REVISION]"
+)
+
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], None], *, about: str, description: str, example: str
@@ -26,7 +31,7 @@ def add_command(
 
 def add_checkpoint(command: Any) -> None:
     """Add the checkpoint."""
-    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file from training")
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT_HELP)
 
 
 def add_on_error(command: Any, what: str) -> None:
