@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from unrolled import Bundle, load_bundle
-from unrolled.deployment import StreamingClassifier, classify
+from unrolled.deployment import Session, classify
 from unrolled.processing.audio.recordings import Recording, read_recording
 
 
@@ -26,7 +26,7 @@ def whole(bundle: Bundle, recordings: list[Recording]) -> None:
 
 def streaming(bundle: Bundle, recordings: list[Recording], piece: float) -> None:
     for recording in recordings:
-        listener = StreamingClassifier(bundle, recording.rate)
+        listener = Session(bundle, rate=recording.rate)
         for samples in recording.samples.split(round(piece * recording.rate)):
             listener.feed(samples)
         listener.finish()

@@ -21,7 +21,7 @@ from unrolled import (
     SequenceClassifier,
 )
 from unrolled.checkpoint import Bundle
-from unrolled.deployment import StreamingClassifier, classify
+from unrolled.deployment import Session, classify
 from unrolled.processing.audio.recordings import StreamingResampler, resample
 from unrolled.processing.frames import ImageSequence, SeriesScaler
 from unrolled.processing.text.tokenizers import SentenceTokenizer
@@ -75,7 +75,7 @@ def test_samples_that_are_none_are_refused(source: Any, message: str) -> None:
 
 
 def test_a_listener_refuses_what_it_could_not_forget() -> None:
-    listener = StreamingClassifier(bundle(AudioFeatures(8000, num_mels=8, normalization="none")), 8000)
+    listener = Session(bundle(AudioFeatures(8000, num_mels=8, normalization="none")), rate=8000)
     with pytest.raises(ValueError, match="sample 3 of 500 is not finite"):
         listener.feed(np.where(np.arange(500) == 3, np.inf, 0.0))
 
@@ -97,14 +97,14 @@ def test_what_was_heard_and_finished_is_the_whole(normalize: str, rate: int, len
     training = [torch.rand(2000, generator=drawn) - 0.5]
     ears = bundle(features.fit(training) if features.needs_fit else features)
     samples = torch.rand(length, generator=drawn) - 0.5
-    listener = StreamingClassifier(ears, rate)
+    listener = Session(ears, rate=rate)
 
     (expected,) = classify(ears, [(samples, rate)])
     for _ in range(2):  # what was finished is forgotten
         for some in samples.split(piece):
             listener.feed(some)
         assert listener.finish().values == pytest.approx(expected.values, abs=1e-5)
-    with pytest.raises(ValueError, match="no samples were fed"):
+    with pytest.raises(ValueError, match="nothing was fed"):
         listener.finish()
 
 
@@ -112,7 +112,7 @@ def test_a_listener_wants_to_know_the_rate() -> None:
     ears = bundle(AudioFeatures(8000, num_mels=8, normalization="none"))
     for rate, message in ((0, "1 hertz or more"), (8001, "too many filters")):
         with pytest.raises(ValueError, match=message):
-            StreamingClassifier(ears, rate)
+            Session(ears, rate=rate)
 
 
 @pytest.mark.parametrize(("rate", "new"), [(8000, 16000), (44100, 8000), (16000, 44100), (22050, 16000), (8000, 8000)])

@@ -28,7 +28,7 @@ from unrolled import (
     ctc_beam_search,
 )
 from unrolled.checkpoint import Bundle
-from unrolled.deployment import StreamingTranscriber, Transcript, TranscriptSearch, classify, transcribe
+from unrolled.deployment import Session, Transcript, TranscriptSearch, classify, transcribe
 from unrolled.deployment.transcription import language_model_of
 
 CORE = partial(Recurrent, GRUCell, hidden_size=8)
@@ -128,7 +128,7 @@ def test_the_texts_of_a_stream_are_the_transcript_of_the_whole(seed: int, cuts: 
     for target in (LETTERS, SentenceTokenizer(["one", "two", "six"])):
         made = ears(target)
         (whole,) = transcribe(made, [(samples, rate)])
-        transcriber = StreamingTranscriber(made, rate)
+        transcriber = Session(made, rate=rate)
         places = [0, *sorted(cuts), len(samples)]
         for _ in range(2):  # it can be used again
             pieces = [transcriber.feed(samples[a:b]) for a, b in itertools.pairwise(places) if b > a]
@@ -137,7 +137,7 @@ def test_the_texts_of_a_stream_are_the_transcript_of_the_whole(seed: int, cuts: 
 
 def test_a_stream_of_nothing_has_no_text_and_a_short_one_is_padded() -> None:
     made = ears(LETTERS)
-    transcriber = StreamingTranscriber(made, 8000)
+    transcriber = Session(made, rate=8000)
     assert transcriber.finish() == ""
     assert transcriber.feed(torch.ones(50) * 0.1) == ""
     assert transcriber.finish() == next(iter(transcribe(made, [(torch.ones(50) * 0.1, 8000)]))).text
@@ -146,7 +146,7 @@ def test_a_stream_of_nothing_has_no_text_and_a_short_one_is_padded() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (READER, "streaming needs a transcriber of recordings; .* a LineColumns"),
+        (READER, "read as a whole by a LineColumns"),
         (
             ears(LETTERS, bidirectional=True),
             "bidirectional; for streaming, train it with network.encoder.bidirectional",
@@ -156,4 +156,4 @@ def test_a_stream_of_nothing_has_no_text_and_a_short_one_is_padded() -> None:
 )
 def test_what_needs_whole_recordings_is_refused(made: Bundle, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        StreamingTranscriber(made, 8000)
+        Session(made, rate=8000)

@@ -9,7 +9,7 @@ import torch
 
 from unrolled import FeatureEncoder, GRUCell, LastPooling, NumbersHead, Processor, Recurrent, Scaler, SequenceClassifier
 from unrolled.checkpoint import Bundle
-from unrolled.deployment import StreamingClassifier, classify
+from unrolled.deployment import Session, classify
 from unrolled.descriptions import build
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.frames import SeriesScaler
@@ -96,7 +96,7 @@ def test_a_listener_answers_with_numbers_far_from_zero() -> None:
     features = AudioFeatures(8000, num_mels=8, normalization="none")
     samples = 0.1 * np.sin(np.arange(2000))
 
-    near, far = (StreamingClassifier(numbers_bundle(features, c, 1.0), 8000).feed(samples) for c in (0.0, 1e8))
+    near, far = (Session(numbers_bundle(features, c, 1.0), rate=8000).feed(samples) for c in (0.0, 1e8))
 
     assert near is not None
     assert far is not None

@@ -29,10 +29,10 @@ from unrolled.deployment.sharing.hub import from_pretrained as from_pretrained
 from unrolled.deployment.sharing.hub import push_to_hub as push_to_hub
 from unrolled.deployment.sharing.hub import save_pretrained as save_pretrained
 from unrolled.deployment.sharing.hub import with_summary as with_summary
-from unrolled.deployment.streaming import StreamingClassifier as StreamingClassifier
+from unrolled.deployment.streaming.session import Session as Session
+from unrolled.deployment.streaming.session import SessionPool as SessionPool
 from unrolled.deployment.tagging import TaggedWord as TaggedWord
 from unrolled.deployment.tagging import tag as tag
-from unrolled.deployment.transcription import StreamingTranscriber as StreamingTranscriber
 from unrolled.deployment.transcription import Transcript as Transcript
 from unrolled.deployment.transcription import TranscriptSearch as TranscriptSearch
 from unrolled.deployment.transcription import transcribe as transcribe

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.reading import Limits, read_in_batches
-from unrolled.deployment.streaming import FrameStream
 from unrolled.generation.ctc import LanguageModel, ctc_alignment, ctc_beam_search
 from unrolled.heads.ctc import BLANK, CTCHead
 from unrolled.models.decoders.base import Decoder
 from unrolled.models.tagger import SequenceTagger
-from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.frames import FeatureExtractor
 from unrolled.processing.text.base import Tokenizer
 from unrolled.processing.transform import Transform
@@ -211,70 +209,3 @@ def _transcribe(
         timed = tuple(TimedLabel(*pair) for pair in zip(target.symbols(ids), frames, strict=True))
         found.append(Transcript(target.decode(ids), -float(loss), timed))
     return found
-
-
-class StreamingTranscriber:
-    """Transcribes a stream of audio samples, as from a microphone: `feed` pieces of any length, then `finish`.
-
-    The labels are those of a greedy search, each as soon as the frame is complete at which it begins.
-
-    Args:
-        bundle: a transcriber of recordings that was trained with `network.encoder.bidirectional=false`, and with
-            features that don't depend on later samples.
-        rate: sampling rate of the stream in hertz; it is resampled to the rate of the features.
-
-    Raises:
-        ValueError: a transcriber that needs whole recordings, or an invalid rate.
-    """
-
-    def __init__(self, bundle: Bundle, rate: int) -> None:
-        self.network, source, self.target = transcriber_of(bundle)
-        if not isinstance(source, AudioFeatures):
-            raise ValueError(
-                f"streaming needs a transcriber of recordings; the sources of this one are read by "
-                f"{article(type(source).__name__)}"
-            )
-        if not self.network.streams:
-            raise ValueError(
-                "this network is bidirectional; for streaming, train it with network.encoder.bidirectional=false"
-            )
-        self.features, self.rate = source, rate
-        self.restart()
-
-    def restart(self) -> None:
-        """Reset the state: the next samples start a new stream."""
-        self._stream = FrameStream(self.features, self.rate, next(self.network.parameters()))
-        self._state: Any = self.network.initial_state(1)
-        self._previous: Tensor | None = None
-        self._labels: list[int] = []
-        self._written = ""
-
-    def feed(self, samples: Any) -> str:
-        """Process new samples (time,) from −1 to 1; return the text that they add to the transcript, often nothing.
-
-        Raises:
-            ValueError: not one channel of floats, or samples that aren't finite.
-        """
-        return self._process(self._stream.feed(samples))
-
-    def finish(self) -> str:
-        """Return the last text of the stream, and reset the state.
-
-        All texts together equal the greedy transcript of the whole recording.
-        """
-        last = self._process(self._stream.finish())
-        self.restart()
-        return last
-
-    @torch.no_grad()
-    def _process(self, frames: Tensor) -> str:
-        if frames.shape[1] == 0:
-            return ""
-        parameters, self._state = self.network.run(frames, self._state)
-        head = cast("CTCHead", self.network.head)
-        started = head.started(parameters, previous=self._previous)
-        self._previous = parameters[:, -1].argmax(-1)
-        self._labels += [label for label in started[0].tolist() if label != BLANK]
-        text = self.target.decode(self._labels)
-        added, self._written = text[len(self._written) :], text
-        return added

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from unrolled import load_bundle
-from unrolled.deployment import StreamingClassifier, classify
+from unrolled.deployment import Session, classify
 from unrolled.training.run.runner import run
 
 Configure = Callable[..., DictConfig]
@@ -115,7 +115,7 @@ def test_recordings_are_classified_and_heard(tones: Path, configure: Configure, 
     bundle = load_bundle(checkpoint)
     path = tones / "tones" / "rising" / "3.wav"
     samples, rate = soundfile.read(path, dtype="float32")
-    listener = StreamingClassifier(bundle, rate)
+    listener = Session(bundle, rate=rate)
 
     (expected,) = classify(bundle, [str(path)])
     heard = [listener.feed(piece) for piece in torch.from_numpy(samples).split(70)]

@@ -112,9 +112,9 @@ def _transcribe(options: argparse.Namespace, bundle: "Bundle") -> None:
 def _stream(rate: int, bundle: "Bundle") -> None:
     import torch
 
-    from unrolled.deployment.transcription import StreamingTranscriber
+    from unrolled.deployment.streaming.session import Session
 
-    transcriber = StreamingTranscriber(bundle, rate)
+    transcriber = Session(bundle, rate=rate)
     held = b""
     stream: Any = sys.stdin.buffer
     while piece := stream.read1(_PIECE):

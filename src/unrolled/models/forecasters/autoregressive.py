@@ -9,6 +9,7 @@ where z_t is known beforehand. Quantiles are those of sampled continuations.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,20 @@ class AutoregressiveForecaster(Forecaster):
         outputs, _ = self.core(torch.cat([whole, known], -1), None, lengths + self.horizon - 1)
         steps = (lengths - 1).unsqueeze(1) + torch.arange(self.horizon, device=past.device)
         return self._predicted(self.dropout(outputs.take_along_dim(steps.unsqueeze(-1), 1)))
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read one row, and predict the next one: parameters (batch, targets, outputs), and the core's next state.
+
+        Args:
+            inputs: (batch, 2 × targets + future_size): normalized targets, 0 where missing; 1 where they are observed;
+                what is known of the next row.
+            state: the core's state before the row.
+
+        Raises:
+            ShapeError: inputs or a state of another shape.
+        """
+        output, state = self.core.step(inputs, state)
+        return self._predicted(self.dropout(output.unsqueeze(1)).squeeze(1)), state
 
     def _normalized_forecast(
         self,

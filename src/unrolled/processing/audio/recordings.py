@@ -74,6 +74,16 @@ class StreamingResampler:
             self._kernels, self._width = _sinc_kernels(self._old, self._new, _ZEROS)
             self._held = torch.zeros(self._width)  # samples that later results need
 
+    def state(self) -> list[Any]:
+        """Return what is known of the stream, as plain data."""
+        return [self.count, self._given, *([] if self._old == self._new else [self._held])]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Continue a stream of the same rates from its `state`."""
+        self.count, self._given, *held = state
+        if held:
+            (self._held,) = held
+
     def feed(self, samples: Tensor) -> Tensor:
         """Process new samples (time,), and return the resampled ones that can be computed."""
         self.count += len(samples)

@@ -53,6 +53,10 @@ class Tokenizer(Transform):
         """Yield the ids of a text that is split into pieces anywhere: together those of the whole text, all of them."""
         return self._ids_of((piece.lower() for piece in pieces) if self.lowercase else pieces)
 
+    def settled(self, text: str) -> int:
+        """Return the length of a beginning of the text whose ids later text doesn't change: by default, whole words."""
+        return next((place for place in range(len(text), 0, -1) if text[place - 1].isspace()), 0)
+
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         """Return the ids of words joined by spaces, and the position of each word's first id.
 

@@ -54,6 +54,10 @@ class CharacterTokenizer(Tokenizer):
             raise ValueError("cannot fit a tokenizer to an empty text")
         return cls("".join(sorted(seen)), lowercase, max_length)
 
+    def settled(self, text: str) -> int:
+        """Return the length of the text: each character is a token."""
+        return len(text)
+
     def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         ids = self._ids
         return ([ids.get(character, UNKNOWN) for character in piece] for piece in pieces)
@@ -94,6 +98,10 @@ class ByteTokenizer(Tokenizer):
             raise ValueError("cannot fit a tokenizer to an empty text")
         return cls(lowercase, max_length)
 
+    def settled(self, text: str) -> int:
+        """Return the length of the text: each byte is a token."""
+        return len(text)
+
     def _ids_of(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         return (list(piece.encode()) for piece in pieces)
 
@@ -130,6 +138,7 @@ class WordTokenizer(Tokenizer):
     # A token is one character or a run of one kind of character, so only the last token of a piece can continue in the
     # next piece.
     _TOKEN = re.compile(r"\w+|[^\S\n]+|\n|[^\w\s]")
+    _OPEN = re.compile(r"(\w+|[^\S\n]+)\Z")
     _JOINED = ""  # between two tokens of a decoded text
 
     def __init__(self, words: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
@@ -176,6 +185,11 @@ class WordTokenizer(Tokenizer):
                 f"the most frequent occurs {counted(max(counts.values()), 'time')}"
             )
         return cls(kept[:max_size], lowercase, max_length)
+
+    def settled(self, text: str) -> int:
+        """Return where the last run of letters or blanks begins, which later text may continue."""
+        found = self._OPEN.search(text)
+        return len(text) if found is None else found.start()
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:
@@ -224,6 +238,10 @@ class SentenceTokenizer(WordTokenizer):
 
     _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
     _JOINED = " "
+
+    def settled(self, text: str) -> int:
+        """Return where the last word begins: no token continues after a blank."""
+        return max(text.rfind(" "), text.rfind("\n")) + 1
 
     @classmethod
     def _tokens(cls, pieces: Iterable[str]) -> Iterator[str]:

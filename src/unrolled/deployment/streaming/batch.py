@@ -1,0 +1,89 @@
+"""The states of many streams as the rows of one state, and steps of some of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unrolled.deployment.streaming.networks import StreamedNetwork
+from unrolled.state import leaves, map_state, select
+
+
+class Batch:
+    """The states of streams, one in each row; without streams, nothing.
+
+    Args:
+        network: the network that steps.
+    """
+
+    def __init__(self, network: StreamedNetwork) -> None:
+        self._network, self._state = network, None
+        self.rows = 0
+
+    def append(self, states: Sequence[Any]) -> None:
+        """Add rows, states of batch 1, after the last one."""
+        self._state = _concatenated([*([] if self._state is None else [self._state]), *states])
+        self.rows += len(states)
+
+    def row(self, number: int) -> Any:
+        """Return a copy of a row, as a state of batch 1."""
+        return select(self._state, torch.tensor([number], device=self._network.like.device))
+
+    def remove(self, number: int) -> None:
+        """Remove a row. The last one takes its place."""
+        self.rows -= 1
+        for leaf in leaves(self._state):
+            leaf[number] = leaf[self.rows].clone()
+        self._state = _between(self._state, 0, self.rows) if self.rows else None
+
+    @torch.no_grad()
+    def step(self, rows: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Step the network through the inputs of some rows.
+
+        Args:
+            rows: numbers of the rows.
+            inputs: (steps, …) of each row, one step or more, the longest first.
+
+        Returns:
+            The parameters of each row, (steps, outputs); or (1, outputs), of the last step, for a network of which
+            not `each` step is a prediction.
+        """
+        like, lengths = self._network.like, [len(one) for one in inputs]
+        padded = pad_sequence(list(inputs), batch_first=True).to(like.device)
+        padded = padded.to(like.dtype) if padded.is_floating_point() else padded
+        places = torch.tensor(rows, device=like.device)
+        state, ended, active = select(self._state, places), list[Any](), len(rows)
+        found: list[list[Tensor]] = [[] for _ in rows]
+        for step, column in enumerate(padded.unbind(1)):
+            left = next(number for number in range(active, 0, -1) if lengths[number - 1] > step)
+            if left < active:
+                ended.append(_between(state, left, active))
+                state, active = _between(state, 0, left), left
+            parameters, state = self._network.step(column[:active], state)
+            for place, row in enumerate(parameters.unbind(0)):
+                if self._network.each or lengths[place] == step + 1:
+                    found[place].append(row)
+        after = _concatenated([state, *reversed(ended)])
+        for leaf, new in zip(leaves(self._state), leaves(after), strict=True):
+            leaf.index_copy_(0, places, new)
+        return [torch.stack(of_row) for of_row in found]
+
+
+def _concatenated(states: list[Any]) -> Any:
+    """Return the rows of several states as one state, in new memory."""
+
+    def joined(*parts: Tensor) -> Tensor:
+        return torch.cat(parts)
+
+    return map_state(joined, *states)
+
+
+def _between(state: Any, begin: int, end: int) -> Any:
+    """Return some rows of a state."""
+
+    def some(leaf: Tensor) -> Tensor:
+        return leaf[begin:end]
+
+    return map_state(some, state)
