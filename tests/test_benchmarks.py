@@ -13,6 +13,7 @@ SHORT = {
     "classification": "--steps 13 --rounds 1 data=digits",
     "classification_baselines": "data=digits",
     "cells": "--models lstm --seeds 1 --updates 20 task=classification data=digits",
+    "export": "--cells LSTMCell --rounds 1 --seconds 0.001",
     "gpu": "--device cpu --match LSTM,",
     "memory": "--characters 20000 --steps 3",
     "ragged": "--repeats 1 --sizes 1",

@@ -1,5 +1,6 @@
 """Classifiers, taggers and decoders as C beside the networks themselves, step by step, with their processors."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -226,6 +227,23 @@ def test_8_bit_weights_compute_what_their_rounded_network_computes(run_c: Run) -
     assert "8-bit weights change outputs by" in small[-1]
     assert "same in" in small[-1]
     assert len(whole) == 1
+
+
+def test_tied_weights_are_stored_once() -> None:
+    whole, tied = (
+        export_c(Bundle(seeded(NETWORKS[name][0]), Processor(TEXT), {})) for name in ("language_model", "tied")
+    )
+    sizes = [int(re.findall(r"weights ([\d,]+)", each.notes[0])[0].replace(",", "")) for each in (whole, tied)]
+    assert sizes[0] - sizes[1] == 4 * (len(SYMBOLS) + 2) * 10
+
+
+def test_a_network_without_memory_compiles(run_c: Run) -> None:
+    core = partial(FeedForward, hidden_size=4)
+    bundle = Bundle(seeded(partial(frames_classifier, LastPooling, core=core)), Processor(SCALER, LABELS), {})
+    inputs = inputs_of(bundle.processor)
+    torch.testing.assert_close(
+        run_c({"plain": (bundle, inputs)})["plain"], stepped(bundle, inputs), rtol=0.0, atol=1e-5
+    )
 
 
 def test_a_token_outside_the_vocabulary_changes_nothing(run_c: Run) -> None:

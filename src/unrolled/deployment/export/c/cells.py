@@ -1,5 +1,6 @@
 """Cells and stacks of cells in C, from the trace that the compiled backend uses."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -102,16 +103,59 @@ def write_core(source: Source, core: nn.Module, body: Body, inputs: str) -> str:
 
 def _layer_function(source: Source, layer: int, weights: CellWeights, hidden: int) -> str:
     """Add the function of a layer's step, and return its name."""
-    program, layout = weights.program, weights.program.layout
-    body = Body()
+    layout, body = weights.program.layout, Body()
     body.array(layout.projected * hidden, "projected")
     body.add(source.affine(*weights.projection, "inputs", "projected"))
     if weights.products:
         body.array(layout.recurrent * hidden, "recurrent")
         body.add(source.affine(*weights.products[0], _fed(layout.fed, hidden, body), "recurrent"))
+    segments, aside = _segments(source, weights, hidden)
+    if layout.further:
+        body.array(max(inside for inside, _ in layout.further) * hidden, "fed")
+        body.array(sum(out for _, out in layout.further) * hidden, "further")
+    if aside:
+        body.array(aside * hidden, "aside")
+    for segment in segments:
+        body.add(*(["{", *(f"  {line}" for line in segment), "}"] if len(segments) > 1 else segment))
+    name = f"$_layer_{layer}"
+    source.function(f"static void {name}(const float *inputs, float *state, float *output)", body)
+    return name
+
+
+def _segments(source: Source, weights: CellWeights, hidden: int) -> tuple[list[list[str]], int]:
+    """Return the lines between two products each, and the number of blocks that they put aside."""
+    program, dialect = weights.program, _dialect(hidden)
+    known = _leaves(source, weights, hidden)
+    segments: list[list[str]] = []
+    aside = 0
+    for number, places in enumerate(program.fed):
+        stores = [Store(_element("fed", at * hidden), place) for at, place in enumerate(places)]
+        loops = write_loops(program.values, known, stores, dialect)
+        output = _from("further", program.blocks(number).start * hidden)
+        segments.append([*loops.lines, source.affine(*weights.products[number + 1], "fed", output)])
+        aside = max(aside, loops.aside)
+    stores = [Store("output[j]", program.output)]
+    stores += [Store(_element("state", field * hidden), place) for field, place in enumerate(program.states)]
+    loops = write_loops(program.values, known, stores, dialect)
+    return [*segments, loops.lines], max(aside, loops.aside)
+
+
+def _leaves(source: Source, weights: CellWeights, hidden: int) -> dict[int, str]:
+    """Return the texts of the values that a step is given."""
     arrays = {"projected": "projected", "recurrent": "recurrent", "states": "state", "further": "further"}
-    arrays["own"] = "" if weights.own is None else source.vector(weights.own)
-    dialect = Dialect(
+    if weights.own is not None:
+        arrays["own"] = source.vector(weights.own)
+    found: dict[int, str] = {}
+    for place, value in enumerate(weights.program.values):
+        if value.operation == "leaf":
+            group, index = cast("tuple[str, int]", value.detail)
+            if group in arrays:
+                found[place] = _element(arrays[group], index * hidden)
+    return found
+
+
+def _dialect(hidden: int) -> Dialect:
+    return Dialect(
         number="float",
         truth="int",
         truths=("0", "1"),
@@ -119,40 +163,18 @@ def _layer_function(source: Source, layer: int, weights: CellWeights, hidden: in
         hidden=str(hidden),
         size=literal(float(hidden)),
         functions=_FUNCTIONS,
-        constant=lambda number: literal(torch.tensor(number, dtype=torch.float32).item()),
-        before=lambda _: [],
+        constant=_constant,
+        before=_before,
     )
-    known = {
-        place: _element(arrays[group], index * hidden)
-        for place, value in enumerate(program.values)
-        if value.operation == "leaf"
-        for group, index in [cast("tuple[str, int]", value.detail)]
-        if group in arrays
-    }
-    segments: list[list[str]] = []
-    aside = 0
-    for number, places in enumerate(program.fed):
-        stores = [Store(_element("fed", at * hidden), place) for at, place in enumerate(places)]
-        loops = write_loops(program.values, known, stores, dialect)
-        product = source.affine(
-            *weights.products[number + 1], "fed", _from("further", program.blocks(number).start * hidden)
-        )
-        segments.append([*loops.lines, product])
-        aside = max(aside, loops.aside)
-    stores = [Store("output[j]", program.output)]
-    stores += [Store(_element("state", field * hidden), place) for field, place in enumerate(program.states)]
-    loops = write_loops(program.values, known, stores, dialect)
-    segments.append(loops.lines)
-    if layout.further:
-        body.array(max(inside for inside, _ in layout.further) * hidden, "fed")
-        body.array(sum(out for _, out in layout.further) * hidden, "further")
-    if aside := max(aside, loops.aside):
-        body.array(aside * hidden, "aside")
-    for segment in segments:
-        body.add(*(["{", *(f"  {line}" for line in segment), "}"] if len(segments) > 1 else segment))
-    name = f"$_layer_{layer}"
-    source.function(f"static void {name}(const float *inputs, float *state, float *output)", body)
-    return name
+
+
+def _constant(number: float) -> str:
+    """Return a number of a program, which torch rounds to float32, too."""
+    return literal(torch.tensor(number, dtype=torch.float32).item())
+
+
+def _before(_: Sequence[str]) -> list[str]:
+    return []
 
 
 def _fed(fields: tuple[int, ...], hidden: int, body: Body) -> str:

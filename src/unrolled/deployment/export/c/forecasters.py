@@ -42,7 +42,7 @@ for (int t = 0; t < steps; t++) {{
   square += apart * apart * past[t * {past} + {targets} + k];
 }}
 scale[k] = sqrtf(square / count + 1e-5f);""",
-    "none": "center[k] = 0.0f;\nscale[k] = 1.0f;\n(void)past;\n(void)steps;",
+    "none": "center[k] = 0.0f;\nscale[k] = 1.0f;",
 }
 
 
@@ -63,8 +63,6 @@ def write_forecaster(source: Source, network: nn.Module) -> Interface:
     body.array(known.num_targets, "scale")
     body.add("$_window(past, steps, center, scale);")
     _WRITERS[type(network)](source, known, body)
-    if not any("future" in line for line in body.lines):
-        body.add("(void)future;")
     source.function(_SIGNATURE, body)
     sizes = {"PAST": known.past_size, "FUTURE": known.future_size, "TARGETS": known.num_targets}
     sizes |= {"HORIZON": known.horizon, "VALUES": head.output_size}

@@ -40,8 +40,14 @@ def write_linear(source: Source, linear: nn.Linear, body: Body, inputs: str) -> 
     return output
 
 
-def write_embedding(source: Source, embedding: nn.Module, body: Body) -> str:
+def write_embedding(source: Source, embedding: nn.Module, body: Body, *, tied: bool = False) -> str:
     """Add the embedding of `token` or of `inputs`, and return the array of its output.
+
+    Args:
+        source: the file.
+        embedding: the embedding.
+        body: the function.
+        tied: whether the head has the same weights, which are stored once.
 
     Raises:
         ValueError: an embedding of another class.
@@ -50,7 +56,7 @@ def write_embedding(source: Source, embedding: nn.Module, body: Body) -> str:
     if kind is TokenEmbedding:
         known = cast(TokenEmbedding, embedding)
         output = body.array(known.output_size)
-        body.add(source.row(known.weight, "token", output))
+        body.add((source.column if tied else source.row)(known.weight, "token", output))
         if known.scale != 1.0:
             body.each(known.output_size, f"{output}[j] *= {literal(known.scale)};")
         return output

@@ -113,7 +113,8 @@ def _decoder(source: Source, network: Any, body: Body) -> tuple[Head, str]:
             "a decoder that starts from a source, as for translation or captioning, cannot be written in C; one "
             "without source_size, such as a language model, can"
         )
-    embedded = write_embedding(source, known.embedding, body)
+    tied = known.head.linear.weight is getattr(known.embedding, "weight", None)
+    embedded = write_embedding(source, known.embedding, body, tied=tied)
     size = known.embedding.output_size
     if known.condition_size:
         joined = body.array(size + known.condition_size)

@@ -43,6 +43,17 @@ static void $_row_int8(const signed char *table, const float *scales, long index
   int j;
   for (j = 0; j < size; j++) outputs[j] = (float)table[index * size + j] * scales[index];
 }"""
+_COLUMN = """
+static void $_column(const float *weights, int stride, int index, int size, float *outputs) {
+  int j;
+  for (j = 0; j < size; j++, weights += stride) outputs[j] = weights[index];
+}"""
+_COLUMN_INT8 = """
+static void $_column_int8(const signed char *weights, const float *scales, int stride, int index, int size,
+                          float *outputs) {
+  int j;
+  for (j = 0; j < size; j++, weights += stride) outputs[j] = (float)weights[index] * scales[index];
+}"""
 _CONVOLVE = """
 /* A convolution over `frames` frames and, with stride 2, over their features, followed by ReLU. */
 static void $_convolve(const float *weights, const float *bias, const float *inputs, int frames, int channels,
@@ -153,6 +164,8 @@ HELPERS = {
     "affine_int8": _AFFINE_INT8,
     "row": _ROW,
     "row_int8": _ROW_INT8,
+    "column": _COLUMN,
+    "column_int8": _COLUMN_INT8,
     "convolve": _CONVOLVE,
     "push": _PUSH,
     "softmax": _SOFTMAX,

@@ -74,6 +74,15 @@ class Source:
         integers, scales = quantized(table)
         return f"$_row_int8({self._small(integers)}, {self.vector(scales)}, {index}, {table.shape[1]}, {outputs});"
 
+    def column(self, weight: Tensor, index: str, outputs: str) -> str:
+        """Return the call that copies a row of a matrix that `affine` multiplies with, too, and stores by columns."""
+        rows, columns = weight.shape
+        if not self.int8:
+            return f"$_column({self.vector(weight.T)}, {rows}, {index}, {columns}, {outputs});"
+        integers, scales = quantized(weight)
+        arrays = f"{self._small(integers.T)}, {self.vector(scales)}"
+        return f"$_column_int8({arrays}, {rows}, {index}, {columns}, {outputs});"
+
     def state(self, initial: Tensor, name: str) -> str:
         """Add floats to the state, and return the expression for them in functions that get `state`."""
         values = initial.detach().float().flatten()
@@ -90,7 +99,10 @@ class Source:
 
     def function(self, signature: str, body: "Body") -> None:
         """Add a function, whose signature has the storage class and ends with its parameters."""
-        lines = "\n".join(f"  {line}" for line in body.lines)
+        used = "\n".join(body.lines)
+        names = re.findall(r"(\w+)(?=[,)])", signature)
+        unused = [f"(void){name};" for name in names if not re.search(rf"\b{name}\b", used)]
+        lines = "\n".join(f"  {line}" for line in (*unused, *body.lines))
         self.functions.append(f"{signature} {{\n{lines}\n}}")
         self.stack[signature] = 4 * body.floats
 
@@ -101,7 +113,7 @@ class Source:
 
     def init(self) -> str:
         """Return the definition of the function that sets the state to what it is before the first step."""
-        lines = [line for field in self.fields for line in _initialized(field)]
+        lines = [line for field in self.fields for line in _initialized(field)] or ["  state->unused = 0;"]
         return "\n".join(["void $_init($_state *state) {", *lines, "}"])
 
     def helpers(self) -> Iterator[str]:
@@ -190,9 +202,9 @@ def string(text: str) -> str:
 
 
 def comment(text: str) -> str:
-    """Return a comment in C, with lines of a usual length."""
+    """Return a comment in C, in several lines."""
     plain = re.sub(r"[^ -~]|[?\\]|\*(?=/)|/(?=\*)", "_", text)  # what would end it, or continue a line
-    return "/* " + "\n * ".join(textwrap.wrap(plain, 112)) + " */"
+    return "/* " + "\n * ".join(textwrap.wrap(plain, 100)) + " */"
 
 
 def strings(name: str, texts: Sequence[str]) -> str:
