@@ -9,6 +9,7 @@ functions, without the weights and the C library. onnxruntime runs the graph of 
 """
 
 import argparse
+import copy
 import ctypes
 import io
 import re
@@ -77,7 +78,10 @@ def in_c(network: SequenceTagger, flags: list[str], folder: Path, *, int8: bool)
     return Way(name, f"{code:,}", weights, state, lambda steps: library.run(steps, inputs, outputs))
 
 
-def in_torch(network: SequenceTagger) -> Way:
+def in_torch(network: SequenceTagger, name: str, backend: str) -> Way:
+    """`network.step`, which reads the cell's own step with the backend "loop"."""
+    network = copy.deepcopy(network)
+    network.encoder.core.backend = backend  # pyright: ignore[reportAttributeAccessIssue]
     frame = torch.full((1, FEATURES), 0.1)
 
     def run(steps: int) -> None:
@@ -86,7 +90,7 @@ def in_torch(network: SequenceTagger) -> Way:
             for _ in range(steps):
                 _, state = network.step(frame, state)
 
-    return Way("torch, eager", "", _bytes(list(network.parameters())), _bytes(leaves(network.initial_state(1))), run)
+    return Way(name, "", _bytes(list(network.parameters())), _bytes(leaves(network.initial_state(1))), run)
 
 
 class _Step(nn.Module):
@@ -168,7 +172,12 @@ def main() -> None:
             folders = [Path(name) / str(number) for number in range(len(kinds))]
             pairs = zip(kinds, folders, strict=True)
             ways = [in_c(network, flags, folder, int8=int8) for (flags, int8), folder in pairs]
-            ways += [way for way in (in_onnxruntime(network), in_torch(network)) if way is not None]
+            graph = in_onnxruntime(network)
+            ways += [] if graph is None else [graph]
+            ways += [
+                in_torch(network, "torch, `network.step`", "auto"),
+                in_torch(network, "torch, eager cell", "loop"),
+            ]
             for way, median in zip(ways, measure(ways, options.rounds, options.seconds), strict=True):
                 print(f"| {cell} | {way.name} | {way.code} | {way.weights} | {way.state} | {median:.1f} |")
 
