@@ -2,9 +2,11 @@
 
 from unrolled.deployment.captioning import CAPTIONS as CAPTIONS
 from unrolled.deployment.captioning import caption as caption
+from unrolled.deployment.captioning import caption_attended as caption_attended
 from unrolled.deployment.captioning import captions as captions
 from unrolled.deployment.classification import Prediction as Prediction
 from unrolled.deployment.classification import classify as classify
+from unrolled.deployment.decoding import Attended as Attended
 from unrolled.deployment.decoding import Candidate as Candidate
 from unrolled.deployment.drawing import Reconstruction as Reconstruction
 from unrolled.deployment.drawing import draw_images as draw_images
@@ -24,7 +26,9 @@ from unrolled.deployment.inspecting.report import inspection_report as inspectio
 from unrolled.deployment.music import Composed as Composed
 from unrolled.deployment.music import compose as compose
 from unrolled.deployment.page import to_svg as to_svg
+from unrolled.deployment.sampling import ReadSymbol as ReadSymbol
 from unrolled.deployment.sampling import sample_text as sample_text
+from unrolled.deployment.sampling import stream_text as stream_text
 from unrolled.deployment.sharing.hub import from_pretrained as from_pretrained
 from unrolled.deployment.sharing.hub import push_to_hub as push_to_hub
 from unrolled.deployment.sharing.hub import save_pretrained as save_pretrained
@@ -36,8 +40,10 @@ from unrolled.deployment.tagging import tag as tag
 from unrolled.deployment.transcription import Transcript as Transcript
 from unrolled.deployment.transcription import TranscriptSearch as TranscriptSearch
 from unrolled.deployment.transcription import transcribe as transcribe
+from unrolled.deployment.translation import Translation as Translation
 from unrolled.deployment.translation import alternatives as alternatives
 from unrolled.deployment.translation import translate as translate
+from unrolled.deployment.translation import translate_attended as translate_attended
 from unrolled.generation.search import Search as Search
 
 __all__: list[str]

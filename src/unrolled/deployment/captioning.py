@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from unrolled.checkpoint import Bundle
-from unrolled.deployment.decoding import Candidate, best_candidate, candidates, ensemble_members, search, start_decoding
+from unrolled.deployment.decoding import (
+    Attended,
+    Candidate,
+    attended,
+    best_candidate,
+    candidates,
+    ensemble_members,
+    search,
+    start_decoding,
+)
+from unrolled.generation.beam import Hypotheses
 from unrolled.generation.limits import RowError
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -77,13 +87,7 @@ def captions(
     Raises:
         ValueError: see `caption`.
     """
-    networks, processor = ensemble_members(bundles, ImageTransform, "captions")
-    transform, tokenizer = cast("tuple[ImageTransform, Tokenizer]", processor)
-    for network in networks:
-        if not isinstance(network.encoder, ImageEncoder):
-            raise ValueError(
-                f"captioning needs an ImageEncoder; this network has {article(type(network.encoder).__name__)}"
-            )
+    networks, transform, tokenizer = _members(bundles)
     options.checked()
     if isinstance(images, str | bytes):
         raise ValueError(f"images is {images!r:.60}, expected a list of images")
@@ -91,6 +95,48 @@ def captions(
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
     tensors = (_readable(transform, image, max_pixels, on_error) for image in images)
     return _stream(networks, tokenizer, tensors, options, batch_size, generator, progress)
+
+
+def caption_attended(
+    bundles: Bundle | Sequence[Bundle],
+    image: Any,
+    *,
+    options: Search = CAPTIONS,
+    max_pixels: int = MAX_PIXELS,
+    generator: torch.Generator | None = None,
+) -> Attended:
+    """Return the captions of an image, with the attention over its regions, which are numbered row by row.
+
+    Args:
+        bundles: see `caption` for this and the other arguments.
+        image: the image.
+        options: see `caption`; sampling with a temperature tells no attention.
+        max_pixels: see `caption`.
+        generator: see `caption`.
+
+    Raises:
+        ValueError: see `caption`.
+        ImageError: an image that can't be read.
+    """
+    networks, transform, tokenizer = _members(bundles)
+    options.checked()
+    read = transform.encode(image, max_pixels=max_pixels)[None]
+    try:
+        found = _search(networks, tokenizer, read.to(next(networks[0].parameters()).device), options, generator)
+    except RowError as error:
+        raise ValueError(error.reason) from None
+    return attended(found, tokenizer, [[]])[0]
+
+
+def _members(bundles: Bundle | Sequence[Bundle]) -> tuple[list[EncoderDecoder], ImageTransform, Tokenizer]:
+    networks, processor = ensemble_members(bundles, ImageTransform, "captions")
+    transform, tokenizer = cast("tuple[ImageTransform, Tokenizer]", processor)
+    for network in networks:
+        if not isinstance(network.encoder, ImageEncoder):
+            raise ValueError(
+                f"captioning needs an ImageEncoder; this network has {article(type(network.encoder).__name__)}"
+            )
+    return networks, transform, tokenizer
 
 
 def _stream(
@@ -107,10 +153,11 @@ def _stream(
     while chunk := list(islice(images, batch_size)):
         seen = [tensor for tensor in chunk if tensor is not None]
         try:
-            rows = iter(_write(networks, tokenizer, torch.stack(seen).to(device), options, generator) if seen else [])
+            found = _search(networks, tokenizer, torch.stack(seen).to(device), options, generator) if seen else None
         except RowError as error:
             places = [place for place, tensor in enumerate(chunk, start=done + 1) if tensor is not None]
             raise ValueError(f"image {places[error.row]}: {error.reason}") from None
+        rows = iter([] if found is None else candidates(found, tokenizer))
         done += len(chunk)
         if progress is not None:
             progress(done)
@@ -129,14 +176,14 @@ def _readable(
         return None
 
 
-def _write(
+def _search(
     networks: Sequence[EncoderDecoder],
     tokenizer: Tokenizer,
     images: Tensor,
     options: Search,
     generator: torch.Generator | None,
-) -> list[list[Candidate]]:
+) -> Hypotheses:
     with torch.no_grad():
         decoder, state, memory = start_decoding(networks, images)
         lengths = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        return candidates(search(decoder, state, memory, tokenizer, lengths, options, generator), tokenizer)
+        return search(decoder, state, memory, tokenizer, lengths, options, generator)

@@ -27,6 +27,23 @@ class Candidate(NamedTuple):
     log_probability: float  # of the text and the stop symbol, in nats
 
 
+class Attended(NamedTuple):
+    """Texts that were found for a source, and where the best one comes from.
+
+    Attributes:
+        candidates: the texts, the best first.
+        source: the symbols of the source; empty for an image.
+        written: the symbols of the best text.
+        weights: (written + 1, source) attention at each symbol and at the end; None for a network without attention, or
+            for a sampled text.
+    """
+
+    candidates: list[Candidate]
+    source: list[str]
+    written: list[str]
+    weights: Tensor | None
+
+
 def search(
     decoder: Decoder,
     state: DecoderState,
@@ -107,6 +124,24 @@ def candidates(found: Hypotheses, tokenizer: Tokenizer) -> list[list[Candidate]]
         ]
         for row in rows
     ]
+
+
+def attended(found: Hypotheses, tokenizer: Tokenizer, sources: Sequence[Sequence[str]]) -> list[Attended]:
+    """Return the texts of each row, with the symbols of its source and the attention of the best text.
+
+    Args:
+        found: what a search found.
+        tokenizer: tokenizer of the texts.
+        sources: the symbols of each source; empty for an image.
+    """
+    rows: list[Attended] = []
+    for row, (texts, source) in enumerate(zip(candidates(found, tokenizer), sources, strict=True)):
+        written = tokenizer.symbols(found.tokens[row, 0, : int(found.lengths[row, 0])].tolist()) if texts else []
+        weights = None
+        if found.weights is not None and texts:
+            weights = found.weights[row, 0, : len(written) + 1, : len(source) or None].cpu()
+        rows.append(Attended(texts, list(source), written, weights))
+    return rows
 
 
 def batched_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

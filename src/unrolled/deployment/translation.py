@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -10,7 +10,9 @@ from torch import nn
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.chunks import Piece, pieces
 from unrolled.deployment.decoding import (
+    Attended,
     Candidate,
+    attended,
     batched_by_length,
     best_candidate,
     candidates,
@@ -18,10 +20,23 @@ from unrolled.deployment.decoding import (
     search,
     start_decoding,
 )
-from unrolled.generation.limits import RowError
+from unrolled.generation.beam import Hypotheses
+from unrolled.generation.limits import RowError, whole
 from unrolled.generation.search import Search
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.processing.text.base import Tokenizer
+
+
+class Translation(NamedTuple):
+    """A translated line.
+
+    Attributes:
+        candidates: its translations, the best first; empty if the options allow none.
+        pieces: what was found for each piece that the line was split into, but for those without a token.
+    """
+
+    candidates: list[Candidate]
+    pieces: list[Attended]
 
 
 def translate(
@@ -85,12 +100,49 @@ def alternatives(
         raise ValueError(f"batch_tokens={batch_tokens}, ahead={ahead}, max_length={max_length}: expected 1 or more")
 
     def search_for(sources: Sequence[list[int]]) -> list[list[Candidate]]:
-        return _translate(sources, networks, writes, options, generator)
+        return candidates(_search(sources, networks, writes, options, generator), writes)
 
     cut = (
         _pieces(line.rstrip("\r\n"), number, reads, max_length, notice) for number, line in enumerate(lines, start=1)
     )
     return _stream(cut, search_for, batch_tokens, ahead, progress)
+
+
+def translate_attended(
+    bundles: Bundle | Sequence[Bundle],
+    line: str,
+    *,
+    options: Search = Search(),  # immutable
+    max_length: int = 128,
+    generator: torch.Generator | None = None,
+) -> Translation:
+    """Return the translations of a line, with the attention of each piece that it is split into.
+
+    Args:
+        bundles: see `translate` for this and the other arguments.
+        line: a source.
+        options: see `translate`; sampling with a temperature tells no attention.
+        max_length: see `translate`.
+        generator: see `translate`.
+
+    Raises:
+        ValueError: see `translate`.
+    """
+    networks, processor = ensemble_members(bundles, Tokenizer, "translates")
+    reads, writes = cast("tuple[Tokenizer, Tokenizer]", processor)
+    options.checked()
+    whole(1, max_length=max_length)
+    line_pieces = pieces(line, reads.encode, max_length)
+    sources = [piece.ids for piece in line_pieces if piece.ids]
+    try:
+        hypotheses = _search(sources, networks, writes, options, generator) if sources else None
+    except RowError as error:
+        raise ValueError(error.reason) from None
+    symbols = [reads.symbols(ids) for ids in sources]
+    found = [] if hypotheses is None else attended(hypotheses, writes, symbols)
+    texts = iter(found)
+    of_pieces = [next(texts).candidates if piece.ids else [Candidate("", 0.0, 0.0)] for piece in line_pieces]
+    return Translation(_joined(of_pieces, line_pieces), found)
 
 
 def _pieces(
@@ -155,17 +207,17 @@ def _joined(found: Sequence[list[Candidate]], line: Sequence[Piece]) -> list[Can
     return joined
 
 
-def _translate(
+def _search(
     sources: Sequence[list[int]],
     networks: Sequence[EncoderDecoder],
     tokenizer: Tokenizer,
     options: Search,
     generator: torch.Generator | None,
-) -> list[list[Candidate]]:
+) -> Hypotheses:
     device = next(networks[0].parameters()).device
     tensors = [torch.tensor(source) for source in sources]
     source = nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device)
     lengths = torch.tensor([len(row) for row in sources], device=device)
     with torch.no_grad():
         decoder, state, memory = start_decoding(networks, source, lengths)
-        return candidates(search(decoder, state, memory, tokenizer, lengths, options, generator), tokenizer)
+        return search(decoder, state, memory, tokenizer, lengths, options, generator)

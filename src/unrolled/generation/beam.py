@@ -10,6 +10,7 @@ from torch import Tensor
 from unrolled.generation.limits import (
     blocked_row,
     check_beginning,
+    check_time,
     finite,
     forbid,
     forbid_repeats,
@@ -126,6 +127,7 @@ def beam_search(
     beam = _Beam(options, start, most, least, state, memory)
     with torch.no_grad():
         while beam.open:
+            check_time()
             beam.advance(decoder)
     return beam.best()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrolled.generation.beam import Hypotheses
-from unrolled.generation.limits import undefined_row, whole
+from unrolled.generation.limits import check_time, undefined_row, whole
 from unrolled.heads.ctc import BLANK
 from unrolled.heads.temperature import widened
 from unrolled.models.decoders.base import Decoder, DecoderState
@@ -79,6 +79,7 @@ def ctc_beam_search(
     beam = _Beam(scores, num_beams, _Scorer(language_model, insertion_bonus, batch * num_beams, scores))
     with torch.no_grad():
         for frame in scores.unbind(1):
+            check_time()
             beam.advance(frame)
     return beam.best(n_best)
 

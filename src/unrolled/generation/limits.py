@@ -1,6 +1,9 @@
 """Checks of generation options, and constraints on generated tokens."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import index
 from typing import Any
 
@@ -13,6 +16,43 @@ from unrolled.shapes import ShapeError, expect
 from unrolled.state import leaves
 
 _LARGEST = torch.finfo(torch.float32).max  # scores have single precision
+
+
+_ends: ContextVar[float | None] = ContextVar("_ends", default=None)
+
+
+class TimeLimitError(ValueError):
+    """A search or sampling that took longer than its time limit."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Generator[None]:
+    """Limit the time of all searches and sampling within the context, which check it at each step.
+
+    The time begins with the context, and holds in this thread alone.
+
+    Args:
+        seconds: the limit.
+
+    Raises:
+        TimeLimitError: from a search or sampling that goes on after the limit.
+    """
+    before = _ends.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _ends.reset(before)
+
+
+def check_time() -> None:
+    """Check the time limit; call it at each step.
+
+    Raises:
+        TimeLimitError: the time is over.
+    """
+    ends = _ends.get()
+    if ends is not None and time.monotonic() > ends:
+        raise TimeLimitError("the time limit is over; generate less, search with fewer beams, or raise the limit")
 
 
 def whole(least: int, **options: Any) -> None:

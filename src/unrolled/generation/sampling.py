@@ -11,6 +11,7 @@ from torch import Tensor
 from unrolled.generation.limits import (
     blocked_row,
     check_beginning,
+    check_time,
     forbid,
     forbid_repeats,
     per_row,
@@ -103,6 +104,7 @@ def sample(
     log_probability = torch.zeros(len(start), device=start.device)
     rows, finished, latest = torch.arange(len(start), device=start.device), most == 0, start
     for step in range(longest):
+        check_time()
         active = int((~finished).sum())
         if active == 0:
             return _defined(Generated(written[:, :step], lengths, log_probability))
@@ -311,11 +313,36 @@ def _some_allowed(logits: Tensor, finished: Tensor, log_probabilities: Tensor, r
     return logits
 
 
-def _draw(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+def token_probabilities(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    forbidden: Sequence[int] = (),
 ) -> Tensor:
+    """Return the probabilities (rows, vocabulary) that `sample` draws the next token with.
+
+    Args:
+        logits: (rows, vocabulary), the parameters of a step.
+        temperature: see `sample` for this and the other options.
+        top_k: see `sample`.
+        top_p: see `sample`.
+        forbidden: see `sample`.
+
+    Raises:
+        ValueError: an invalid option, logits that are NaN or infinite, a row for which the options allow no token.
+    """
+    _check(temperature, top_k, top_p, 0)
+    rows = torch.arange(len(logits), device=logits.device)
+    allowed = forbid(logits.clone(), forbidden)
+    allowed = _some_allowed(allowed, torch.zeros_like(rows, dtype=torch.bool), logits.float().log_softmax(-1), rows)
+    return _probabilities(allowed, temperature, top_k, top_p)
+
+
+def _probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
     if temperature == 0.0:
-        return logits.argmax(dim=-1)
+        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
     logits = logits.float()
     if temperature < 1e-6:  # avoids an overflow of the quotient
         logits = logits - logits.amax(-1, keepdim=True)
@@ -328,7 +355,15 @@ def _draw(
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all more probable tokens
         dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(dropped, -torch.inf)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return logits.softmax(-1)
+
+
+def _draw(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+) -> Tensor:
+    if temperature == 0.0:  # draws no random number
+        return logits.argmax(dim=-1)
+    return torch.multinomial(_probabilities(logits, temperature, top_k, top_p), 1, generator=generator)[:, 0]
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None, no_repeat_ngram_size: int) -> None:
