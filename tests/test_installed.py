@@ -76,8 +76,10 @@ def test_tasks_and_configuration_are_in_the_wheel(site: Path, tmp_path: Path) ->
         from importlib.resources import files
         from hydra import compose, initialize
         from hydra_plugins.unrolled import OptunaSweeper
+        from unrolled.deployment.serving.app import PAGE
         from unrolled_tasks.char_lm import CharLM, TextData
         assert (files("unrolled.conf") / "train.yaml").is_file()
+        assert (PAGE / "index.html").is_file() and (PAGE / "sample.js").is_file()
         with initialize(version_base="1.3", config_path=None):
             config = compose(overrides=["hydra.searchpath=[pkg://unrolled.conf]", "+model=gru", "+task=char_lm"])
         print(config.model.cell._target_, CharLM.__name__, TextData.__name__)

@@ -87,7 +87,7 @@ def captions(
     Raises:
         ValueError: see `caption`.
     """
-    networks, transform, tokenizer = _members(bundles)
+    networks, transform, tokenizer = captioner_of(bundles)
     options.checked()
     if isinstance(images, str | bytes):
         raise ValueError(f"images is {images!r:.60}, expected a list of images")
@@ -95,6 +95,22 @@ def captions(
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
     tensors = (_readable(transform, image, max_pixels, on_error) for image in images)
     return _stream(networks, tokenizer, tensors, options, batch_size, generator, progress)
+
+
+def captioner_of(bundles: Bundle | Sequence[Bundle]) -> tuple[list[EncoderDecoder], ImageTransform, Tokenizer]:
+    """Return the networks of a captioner or an ensemble, and their common transforms of images and of texts.
+
+    Raises:
+        ValueError: a bundle contains another network, or networks with different processors.
+    """
+    networks, processor = ensemble_members(bundles, ImageTransform, "captions")
+    transform, tokenizer = cast("tuple[ImageTransform, Tokenizer]", processor)
+    for network in networks:
+        if not isinstance(network.encoder, ImageEncoder):
+            raise ValueError(
+                f"captioning needs an ImageEncoder; this network has {article(type(network.encoder).__name__)}"
+            )
+    return networks, transform, tokenizer
 
 
 def caption_attended(
@@ -118,7 +134,7 @@ def caption_attended(
         ValueError: see `caption`.
         ImageError: an image that can't be read.
     """
-    networks, transform, tokenizer = _members(bundles)
+    networks, transform, tokenizer = captioner_of(bundles)
     options.checked()
     read = transform.encode(image, max_pixels=max_pixels)[None]
     try:
@@ -126,17 +142,6 @@ def caption_attended(
     except RowError as error:
         raise ValueError(error.reason) from None
     return attended(found, tokenizer, [[]])[0]
-
-
-def _members(bundles: Bundle | Sequence[Bundle]) -> tuple[list[EncoderDecoder], ImageTransform, Tokenizer]:
-    networks, processor = ensemble_members(bundles, ImageTransform, "captions")
-    transform, tokenizer = cast("tuple[ImageTransform, Tokenizer]", processor)
-    for network in networks:
-        if not isinstance(network.encoder, ImageEncoder):
-            raise ValueError(
-                f"captioning needs an ImageEncoder; this network has {article(type(network.encoder).__name__)}"
-            )
-    return networks, transform, tokenizer
 
 
 def _stream(

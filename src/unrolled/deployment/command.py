@@ -14,6 +14,7 @@ from unrolled.deployment.commands import (
     forecast,
     inspect,
     sample,
+    serve,
     share,
     tag,
     transcribe,
@@ -32,13 +33,15 @@ RENAMED = {  # former names of options, which are answered with the new ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 after an error."""
+    """Run a command and return its exit status: 0, 2 after an error, or 130 after Ctrl-C."""
     options = _parsed(sys.argv[1:] if arguments is None else list(arguments))
     try:
         options.run(options)
         sys.stdout.flush()
     except ValueError as error:
         return _stopped(options, str(error))
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has ended
         sys.stderr.close()
         return 0
@@ -92,6 +95,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         inspect,
         export,
         share,
+        serve,
     ):
         each.add(commands)
     return parser, commands.choices

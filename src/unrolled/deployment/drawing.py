@@ -35,6 +35,18 @@ class Reconstruction(NamedTuple):
     bound: Bound
 
 
+def drawer_of(bundle: Bundle) -> tuple[DRAW, PixelTransform]:
+    """Return the network of a bundle that draws, and the transform of its images.
+
+    Raises:
+        ValueError: the bundle contains another network.
+    """
+    network, transform = bundle.network, bundle.processor.source
+    if not isinstance(network, DRAW) or not isinstance(transform, PixelTransform):
+        raise ValueError(f"drawing needs a DRAW network; this checkpoint contains {article(type(network).__name__)}")
+    return network, transform
+
+
 def draw_images(bundle: Bundle, num: int, *, generator: torch.Generator | None = None) -> list[Glimpse]:
     """Draw new images; the probabilities of their pixels are `glimpses[-1].canvas.sigmoid()`.
 
@@ -46,7 +58,7 @@ def draw_images(bundle: Bundle, num: int, *, generator: torch.Generator | None =
     Raises:
         ValueError: a network of another kind, or less than one image.
     """
-    network, _ = _parts(bundle)
+    network, _ = drawer_of(bundle)
     if num < 1:
         raise ValueError(f"num={num}: expected 1 image or more")
     with torch.no_grad():
@@ -71,7 +83,7 @@ def reconstruct(
     Raises:
         ValueError: a network of another kind, no image, or one that can't be read.
     """
-    network, transform = _parts(bundle)
+    network, transform = drawer_of(bundle)
     encoded = [transform.encode(image, max_pixels=max_pixels) for image in images]
     if not encoded:
         raise ValueError("there is no image to draw again; pass one or more")
@@ -116,13 +128,6 @@ def picture_of(
         side = -(-len(every) // max(1, round(len(every) ** 0.5)))
         rows = [every[begin : begin + side] for begin in range(0, len(every), side)]
     return _sheet(rows)
-
-
-def _parts(bundle: Bundle) -> tuple[DRAW, PixelTransform]:
-    network, transform = bundle.network, bundle.processor.source
-    if not isinstance(network, DRAW) or not isinstance(transform, PixelTransform):
-        raise ValueError(f"drawing needs a DRAW network; this checkpoint contains {article(type(network).__name__)}")
-    return network, transform
 
 
 def _sheet(rows: Sequence[Sequence["Image.Image"]]) -> "Image.Image":

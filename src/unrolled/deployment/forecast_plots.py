@@ -4,7 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
+from unrolled.checkpoint import Bundle
+from unrolled.deployment.forecasting import ForecastStep, forecaster_of
+from unrolled.processing.series.table import TimeSeries
 from unrolled.processing.series.times import Time
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 240, 70, 28, 30
@@ -32,14 +36,49 @@ class Chart:
     marked: Sequence[int] = ()
 
 
+def forecast_charts(bundle: Bundle, series: Sequence[TimeSeries], steps: Sequence[ForecastStep]) -> list[Chart]:
+    """Return a chart of each target of each series: the last steps before the forecast, and the forecast.
+
+    Args:
+        bundle: the forecaster.
+        series: the series.
+        steps: the result of `forecast` for them.
+    """
+    transform = forecaster_of(bundle)[1]
+    by_name = {each.name: each for each in series}
+    charts: list[Chart] = []
+    for (name, target), several in groupby(sorted(steps, key=_key), _key):
+        ahead, of = list(several), by_name[name]
+        begin = max(0, of.observed - 3 * len(ahead))
+        history = of.values[begin : of.observed, transform.columns.target.index(target)].tolist()
+        nothing = [math.nan] * len(history)
+        levels = sorted(ahead[0].quantiles)
+        pairs = [(low, high) for low, high in zip(levels, levels[::-1], strict=True) if low < high]
+        lines = {level: nothing + [step.quantiles[level] for step in ahead] for level in levels}
+        charts.append(
+            Chart(
+                title=f"{name}: {target}" if name else target,
+                times=[transform.frequency.after(of.start, begin + step) for step in range(len(history) + len(ahead))],
+                values=history + [math.nan] * len(ahead),
+                forecast=nothing + [step.value for step in ahead],
+                bands=[(lines[low], lines[high]) for low, high in pairs],
+            )
+        )
+    return charts
+
+
+def _key(step: ForecastStep) -> tuple[str, str]:
+    return step.series, step.target
+
+
 def draw_charts(charts: Sequence[Chart]) -> str:
     """Return an SVG with one chart below another: numbers in gray, forecasts in blue, marks in red."""
     height = _HEIGHT * len(charts)
     parts = [f'<g transform="translate(0 {_HEIGHT * place})">{_chart(chart)}</g>' for place, chart in enumerate(charts)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}'
-        "</svg>\n"
+        'font-family="sans-serif" font-size="12"><rect class="paper" width="100%" height="100%" fill="white"/>'
+        f"{''.join(parts)}</svg>\n"
     )
 
 
@@ -59,7 +98,7 @@ def _chart(chart: Chart) -> str:
     for share in (0.0, 0.5, 1.0):
         y = low + share * (high - low)
         x, line = place(0, y).split(",")
-        parts.append(f'<line x1="{x}" x2="{right}" y1="{line}" y2="{line}" stroke="#dddddd"/>')
+        parts.append(f'<line x1="{x}" x2="{right}" y1="{line}" y2="{line}" stroke="#dddddd" class="grid"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{float(line) + 4:.1f}" text-anchor="end">{y:.4g}</text>')
     for step, anchor in ((0, "start"), (len(chart.times) // 2, "middle"), (len(chart.times) - 1, "end")):
         x = place(step, low).split(",")[0]
@@ -68,14 +107,16 @@ def _chart(chart: Chart) -> str:
     for lower, upper in chart.bands:
         for piece in _pieces([a + b for a, b in zip(lower, upper, strict=True)]):
             around = [place(step, upper[step]) for step in piece] + [place(step, lower[step]) for step in piece[::-1]]
-            parts.append(f'<polygon points="{" ".join(around)}" fill="{_FORECAST}" fill-opacity="0.2"/>')
-    for line, color in ((chart.values, _TRUTH), (chart.forecast, _FORECAST)):
+            parts.append(f'<polygon points="{" ".join(around)}" fill="{_FORECAST}" fill-opacity="0.2" class="band"/>')
+    for line, color, kind in ((chart.values, _TRUTH, "truth"), (chart.forecast, _FORECAST, "forecast")):
         for piece in _pieces(line):
             points = " ".join(place(step, line[step]) for step in piece)
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.3"/>')
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.3" class="{kind}"/>'
+            )
     for step in chart.marked:
         x, y = place(step, chart.values[step]).split(",")
-        parts.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{_ALARM}"/>')
+        parts.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{_ALARM}" class="alarm"/>')
     return "".join(parts)
 
 

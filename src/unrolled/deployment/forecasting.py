@@ -1,11 +1,12 @@
 """Forecasts and anomalies of time series, by a trained network."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -106,29 +107,43 @@ def read_csv_series(path: str | Path, columns: SeriesColumns, frequency: Frequen
     path = Path(path)
     if path.suffix.lower() in _OTHER_TABLES:
         raise ValueError(f"{path}: forecasts read .csv files; write this {path.suffix} as one, for example with pandas")
-    return read_series(_csv_rows(path), columns, frequency)[0]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return read_series(_csv_rows(file, str(path)), columns, frequency)[0]
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+def parse_csv_series(text: str, name: str, columns: SeriesColumns, frequency: Frequency) -> list[TimeSeries]:
+    """Return the series of a table, as `read_csv_series` does, from the content of a file.
+
+    Args:
+        text: the content.
+        name: name of the table in messages.
+        columns: see `read_series`.
+        frequency: see `read_series`.
+
+    Raises:
+        ValueError: see `read_csv_series`.
+    """
+    return read_series(_csv_rows(io.StringIO(text, newline=""), name), columns, frequency)[0]
+
+
+def _csv_rows(file: TextIO, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, None)
-            if header is None:
-                raise ValueError(f"{path} is empty; its first line must name the columns")
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num} has {counted(len(cells), 'column')}, the first line "
-                        f"{len(header)}"
-                    )
-                yield f"{path}, line {reader.line_num}", dict(zip(header, cells, strict=True))
+        reader = csv.reader(file)
+        header = next(reader, None)
+        if header is None:
+            raise ValueError(f"{name} is empty; its first line must name the columns")
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{name}, line {reader.line_num} has {counted(len(cells), 'column')}, the first line {len(header)}"
+                )
+            yield f"{name}, line {reader.line_num}", dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from None
     except csv.Error as error:
-        raise ValueError(f"{path} is not valid CSV: {error}") from None
+        raise ValueError(f"{name} is not valid CSV: {error}") from None
 
 
 def forecast_series(

@@ -190,6 +190,20 @@ def continue_with(
     return [transform.decode(row) for row in frames.cpu()]
 
 
+def writer_of(bundle: Bundle) -> StrokeTransform:
+    """Return the transform of the strokes of a network that writes by hand, with a text or without.
+
+    Raises:
+        ValueError: the bundle contains another network.
+    """
+    network, (source, target) = bundle.network, bundle.processor
+    if isinstance(source, StrokeTransform) and isinstance(network, Decoder):
+        return source
+    if isinstance(source, Tokenizer) and isinstance(target, StrokeTransform) and _writes(network):
+        return target
+    raise ValueError(f"handwriting needs a network of strokes; this checkpoint has {article(type(network).__name__)}")
+
+
 def _sampled(
     decoder: Decoder,
     state: DecoderState,

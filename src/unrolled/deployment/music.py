@@ -41,10 +41,20 @@ def compose(
     Raises:
         ValueError: a network of another kind, pitches out of its range, a negative number of frames or temperature.
     """
+    decoder, roll = composer_of(bundle)
+    return continue_piece(decoder, roll, prime, frames=frames, temperature=temperature, generator=generator)
+
+
+def composer_of(bundle: Bundle) -> tuple[Decoder, PianoRoll]:
+    """Return the network of a model of music, and its piano roll.
+
+    Raises:
+        ValueError: the bundle contains another network.
+    """
     roll, target = bundle.processor
     if not isinstance(bundle.network, Decoder) or not isinstance(roll, PianoRoll) or target is not None:
         raise ValueError(f"composing needs a decoder of a piano roll; this is {article(type(bundle.network).__name__)}")
-    return continue_piece(bundle.network, roll, prime, frames=frames, temperature=temperature, generator=generator)
+    return bundle.network, roll
 
 
 def continue_piece(

@@ -73,9 +73,9 @@ def to_svg(lines: Sequence[Strokes]) -> str:
     size = f"{width:.{places}f} {down:.{places}f}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">\n'
-        '<rect width="100%" height="100%" fill="white"/>\n'
-        f'<g fill="none" stroke="black" stroke-width="{_PEN * height:.{places + 1}f}" stroke-linecap="round" '
-        'stroke-linejoin="round">\n' + "\n".join(paths) + "\n</g>\n</svg>\n"
+        '<rect class="paper" width="100%" height="100%" fill="white"/>\n'
+        f'<g class="ink" fill="none" stroke="black" stroke-width="{_PEN * height:.{places + 1}f}" '
+        'stroke-linecap="round" stroke-linejoin="round">\n' + "\n".join(paths) + "\n</g>\n</svg>\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -59,13 +59,8 @@ def tag(
         ValueError: a network of another kind, a batch_size below 1, a word with white space, a sentence with more words
             than the tokenizer's max_length allows.
     """
-    network, (source, target) = bundle.network, bundle.processor
-    if not isinstance(network, SequenceTagger) or not isinstance(source, WordTransform):
-        raise ValueError(
-            f"tagging needs a SequenceTagger of words; this checkpoint has {article(type(network).__name__)}"
-        )
-    if not isinstance(target, LabelSequenceEncoder) or not isinstance(network.head, CategoricalHead):
-        raise ValueError("tagging needs a CategoricalHead and a LabelSequenceEncoder of tags")
+    network, source, target = tagger_of(bundle)
+    head = cast("CategoricalHead", network.head)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected 1 or more")
     device = next(network.parameters()).device
@@ -77,8 +72,24 @@ def tag(
             raise ValueError(f"{' '.join(several[short])!r:.80} is longer than the network's max_length; split it")
         moved = (batch.source.to(device), batch.lengths.to(device), batch.positions.to(device))
         with torch.no_grad():
-            chances = network.head.probabilities(network(*moved)).cpu()
+            chances = head.probabilities(network(*moved)).cpu()
         best = chances.max(-1)
         for row, one in enumerate(several):
             found = zip(one, best.indices[row].tolist(), best.values[row].tolist(), strict=False)
             yield [TaggedWord(word, target.labels[index], chance) for word, index, chance in found]
+
+
+def tagger_of(bundle: Bundle) -> tuple[SequenceTagger, WordTransform, LabelSequenceEncoder]:
+    """Return the network of a tagger of words, and the transforms of its words and tags.
+
+    Raises:
+        ValueError: the bundle contains another network.
+    """
+    network, (source, target) = bundle.network, bundle.processor
+    if not isinstance(network, SequenceTagger) or not isinstance(source, WordTransform):
+        raise ValueError(
+            f"tagging needs a SequenceTagger of words; this checkpoint has {article(type(network).__name__)}"
+        )
+    if not isinstance(target, LabelSequenceEncoder) or not isinstance(network.head, CategoricalHead):
+        raise ValueError("tagging needs a CategoricalHead and a LabelSequenceEncoder of tags")
+    return network, source, target

@@ -14,7 +14,7 @@ from unrolled.deployment.commands.arguments import add_checkpoint, add_command, 
 from unrolled.deployment.commands.running import generator_of, load, report
 
 if TYPE_CHECKING:
-    from unrolled.deployment.forecasting import AnomalyScore, ForecastStep
+    from unrolled.deployment.forecasting import AnomalyScore
     from unrolled.processing.series.table import TimeSeries
 
 _MOST_CHARTS = 12
@@ -92,6 +92,7 @@ def _read(options: argparse.Namespace) -> tuple[Any, "list[TimeSeries]"]:
 
 
 def _forecast(options: argparse.Namespace) -> None:
+    from unrolled.deployment.forecast_plots import forecast_charts
     from unrolled.deployment.forecasting import forecast
 
     bundle, series = _read(options)
@@ -112,7 +113,7 @@ def _forecast(options: argparse.Namespace) -> None:
         for s in steps
     ]
     if options.plot is not None:
-        _write_plot(options.plot, _forecast_charts(series, steps, bundle))
+        _write_plot(options.plot, forecast_charts(bundle, series, steps))
     _print(rows, options)
 
 
@@ -151,34 +152,6 @@ def _write_plot(path: Path, charts: Iterable[Any]) -> None:
     durable.replace(path, lambda partial: partial.write_text(drawing, encoding="utf-8"))
 
 
-def _forecast_charts(series: "Sequence[TimeSeries]", steps: "Sequence[ForecastStep]", bundle: Any) -> list[Any]:
-    """Return a chart of each target of each series: the last steps before the forecast, and the forecast."""
-    from unrolled.deployment.forecast_plots import Chart
-    from unrolled.deployment.forecasting import forecaster_of
-
-    transform = forecaster_of(bundle)[1]
-    by_name = {each.name: each for each in series}
-    charts: list[Chart] = []
-    for (name, target), several in groupby(sorted(steps, key=_key), _key):
-        ahead, of = list(several), by_name[name]
-        begin = max(0, of.observed - 3 * len(ahead))
-        history = of.values[begin : of.observed, transform.columns.target.index(target)].tolist()
-        nothing = [math.nan] * len(history)
-        levels = sorted(ahead[0].quantiles)
-        pairs = [(low, high) for low, high in zip(levels, levels[::-1], strict=True) if low < high]
-        lines = {level: nothing + [step.quantiles[level] for step in ahead] for level in levels}
-        charts.append(
-            Chart(
-                title=f"{name}: {target}" if name else target,
-                times=[transform.frequency.after(of.start, begin + step) for step in range(len(history) + len(ahead))],
-                values=history + [math.nan] * len(ahead),
-                forecast=nothing + [step.value for step in ahead],
-                bands=[(lines[low], lines[high]) for low, high in pairs],
-            )
-        )
-    return charts
-
-
 def _anomaly_charts(scores: "Sequence[AnomalyScore]", threshold: float) -> list[Any]:
     """Return a chart of each target of each series, with the scores above the threshold marked."""
     from unrolled.deployment.forecast_plots import Chart
@@ -199,5 +172,5 @@ def _anomaly_charts(scores: "Sequence[AnomalyScore]", threshold: float) -> list[
     return charts
 
 
-def _key(row: "ForecastStep | AnomalyScore") -> tuple[str, str]:
+def _key(row: "AnomalyScore") -> tuple[str, str]:
     return row.series, row.target

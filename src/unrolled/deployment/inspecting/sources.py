@@ -1,6 +1,8 @@
 """Opens the file that a network is to read."""
 
 import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,31 @@ def open_source(bundle: Bundle, path: str) -> Any:
 
 
 def _series(path: str, channels: list[str]) -> Tensor:
-    """Read a table with a heading and a row for each step; other columns than the channels are ignored."""
     with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if path.endswith(".tsv") else ","))
-    missing = [name for name in channels if not rows or name not in rows[0]]
+        return series_of(file.read(), path, channels, delimiter="\t" if path.endswith(".tsv") else ",")
+
+
+def series_of(table: str, name: str, channels: Sequence[str], *, delimiter: str = ",") -> Tensor:
+    """Return a series (time, channels) in float64 from a table with a heading and a row for each step.
+
+    Args:
+        table: the table; other columns than the channels are ignored.
+        name: its name in messages.
+        channels: the columns.
+        delimiter: the character between two cells.
+
+    Raises:
+        ValueError: a missing column, or a cell that is no number.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{name} is not a valid table: {error}") from None
+    missing = [channel for channel in channels if not rows or channel not in rows[0]]
     if missing:
         found = ", ".join(rows[0]) if rows else "no row"
-        raise ValueError(f"{path} has no column {missing[0]!r}; expected {', '.join(channels)}, found {found}")
+        raise ValueError(f"{name} has no column {missing[0]!r}; expected {', '.join(channels)}, found {found}")
     try:
-        return torch.tensor([[float(row[name]) for name in channels] for row in rows], dtype=torch.float64)
+        return torch.tensor([[float(row[channel]) for channel in channels] for row in rows], dtype=torch.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the columns {', '.join(channels)} must be numbers ({error})") from None
+        raise ValueError(f"{name}: the columns {', '.join(channels)} must be numbers ({error})") from None

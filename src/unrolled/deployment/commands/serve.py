@@ -1,0 +1,72 @@
+"""The command serve: a page in the browser for a network."""
+
+import argparse
+import sys
+from typing import Any
+
+from unrolled.deployment.commands.arguments import add_checkpoint, add_command, add_common
+from unrolled.deployment.commands.running import generator_of, load, report
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "serve",
+        _run,
+        about="open a page for a network in the browser",
+        description="Serve a page that shows what a network does: it writes, translates, describes, classifies, tags, "
+        "transcribes or forecasts what is typed, uploaded or spoken. Ctrl-C ends it.",
+        example="python -m unrolled serve best.ckpt --port 8000",
+    )
+    add_checkpoint(command)
+    command.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)"
+    )
+    command.add_argument(
+        "--max-upload", type=float, default=10.0, metavar="MB", help="size of a request (default: %(default)g)"
+    )
+    command.add_argument(
+        "--max-text", type=int, default=2_000, metavar="N", help="characters of a text (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-steps", type=int, default=1_000, metavar="N", help="symbols to generate (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-seconds", type=float, default=30.0, metavar="S", help="time of a request (default: %(default)g)"
+    )
+    command.add_argument(
+        "--max-waiting", type=int, default=8, metavar="N", help="requests that wait for another (default: %(default)s)"
+    )
+    add_common(command)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from unrolled.deployment.serving.app import create_app, require
+    from unrolled.deployment.serving.limits import ServingLimits
+    from unrolled.deployment.serving.server import address_of, is_loopback, listen, serve_forever
+
+    require("fastapi", "uvicorn")
+    limits = ServingLimits(
+        upload=int(options.max_upload * 1_000_000),
+        text=options.max_text,
+        steps=options.max_steps,
+        seconds=options.max_seconds,
+        waiting=options.max_waiting,
+    )
+    generator = generator_of(options)
+    bundle = load(options, options.checkpoint)
+    app = create_app(bundle, limits=limits, name=str(options.checkpoint), host=options.host, generator=generator)
+    with listen(options.host, options.port) as listening:
+        if not is_loopback(options.host):
+            report(
+                options.command,
+                f"warning: other machines may reach {options.host}; there is no password and no encryption",
+            )
+
+        def ready() -> None:
+            print(f"{address_of(listening, options.host)}  (Ctrl-C ends it)", flush=True)
+
+        serve_forever(app, listening, ready)
+    sys.stdout.flush()
