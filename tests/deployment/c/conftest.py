@@ -1,5 +1,6 @@
 """Exported C, compiled and run as a program of its own."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ static void run_{name}(void) {{
   {name}_state *state = malloc(sizeof *state);
   {kind} *inputs = malloc({size} * sizeof *inputs);
   float *outputs = malloc({outputs} * sizeof *outputs);
+  if (sizeof *state != {state}) exit(4); /* what the notes say */
   {name}_init(state);
   for (int t = 0; t < {steps}; t++) {{
     if (fread(inputs, sizeof *inputs, {size}, stdin) != {size}) exit(2);
@@ -64,14 +66,16 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return compile
 
 
-def _run_function(name: str, inputs: Tensor, *, predict: bool) -> str:
+def _run_function(name: str, inputs: Tensor, exported: Export, *, predict: bool) -> str:
     width = 1 if inputs.dim() == 1 else inputs.shape[1]
     step = f"if (!{name}_step(state, *inputs, outputs)) exit(3);"
     if inputs.is_floating_point():
         step = f"{name}_step(state, inputs, outputs);"
     after = f"{name}_predict(outputs, outputs);" if predict else ""
     kind, outputs = "float" if inputs.is_floating_point() else "int", f"{name.upper()}_OUTPUTS"
-    return _STEPS.format(name=name, kind=kind, size=width, outputs=outputs, steps=len(inputs), step=step, after=after)
+    (state,) = re.findall(r"state ([\d,]+) bytes", exported.notes[0])
+    sizes = {"size": width, "outputs": outputs, "steps": len(inputs), "state": state.replace(",", "")}
+    return _STEPS.format(name=name, kind=kind, step=step, after=after, **sizes)
 
 
 @pytest.fixture(scope="session")
@@ -91,12 +95,13 @@ def run_c(compile_c: Callable[..., Path]) -> Callable[..., dict[str, Tensor]]:
     ) -> dict[str, Tensor]:
         if through and shutil.which(through[0]) is None:
             pytest.skip(f"{through[0]} is not installed")
+        exported = {name: export_c(bundle, name=name, int8=int8) for name, (bundle, _) in programs.items()}
+        functions = (_run_function(name, programs[name][1], each, predict=predict) for name, each in exported.items())
         main = _MAIN.format(
             includes="\n".join(f'#include "{name}.h"' for name in programs),
-            functions="\n".join(_run_function(name, each[1], predict=predict) for name, each in programs.items()),
+            functions="\n".join(functions),
             calls="\n".join(f"  run_{name}();" for name in programs),
         )
-        exported = {name: export_c(bundle, name=name, int8=int8) for name, (bundle, _) in programs.items()}
         program = compile_c(main, exported, command)
         fed = b"".join(_bytes(inputs) for _, inputs in programs.values())
         done = subprocess.run([*through, str(program)], input=fed, capture_output=True, timeout=300)

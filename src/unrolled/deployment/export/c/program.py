@@ -50,6 +50,8 @@ def export_c(bundle: Bundle, *, name: str = "network", int8: bool = False) -> Ex
     source = Source(int8=int8)
     with torch.no_grad():
         interface = _written(source, network, bundle)
+        if not source.fields:
+            source.counter(0, "unused")  # C has no empty struct
         notes = [_sizes(source)]
         if int8:
             notes.append(quantization_cost(exact, network))
@@ -89,7 +91,7 @@ def _sizes(source: Source) -> str:
 
 
 def _header(source: Source, interface: Interface, texts: dict[str, list[str]], notes: Sequence[str]) -> str:
-    fields = [f"  {field.type} {field.name}[{field.size}];" for field in source.fields] or ["  int unused;"]
+    fields = [f"  {field.type} {field.name}[{field.size}];" for field in source.fields]
     about = "\n * ".join([f"$: {interface.about}, written by unrolled {unrolled.__version__}.", *notes])
     lines = [f"/* {about}", " * One state is one sequence. */", "#ifndef $$_H", "#define $$_H", ""]
     lines += ["#ifdef __cplusplus", 'extern "C" {', "#endif", ""]

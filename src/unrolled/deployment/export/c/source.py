@@ -113,7 +113,7 @@ class Source:
 
     def init(self) -> str:
         """Return the definition of the function that sets the state to what it is before the first step."""
-        lines = [line for field in self.fields for line in _initialized(field)] or ["  state->unused = 0;"]
+        lines = [line for field in self.fields for line in _initialized(field)]
         return "\n".join(["void $_init($_state *state) {", *lines, "}"])
 
     def helpers(self) -> Iterator[str]:
