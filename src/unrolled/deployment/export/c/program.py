@@ -52,10 +52,10 @@ def export_c(bundle: Bundle, *, name: str = "network", int8: bool = False) -> Ex
         interface = _written(source, network, bundle)
         if not source.fields:
             source.counter(0, "unused")  # C has no empty struct
-        notes = [_sizes(source)]
+        texts = _texts(bundle)
+        notes = [_sizes(source, texts)]
         if int8:
             notes.append(quantization_cost(exact, network))
-    texts = _texts(bundle)
     files = {f"{name}.h": _header(source, interface, texts, notes), f"{name}.c": _definitions(source, texts)}
     return Export({file: _named(text, name).encode() for file, text in files.items()}, tuple(notes))
 
@@ -85,9 +85,10 @@ def _texts(bundle: Bundle) -> dict[str, list[str]]:
     return found
 
 
-def _sizes(source: Source) -> str:
-    stack = sum(sorted(source.stack.values())[-2:])  # a step and the greatest function that it calls
-    return f"weights {source.weight_bytes:,} bytes, state {source.state_bytes:,} bytes, stack about {stack:,} bytes"
+def _sizes(source: Source, texts: dict[str, list[str]]) -> str:
+    sizes = {"weights": source.weight_bytes, "state": source.state_bytes, "arrays on the stack": source.stack_bytes}
+    sizes |= {name: sum(len(text.encode()) + 1 for text in each) for name, each in texts.items()}
+    return ", ".join(f"{name} {size:,} bytes" for name, size in sizes.items())
 
 
 def _header(source: Source, interface: Interface, texts: dict[str, list[str]], notes: Sequence[str]) -> str:

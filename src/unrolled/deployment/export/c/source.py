@@ -35,7 +35,7 @@ class Source:
 
     Attributes:
         weight_bytes: the bytes of all constant arrays.
-        stack: function → the bytes of its arrays.
+        stack: the bytes of the arrays of each function.
     """
 
     def __init__(self, *, int8: bool = False) -> None:
@@ -45,6 +45,7 @@ class Source:
         self.functions: list[str] = []
         self.weight_bytes = 0
         self.stack: dict[str, int] = {}
+        self._calls: dict[str, set[str]] = {}
         self._names: dict[tuple[str, bytes], str] = {}
 
     def vector(self, values: Tensor) -> str:
@@ -104,7 +105,19 @@ class Source:
         unused = [f"(void){name};" for name in names if not re.search(rf"\b{name}\b", used)]
         lines = "\n".join(f"  {line}" for line in (*unused, *body.lines))
         self.functions.append(f"{signature} {{\n{lines}\n}}")
-        self.stack[signature] = 4 * body.floats
+        name = re.findall(r"\$_(\w+)\(", signature)[0]
+        self.stack[name] = 4 * body.floats
+        self._calls[name] = set(re.findall(r"\$_(\w+)\(", used))
+
+    @property
+    def stack_bytes(self) -> int:
+        """The bytes of the arrays of a function and of those that it calls, of the function that needs most."""
+
+        def needed(name: str) -> int:
+            inner = (needed(each) for each in self._calls[name] if each in self.stack)
+            return self.stack[name] + max(inner, default=0)
+
+        return max(map(needed, self.stack))
 
     @property
     def state_bytes(self) -> int:
