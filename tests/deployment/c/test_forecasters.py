@@ -81,6 +81,7 @@ def window(network: Forecaster, steps: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(steps)
     past = torch.randn(1, steps, network.past_size, generator=generator) + 3.0
     observed = (torch.rand(1, steps, network.num_targets, generator=generator) > 0.2).float()
+    observed[:, 1:, 0] *= torch.arange(1, steps) < steps - 1  # the last number is missing
     past[..., network.num_targets : 2 * network.num_targets] = observed
     past[..., : network.num_targets] *= observed
     return past, torch.randn(1, network.horizon, network.future_size, generator=generator)
