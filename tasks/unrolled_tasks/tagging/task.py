@@ -1,11 +1,10 @@
-"""Tagging of words: parts of speech, named entities, any label for each word."""
+"""Tagging of words and of steps of series: parts of speech, named entities, activities."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from nervaluate import Evaluator
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from unrolled import (
@@ -13,6 +12,7 @@ from unrolled import (
     Processor,
     SpelledWordEmbedding,
     SpelledWords,
+    WordTransform,
 )
 from unrolled.training.configuration.flat import flat_options
 from unrolled.training.console.confusion import draw_confusion
@@ -43,7 +43,7 @@ class Tagged(NamedTuple):
 
 
 class Tagging(TaggerTask):
-    """Trains a network to predict a label for each word.
+    """Trains a network to predict a label for each word, or for each step of a series.
 
     Args:
         network: see `SequenceTask`.
@@ -80,8 +80,9 @@ class Tagging(TaggerTask):
     def load_pretrained(self) -> None:
         """Initializes the embeddings with word vectors."""
         source: Any = self.processor.source
-        tokenizer = source.words if isinstance(source, SpelledWords) else source.tokenizer
-        self.notes |= self._embeddings.load(tokenizer, self._words)
+        if isinstance(source, WordTransform):
+            tokenizer = source.words if isinstance(source, SpelledWords) else cast("Any", source).tokenizer
+            self.notes |= self._embeddings.load(tokenizer, self._words)
 
     @property
     def labels(self) -> list[str]:
@@ -107,6 +108,8 @@ class Tagging(TaggerTask):
         spans = sorted({label[2:] for label in self.labels if label[:2] in ("B-", "I-")})
         if not spans or not rows:
             return dict(means)
+        from nervaluate import Evaluator
+
         true, predicted = [row.tags for row in rows], [row.predicted for row in rows]
         exact: Any = Evaluator(true, predicted, tags=spans, loader="list").evaluate()["overall"]["strict"]
         return {**means, "precision": exact.precision, "recall": exact.recall, "span_f1": exact.f1}
@@ -117,6 +120,8 @@ class Tagging(TaggerTask):
 
     def commands(self, checkpoint: str) -> Sequence[str]:
         """Returns a command that tags."""
+        if not isinstance(self.processor.source, WordTransform):  # not supported by the command
+            return ()
         return (f"{echo_command(self.example() or 'It rains .')} | python -m unrolled tag {checkpoint}",)
 
     def report(self, rows: Sequence[Tagged], folder: Path) -> None:

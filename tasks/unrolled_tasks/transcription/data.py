@@ -18,7 +18,7 @@ from unrolled.training.console.terminal import track_progress
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.bucketed import BucketData, Examples
 from unrolled.training.data.buckets import BatchSpec
-from unrolled.training.data.examples import Columns, Example, file_examples, hub_examples, split_labeled
+from unrolled.training.data.examples import Columns, Example, file_examples, row_examples, split_labeled
 from unrolled.training.data.modalities import Modality, batched
 from unrolled.training.data.options import Batching, SourceOptions
 from unrolled.training.data.recordings import Audio
@@ -143,7 +143,7 @@ class TranscriptionData(BucketData[TranscriptBatch]):
         if self._drawn is not None:
             return self._drawn.splits()
         if self._origin.dataset is not None:
-            found = hub_examples(rows_of(self._origin), self._columns)
+            found = row_examples(rows_of(self._origin), self._columns)
         else:
             found = file_examples(self._origin.patterns, self._columns, self.modality, beside=self._beside)
         if not any(found.values()):

@@ -122,6 +122,19 @@ def test_the_snippets_about_inspection_run(folder: Path, python: Process) -> Non
     assert done.returncode == 0, done.stderr
 
 
+def test_the_snippets_about_notebooks_run(folder: Path, python: Process) -> None:
+    code = "\n".join(blocks(ROOT / "docs" / "how-to" / "notebook.md", "python"))
+    (folder / "page.py").write_text(code)
+    before = {path.name for path in folder.iterdir()} | {"cache"}  # of compiled kernels
+    done = python("page.py")
+
+    assert code.count("assert ") == 2
+    assert done.returncode == 0, done.stderr
+    for name in ("Classifier", "Forecaster", "Tagger", "LanguageModel"):
+        assert f"Recurrent{name}: weights of epoch" in done.stdout
+    assert {path.name for path in folder.iterdir()} - before == {"slopes.ckpt"}
+
+
 PAIRS = ["task=translation", "data=pairs", "data.files=pairs.jsonl", "data.unit=character", "data.batch_tokens=120"]
 PAIRS += ["trainer=cpu", "callbacks.alignments=null", "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
 

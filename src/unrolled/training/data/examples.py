@@ -156,8 +156,8 @@ def example_of(row: Row, columns: Columns) -> Example:
     return Example(row.values[columns.source], target, group, row.place)
 
 
-def hub_examples(rows: Rows, columns: Columns) -> dict[str, list[Example]]:
-    """Returns the examples of each split of a data set of `datasets`; audio and images are kept as encoded bytes.
+def row_examples(rows: Rows, columns: Columns) -> dict[str, list[Example]]:
+    """Returns the examples of each split of rows; audio and images of a data set are kept as encoded bytes.
 
     Raises:
         DataError: a column is missing.

@@ -22,6 +22,7 @@ class SourceOptions:
         test_files: as `files`; None to split them off the training examples.
         dataset: a data set for `datasets.load_dataset`.
         dataset_options: its options; `splits` gives the names of its splits.
+        rows: for each split that has its own, rows in memory: cells by column. Configuration files cannot give them.
 
     Raises:
         DataError: options of files without files, or of a data set without one.
@@ -32,6 +33,7 @@ class SourceOptions:
     test_files: Patterns | None = None
     dataset: str | None = None
     dataset_options: Mapping[str, Any] | None = None
+    rows: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None
 
     def __post_init__(self) -> None:
         if self.files is None and (self.validation_files is not None or self.test_files is not None):
@@ -56,7 +58,7 @@ class SourceOptions:
             DataError: none or several are given.
         """
         given = {"files": self.files, "dataset": self.dataset, **others}
-        chosen = [name for name, value in given.items() if value is not None]
+        chosen = [name for name, value in {**given, "rows": self.rows}.items() if value is not None]
         if len(chosen) != 1:
             raise DataError(f"give exactly one of {', '.join(given)} for {what}; got {' and '.join(chosen) or 'none'}")
 

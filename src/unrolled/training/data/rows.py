@@ -1,8 +1,11 @@
 """Rows of tables and of data sets of `datasets`, by split, each with its place for messages."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from unrolled.training.data.base import SPLITS, DataError
 from unrolled.training.data.files import did_you_mean, find_files, stamps, suffix_of
@@ -138,7 +141,43 @@ class HubRows:
             yield Row(values, f"{self}, {split} row {number}")
 
 
-Rows = TableRows | HubRows
+class MemoryRows:
+    """Rows in memory.
+
+    Args:
+        rows: for each split that has its own, cells by column.
+    """
+
+    def __init__(self, rows: Mapping[str, Sequence[Mapping[Any, Any]]]) -> None:
+        self._rows = dict(rows)
+
+    def __str__(self) -> str:
+        return "rows in memory"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits with their own rows."""
+        return tuple(self._rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns plain data that differ whenever the rows do."""
+        digests: dict[str, Any] = {}
+        for split, rows in self._rows.items():
+            digest = hashlib.sha256()
+            for name, value in (cell for row in rows for cell in row.items()):
+                digest.update(
+                    repr((name, value.shape, value.dtype) if isinstance(value, Tensor) else (name, value)).encode()
+                )
+                digest.update(value.numpy().tobytes() if isinstance(value, Tensor) else b"")
+            digests[split] = digest.hexdigest()
+        return digests
+
+    def read(self, split: str) -> Iterator[Row]:
+        """Yields a split's rows."""
+        return (Row(values, f"row {number}") for number, values in enumerate(self._rows[split]))
+
+
+Rows = TableRows | HubRows | MemoryRows
 
 
 def rows_of(
@@ -151,11 +190,13 @@ def rows_of(
     """Returns the rows of files or of a data set.
 
     Args:
-        origin: files or a data set.
+        origin: files, a data set, or rows in memory.
         columns: see `HubRows`.
         named: see `TableRows`.
         readers: see `TableRows`.
     """
+    if origin.rows is not None:
+        return MemoryRows(origin.rows)
     if origin.dataset is not None:
         return HubRows(HubSplits(origin.dataset, origin.dataset_options or {}), columns)
     return TableRows(origin.patterns, named=named, readers=readers)

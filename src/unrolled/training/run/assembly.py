@@ -3,7 +3,7 @@
 import inspect
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lightning
@@ -36,17 +36,29 @@ class RunParts(NamedTuple):
     schedule: Schedule | None
 
 
-def assemble(config: DictConfig, *, processor: Mapping[str, Any] | None = None) -> RunParts:
-    """Builds data, Trainer, optimizer and schedule. Errors name the place in the configuration."""
+def assemble(
+    config: DictConfig,
+    *,
+    processor: Mapping[str, Any] | None = None,
+    data_arguments: Mapping[str, Any] | None = None,
+    observers: Sequence[Callback] | None = None,
+) -> RunParts:
+    """Builds data, Trainer, optimizer and schedule. Errors name the place in the configuration.
+
+    Args:
+        config: the configuration.
+        processor: the processor of a trained network, for data that take one.
+        data_arguments: further arguments of the data, which no configuration can give, such as rows in memory.
+        observers: callbacks beside those of the configuration; None for those that print.
+    """
     check_options(config)
     callbacks = [instantiate(config, f"callbacks.{name}") for name in config.get("callbacks") or {}]
     loggers = [instantiate(config, f"logger.{name}") for name in config.get("logger") or {}]
     optimizer = instantiate(config, "optimizer")
     if optimizer is not None:
         _check_optimizer(optimizer, config.optimizer)
-    data = instantiate(
-        config, "data", **({} if processor is None or not _takes_processor(config) else {"processor_from": processor})
-    )
+    given = {} if processor is None or not _takes_processor(config) else {"processor_from": processor}
+    data = instantiate(config, "data", **given, **(data_arguments or {}))
     try:
         threads = Threads(config.get("threads"))
     except ValueError as error:
@@ -55,7 +67,7 @@ def assemble(config: DictConfig, *, processor: Mapping[str, Any] | None = None) 
     fresh = not (config.get("resume") or config.get("init_from"))
     wanted: list[Callback] = [
         threads,
-        Updates(data, fresh=fresh),
+        *([Updates(data, fresh=fresh)] if observers is None else observers),
         MonitorCheck(schedule),
         *pruning_of_job(config),
         *(callback for callback in callbacks if callback),

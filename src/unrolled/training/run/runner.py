@@ -89,6 +89,28 @@ def _find_checkpoint(config: DictConfig) -> None:
 
 def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) -> dict[str, float]:
     start_loggers(parts.trainer)
+    task, resumed = prepare_task(config, parts, start)
+    if start is not None and resumed is not None and parts.trainer.is_global_zero:
+        for logger in parts.trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.continue_from(start["global_step"], Path(config.resume).parents[1])
+    with SPEEDS.run(resumed["backends"] if resumed else None, measures=parts.trainer.world_size == 1):
+        return _fit(config, parts, task)
+
+
+def prepare_task(
+    config: DictConfig, parts: RunParts, start: dict[str, Any] | None = None
+) -> tuple[SequenceTask, Mapping[str, Any] | None]:
+    """Seeds the process, prepares the data, and builds the task with the weights that training starts from.
+
+    Args:
+        config: the configuration, whose sizes are set.
+        parts: its parts.
+        start: the checkpoint that is resumed, or whose weights are used; None for new weights.
+
+    Returns:
+        The task, and the state of a run that is resumed, or None.
+    """
     seed_everything(config.seed, workers=True, verbose=False)
     parts.data.prepare()
     if start is not None:
@@ -98,13 +120,8 @@ def _train(config: DictConfig, parts: RunParts, start: dict[str, Any] | None) ->
     resumed = resume_entry(start, config.resume) if start is not None and config.resume else None
     _place_data(config, parts, task, resumed)
     _set_weights(config, parts, task, start)
-    if start is not None and resumed is not None and parts.trainer.is_global_zero:
-        for logger in parts.trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.continue_from(start["global_step"], Path(config.resume).parents[1])
     torch.manual_seed(config.seed)  # after the weights; with several processes, the task adds their ranks
-    with SPEEDS.run(resumed["backends"] if resumed else None, measures=parts.trainer.world_size == 1):
-        return _fit(config, parts, task)
+    return task, resumed
 
 
 def _place_data(config: DictConfig, parts: RunParts, task: SequenceTask, resumed: Mapping[str, Any] | None) -> None:
