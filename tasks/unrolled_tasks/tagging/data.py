@@ -120,7 +120,8 @@ class TaggingData(BucketData[TagBatch]):
     def sizes(self) -> dict[str, int]:
         source, target = self._sides(self.processor())
         characters = source.alphabet_size if isinstance(source, SpelledWords) else 0
-        return {"vocabulary": cast("Any", source).size, "characters": characters, "outputs": target.size}
+        words: int = cast("Any", source).size
+        return {"vocabulary": words, "characters": characters, "features": 0, "outputs": target.size}
 
     def processor(self) -> Processor:
         if self._processor is None:

@@ -1,6 +1,7 @@
 """Series of measurements with a tag for each step: from tables with a row for each step, or from memory."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,9 @@ class FrameTaggingData(BucketData[TagBatch]):
             steps = [[float(row.column(name, "data.channels")) for name in self._channels] for row in rows]
         except (TypeError, OverflowError, ValueError) as error:
             raise DataError(f"{rows[0].place}: a channel has something else than a number: {error}") from None
+        wrong = next((step for step, numbers in enumerate(steps) if not all(map(math.isfinite, numbers))), None)
+        if wrong is not None:
+            raise DataError(f"{rows[wrong].place}: a channel is not finite; fill or remove such steps")
         return torch.tensor(steps, dtype=torch.float64), tags, rows[0].place
 
     def _fit(self, found: Mapping[str, Sequence[tuple[Tensor, list[str], str]]]) -> Processor:

@@ -4,6 +4,10 @@ import copy
 import os
 import pickle
 import random
+import signal
+import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +98,9 @@ def test_labels_keep_their_type(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.predict_proba(x), model.predict_proba(x))
 
 
-def test_a_fit_leaves_the_process_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_leaves_the_process_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
     monkeypatch.chdir(tmp_path)
     x, y = waves(24)
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
@@ -122,6 +128,26 @@ def test_a_fit_leaves_the_process_as_it_was(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(second.predict_proba(x), first.predict_proba(x))  # random_state alone decides
     np.testing.assert_array_equal(third.predict_proba(x), first.predict_proba(x))
     assert list(tmp_path.iterdir()) == []
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_an_interrupt_ends_a_training_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt() -> None:
+        while not list(tmp_path.glob("unrolled-*/checkpoints")):  # written by the first validation
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        RecurrentClassifier(**{**SMALL, "max_epochs": 10_000, "n_iter_no_change": 10_000}).fit(*waves(24))
+    thread.join()
+
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_regressor_predicts_one_number_or_several(tmp_path: Path) -> None:

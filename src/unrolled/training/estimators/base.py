@@ -16,17 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from unrolled.backends.speeds import SPEEDS
-from unrolled.checkpoint import (
-    FORMAT,
-    KEY,
-    TRUSTED,
-    Bundle,
-    build,
-    build_processor,
-    load_bundle,
-    read_checkpoint,
-    save_tensors,
-)
+from unrolled.checkpoint import KEY, Bundle, build_processor, content_of, load_bundle, save_bundle
+from unrolled.descriptions import TRUSTED, build
 from unrolled.training.estimators.training import Rows, train
 from unrolled.wording import article
 
@@ -134,7 +125,7 @@ class SequenceEstimator(BaseEstimator):
             shows_progress=bool(self.verbose),
             caches=caches,
         )
-        self.bundle_, self._description = found.bundle, found.description
+        self.bundle_ = found.bundle
         self.history_, self.n_iter_, self.best_epoch_ = found.history, len(found.history), found.best_epoch
         if self.verbose:
             self._report()
@@ -245,14 +236,11 @@ class SequenceEstimator(BaseEstimator):
                     found[number] = row.tolist()
         return found
 
-    def _content(self) -> dict[str, Any]:
-        """Returns the content of a checkpoint, with what the estimator has learned beside the network."""
+    def _described(self) -> Bundle:
+        """Returns the bundle, with what the estimator has learned beside the network in its information."""
         check_is_fitted(self, "bundle_")
-        network, processor, info = self.bundle_
-        weights = {f"network.{name}": value.detach().cpu() for name, value in network.state_dict().items()}
         own = {"class": type(self).__name__, "parameters": self._plain_parameters(), "learned": self._plain_learned()}
-        ours = {"format": FORMAT, "network": self._description, "processor": processor.to_dict()}
-        return {KEY: {**ours, "info": {**info, "estimator": own}}, "state_dict": weights}
+        return self.bundle_._replace(info={**self.bundle_.info, "estimator": own})
 
     def _plain_parameters(self) -> dict[str, Any]:
         """Returns the parameters; those that are no plain data, such as a generator, as None."""
@@ -274,7 +262,7 @@ class SequenceEstimator(BaseEstimator):
         Raises:
             CheckpointError: the file can't be written; an existing file is unchanged.
         """
-        save_tensors(self._content(), path)
+        save_bundle(self._described(), path)
 
     @classmethod
     def load(cls, path: str | Path, *, trusted: Sequence[str] = ()) -> Self:
@@ -289,15 +277,14 @@ class SequenceEstimator(BaseEstimator):
             ValueError: the network of another estimator.
         """
         packages = (*TRUSTED, *(f"{package.rstrip('.')}." for package in trusted))
-        return cls.from_bundle(load_bundle(path, trusted=packages), read_checkpoint(path)[KEY]["network"])
+        return cls.from_bundle(load_bundle(path, trusted=packages))
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, description: Mapping[str, Any] | None = None) -> Self:
+    def from_bundle(cls, bundle: Bundle) -> Self:
         """Returns the estimator of a bundle.
 
         Args:
-            bundle: the bundle.
-            description: the description of its network.
+            bundle: the bundle, such as `load_bundle` returns it.
 
         Raises:
             ValueError: the network of another estimator.
@@ -308,7 +295,7 @@ class SequenceEstimator(BaseEstimator):
         known = cls._get_param_names()
         given = own.get("parameters", {}) if own.get("class") == cls.__name__ else {}
         found = cls(**{name: value for name, value in given.items() if name in known})
-        found.bundle_, found._description = Bundle(bundle.network, bundle.processor, info), description
+        found.bundle_ = bundle._replace(info=info)
         found.history_, found.n_iter_, found.best_epoch_ = [], 0, 0
         found._restore(own.get("learned", {}))
         return found
@@ -333,7 +320,7 @@ class SequenceEstimator(BaseEstimator):
         state: dict[str, Any] = {**cast("dict[str, Any]", super().__getstate__())}
         if "bundle_" in state:
             file = io.BytesIO()
-            torch.save(self._content(), file)
+            torch.save(content_of(self._described()), file)
             state["bundle_"] = file.getvalue()
         return state
 

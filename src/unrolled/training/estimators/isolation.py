@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 
 from unrolled.training.run.quiet import quiet
 
@@ -20,10 +22,12 @@ _LOCK = threading.RLock()  # generators and settings belong to the process, so f
 def isolated() -> Generator[None]:
     """Restores random generators, settings of torch, the environment and Hydra's state after the context.
 
-    Gradients are computed inside, also if they are off outside. Lightning's messages and repeated warnings are hidden.
+    Gradients are computed inside, also if they are off outside. Lightning's messages and warnings are hidden.
     """
     with _LOCK, torch.random.fork_rng(devices=_devices()), _settings(), quiet():
         states = random.getstate(), np.random.get_state(), dict(os.environ), GlobalHydra.instance().hydra
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.simplefilter("ignore", PossibleUserWarning)  # advice on loaders, attributed to any module
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 yield

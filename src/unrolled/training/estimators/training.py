@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from unrolled.backends.speeds import SPEEDS
-from unrolled.checkpoint import KEY, Bundle, load_bundle, read_checkpoint
+from unrolled.checkpoint import Bundle, load_bundle
 from unrolled.training.estimators.isolation import isolated
 from unrolled.training.estimators.observing import EpochBar, History
 from unrolled.training.run.assembly import RunParts, assemble, check_network
@@ -35,13 +35,11 @@ class Trained(NamedTuple):
 
     Attributes:
         bundle: the network with the best weights, on the CPU.
-        description: the description of the network, from which `unrolled.build` creates it.
         history: the metrics of each epoch.
         best_epoch: the epoch of the weights.
     """
 
     bundle: Bundle
-    description: Mapping[str, Any]
     history: list[dict[str, float]]
     best_epoch: int
 
@@ -83,7 +81,7 @@ def train(
         with SPEEDS.run(measures=False):  # measured choices could differ between two fits of the same data
             _fit(task, parts)
         path, best = _best(parts, history, config)
-        return Trained(load_bundle(path, trusted=trusted), read_checkpoint(path)[KEY]["network"], history.epochs, best)
+        return Trained(load_bundle(path, trusted=trusted), history.epochs, best)
 
 
 @lru_cache(maxsize=64)
@@ -95,11 +93,12 @@ def _composed(*overrides: str) -> DictConfig:
 def _fit(task: SequenceTask, parts: RunParts) -> None:
     try:
         parts.trainer.fit(task, datamodule=parts.data)
-    except SystemExit as end:  # of the callback that completes the step after a signal
+    except SystemExit as end:
+        # The callback that completes the step after a signal exits with 128 + signal. The user's own handler gets it.
         number = int(end.code or 0) - 128
         if number > 0:
-            signal.raise_signal(number)  # to the user's own handler
-        raise
+            signal.raise_signal(number)
+        raise KeyboardInterrupt from None  # Lightning exits with 1 when it is interrupted before the first step
 
 
 def _best(parts: RunParts, history: History, config: DictConfig) -> tuple[Path, int]:

@@ -75,7 +75,8 @@ class WholeSequenceEstimator(SequenceEstimator):
                 weights. Without, all sequences are for training, and the last weights are kept.
             validation_fraction: share of the sequences for validation, below 0.5.
             n_iter_no_change: epochs without a lower validation loss before training stops.
-            device: auto, cpu, cuda, mps, or a device such as "cuda:1".
+            device: where it trains: auto, cpu, cuda, mps, or a device such as "cuda:1". Predictions are made where
+                `bundle_.network` is, which is the CPU.
             n_jobs: number of CPU threads; None for one, -1 for all. Another number can change the last digits.
             padding: a value that fills arrays after the end of a sequence, such as NaN; None: arrays have no padding.
             overrides: further options of the configuration, as on a command line.
