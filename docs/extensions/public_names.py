@@ -53,9 +53,13 @@ def _plain(app: Sphinx, kind: str, name: str, value: Any, options: Any, lines: l
 
 
 def _skipped(app: Sphinx, kind: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out fields of named tuples, which the docstring of the class describes, and classes by another name."""
+    """Leave out fields of named tuples, which the docstring of the class describes, and classes by another name.
+
+    Methods that scikit-learn adds to estimators are left out, too.
+    """
     field = str(value.__doc__).startswith("Alias for field number")
-    return True if field or (inspect.isclass(value) and value.__name__ != name) else None
+    added = str(getattr(value, "__module__", "")).startswith("sklearn.")
+    return True if field or added or (inspect.isclass(value) and value.__name__ != name) else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
