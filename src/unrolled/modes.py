@@ -62,9 +62,9 @@ def direct() -> bool:
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or recording()
         or torch.is_autocast_enabled("cpu")
         or torch.is_autocast_enabled("cuda")
+        or recording()
         or transforms()
         or _dispatch_modes() > 0
     )

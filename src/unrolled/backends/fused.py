@@ -31,6 +31,7 @@ _Known = LSTMCell | GRUCell | ElmanCell
 _ELMAN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
 _ELMAN_STEP: dict[str, Callable[..., Tensor]] = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}
+_DTYPES = (torch.float32, torch.float64)  # of a step; with others, the loop rounds after other operations
 # What the kernels compute instead.
 _METHODS = ("project", "step", "pointwise", "products", "recur", "recurrent_factors", "recurrent_weight")
 
@@ -92,23 +93,21 @@ def step_fused(cell: Cell[Any], inputs: Tensor, state: Any) -> tuple[Tensor, Any
         The output and the next state; None if there is no such function, or if an argument isn't as it should be.
     """
     kind = type(cell)
-    if (kind is not LSTMCell and kind is not GRUCell and kind is not ElmanCell) or any(
-        map(vars(cell).__contains__, _METHODS)
-    ):
+    if kind is not LSTMCell and kind is not GRUCell and kind is not ElmanCell:
         return None
-    known = cast("_Known", cell)
-    weight, shape = known.weight_ih, (len(inputs), known.hidden_size)
-    if known.has_zoneout or type(state) is not known.state_type or inputs.shape != (shape[0], known.input_size):
+    known, attributes = cast("_Known", cell), vars(cell)
+    if type(state) is not known.state_type or known.has_zoneout or not attributes.keys().isdisjoint(_METHODS):
         return None
-    if weight.dtype not in (torch.float32, torch.float64):  # the loop rounds after other operations
+    own: dict[str, Any] = attributes["_parameters"]
+    weights: tuple[Tensor, ...] = (own["weight_ih"], own["weight_hh"], own["bias_ih"], own["bias_hh"])
+    dtype, device, shape = weights[0].dtype, weights[0].device, (inputs.shape[0], known.hidden_size)
+    if dtype not in _DTYPES or inputs.shape != (shape[0], known.input_size):
         return None
-    for tensor in (inputs, *state):
-        if tensor.dtype is not weight.dtype or tensor.device != weight.device:
-            return None
+    if inputs.dtype is not dtype or inputs.device != device:
+        return None
     for leaf in state:
-        if leaf.shape != shape:
+        if leaf.shape != shape or leaf.dtype is not dtype or leaf.device != device:
             return None
-    weights = (weight, known.weight_hh, known.bias_ih, known.bias_hh)
     if kind is LSTMCell:
         h, c = torch.lstm_cell(inputs, state, *weights)
         return h, LSTMState(h, c)

@@ -1,7 +1,7 @@
 """One step of a stack of cells without gradients, on the shortest path that computes exactly what the cells define."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ _FUSED_ROWS = 16
 
 
 def step_layers(
-    cells: Iterable[Any],
+    cells: Collection[Any],
     projected: Tensor | None,
     state: Any,
     inputs: Tensor | None,
@@ -36,26 +36,26 @@ def step_layers(
         The output of the last cell and the next states. None if the loop is to compute the step: for a cell that has
         no such function, has hooks, is recorded or trained, and for an argument that isn't as it should be.
     """
-    layers, given, values, final = tuple(cells), projected, inputs, list[Any]()
-    if backend == "loop" or type(state) is not tuple or len(cast("tuple[Any, ...]", state)) != len(layers):
+    given, values, final = projected, inputs, list[Any]()
+    states: Sequence[Any] = state if backend != "loop" and type(state) is tuple else ()
+    if len(states) != len(cells):
         return None
-    for cell, before in zip(layers, cast("tuple[Any, ...]", state), strict=True):
+    for cell, before in zip(cells, states, strict=True):
         read = values if given is None else given
-        if not isinstance(read, Tensor) or cell.training or cell.observer is not None or not is_plain(cell):
+        if not isinstance(read, Tensor) or read.dim() != 2 or cell.training or cell.observer is not None:
             return None
-        found = _step(cell, read, before, backend, given is not None)
+        found = _step(cell, read, before, backend, given is not None) if is_plain(cell) else None
         if found is None:
             return None
         given, values = None, found[0] if values is None else join(values, found[0])
         final.append(found[1])
-    return cast(Tensor, values), tuple(final)
+    return None if values is None else (values, tuple(final))
 
 
 def _step(cell: Cell[Any], read: Tensor, state: Any, backend: str, projected: bool) -> tuple[Tensor, Any] | None:
-    few = read.dim() == 2 and (len(read) < _FUSED_ROWS or not read.is_cpu)
-    found = None
+    few = read.shape[0] < _FUSED_ROWS or not read.is_cpu
     if not projected and (backend == "fused" or (backend == "auto" and few)):
         found = step_fused(cell, read, state)
-    if found is None and backend != "fused":
-        found = step_compiled(cell, read, state, projected=projected)
-    return found
+        if found is not None:
+            return found
+    return None if backend == "fused" else step_compiled(cell, read, state, projected=projected)

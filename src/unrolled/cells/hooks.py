@@ -16,9 +16,10 @@ C = TypeVar("C", bound=nn.Module)
 
 def has_hooks(module: nn.Module) -> bool:
     """Return whether a module has forward or backward hooks."""
-    attributes: dict[str, Any] = vars(module)
-    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(attributes[kind] for kind in kinds)
+    found: dict[str, Any] = vars(module)  # every step calls this, so it is written for speed
+    if found["_forward_pre_hooks"] or found["_forward_hooks"]:
+        return True
+    return bool(found["_backward_hooks"] or found["_backward_pre_hooks"])
 
 
 def is_plain(cell: nn.Module) -> bool:

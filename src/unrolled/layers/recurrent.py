@@ -323,10 +323,13 @@ class Recurrent(nn.Module):
 
     def _quick(self, projected: Tensor | None, state: Any, inputs: Tensor | None) -> tuple[Tensor, Any] | None:
         """Compute a step without noise and gradients on the shortest path; None if there is none."""
-        noisy = self.dropout.active or self.residual_dropout.active
-        if noisy or not direct():
+        if self.backend == "loop" or not direct():
             return None
-        return step_layers(self.cells, projected, state, inputs, self.backend, self._join)
+        modules: dict[str, Any] = vars(self)["_modules"]  # faster than attributes
+        if modules["dropout"].active or modules["residual_dropout"].active:
+            return None
+        cells = cast("dict[str, Any]", vars(modules["cells"])["_modules"]).values()
+        return step_layers(cells, projected, state, inputs, self.backend, self._join)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
         """Draw the noise of each step of a sequence, with a new dropout mask per step unless dropout is variational."""

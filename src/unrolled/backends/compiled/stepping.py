@@ -16,7 +16,6 @@ from torch import Tensor
 
 from unrolled.backends.compiled import MODULE_ATTRIBUTES, kernel_for
 from unrolled.backends.compiled.kernel import Kernel, Layer
-from unrolled.backends.compiled.tracing import own_values
 from unrolled.cells.base import Cell
 from unrolled.cells.pointwise import PointwiseCell
 
@@ -62,7 +61,8 @@ class _Stepper:
         if self.kernel is not None:
             layout, hidden = self.kernel.program.layout, cell.hidden_size
             sizes = ((len(layout.fed), layout.recurrent), *layout.further) if layout.fed else ()
-            self._blocks = layout.projected * hidden
+            self._blocks, self._own = layout.projected * hidden, layout.own
+            self._table = ctypes.c_void_p * layout.states
             self._shapes = [(self._blocks, cell.input_size), (self._blocks,)]
             for inside, outside in sizes:
                 self._shapes += (outside * hidden, inside * hidden), (outside * hidden,)
@@ -76,8 +76,14 @@ class _Stepper:
 
     def serves(self, cell: Cell[Any]) -> bool:
         """Return whether the cell is as it was when its kernel was found."""
-        same = self._lasting and all(map(_same, _watched(vars(cell)), self._seen))
-        return same and torch.get_float32_matmul_precision() == self._precision
+        attributes, (before, *tables) = vars(cell), self._seen
+        try:  # objects are equal to themselves; those that can't be compared were replaced
+            same = self._lasting and attributes == before
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        if not same or torch.get_float32_matmul_precision() != self._precision:
+            return False
+        return _same(attributes["_parameters"], tables[0]) and _same(attributes["_buffers"], tables[1])
 
     def step(
         self, kernel: Kernel, cell: PointwiseCell[Any], inputs: Tensor, state: Any, projected: bool
@@ -85,7 +91,7 @@ class _Stepper:
         """See `step_compiled`."""
         if not projected and not self._projects:
             inputs, projected = cell.project(inputs), True
-        layer, batch, dtype = kernel.begin(), len(inputs), kernel.dtype
+        layer, batch, dtype = kernel.begin(), inputs.shape[0], kernel.dtype
         alive = self._set_weights(layer, cell, kernel, projected)
         if alive is None or batch == 0 or type(state) is not cell.state_type:
             return None
@@ -95,7 +101,7 @@ class _Stepper:
             return None
         output, same = torch.empty_like(initial[0]), kernel.plan.output_field
         final = [output if field == same else torch.empty_like(leaf) for field, leaf in enumerate(initial)]
-        before, after = _addresses(initial), _addresses(final)
+        before, after = (self._table(*[leaf.data_ptr() for leaf in part]) for part in (initial, final))
         layer.initial, layer.final = ctypes.addressof(before), ctypes.addressof(after)
         layer.inputs, layer.outputs = inputs.data_ptr(), output.data_ptr()
         layer.batch, layer.time, layer.input, layer.hidden = batch, 1, of_inputs[1], of_state[1]
@@ -120,9 +126,9 @@ class _Stepper:
             weights += parameters["weight_hh"], parameters["bias_hh"]
         if not _fit(weights, self._shapes, kernel.dtype):
             return None
-        own = own_values(cell, kernel.program.layout.own)
+        own = self._own_values(cell, parameters) if self._own else None
         if own is not None:
-            if not _fit([own], [(kernel.own, cell.hidden_size)], kernel.dtype):
+            if own.numel() != kernel.own * cell.hidden_size or not _fit([own], [own.shape], kernel.dtype):
                 return None
             layer.own_values = own.data_ptr()
         for name, weight in zip(_NAMES, weights, strict=False):
@@ -133,6 +139,11 @@ class _Stepper:
         tables = [_addresses(column) for column in further]
         layer.further_weights, layer.further_biases = map(ctypes.addressof, tables)
         return [weights, own, tables]
+
+    def _own_values(self, cell: PointwiseCell[Any], parameters: Mapping[str, Any]) -> Tensor:
+        """Return the parameters and buffers that `pointwise` uses one after another, as `own_values` does."""
+        found = [parameters[name] if name in parameters else getattr(cell, name) for name in self._own]
+        return torch.cat([value.expand(cell.hidden_size) if value.numel() == 1 else value for value in found])
 
 
 _NAMES = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")

@@ -20,11 +20,13 @@ class Batch:
 
     def __init__(self, network: StreamedNetwork) -> None:
         self._network, self._state = network, None
+        self._owned = True  # whether nothing else has the memory of the state, which then may be changed in place
         self.rows = 0
 
     def append(self, states: Sequence[Any]) -> None:
         """Add rows, states of batch 1, after the last one."""
         self._state = _concatenated([*([] if self._state is None else [self._state]), *states])
+        self._owned = True
         self.rows += len(states)
 
     def row(self, number: int) -> Any:
@@ -34,7 +36,7 @@ class Batch:
     def remove(self, number: int) -> None:
         """Remove a row. The last one takes its place."""
         self.rows -= 1
-        for leaf in leaves(self._state):
+        for leaf in self._writable():
             leaf[number] = leaf[self.rows].clone()
         self._state = _between(self._state, 0, self.rows) if self.rows else None
 
@@ -54,7 +56,8 @@ class Batch:
         padded = pad_sequence(list(inputs), batch_first=True).to(like.device)
         padded = padded.to(like.dtype) if padded.is_floating_point() else padded
         places = torch.tensor(rows, device=like.device)
-        state, ended, active = select(self._state, places), list[Any](), len(rows)
+        every = list(rows) == list(range(self.rows))
+        state, ended, active = self._state if every else select(self._state, places), list[Any](), len(rows)
         found: list[list[Tensor]] = [[] for _ in rows]
         for step, column in enumerate(padded.unbind(1)):
             left = next(number for number in range(active, 0, -1) if lengths[number - 1] > step)
@@ -65,10 +68,19 @@ class Batch:
             for place, row in enumerate(parameters.unbind(0)):
                 if self._network.each or lengths[place] == step + 1:
                     found[place].append(row)
-        after = _concatenated([state, *reversed(ended)])
-        for leaf, new in zip(leaves(self._state), leaves(after), strict=True):
-            leaf.index_copy_(0, places, new)
+        after = _concatenated([state, *reversed(ended)]) if ended else state
+        if every:
+            self._state, self._owned = after, False
+        else:
+            for leaf, new in zip(self._writable(), leaves(after), strict=True):
+                leaf.index_copy_(0, places, new)
         return [torch.stack(of_row) for of_row in found]
+
+    def _writable(self) -> list[Tensor]:
+        """Return the tensors of the state, which may be changed in place."""
+        if not self._owned:
+            self._state, self._owned = map_state(torch.clone, self._state), True
+        return leaves(self._state)
 
 
 def _concatenated(states: list[Any]) -> Any:
