@@ -12,6 +12,7 @@ import argparse
 import logging
 import statistics
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ from unrolled import (
     to_torch,
 )
 from unrolled.checkpoint import Bundle
-from unrolled.deployment import SessionPool
+from unrolled.deployment import Session, SessionPool
 
 CELLS = {"LSTM": LSTMCell, "GRU": GRUCell, "peephole LSTM": PeepholeLSTMCell}
 Step = Callable[[], object]
@@ -152,6 +153,24 @@ def streams(number: int, backend: str, hidden: int) -> Step:
     return lambda: pool.feed(data)
 
 
+def memory(number: int, hidden: int) -> str:
+    """What a session of a language model takes, after a character."""
+    pool = SessionPool(language_model("auto", hidden), top=3)
+
+    def joined() -> list[Session]:
+        sessions = [pool.join() for _ in range(number)]
+        pool.feed(dict.fromkeys(sessions, "a"))
+        return sessions
+
+    joined()
+    tracemalloc.start()
+    sessions = joined()
+    objects = tracemalloc.get_traced_memory()[0] / number
+    tracemalloc.stop()
+    saved = len(sessions[0].save())
+    return f"bytes of a session: {sessions[0].nbytes:,} of tensors, {objects:,.0f} of Python's objects, {saved:,} saved"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=64)
@@ -173,6 +192,7 @@ def main() -> None:
     for number in asked.batches:
         took = measure({name: streams(number, name, asked.hidden) for name in ("auto", "loop")}, asked.seconds)
         print(line(f"{number:,}", took, ["loop"]), flush=True)
+    print(f"\n{memory(max(asked.batches), asked.hidden)}")
 
 
 if __name__ == "__main__":

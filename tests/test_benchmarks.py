@@ -21,6 +21,7 @@ SHORT = {
     "resets": "--repeats 1",
     "scaling": "paper",
     "startup": "--rounds 1",
+    "step_latency": "--seconds 0.01 --batches 1 20",
     "throughput": "--steps 13 --rounds 1",
     "translation": "--rounds 1 --steps 1 --sentences 8 --num-beams 2 --sizes 100 16 16 16",
 }
