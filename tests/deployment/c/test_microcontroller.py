@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrolled import AudioFeatures, build, load_bundle
+from unrolled import AudioFeatures, Bundle, build, build_processor, load_bundle
 from unrolled.checkpoint import save_tensors
-from unrolled.deployment import classify
+from unrolled.deployment import classify, export_c
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "microcontroller.md").read_text()
 WORDS = ("one", "two", "six")
@@ -92,20 +92,38 @@ def description() -> dict[str, Any]:
     return {"format": 2, "network": network, "processor": {"source": source, "target": target}, "info": {}}
 
 
+def made() -> Bundle:
+    """The network of the description, with random weights."""
+    torch.manual_seed(0)
+    described = description()
+    return Bundle(build(described["network"]).eval(), build_processor(described["processor"]), {})
+
+
 def test_the_commands_of_the_page_take_a_checkpoint_to_a_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    described = description()
-    weights = {f"network.{name}": value for name, value in build(described["network"]).state_dict().items()}
+    weights = {f"network.{name}": value for name, value in made().network.state_dict().items()}
     path = tmp_path / "outputs" / "digits" / "checkpoints" / "best.ckpt"
-    save_tensors({"unrolled": described, "state_dict": weights}, path)
+    save_tensors({"unrolled": description(), "state_dict": weights}, path)
     follow(tmp_path)
     written = (tmp_path / "firmware" / "digits.c").read_bytes()
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert (tmp_path / "firmware" / "digits.c").stat().st_size < len(written)  # with 8-bit weights
+
+
+@pytest.mark.slow
+def test_the_code_for_a_microcontroller_is_as_small_as_the_page_says(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(arm-none-eabi-gcc [^`]+)`", PAGE)
+    (size,) = re.findall(r"The functions take ([\d.]+) kB of flash there", PAGE)
+    if shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    export_c(made(), name="digits").write(tmp_path)
+    flags = "-std=c99 -Wall -Wextra -Werror -pedantic -c digits.c"
+    typed(f"{' '.join(command.split())} {flags}", tmp_path)
+    sections = typed("arm-none-eabi-size -A digits.o", tmp_path)
+    assert int(re.findall(r"^\.text\s+(\d+)", sections, re.MULTILINE)[0]) == pytest.approx(1000 * float(size), rel=0.1)
 
 
 @pytest.mark.slow

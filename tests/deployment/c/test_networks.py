@@ -18,6 +18,7 @@ from unrolled import (
     CharacterTokenizer,
     ClockworkCell,
     ConcatPooling,
+    CTCHead,
     FeatureEncoder,
     FeedForward,
     FrameEmbedding,
@@ -39,6 +40,7 @@ from unrolled import (
     RecurrentEncoder,
     Scaler,
     SequenceClassifier,
+    SequenceTagger,
     SeriesScaler,
     StudentTHead,
     WidePath,
@@ -285,6 +287,14 @@ def test_what_c_cannot_express_is_refused_by_name_with_a_remedy() -> None:
     refused(broken, "not finite")
     with pytest.raises(ValueError, match="C name in lower case"):
         export_c(Bundle(frames_classifier().eval(), Processor(SCALER, LABELS), {}), name="1 net")
+
+
+def test_a_transcriber_has_the_texts_of_its_classes() -> None:
+    encoder = FeatureEncoder(FEATURES, CORE, bidirectional=False)
+    network = SequenceTagger(encoder, partial(CTCHead, num_classes=TEXT.size))
+    exported = export_c(Bundle(network.eval(), Processor(SCALER, TEXT), {}))
+    assert "network_labels[10]" in exported.files["network.h"].decode()
+    assert '"h"' in exported.files["network.c"].decode()
 
 
 def test_a_mixture_has_outputs_alone() -> None:

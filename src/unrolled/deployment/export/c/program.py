@@ -78,10 +78,11 @@ def _texts(bundle: Bundle) -> dict[str, list[str]]:
     """Return the names of what is read and predicted: the array's name → its strings."""
     source, target = bundle.processor
     found: dict[str, list[str]] = {}
-    if isinstance(source, Tokenizer) and source.size <= _MOST_SYMBOLS:
-        found["symbols"] = source.symbols(range(source.size))
-    if isinstance(target, LabelEncoder):
-        found["labels"] = target.labels
+    for name, side in (("symbols", source), ("labels", target)):
+        if isinstance(side, Tokenizer) and side.size <= _MOST_SYMBOLS:
+            found[name] = side.symbols(range(side.size))
+        elif isinstance(side, LabelEncoder):
+            found[name] = side.labels
     return found
 
 

@@ -50,7 +50,7 @@ class Source:
 
     def vector(self, values: Tensor) -> str:
         """Add an array of floats, and return its name."""
-        values = values.detach().float().flatten()
+        values = values.detach().cpu().float().flatten()
         if not bool(values.isfinite().all()):
             raise ValueError("the weights are not finite; use an earlier checkpoint")
         return self._array("float", values, 4, [literal(number) for number in values.tolist()])
