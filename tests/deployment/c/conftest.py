@@ -16,7 +16,7 @@ from unrolled.deployment import export_c
 from unrolled.deployment.export.targets import Export
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
-COMMAND = ("gcc", *WARNINGS, "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+COMMAND = ("gcc", *WARNINGS, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 _MAIN = """
 #include <stdio.h>
 #include <stdlib.h>
