@@ -22,6 +22,9 @@ from unrolled.deployment.handwriting import Primer as Primer
 from unrolled.deployment.handwriting import Written as Written
 from unrolled.deployment.handwriting import continue_strokes as continue_strokes
 from unrolled.deployment.handwriting import write as write
+from unrolled.deployment.importing.keras import from_keras as from_keras
+from unrolled.deployment.importing.keras import keras_layers as keras_layers
+from unrolled.deployment.importing.onnx import from_onnx as from_onnx
 from unrolled.deployment.inspecting.report import inspection_report as inspection_report
 from unrolled.deployment.music import Composed as Composed
 from unrolled.deployment.music import compose as compose
