@@ -68,7 +68,7 @@ def classify(
         bundle: a classifier from `load_bundle`.
         sources: texts; or paths of recordings or pairs (samples (time,), rate); or images as tensors (channels, height,
             width) of bytes or from 0 to 1, or in any form that `processing.images.read_image` supports; or series as
-            tensors or arrays (time, channels).
+            tensors or arrays (time, channels), or paths of .csv files with a row for each step.
         batch_size: number of sources in a batch.
         ahead: number of sources that are read before the first prediction, to batch sources of similar length.
         max_pixels: maximum number of pixels of an image; a larger file is an error before it is decoded.

@@ -108,7 +108,7 @@ def read_csv_series(path: str | Path, columns: SeriesColumns, frequency: Frequen
     if path.suffix.lower() in _OTHER_TABLES:
         raise ValueError(f"{path}: forecasts read .csv files; write this {path.suffix} as one, for example with pandas")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return read_series(_csv_rows(file, str(path)), columns, frequency)[0]
+        return read_series(csv_rows(file, str(path)), columns, frequency)[0]
 
 
 def parse_csv_series(text: str, name: str, columns: SeriesColumns, frequency: Frequency) -> list[TimeSeries]:
@@ -123,10 +123,19 @@ def parse_csv_series(text: str, name: str, columns: SeriesColumns, frequency: Fr
     Raises:
         ValueError: see `read_csv_series`.
     """
-    return read_series(_csv_rows(io.StringIO(text, newline=""), name), columns, frequency)[0]
+    return read_series(csv_rows(io.StringIO(text, newline=""), name), columns, frequency)[0]
 
 
-def _csv_rows(file: TextIO, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+def csv_rows(file: TextIO, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield the place and the cells by column of each row of a .csv file, whose first line names the columns.
+
+    Args:
+        file: the open file.
+        name: its name in messages.
+
+    Raises:
+        ValueError: an empty file, rows of unequal length, or no valid UTF-8 or CSV.
+    """
     try:
         reader = csv.reader(file)
         header = next(reader, None)

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from unrolled.deployment.forecasting import csv_rows
 from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.audio.recordings import MAX_SECONDS, open_recording, resample
-from unrolled.processing.frames import ImageSequence
+from unrolled.processing.frames import ImageSequence, SeriesScaler
 from unrolled.processing.images import MAX_PIXELS
 from unrolled.processing.lines import LineColumns
 from unrolled.processing.text.base import Tokenizer
@@ -156,6 +158,8 @@ def read_source(transform: Transform, source: Any, number: int, limits: Limits, 
             read = transform(_samples(source, name, transform.rate, limits, notices))
         elif isinstance(transform, ImageSequence | LineColumns):
             read = transform.encode(source, max_pixels=limits.pixels)
+        elif isinstance(transform, SeriesScaler) and isinstance(source, (str, PathLike)):
+            read = transform.encode(_steps(Path(source), transform.channels))
         else:
             read = transform.encode(source)
     except (ValueError, OSError) as error:
@@ -178,6 +182,24 @@ def _text(tokenizer: Tokenizer, source: Any, number: int, limits: Limits, notice
             f"source {number} has {len(ids):,} {tokenizer.unit}s, more than max_length={limits.steps}: it is truncated"
         )
     return torch.tensor(ids[: limits.steps])
+
+
+def _steps(path: Path, channels: Sequence[str]) -> Tensor:
+    """Read a series from a .csv file with a row for each step, and a column for each channel."""
+    steps: list[list[float]] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for place, cells in csv_rows(file, str(path)):
+            missing = next((name for name in channels if name not in cells), None)
+            if missing is not None:
+                raise ValueError(
+                    f"{place}: no column {missing!r}; this network reads {', '.join(channels)}, and the columns are "
+                    f"{', '.join(cells)}"
+                )
+            try:
+                steps.append([float(cells[name]) for name in channels])
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+    return torch.tensor(steps, dtype=torch.float64).reshape(-1, len(channels))
 
 
 def _samples(source: Any, name: str, rate: int, limits: Limits, notices: Notices) -> Tensor:

@@ -103,7 +103,7 @@ class Classification(SequenceTask):
                 f"{echo_command(example or 'some words')} | {use}",
                 f"# a file, line by line: {use} < FILE",
             )
-        if isinstance(self.processor.source, SeriesScaler):  # not supported by the command
+        if isinstance(self.processor.source, SeriesScaler):  # whose examples are no .csv files of a series each
             return ()
         return (*([f"{use} {example}"] if example else []), f"# your own files: {use} FILE …")
 

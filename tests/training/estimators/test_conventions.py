@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from unrolled.training.estimators import RecurrentClassifier, RecurrentRegressor
 
-SMALL: dict[str, Any] = {"model": "gru", "hidden_size": 8, "max_epochs": 20, "learning_rate": 0.03, "random_state": 0}
+SMALL: dict[str, Any] = {"model": "gru", "hidden_size": 8, "max_epochs": 40, "learning_rate": 0.03, "random_state": 0}
 SMALL |= {"n_iter_no_change": 5}
 
 _ROUNDING = "products of float32 differ in their last digits with the number of rows; the check allows 1e-7"

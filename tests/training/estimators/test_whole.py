@@ -1,6 +1,7 @@
 """Classifier and regressor of whole sequences, as a notebook and scikit-learn's tools use them."""
 
 import copy
+import json
 import os
 import pickle
 import random
@@ -23,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 import unrolled
 from unrolled.checkpoint import load_bundle
 from unrolled.deployment.classification import classify
+from unrolled.deployment.command import main
 from unrolled.training.estimators import RecurrentClassifier, RecurrentRegressor
 
 SMALL: dict[str, Any] = {"model": "gru", "hidden_size": 8, "random_state": 0, "max_epochs": 12, "learning_rate": 0.02}
@@ -85,6 +87,23 @@ def test_a_saved_estimator_predicts_the_same_to_the_last_bit(fitted: RecurrentCl
     assert [found.label for found in classify(load_bundle(tmp_path / "waves.ckpt"), x)] == fitted.predict(x).tolist()
     with pytest.raises(ValueError, match="RecurrentRegressor is of another task: the checkpoint contains a Sequence"):
         RecurrentRegressor.load(tmp_path / "waves.ckpt")
+
+
+def test_the_command_classifies_series_with_the_columns_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [pd.DataFrame(sequence, columns=["a x", "b"]) for sequence in waves(24)[0]]
+    model = RecurrentClassifier(**{**SMALL, "max_epochs": 1}).fit(frames, waves(24)[1])
+    model.save(tmp_path / "frames.ckpt")
+    frames[0][["b", "a x"]].to_csv(tmp_path / "one.csv", index=False)  # in any order
+    frames[0][["b"]].to_csv(tmp_path / "other.csv", index=False)
+    command = ["classify", str(tmp_path / "frames.ckpt"), "--json"]
+
+    assert main([*command, str(tmp_path / "one.csv")]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    np.testing.assert_allclose([values[name] for name in model.classes_], model.predict_proba(frames[:1])[0], rtol=1e-6)
+    assert main([*command, str(tmp_path / "other.csv")]) == 2
+    assert "line 2: no column 'a x'; this network reads a x, b" in capsys.readouterr().err
 
 
 def test_labels_keep_their_type(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command classify: classifies recordings, images and lines of text."""
+"""The command classify: classifies recordings, images, series and lines of text."""
 
 import argparse
 import json
@@ -18,13 +18,16 @@ def add(commands: Any) -> None:
         commands,
         "classify",
         _run,
-        about="classify recordings, images or lines of text",
+        about="classify recordings, images, series or lines of text",
         description="Classify files, or standard input line by line. Prints source, label and probability.",
         example="python -m unrolled classify best.ckpt one.wav two.flac",
     )
     add_checkpoint(command)
     command.add_argument(
-        "files", nargs="*", metavar="FILE", help="recordings or images (default: lines of standard input)"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="recordings, images, series (.csv); default: lines of standard input",
     )
     command.add_argument("--json", action="store_true", help="print JSON lines with all probabilities")
     command.add_argument(
@@ -54,11 +57,9 @@ def _run(options: argparse.Namespace) -> None:
     wanted = reads(bundle)
     if wanted == "text" and options.files:
         raise ValueError(f"this network classifies text, not files; use: … classify {options.checkpoint} < texts.txt")
-    if wanted == "series" or (wanted != "text" and not options.files):
-        kind = {"sound": "recordings", "pictures": "pictures"}.get(wanted)
-        raise ValueError(
-            f"pass {kind} to classify" if kind else "series can be classified only from Python: see classify()"
-        )
+    if wanted != "text" and not options.files:
+        kind = {"sound": "recordings", "pictures": "pictures"}.get(wanted, "series (.csv files)")
+        raise ValueError(f"pass {kind} to classify")
     # `tee` reads line by line, so that interactive use gets each output before the next line.
     names, sources = tee(options.files or utf8_lines(sys.stdin, "standard input"))
     skipped: list[ValueError] = []

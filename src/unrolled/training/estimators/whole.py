@@ -125,6 +125,8 @@ class WholeSequenceEstimator(SequenceEstimator):
         ]
 
     def _fit(self, found: Sequences, targets: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> Self:
+        names = None if found.width else found.columns
+        overrides = [*overrides, *([] if names is None else [f"data.modality.channels={_listed(names)}"])]
         rows = [{"source": steps, **target} for steps, target in zip(found.steps, targets, strict=True)]
         return self._train({"train": rows}, len(rows), overrides)
 
@@ -286,3 +288,9 @@ def _given(estimator: SequenceEstimator, y: Any) -> Any:
             "sequence"
         )
     return y.detach().cpu().numpy() if hasattr(y, "detach") else y
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns names as a list of the command line's grammar."""
+    quoted = (name.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${") for name in names)
+    return "[" + ",".join(f'"{name}"' for name in quoted) + "]"
