@@ -45,6 +45,7 @@ def test_every_benchmark_is_among_them_or_needs_something() -> None:
         "listening": "recordings",
         "plain_char_lm": "a text",
         "series_classification": "aeon",
+        "pronunciation_peers": "Yoyodyne",
         "translation_peers": "JoeyNMT",
     }
     assert {path.stem for path in BENCHMARKS.glob("*.py")} == SHORT.keys() | needs.keys()
