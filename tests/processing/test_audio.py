@@ -135,6 +135,15 @@ def test_what_needs_the_end_cannot_hear_as_samples_arrive(options: dict[str, Any
         reader.initial_state(1, like=sound())
 
 
+def test_frames_that_leave_samples_out_cannot_be_streamed() -> None:
+    reader = features(normalization="none", window=0.02, hop=0.03)
+
+    assert not reader.streams
+    with pytest.raises(ValueError, match=r"hop=0.03 is longer than window=0.02"):
+        reader.initial_state(1, like=sound())
+    assert features(normalization="none", window=0.02, hop=0.02).streams
+
+
 def test_nothing_is_told_apart_below_the_depth() -> None:
     plain, deep = features()(sound()), features(depth=20.0)(sound())
 

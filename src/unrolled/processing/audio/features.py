@@ -145,8 +145,9 @@ class AudioFeatures(FeatureExtractor):
 
     @property
     def streams(self) -> bool:
-        """Whether frames can be computed from a stream: no feature depends on later samples."""
-        return self.deltas == 0 and self.depth is None and self.trim is None and self.normalization not in _WHOLE
+        """Whether frames can be computed from a stream: none depends on later samples, or leaves samples out."""
+        whole = self.deltas > 0 or self.depth is not None or self.trim is not None or self.normalization in _WHOLE
+        return not whole and self.hop_samples <= self.window_samples
 
     @property
     def needs_fit(self) -> bool:
@@ -212,8 +213,13 @@ class AudioFeatures(FeatureExtractor):
         """Return the state before the first sample.
 
         Raises:
-            ValueError: features that depend on later samples.
+            ValueError: features that depend on later samples, or a hop longer than the window.
         """
+        if self.hop_samples > self.window_samples:
+            raise ValueError(
+                f"hop={self.hop} is longer than window={self.window}, so frames leave out samples; for streaming, "
+                "train with a hop of at most the window"
+            )
         if not self.streams:
             raise ValueError(
                 f"normalization={self.normalization}, deltas={self.deltas}, depth={self.depth} or trim={self.trim} "
