@@ -305,15 +305,16 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
             from_keras(tmp_path / name)
 
 
-@pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "whole"])
+@pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "model_config"])
 def test_flipped_bits_are_answered_by_name_or_not_noticed(tmp_path: Path, lstm: bytes, part: str) -> None:
     draw = np.random.default_rng(0)
     path = tmp_path / "model.keras"
     path.write_bytes(lstm)
-    if part == "whole":
+    if part == "model_config":
         sequential(L.Bidirectional(L.GRU(4)), L.Dense(2)).save(tmp_path / "model.h5")
         path = tmp_path / "model.h5"
     whole = path.read_bytes()
+    text = whole.find(b'{"module"')
 
     def flipped(content: bytes) -> bytes:
         changed = bytearray(content)
@@ -322,9 +323,13 @@ def test_flipped_bits_are_answered_by_name_or_not_noticed(tmp_path: Path, lstm: 
         return bytes(changed)
 
     for _ in range(200):
-        path.write_bytes(flipped(whole) if part == "whole" else whole)
+        path.write_bytes(whole)
+        if part == "model_config":  # the text alone: libhdf5 may loop for ever in other damaged parts
+            path.write_bytes(whole[:text] + flipped(whole[text : text + 2000]) + whole[text + 2000 :])
+        else:
+            rewritten(path, **{part.split(".")[0]: flipped})
         with suppress(CheckpointError):
-            keras_layers(path if part == "whole" else rewritten(path, **{part.split(".")[0]: flipped}))
+            keras_layers(path)
 
 
 def test_hard_sigmoid_is_another_function_in_keras_2(tmp_path: Path) -> None:

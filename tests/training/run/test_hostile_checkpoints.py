@@ -28,6 +28,7 @@ COMMANDS = {
     "translate": [],
     "caption": ["page.png"],
     "inspect": ["--text", "one"],
+    "share": ["shared"],
 }
 
 

@@ -1,4 +1,7 @@
-"""Arrays of HDF5 files, read with care: a file may name other files, or claim more data than it has."""
+"""Arrays of HDF5 files, read with care: a file may name other files, or claim more data than it has.
+
+What stays is libhdf5 itself: on some damaged files it does not return.
+"""
 
 from typing import Any
 
