@@ -111,7 +111,7 @@ def _about(use: _Use | None, cells: list[str]) -> str:
 def _usage(use: _Use | None, name: str) -> list[str]:
     code = f'from unrolled import load_bundle\n\nnetwork, processor, info = load_bundle("{name}")'
     command = "" if use is None else f"\n\n```\npython -m unrolled {use.command.format(name=name)}\n```"
-    return ["## Use", f"```python\n{code}\n```{command}"]
+    return ["## Use", "It needs `pip install 'unrolled[hub]'`.", f"```python\n{code}\n```{command}"]
 
 
 def _network(network: nn.Module, cells: list[str]) -> list[str]:
