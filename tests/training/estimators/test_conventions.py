@@ -10,15 +10,16 @@ from unrolled.training.estimators import RecurrentClassifier, RecurrentRegressor
 SMALL: dict[str, Any] = {"model": "gru", "hidden_size": 8, "max_epochs": 40, "learning_rate": 0.03, "random_state": 0}
 SMALL |= {"n_iter_no_change": 5}
 
-_ROUNDING = "products of float32 differ in their last digits with the number of rows; the check allows 1e-7"
 EXPECTED = {
-    "check_methods_subset_invariance": _ROUNDING,
-    "check_methods_sample_order_invariance": _ROUNDING,
+    "RecurrentRegressor": {
+        "check_regressors_train": "its target depends on one column of a table, whose columns are the steps of a "
+        "series here; a network learns the place of a step slowly",
+    }
 }
 
 
 def expected_failed_checks(estimator: Any) -> dict[str, str]:
-    return EXPECTED
+    return EXPECTED.get(type(estimator).__name__, {})
 
 
 @pytest.mark.slow

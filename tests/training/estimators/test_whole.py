@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -242,6 +243,14 @@ def test_data_that_cannot_be_used_are_refused(x: Any, y: Any, message: str) -> N
 def test_parameters_out_of_range_are_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RecurrentClassifier(**{**SMALL, **parameters}).fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", [RecurrentClassifier, RecurrentRegressor])
+def test_an_estimator_without_a_training_says_so(kind: Any) -> None:
+    with pytest.raises(NotFittedError, match=f"This {kind.__name__} instance is not fitted yet"):
+        kind().predict(X)
+    with pytest.raises(NotFittedError):
+        kind().save("nowhere.ckpt")
 
 
 def test_new_sequences_need_the_features_of_training(fitted: RecurrentClassifier) -> None:

@@ -208,7 +208,8 @@ class RecurrentClassifier(ClassifierMixin, WholeSequenceEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Returns the most probable class of each sequence, (n,)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chances = self.predict_proba(X)
+        return self.classes_[chances.argmax(1)]
 
     @classmethod
     def _check_bundle(cls, bundle: Bundle) -> None:
