@@ -34,6 +34,10 @@ _dispatch_modes: Callable[[], int] = getattr(_core, "_len_torch_dispatch_stack",
 _forward_mode: Any = torch.autograd.forward_ad
 
 
+# Subclasses, such as the tensors of FSDP, need not have their numbers in memory.
+PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+
+
 @constant
 def transforms() -> tuple[str, ...]:
     """Return the active transforms: "vmap", "grad" and "jvp". Any forward-mode differentiation counts as "jvp"."""

@@ -217,6 +217,23 @@ def test_threads_step_one_network_at_once() -> None:
     assert all(map(torch.equal, found, wanted))
 
 
+class Labelled(Tensor):
+    """A subclass, whose numbers need not be in memory."""
+
+
+def test_other_kinds_of_tensors_take_the_loop() -> None:
+    for make in (LSTMCell, PeepholeLSTMCell):
+        network, inputs = stack(make, "auto"), torch.randn(2, 3)
+        state = network.initial_state(2, like=inputs)
+        with torch.no_grad():
+            wanted = network.step(inputs, state)[0]
+            for other in (inputs.as_subclass(Labelled), inputs.to_sparse()):
+                found = network.step(other, state)[0]
+                torch.testing.assert_close(found.as_subclass(Tensor), wanted, rtol=1e-5, atol=1e-6)
+            network.cells[1].weight_hh = nn.Parameter(network.cells[1].weight_hh.detach().as_subclass(Labelled))
+            torch.testing.assert_close(network.step(inputs, state)[0].as_subclass(Tensor), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_an_empty_batch_steps() -> None:
     network = stack(GRUCell, "auto")
     with torch.no_grad():

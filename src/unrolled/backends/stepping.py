@@ -9,6 +9,7 @@ from unrolled.backends.compiled.stepping import step_compiled
 from unrolled.backends.fused import step_fused
 from unrolled.cells.base import Cell
 from unrolled.cells.hooks import is_plain
+from unrolled.modes import PLAIN_TENSORS
 
 # From this number of rows, the compiled kernel is faster than torch's functions for one step.
 _FUSED_ROWS = 16
@@ -36,13 +37,15 @@ def step_layers(
         The output of the last cell and the next states. None if the loop is to compute the step: for a cell that has
         no such function, has hooks, is recorded or trained, and for an argument that isn't as it should be.
     """
-    given, values, final = projected, inputs, list[Any]()
+    final: list[Any] = []
+    given: Any = projected
+    values: Any = inputs
     states: Sequence[Any] = state if backend != "loop" and type(state) is tuple else ()
     if len(states) != len(cells):
         return None
     for cell, before in zip(cells, states, strict=True):
         read = values if given is None else given
-        if not isinstance(read, Tensor) or read.dim() != 2 or cell.training or cell.observer is not None:
+        if type(read) not in PLAIN_TENSORS or read.dim() != 2 or cell.training or cell.observer is not None:
             return None
         found = _step(cell, read, before, backend, given is not None) if is_plain(cell) else None
         if found is None:

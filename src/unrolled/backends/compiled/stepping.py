@@ -18,6 +18,7 @@ from unrolled.backends.compiled import MODULE_ATTRIBUTES, kernel_for
 from unrolled.backends.compiled.kernel import Kernel, Layer
 from unrolled.cells.base import Cell
 from unrolled.cells.pointwise import PointwiseCell
+from unrolled.modes import PLAIN_TENSORS
 
 _WORK = 2**20  # multiplications that are worth another thread
 
@@ -95,6 +96,8 @@ class _Stepper:
         alive = self._set_weights(layer, cell, kernel, projected)
         if alive is None or batch == 0 or type(state) is not cell.state_type:
             return None
+        if inputs.layout is not torch.strided:
+            return None
         inputs, initial = inputs.contiguous(), [leaf.contiguous() for leaf in state]
         of_inputs, of_state = (batch, self._blocks if projected else cell.input_size), (batch, cell.hidden_size)
         if not _fit([inputs, *initial], [of_inputs, *[of_state] * len(initial)], dtype):
@@ -152,9 +155,11 @@ _NAMES = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
 def _fit(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> bool:
     """Return whether the kernel can read tensors: their shapes, dtype, device and order in memory."""
     for tensor, shape in zip(tensors, shapes, strict=True):
-        if tensor is not None and not (
-            tensor.shape == shape and tensor.dtype is dtype and tensor.is_cpu and tensor.is_contiguous()
-        ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in PLAIN_TENSORS:
+            return False
+        if tensor.layout is not torch.strided or not tensor.is_contiguous():
             return False
     return True
 
