@@ -60,6 +60,7 @@ from unrolled import (
 from unrolled.checkpoint import Bundle
 from unrolled.deployment import Prediction, Session, SessionPool, TaggedWord, classify, tag
 from unrolled.deployment.forecasting import forecast_series
+from unrolled.deployment.streaming.saving import pack
 from unrolled.processing.series.table import SeriesColumns, TimeSeries
 from unrolled.processing.series.times import Frequency
 
@@ -327,6 +328,9 @@ def test_bytes_of_another_network_and_damaged_bytes_are_refused() -> None:
     for nothing in (b"", saved[:-1], saved + b"\0", "text", None):
         with pytest.raises(ValueError, match=r"damaged|not the bytes of a session"):
             Session.restore(same, nothing)  # pyright: ignore
+    for other in (pack({"state": []}), pack({"fingerprint": datetime(2024, 1, 1)})):  # with a right digest
+        with pytest.raises(ValueError, match=r"not those of a session|not readable \(UnpicklingError\)"):
+            Session.restore(same, other)
     rate = Session(CASES["sound"].bundle, rate=8000).save()
     with pytest.raises(ValueError, match="other options"):
         Session.restore(CASES["sound"].bundle, rate, rate=16000)

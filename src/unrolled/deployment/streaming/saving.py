@@ -11,6 +11,7 @@ from torch import Tensor
 from unrolled.checkpoint import Bundle
 
 _MARK = b"unrolled session 1\n"
+_PARTS = {"arrived", "reported", "last", "state", "fingerprint"}
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -48,13 +49,18 @@ def unpack(saved: bytes, expected: str) -> dict[str, Any]:
     digest, payload = bytes(saved[len(_MARK) : len(_MARK) + _DIGEST]), bytes(saved[len(_MARK) + _DIGEST :])
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError("the bytes of the session are damaged: their digest differs; restore another copy")
-    content = cast("dict[str, Any]", torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+    try:
+        content: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises IndexError and others for other content
+        raise ValueError(f"the bytes of the session are not readable ({type(error).__name__})") from None
+    if not isinstance(content, dict) or set(cast("dict[str, Any]", content)) != _PARTS:
+        raise ValueError("the bytes are not those of a session; pass what save() returned")
     if content["fingerprint"] != expected:
         raise ValueError(
             "the session belongs to another network, or to other options: restore it with the bundle, the rate, the "
             "series and the start that it was saved with"
         )
-    return content
+    return cast("dict[str, Any]", content)
 
 
 def tensors_of(content: Any) -> list[Tensor]:
