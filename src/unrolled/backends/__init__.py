@@ -1,19 +1,30 @@
 """Backends: implementations that run a cell over time, and the choice of one."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from unrolled.backends.base import Backend
 from unrolled.backends.compiled import CompiledBackend, uses_bfloat16_products
 from unrolled.backends.fused import FusedBackend
 from unrolled.backends.loop import LoopBackend
+from unrolled.backends.scan import ScanBackend
 from unrolled.backends.speeds import SPEEDS
 from unrolled.cells.base import Cell
 from unrolled.cells.lstm import LSTMCell
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (LoopBackend(), FusedBackend(), CompiledBackend())}
+
+SCAN = ScanBackend()  # chosen for exported programs, never by name
+
+# For any cell and inputs (batch, time, input), the backend that runs the layer.
+Substitute = Callable[[Cell[Any], Tensor], Backend]
+_SUBSTITUTE: ContextVar[Substitute | None] = ContextVar("substitute", default=None)
 
 # With fewer steps, a call of the compiled kernel costs more than the steps in Python, or in torch's kernel.
 _FEWEST_STEPS = 6
@@ -42,6 +53,28 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown backend {name!r}, did you mean {nearest!r}? There are {', '.join(names)}")
 
 
+@contextmanager
+def substituted(substitute: Substitute) -> Generator[None]:
+    """Within this context, run layers by the backends that a function returns, whatever backend they ask for.
+
+    An export to another program's operators needs it.
+    """
+    token = _SUBSTITUTE.set(substitute)
+    try:
+        yield
+    finally:
+        _SUBSTITUTE.reset(token)
+
+
+def backend_for(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> Backend:
+    """Return the backend that `choose` chooses, or that of `substituted`."""
+    substitute = _SUBSTITUTE.get()
+    if substitute is not None:
+        return substitute(cell, inputs)
+    chosen = choose(name, cell, inputs, ragged=ragged).backend
+    return SCAN if chosen == SCAN.name else BACKENDS[chosen]
+
+
 def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> BackendChoice:
     """Choose the backend for a cell and inputs (batch, time, input), and return it with the reason.
 
@@ -50,7 +83,8 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
     support padding. Which one of the two is faster for an unpadded LSTM is measured once on each machine for each class
     of calls (`speeds`); with UNROLLED_AUTO=fixed, the compiled kernel runs from 500 steps. For few steps the call of a
     compiled kernel costs more than it saves. With products in bfloat16, the fused LSTM rounds c to bfloat16 at each
-    step and the compiled one doesn't. A cell that is recorded runs in the loop, whatever the name.
+    step and the compiled one doesn't. Where torch.export records any number of steps, a scan replaces the loop. A cell
+    that is recorded runs in the loop, whatever the name.
 
     Raises:
         ValueError: an unknown name, or a named backend that cannot run this cell.
@@ -68,6 +102,8 @@ def choose(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) 
 
 def _automatic(cell: Cell[Any], inputs: Tensor, ragged: bool) -> BackendChoice:
     kind, time = type(cell).__name__, inputs.shape[1]
+    if isinstance(time, torch.SymInt) and SCAN.refuses(cell, inputs) is None:
+        return BackendChoice(SCAN.name, "one scan for any number of steps")  # in torch's kernels the number is fixed
     unfused = BACKENDS["fused"].refuses(cell, inputs)
     fused = BackendChoice("fused", f"one kernel runs all steps of {kind} with all its options")
     if unfused is None and inputs.device.type != "cpu":

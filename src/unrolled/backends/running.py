@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from unrolled.backends import BACKENDS, choose
+from unrolled.backends import backend_for
 from unrolled.backends.base import Backend
 from unrolled.backends.fused import run_both as run_both_fused
 from unrolled.backends.recomputation import checkpoint_segments
@@ -77,13 +77,13 @@ def _run(
     recompute: bool,
     marked: Marked | None,
 ) -> tuple[Tensor, S]:
-    choice = choose(backend, cell, inputs, ragged=lengths is not None or marked is not None)
+    chosen = backend_for(backend, cell, inputs, ragged=lengths is not None or marked is not None)
     if inputs.shape[1] == 0:
         return inputs.new_empty(inputs.shape[0], 0, cell.output_size), state
     if cell.observer is None:
-        return _run_with(BACKENDS[choice.backend], cell, inputs, state, lengths, reverse, recompute, marked)
+        return _run_with(chosen, cell, inputs, state, lengths, reverse, recompute, marked)
     with cell.observer.sequences(_places(inputs, lengths, reverse, marked), inputs, reverse=reverse) as read:
-        return _run_with(BACKENDS[choice.backend], cell, read, state, lengths, reverse, False, marked)
+        return _run_with(chosen, cell, read, state, lengths, reverse, False, marked)
 
 
 def _places(inputs: Tensor, lengths: Tensor | None, reverse: bool, marked: Marked | None) -> Tensor:
@@ -145,7 +145,7 @@ def run_both(
     forward, backward = cells if called else map(freeze_computed_weights, cells)
     alike = isinstance(forward, LSTMCell) and isinstance(backward, LSTMCell) and not called
     if alike and lengths is None and not recompute and marked is None:
-        fused = all(choose(backend, cell, inputs).backend == "fused" for cell in (forward, backward))
+        fused = all(backend_for(backend, cell, inputs).name == "fused" for cell in (forward, backward))
         if fused and inputs.shape[1] > 0:
             noises = tuple(cell.noise(inputs.shape[0], like=inputs) for cell in (forward, backward))
             both = cast("tuple[LSTMCell, LSTMCell]", (forward, backward))

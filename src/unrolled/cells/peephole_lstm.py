@@ -91,7 +91,7 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
         self._gate_activation = activation(gate_activation, "gate_activation")
         self._input_activation = activation(input_activation, "input_activation")
         self._output_activation = activation(output_activation, "output_activation")
-        self._activations = f"{gate_activation}, {input_activation}, {output_activation}"
+        self.activations = (gate_activation, input_activation, output_activation)
         for gate in GATES.values():
             exists = peepholes and gate in self.blocks
             self.register_parameter(f"peephole_{gate}", nn.Parameter(torch.empty(hidden_size)) if exists else None)
@@ -130,7 +130,7 @@ class PeepholeLSTMCell(NoisyCell[LSTMState]):
 
     def extra_repr(self) -> str:
         gates = f"gates={self.blocks}, coupled={self.coupled}, peepholes={self.peepholes}"
-        return f"{super().extra_repr()}, {gates}, activations={self._activations}"
+        return f"{super().extra_repr()}, {gates}, activations={', '.join(self.activations)}"
 
 
 def _blocks(missing_gate: str | None, coupled: bool) -> str:

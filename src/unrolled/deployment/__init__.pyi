@@ -13,6 +13,8 @@ from unrolled.deployment.drawing import draw_images as draw_images
 from unrolled.deployment.drawing import picture_of as picture_of
 from unrolled.deployment.drawing import reconstruct as reconstruct
 from unrolled.deployment.export.c.program import export_c as export_c
+from unrolled.deployment.export.onnx.model import export_onnx as export_onnx
+from unrolled.deployment.export.program import export_program as export_program
 from unrolled.deployment.forecasting import AnomalyScore as AnomalyScore
 from unrolled.deployment.forecasting import ForecastStep as ForecastStep
 from unrolled.deployment.forecasting import anomalies as anomalies

@@ -267,7 +267,7 @@ class TanhAttention(SoftAttention):
         """
         doubled = torch.add(memory.keys, self.query(queries), alpha=2)
         if state is not None:
-            expect(state, "batch source", batch=len(memory.mask), source=memory.mask.shape[1], name="state")
+            expect(state, "batch source", batch=memory.mask.shape[0], source=memory.mask.shape[1], name="state")
         features = self.state_features(state)
         if features is not None:
             doubled = torch.add(doubled, features, alpha=2)

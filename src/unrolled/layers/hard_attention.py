@@ -50,7 +50,7 @@ class HardAttention(AdditiveAttention):
 
     def start(self, memory: Memory) -> Any:
         """Return the state before the first sample: zeros."""
-        nothing = memory.values.new_zeros(len(memory.values), dtype=torch.float32)
+        nothing = memory.values.new_zeros(memory.values.shape[0], dtype=torch.float32)
         return HardAttentionSample(nothing, nothing)
 
     def forward(self, query: Tensor, memory: Memory, state: Any) -> Attended:

@@ -98,7 +98,7 @@ class MaxPooling(Pooling):
     def forward(self, encoded: Encoded) -> Tensor:
         values, mask = self._checked(encoded)
         if values.shape[1] == 0:
-            return values.new_zeros(len(values), self.input_size)
+            return values.new_zeros(values.shape[0], self.input_size)
         greatest = values.masked_fill(~mask, -torch.inf).amax(1)
         return torch.where(mask.any(1), greatest, 0.0)
 

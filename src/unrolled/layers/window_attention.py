@@ -70,7 +70,7 @@ class WindowAttention(Attention):
     def start(self, memory: Memory) -> WindowState:
         """Return the window before the first step, at the first position."""
         precision = torch.promote_types(memory.values.dtype, torch.float32)
-        batch = len(memory.values)
+        batch = memory.values.shape[0]
         position = memory.values.new_zeros(batch, self.num_components, dtype=precision)
         return WindowState(position, position.new_full((batch,), -1.0))
 

@@ -147,8 +147,8 @@ class DRAW(nn.Module):
         """
         channels, height, width = self.image_shape
         expect(images, "batch channels height width", channels=channels, height=height, width=width, name="images")
-        expect(noise, "batch glimpses latent", batch=len(images), latent=self.latent_size, name="noise")
-        canvas, output = self._start(len(noise))
+        expect(noise, "batch glimpses latent", batch=images.shape[0], latent=self.latent_size, name="noise")
+        canvas, output = self._start(noise.shape[0])
         encode, decode = _Steps(self.encoder, noise), _Steps(self.decoder, noise)
         glimpses: list[Glimpse] = []
         with observed_steps(self, noise, None):
@@ -169,7 +169,7 @@ class DRAW(nn.Module):
             ShapeError: latent variables of the wrong shape.
         """
         expect(latents, "batch glimpses latent", latent=self.latent_size, name="latents")
-        canvas, output = self._start(len(latents))
+        canvas, output = self._start(latents.shape[0])
         decode = _Steps(self.decoder, latents)
         glimpses: list[Glimpse] = []
         with observed_steps(self.decoder, latents, None):

@@ -61,7 +61,7 @@ class EncoderDecoder(nn.Module):
 
     def start(self, source: Tensor, lengths: Tensor | None = None) -> tuple[DecoderState, Any]:
         """Encode the source; return the decoder's state before the first token and its memory, for a search."""
-        return self.decoder.start(len(source), self.encode(source, lengths))
+        return self.decoder.start(source.shape[0], self.encode(source, lengths))
 
 
 def _share(encoder: nn.Module, decoder: nn.Module) -> None:

@@ -92,7 +92,7 @@ class EmbeddingEncoder(Encoder):
         expect(source, f"batch source {self.embedding.input_axes}", name="source")
         values = self.embedding(without_padding(source, lengths))
         if lengths is None:
-            lengths = torch.full((len(source),), source.shape[1], device=source.device)
+            lengths = torch.full((source.shape[0],), source.shape[1], device=source.device)
         mask = mask_from_lengths(lengths.to(source.device), source.shape[1])
         values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
         summary = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

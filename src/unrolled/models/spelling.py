@@ -72,7 +72,7 @@ class SpelledWordEmbedding(InputEmbedding):
         """Embed words (…, 1 + characters), the id of each word before its characters, as (…, output_size)."""
         expect(inputs, "... symbols", name="inputs")
         words, spellings = self.words(inputs[..., 0]), inputs[..., 1:].flatten(0, -2)
-        if spellings.numel() == 0:
+        if torch.compiler.is_exporting() or spellings.numel() == 0:  # the number of distinct words isn't known there
             encoded = self._encode(spellings)
         else:  # most words occur often
             distinct, places = spellings.unique(dim=0, return_inverse=True)
@@ -90,7 +90,7 @@ class SpelledWordEmbedding(InputEmbedding):
 
     def _convolved(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         if embedded.shape[1] == 0:
-            return embedded.new_zeros(len(embedded), self.output_size - self.words.embedding_dim)
+            return embedded.new_zeros(embedded.shape[0], self.output_size - self.words.embedding_dim)
         found = torch.relu(self.convolution(embedded.transpose(1, 2)))  # pyright: ignore[reportOptionalCall]
         padding = torch.arange(embedded.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
         return found.masked_fill(padding.unsqueeze(1), 0.0).amax(-1)

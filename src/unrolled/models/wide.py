@@ -73,7 +73,7 @@ class WidePath(nn.Module):
     def step(self, source: Tensor, state: WideState) -> tuple[Tensor, WideState]:
         """Add a token (batch,); return (batch, outputs) for all tokens so far, and the next state."""
         expect(source, "batch", name="source")
-        like = self.tokens.weight.new_zeros(len(source), 1)
+        like = self.tokens.weight.new_zeros(source.shape[0], 1)
         check(state, outline(self.initial_state(1, like=like), like=like), like=like, name="state.wide")
         total, count = state.total + self.tokens(source), state.number + 1
         if self.pairs is not None:

@@ -53,6 +53,8 @@ TARGETS: dict[str, Target] = {
         "unrolled.deployment.export.c.program:export_c",
         ("int8", "name"),
     ),
+    "onnx": Target("models for ONNX runtimes", "unrolled.deployment.export.onnx.model:export_onnx"),
+    "program": Target("programs of torch.export", "unrolled.deployment.export.program:export_program"),
 }
 
 

@@ -268,12 +268,12 @@ class AutoregressiveDecoder(Decoder):
         """
         expect(inputs, f"batch {self.input_axes}", name="inputs")
         state = self._started(inputs, state)
-        check_conditions(conditions, self.condition_size, len(inputs))
+        check_conditions(conditions, self.condition_size, inputs.shape[0])
         if not isinstance(self.steps, AttentiveCore):
             embedded = join_conditions(self.embedding(inputs), conditions)
             outputs, core = self.steps.step(embedded, core_of(state))
             return Decoded(self.head(outputs), None, DecoderState(core))
-        noise = noise or self.noise(len(inputs), 1)
+        noise = noise or self.noise(inputs.shape[0], 1)
         conditions = None if conditions is None else conditions.unsqueeze(1)
         embedded = join_conditions(times(self.embedding(inputs.unsqueeze(1)), noise.embedded), conditions)
         self.steps.check_state(state, memory, embedded)
@@ -302,7 +302,7 @@ class AutoregressiveDecoder(Decoder):
             return state
         if self.bridge is not None or self.first is not None:
             raise ValueError("this decoder starts from a source: pass the state and the memory that start(…) returns")
-        return self.start(len(inputs))[0]
+        return self.start(inputs.shape[0])[0]
 
     def _masks(self, batch: int, time: int) -> DecoderNoise:
         embedded = readout = None

@@ -68,8 +68,8 @@ def check_attention(
     """
     if not isinstance(memory, Memory):
         raise ValueError(f"the memory is {article(type(memory).__name__)}, expected what `start` returned")
-    if len(memory.values) != len(like):
-        raise ShapeError(f"the memory has {counted(len(memory.values), 'row')}, the inputs have {len(like)}")
+    if memory.values.shape[0] != like.shape[0]:
+        raise ShapeError(f"the memory has {counted(memory.values.shape[0], 'row')}, the inputs have {like.shape[0]}")
     _, window, context = of_decoder(state)
     check(window, outline(attention.start(memory), like=memory.values), like=like, name="state.attention")
     check(context, None if context_size is None else Leaf((context_size,), None), like=like, name="state.context")

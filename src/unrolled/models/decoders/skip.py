@@ -127,7 +127,7 @@ class SkipDecoder(Decoder):
             raise ValueError("a decoder with a source has one source per row, so `resets` can't begin another sequence")
         if state is None and self.attention is not None:
             raise ValueError("this decoder starts from a source: pass the state and the memory that start(…) returns")
-        state = self.start(len(inputs))[0] if state is None else state
+        state = self.start(inputs.shape[0])[0] if state is None else state
         if lengths is not None and all_full(lengths, *inputs.shape[:2]):
             lengths = None
         embedded = self.embedding(without_padding(inputs, lengths))
@@ -156,7 +156,7 @@ class SkipDecoder(Decoder):
     ) -> Decoded:
         """See `Decoder.step`; returns parameters (batch, outputs). In training mode each step draws its own noise."""
         expect(inputs, f"batch {self.input_axes}", name="inputs")
-        check_conditions(conditions, 0, len(inputs))
+        check_conditions(conditions, 0, inputs.shape[0])
         decoded = self(inputs.unsqueeze(1), state, memory)
         weights = None if decoded.weights is None else decoded.weights.squeeze(1)
         return Decoded(decoded.parameters.squeeze(1), weights, decoded.state)
@@ -209,4 +209,4 @@ class SkipDecoder(Decoder):
 
 def _stacked(steps: list[Tensor], like: Tensor, size: int) -> Tensor:
     """Stack (batch, size) of each step as (batch, time, size), also without a step."""
-    return torch.stack(steps, dim=1) if steps else like.new_zeros(len(like), 0, size)
+    return torch.stack(steps, dim=1) if steps else like.new_zeros(like.shape[0], 0, size)

@@ -95,7 +95,7 @@ class LuongWiring(AttentionWiring):
         self.context_size = sizes.readout if feeding else None
 
     def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor | None:
-        return like.new_zeros(len(encoded.summary), self.sizes.readout) if self.feeding else None
+        return like.new_zeros(encoded.summary.shape[0], self.sizes.readout) if self.feeding else None
 
     def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor | None:
         return readout if self.feeding else None
@@ -180,14 +180,14 @@ class TopDownWiring(AttentionWiring):
         self.bridge = Bridge(sizes.source, self.language)
 
     def initial_context(self, encoded: Encoded, like: Tensor) -> Tensor:
-        return torch.cat([like.new_zeros(len(encoded.summary), self.sizes.query), encoded.summary], dim=-1)
+        return torch.cat([like.new_zeros(encoded.summary.shape[0], self.sizes.query), encoded.summary], dim=-1)
 
     def next_context(self, context: Tensor | None, query: Tensor, readout: Tensor) -> Tensor:
         return torch.cat([query, cast(Tensor, context)[:, self.sizes.query :]], dim=-1)
 
     def start(self, core: Any, encoded: Encoded) -> Any:
         like = next(self.language.parameters())
-        initial = self.language.initial_state(len(encoded.summary), like=like)
+        initial = self.language.initial_state(encoded.summary.shape[0], like=like)
         return core, self.bridge(encoded.summary, initial)
 
     def check(self, core: Recurrent, state: Any, like: Tensor) -> None:

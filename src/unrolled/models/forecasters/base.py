@@ -204,5 +204,5 @@ class Forecaster(nn.Module, ABC):
         return torch.cat([found.apply(targets) * observed, observed, rest], -1), found
 
     def _check(self, past: Tensor, future: Tensor) -> None:
-        sizes = {"batch": len(past), "horizon": self.horizon, "features": self.future_size}
+        sizes = {"batch": past.shape[0], "horizon": self.horizon, "features": self.future_size}
         expect(future, "batch horizon features", **sizes, name="future")

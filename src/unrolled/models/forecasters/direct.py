@@ -88,7 +88,7 @@ class DirectForecaster(Forecaster):
         steps = torch.cat(
             [
                 summary.unsqueeze(1).expand(-1, self.horizon, -1),
-                self.positions.weight.expand(len(past), -1, -1),
+                self.positions.weight.expand(past.shape[0], -1, -1),
                 future.to(summary.dtype),
             ],
             -1,

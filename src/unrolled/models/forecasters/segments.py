@@ -93,7 +93,7 @@ class SegmentForecaster(Forecaster):
 
     def decode(self, past: Tensor, future: Tensor, lengths: Tensor | None, targets: Tensor | None) -> Tensor:
         """See `Forecaster.decode`."""
-        batch, rows = len(past), len(past) * self.num_targets
+        batch, rows = past.shape[0], past.shape[0] * self.num_targets
         numbers = last_steps(past[..., : self.num_targets], lengths, self._read)
         segments = numbers.mT.reshape(rows, -1, self.segment_size)
         _, state = self.core(torch.relu(self.embedding(segments)))

@@ -1,0 +1,4 @@
+"""Export to ONNX: `model` builds the models, `operators` maps cells to ONNX's recurrent operators.
+
+`beam_search` is a file for users, written beside the models of sequence-to-sequence networks. Nothing here imports it.
+"""
