@@ -126,6 +126,12 @@ def _logging() -> Generator[None]:
 
 
 @pytest.fixture
+def every_cell() -> dict[str, MakeCell]:
+    """All cells at once, where one call for all of them is cheaper than a test for each."""
+    return EVERY_CELL
+
+
+@pytest.fixture
 def small() -> list[str]:
     """Overrides of a run that takes a second."""
     return list(SMALL)
