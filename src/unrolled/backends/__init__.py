@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def substituted(substitute: Substitute) -> Generator[None]:
-    """Within this context, run layers by the backends that a function returns, whatever backend they ask for.
+    """Within this context, torch.export records layers by the backends that a function returns, whatever they ask for.
 
     An export to another program's operators needs it.
     """
@@ -68,9 +68,11 @@ def substituted(substitute: Substitute) -> Generator[None]:
 
 def backend_for(name: str, cell: Cell[Any], inputs: Tensor, *, ragged: bool = False) -> Backend:
     """Return the backend that `choose` chooses, or that of `substituted`."""
-    substitute = _SUBSTITUTE.get()
-    if substitute is not None:
-        return substitute(cell, inputs)
+    # Not under torch.compile, which cannot trace a context variable.
+    if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+        substitute = _SUBSTITUTE.get()
+        if substitute is not None:
+            return substitute(cell, inputs)
     chosen = choose(name, cell, inputs, ragged=ragged).backend
     return SCAN if chosen == SCAN.name else BACKENDS[chosen]
 
