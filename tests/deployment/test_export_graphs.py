@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,16 @@ def test_programs_run_with_any_sizes(name: str) -> None:
             given = drawn(graph, batch, time)
             with torch.no_grad():
                 torch.testing.assert_close(program(*given), graph.module(*given), rtol=0, atol=1e-5)
+
+
+def test_programs_contain_no_paths_of_this_machine() -> None:
+    files = export_program(bundle_of(Recurrent(LightGRUCell, 3, 4))).files
+
+    for name in ("sequence.pt2", "step.pt2"):
+        with zipfile.ZipFile(io.BytesIO(files[name])) as archive:
+            parts = {part: archive.read(part) for part in archive.namelist()}
+        found = [part for part, content in parts.items() if b".py" in content or str(Path.cwd()).encode() in content]
+        assert not found, (name, found)
 
 
 def test_a_network_that_cannot_be_exported_is_refused_by_name() -> None:

@@ -3,6 +3,8 @@
 import io
 
 import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.export.metadata import PROCESSOR, as_json, describe
@@ -31,6 +33,14 @@ def export_program(bundle: Bundle) -> Export:
     files: dict[str, bytes] = {}
     for graph in graphs:
         file = io.BytesIO()
-        torch.export.save(traced(graph), file, extra_files={PROCESSOR: described.decode()})
+        torch.export.save(_without_traces(traced(graph)), file, extra_files={PROCESSOR: described.decode()})
         files[f"{graph.name}.pt2"] = file.getvalue()
     return Export({**files, PROCESSOR: described})
+
+
+def _without_traces(program: ExportedProgram) -> ExportedProgram:
+    """Remove the lines of code that the operations came from: they contain the paths of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
