@@ -235,7 +235,7 @@ with torch.no_grad():
 @pytest.mark.parametrize(("returned", "error"), [(1, MemoryError), (2, RuntimeError), (-11, RuntimeError)])
 def test_other_failures_of_the_engine_are_not_called_memory(returned: int, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
-        kernel._Call().call(lambda _: returned)
+        kernel._call(lambda _: returned, kernel.Layer())
 
     assert ("memory" in str(raised.value)) == (returned == 1)
 

@@ -23,6 +23,10 @@ h5py = pytest.importorskip("h5py")
 keras = pytest.importorskip("keras")
 L = keras.layers
 
+# absl's handler is closed when Hydra replaces all handlers, and closes the stream that it was made with: pytest's own.
+absl_logging = pytest.importorskip("absl.logging")
+absl_logging.get_absl_handler().python_handler.stream = io.StringIO()
+
 INPUT, BATCH, TIME = 3, 2, 5
 INPUTS = torch.randn(BATCH, TIME, INPUT, generator=torch.Generator().manual_seed(0))
 ALL = {"return_sequences": True}

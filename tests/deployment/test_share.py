@@ -562,7 +562,7 @@ def test_a_repository_is_written_and_read_like_a_folder(tmp_path: Path) -> None:
     save_bundle(bundle("char_lm"), tmp_path / "one.ckpt")
     (tmp_path / "hub.py").write_text(HUB)
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "0"}
 
     done = subprocess.run(
         [sys.executable, "hub.py", str(Path(__file__).parent)],

@@ -193,7 +193,7 @@ def test_the_command_transcribes_with_a_language_model_too(lines: Path, configur
     for wrong, said in (
         (["lines/0.png", "broken.png"], "broken.png: not readable as an image"),
         ([], "pass files to transcribe, or --stream RATE"),
-        (["--stream", "8000"], "streaming needs a transcriber of recordings"),
+        (["--stream", "8000"], "read as a whole by a LineColumns"),
         (["--stream", "8000", "--lm", model], "--stream is a greedy search"),
         (["lines/0.png", "--num-beams", "0"], "num_beams=0: expected an integer of 1 or more"),
         (["lines/0.png", "--lm", checkpoint], "not a Decoder"),
