@@ -2,9 +2,11 @@
 
 import { color, element, mix, pen, visible, walk } from "./page.js";
 
-const CELL = 16, LEFT = 90, TOP = 70;
+const CELL = 16; // pixels of a weight
 
 function spans(place, symbols) {
+  // Whole words, unlike characters and subwords, have no white space of their own.
+  place.classList.toggle("spaced", symbols.some((symbol) => symbol.length > 1) && !symbols.some((symbol) => /[\s▁]/.test(symbol)));
   place.replaceChildren(
     ...symbols.map((symbol, number) => {
       const span = element("span", { textContent: symbol || " " });
@@ -22,6 +24,8 @@ export function alignment(template, place, piece) {
   const rows = [...piece.written, "<end>"];
   spans(source, piece.source);
   spans(written, rows);
+  const room = (symbols) => 14 + 7.5 * Math.max(...symbols.map((symbol) => short(symbol).length));
+  const LEFT = Math.ceil(room(rows)), TOP = Math.ceil(room(piece.source));
   const highest = Math.max(...piece.weights.flat());
   let row = -1, column = -1;
 

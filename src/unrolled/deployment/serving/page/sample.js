@@ -201,6 +201,7 @@ function draw() {
 function unitAt(row) {
   const { units } = chosen().layer;
   $("unit").value = units[Math.min(Math.max(row, 0), units.length - 1)];
+  $("shade").value = "unit";
   refresh();
 }
 
@@ -221,7 +222,12 @@ $("gates").addEventListener("keydown", (event) => {
 });
 
 $("layer").addEventListener("change", setLayer);
-for (const id of ["value", "unit", "shade"]) $(id).addEventListener("change", refresh);
+for (const id of ["value", "unit", "shade"]) {
+  $(id).addEventListener("change", () => {
+    if (id === "unit") $("shade").value = "unit";
+    refresh();
+  });
+}
 onTheme(refresh);
 $("stop").addEventListener("click", () => running?.abort());
 
