@@ -130,6 +130,8 @@ class Browser:
 
     def move(self, selector: str, right: float = 0.5, down: float = 0.5, *, click: bool = False) -> None:
         """Move the mouse to a place within an element, given as shares of its size."""
+        # What the mouse meets is what was drawn last.
+        self.run("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y, width, height = self.run(f"(({{x, y, width, height}}) => [x, y, width, height])({box})")
         place = {"x": x + right * width, "y": y + down * height, "button": "none"}

@@ -85,7 +85,7 @@ def test_a_translation_is_shown_with_its_attention(browser: Browser, make: Make,
         browser.press("Enter")
         browser.wait("document.querySelector('#pieces canvas')")
         assert browser.run("document.querySelector('#best').textContent") == next(iter(translate(made, ["one two"])))
-        browser.move("#pieces canvas", 0.9, 0.9)
+        browser.move("#pieces canvas", 0.6, 0.7)
         browser.wait("document.querySelector('.here').textContent.includes('←')")
         shaded = "[...document.querySelectorAll('.source span')].some((span) => span.style.background)"
         assert browser.run(shaded)
