@@ -56,7 +56,7 @@ def parameters(config: DictConfig, sizes: dict[str, int], hidden: int) -> int:
 
 def hidden_size(config: DictConfig, sizes: dict[str, int], wanted: int) -> int:
     """The hidden size whose network comes closest to so many parameters."""
-    low, high = 1, 2
+    low, high = 4, 8  # some cells divide their units into groups
     while parameters(config, sizes, high) < wanted:
         low, high = high, 2 * high
     while high - low > 1:

@@ -55,7 +55,7 @@ def write_words(folder: Path, limit: int | None) -> list[Pair]:
     """Writes each split as Yoyodyne reads it, and returns the pairs of the test."""
     given = ["threads=1", "trainer=cpu", f"run_dir={folder}"]
     data = assemble(compose("experiment=translation/cmudict", *given)).data
-    stored = data._store_pairs(folder)  # type: ignore[attr-defined]
+    stored = data._store_pairs(folder)  # type: ignore[attr-defined]  # the texts; batches have them as tokens alone
     splits = {split: list(pairs)[:limit] for split, pairs in stored.items()}
     for split, pairs in splits.items():
         (folder / f"{split}.tsv").write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs))
