@@ -12,7 +12,8 @@ Beside them is `README.md`, the model card. Nothing in these files is executed.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -173,15 +174,24 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in cast("list[Any]", value)] if isinstance(value, (list, tuple)) else value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Explain that a file of a folder is missing or can't be read."""
     try:
-        found: Any = json.loads(path.read_bytes())
+        yield
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file; a pretrained folder has {CONFIG}, {PROCESSOR}, {WEIGHTS}"
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: not readable ({error.strerror})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with _reading(path):
+        content = path.read_bytes()
+    try:
+        found: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the file is damaged: not JSON ({error})") from None
     if not isinstance(found, dict):
@@ -191,15 +201,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_digest(path: Path, expected: Any) -> None:
     """Verify a file's digest; a folder that another program wrote may have none."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: no such file; a pretrained folder has {CONFIG}, {PROCESSOR}, {WEIGHTS}"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: not readable ({error.strerror})") from None
+    with _reading(path), path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and found != expected:
         raise CheckpointError(
             f"{path}: the file is damaged, or was changed: its content has another digest than {CONFIG} names"
