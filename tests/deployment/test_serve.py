@@ -230,6 +230,8 @@ def test_every_kind_has_its_page_and_other_networks_are_refused(make: Make) -> N
     for name in ("upload", "seconds"):
         with pytest.raises(ValueError, match=f"{name}=0: expected a number above 0"):
             ServingLimits(**{name: 0})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="seconds=nan: expected"):
+        ServingLimits(seconds=float("nan"))
 
 
 def test_the_page_needs_nothing_from_elsewhere(make: Make, serve: Serve) -> None:

@@ -31,5 +31,5 @@ class ServingLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name != "waiting"):
+            if not (value > 0 or (value == 0 and field.name == "waiting")):  # NaN is not above 0, either
                 raise ValueError(f"{field.name}={value}: expected a number above 0")
