@@ -6,6 +6,7 @@ from typing import Any
 
 from unrolled.deployment.commands.arguments import add_checkpoint, add_command, add_common
 from unrolled.deployment.commands.running import generator_of, load, report
+from unrolled.deployment.serving.limits import ServingLimits
 
 
 def add(commands: Any) -> None:
@@ -24,27 +25,21 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)"
     )
-    command.add_argument(
-        "--max-upload", type=float, default=10.0, metavar="MB", help="size of a request (default: %(default)g)"
-    )
-    command.add_argument(
-        "--max-text", type=int, default=2_000, metavar="N", help="characters of a text (default: %(default)s)"
-    )
-    command.add_argument(
-        "--max-steps", type=int, default=1_000, metavar="N", help="symbols to generate (default: %(default)s)"
-    )
-    command.add_argument(
-        "--max-seconds", type=float, default=30.0, metavar="S", help="time of a request (default: %(default)g)"
-    )
-    command.add_argument(
-        "--max-waiting", type=int, default=8, metavar="N", help="requests that wait for another (default: %(default)s)"
-    )
+    of_request = ServingLimits()
+    for name, kind, default, unit, about in (
+        ("upload", float, of_request.upload / 1_000_000, "MB", "size of a request"),
+        ("text", int, of_request.text, "N", "characters of a text"),
+        ("steps", int, of_request.steps, "N", "symbols to generate"),
+        ("seconds", float, of_request.seconds, "S", "time of a request"),
+        ("waiting", int, of_request.waiting, "N", "requests that wait for another"),
+    ):
+        described = f"{about} (default: %(default)g)"
+        command.add_argument(f"--max-{name}", type=kind, default=default, metavar=unit, help=described)
     add_common(command)
 
 
 def _run(options: argparse.Namespace) -> None:
     from unrolled.deployment.serving.app import create_app, require
-    from unrolled.deployment.serving.limits import ServingLimits
     from unrolled.deployment.serving.server import address_of, is_loopback, listen, serve_forever
 
     require("fastapi", "uvicorn")
