@@ -6,7 +6,7 @@ import numpy as np
 
 from unrolled.training.estimators.base import SequenceEstimator
 from unrolled.training.estimators.forecaster import RecurrentForecaster
-from unrolled.training.estimators.inputs import is_frame
+from unrolled.training.estimators.inputs import as_texts, is_frame
 from unrolled.training.estimators.language_model import RecurrentLanguageModel
 from unrolled.training.estimators.tagger import RecurrentTagger
 from unrolled.training.estimators.whole import RecurrentClassifier, RecurrentRegressor
@@ -37,7 +37,7 @@ def choose(x: Any, y: Any, task: str | None, horizon: int | None) -> tuple[type[
     if horizon is not None:
         return RecurrentForecaster, f"horizon={horizon} asks for the next steps of series"
     if y is None:
-        if _are_texts(x):
+        if isinstance(x, str) or as_texts(x, "x") is not None:
             return RecurrentLanguageModel, "there are texts, and no targets"
         raise ValueError(
             "y is None: give a target for each sequence; horizon=… forecasts series; texts need no targets"
@@ -56,10 +56,6 @@ def choose(x: Any, y: Any, task: str | None, horizon: int | None) -> tuple[type[
         f"y has the type {targets.dtype} and the shape {targets.shape}, which decides nothing; name a task: "
         f"{', '.join(ESTIMATORS)}"
     )
-
-
-def _are_texts(x: Any) -> bool:
-    return isinstance(x, str) or (isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(e, str) for e in x))
 
 
 def _are_label_sequences(y: Any) -> bool:

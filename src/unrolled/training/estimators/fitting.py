@@ -26,7 +26,7 @@ def fit(
 
     Args:
         x: sequences: arrays, tensors or data frames, see `unrolled.training.estimators.inputs.as_sequences`; series to
-            continue, with `horizon`; or texts, without `y`.
+            continue, with `horizon`; or texts, with targets or without.
         y: a target for each sequence, or a sequence of labels for each.
         task: "classifier", "regressor", "forecaster", "tagger" or "language_model"; None to choose by the targets.
         model: the kind of network: lstm, gru, elman, …

@@ -33,6 +33,42 @@ class Sequences(NamedTuple):
         return self.steps[0].shape[1]
 
 
+class Texts(NamedTuple):
+    """Texts, each of which is a sequence of words or characters.
+
+    Attributes:
+        steps: the texts.
+    """
+
+    steps: list[str]
+
+
+def as_texts(x: Any, name: str = "X") -> Texts | None:
+    """Returns texts; None if there are none, or something else.
+
+    Args:
+        x: a list, an array or a column of a data frame.
+        name: name of the argument, for messages.
+
+    Raises:
+        ValueError: an empty text, or texts beside something else.
+    """
+    if is_frame(x) or not (isinstance(x, list | tuple) or hasattr(x, "to_numpy") or isinstance(x, np.ndarray)):
+        return None
+    values = np.asarray(x) if isinstance(x, np.ndarray) else x
+    if getattr(values, "ndim", 1) != 1 or len(values) == 0:
+        return None
+    members = list(values)
+    if not isinstance(members[0], str):
+        return None
+    for number, member in enumerate(members):
+        if not isinstance(member, str):
+            raise ValueError(f"{name}[{number}] is {member!r:.60}, and {name}[0] is a text: all must be texts")
+        if not member.strip():
+            raise ValueError(f"{name}[{number}] is an empty text; remove it and its target")
+    return Texts([str(member) for member in members])
+
+
 def as_sequences(x: Any, padding: float | None = None, name: str = "X") -> Sequences:
     """Converts sequences to tensors.
 

@@ -14,8 +14,9 @@ from unrolled.deployment.classification import classifier_of, predicted_values
 from unrolled.processing.frames import SeriesScaler
 from unrolled.processing.labels import LabelEncoder
 from unrolled.processing.numbers import Scaler
+from unrolled.processing.text.base import Tokenizer
 from unrolled.training.estimators.base import SequenceEstimator, label_text, mismatch
-from unrolled.training.estimators.inputs import Sequences, as_numbers, as_sequences, check_lengths
+from unrolled.training.estimators.inputs import Sequences, Texts, as_numbers, as_sequences, as_texts, check_lengths
 from unrolled.wording import counted
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,8 @@ class WholeSequenceEstimator(SequenceEstimator):
     """Base class of the classifier and the regressor.
 
     Attributes:
-        n_features_in_: number of features of a step or, of a table with a series in each row, number of its columns.
+        n_features_in_: number of features of a step or, of a table with a series in each row, number of its columns;
+            texts have none.
         feature_names_in_: names of these, if a data frame had names.
     """
 
@@ -33,6 +35,7 @@ class WholeSequenceEstimator(SequenceEstimator):
 
     n_features_in_: int
     _width: int | None
+    _texts: bool
 
     def __init__(
         self,
@@ -108,7 +111,6 @@ class WholeSequenceEstimator(SequenceEstimator):
     def _composed(self) -> list[str]:
         return [
             "task=classification",
-            "data=series",
             "data.files=null",
             "data.min_examples=1",
             "data.scoring_batch_size=256",
@@ -117,21 +119,35 @@ class WholeSequenceEstimator(SequenceEstimator):
             "monitor.mode=min",
             "task.linear_baseline=false",
             "task.prefix_fractions=[]",
-            "encoder.frame.hidden_size=" + str(self.hidden_size),
-            "encoder.frame.num_layers=" + str(self.num_layers),
-            f"encoder.frame.bidirectional={str(self.bidirectional).lower()}",
-            f"encoder.frame.input_dropout={self.dropout}",
             f"network.output_dropout={self.dropout}",
         ]
 
-    def _fit(self, found: Sequences, targets: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> Self:
-        names = None if found.width else found.columns
-        overrides = [*overrides, *([] if names is None else [f"data.modality.channels={_listed(names)}"])]
+    def _fit(self, found: Sequences | Texts, targets: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> Self:
+        encoder = "encoder.token" if self._texts else "encoder.frame"
+        overrides = [
+            *overrides,
+            "data=sentences" if self._texts else "data=series",
+            "data.source=source",
+            f"{encoder}.hidden_size={self.hidden_size}",
+            f"{encoder}.num_layers={self.num_layers}",
+            f"{encoder}.bidirectional={str(self.bidirectional).lower()}",
+            f"{encoder}.input_dropout={self.dropout}",
+        ]
+        if isinstance(found, Sequences) and not found.width and found.columns is not None:
+            overrides.append(f"data.modality.channels={_listed(found.columns)}")
         rows = [{"source": steps, **target} for steps, target in zip(found.steps, targets, strict=True)]
         return self._train({"train": rows}, len(rows), overrides)
 
-    def _sequences(self, X: Any, *, fits: bool = False) -> Sequences:
-        """Converts sequences, and checks or, in `fit`, sets their number of features and their names."""
+    def _sequences(self, X: Any, *, fits: bool = False) -> Sequences | Texts:
+        """Converts sequences or texts, and checks or, in `fit`, sets which of them, the features and their names."""
+        texts = as_texts(X)
+        if fits:
+            self._texts = texts is not None
+        elif self._texts != (texts is not None):
+            read, given = ("texts", "numbers") if self._texts else ("numbers", "texts")
+            raise ValueError(f"X has {given}, but this {type(self).__name__} was trained on {read}")
+        if texts is not None:
+            return texts
         found = as_sequences(X, self.padding)
         # Of scikit-learn's checks, those of the names and the number of columns.
         validate_data(self, X, reset=fits, skip_check_array=True, ensure_2d=found.width is not None)
@@ -149,17 +165,23 @@ class WholeSequenceEstimator(SequenceEstimator):
         """Returns the values that the network predicts for each sequence."""
         check_is_fitted(self, "bundle_")
         network, _, target = classifier_of(self.bundle_)
-        steps = self._sequences(X).steps
+        steps: list[Any] = list(self._sequences(X).steps)
         return self._outputs(steps, lambda padded, lengths: predicted_values(network, network(padded, lengths), target))
 
     def _restore(self, learned: Mapping[str, Any]) -> None:
         source = self.bundle_.processor.source
-        self.n_features_in_, self._width = cast("SeriesScaler", source).output_size, None
+        self._texts = not isinstance(source, SeriesScaler)
+        if isinstance(source, SeriesScaler):
+            self.n_features_in_, self._width = source.output_size, None
         super()._restore(learned)
+
+    @staticmethod
+    def _reads(source: Any) -> bool:
+        return isinstance(source, SeriesScaler | Tokenizer)
 
 
 class RecurrentClassifier(ClassifierMixin, WholeSequenceEstimator):
-    """Predicts a label for each sequence.
+    """Predicts a label for each sequence or text.
 
     Attributes:
         classes_: the labels.
@@ -174,11 +196,11 @@ class RecurrentClassifier(ClassifierMixin, WholeSequenceEstimator):
         """Trains the network.
 
         Args:
-            X: the sequences, see `as_sequences`.
+            X: the sequences, see `as_sequences`, or texts.
             y: a label for each: texts, whole numbers, booleans.
 
         Raises:
-            ValueError: sequences or labels that can't be used, or a parameter out of its range.
+            ValueError: sequences, texts or labels that can't be used, or a parameter out of its range.
         """
         given = _given(self, y)
         found = self._sequences(X, fits=True)
@@ -214,7 +236,7 @@ class RecurrentClassifier(ClassifierMixin, WholeSequenceEstimator):
     @classmethod
     def _check_bundle(cls, bundle: Bundle) -> None:
         _, source, target = classifier_of(bundle)
-        if not isinstance(source, SeriesScaler) or not isinstance(target, LabelEncoder) or target.multiple:
+        if not cls._reads(source) or not isinstance(target, LabelEncoder) or target.multiple:
             raise mismatch(cls, bundle)
 
     def _restore(self, learned: Mapping[str, Any]) -> None:
@@ -223,7 +245,7 @@ class RecurrentClassifier(ClassifierMixin, WholeSequenceEstimator):
 
 
 class RecurrentRegressor(RegressorMixin, WholeSequenceEstimator):
-    """Predicts one number or several for each sequence.
+    """Predicts one number or several for each sequence or text.
 
     Attributes:
         n_features_in_: number of features of a step or, of a table with a series in each row, number of its columns.
@@ -238,11 +260,11 @@ class RecurrentRegressor(RegressorMixin, WholeSequenceEstimator):
         """Trains the network.
 
         Args:
-            X: the sequences, see `as_sequences`.
+            X: the sequences, see `as_sequences`, or texts.
             y: a number for each, (n,), or several, (n, outputs).
 
         Raises:
-            ValueError: sequences or numbers that can't be used, or a parameter out of its range.
+            ValueError: sequences, texts or numbers that can't be used, or a parameter out of its range.
         """
         given = _given(self, y)
         found = self._sequences(X, fits=True)
@@ -274,7 +296,7 @@ class RecurrentRegressor(RegressorMixin, WholeSequenceEstimator):
     @classmethod
     def _check_bundle(cls, bundle: Bundle) -> None:
         _, source, target = classifier_of(bundle)
-        if not isinstance(source, SeriesScaler) or not isinstance(target, Scaler):
+        if not cls._reads(source) or not isinstance(target, Scaler):
             raise mismatch(cls, bundle)
 
     def _restore(self, learned: Mapping[str, Any]) -> None:
