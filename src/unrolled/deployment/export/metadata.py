@@ -68,10 +68,17 @@ def _values(row: Tensor) -> Any:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The text of each id, and the ids that mean something else."""
+    """The text of each id, the ids that mean something else, and how a text is split, if a pattern tells it."""
+    how = {
+        "pattern": tokenizer.pattern,
+        "lowercase": tokenizer.lowercase,
+        "max_length": tokenizer.max_length,
+        "joined": tokenizer.joined,
+    }
     return {
         "start": tokenizer.start,
         "unknown": tokenizer.unknown,
+        **(how if tokenizer.pattern else {}),
         "symbols": tokenizer.symbols(range(tokenizer.size)),
     }
 

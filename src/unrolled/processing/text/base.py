@@ -26,6 +26,9 @@ class Tokenizer(Transform):
         size: number of ids; every id is in 0 … size − 1.
         start: id that a decoder reads before the first token, and that ends a text. It decodes to nothing.
         unknown: id of tokens outside of the vocabulary, or None if there are none.
+        pattern: a regular expression whose matches in a text are its tokens, for programs without this package; "" if
+            there is none.
+        joined: what `decode` puts between the symbols of a text.
 
     Raises:
         ValueError: a max_length below 1.
@@ -35,6 +38,8 @@ class Tokenizer(Transform):
     size: int
     start: int
     unknown: int | None
+    pattern: str = ""
+    joined: str = ""
 
     def __init__(self, lowercase: bool = False, max_length: int | None = None) -> None:
         if max_length is not None and max_length < 1:

@@ -29,6 +29,8 @@ class SpacedTokenizer(Tokenizer):
     unit = "word"
     start = 0
     unknown = UNKNOWN
+    pattern = r"\S+"
+    joined = " "
 
     def __init__(self, words: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
         super().__init__(lowercase, max_length)
@@ -86,7 +88,7 @@ class SpacedTokenizer(Tokenizer):
             yield [self._ids.get(word, UNKNOWN)]
 
     def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
-        return " ".join(self._symbols[index] for index in self._checked(encoded) if index != self.start)
+        return self.joined.join(self._symbols[index] for index in self._checked(encoded) if index != self.start)
 
     def normalize(self, value: str) -> str:
         """Return the text with unknown words replaced and single spaces, truncated to `max_length` words."""

@@ -29,6 +29,7 @@ class CharacterTokenizer(Tokenizer):
     unit = "character"
     start = 0
     unknown = UNKNOWN
+    pattern = r"(?s)."
 
     def __init__(self, characters: str, lowercase: bool = False, max_length: int | None = None) -> None:
         super().__init__(lowercase, max_length)
@@ -137,9 +138,8 @@ class WordTokenizer(Tokenizer):
 
     # A token is one character or a run of one kind of character, so only the last token of a piece can continue in the
     # next piece.
-    _TOKEN = re.compile(r"\w+|[^\S\n]+|\n|[^\w\s]")
+    pattern = r"\w+|[^\S\n]+|\n|[^\w\s]"
     _OPEN = re.compile(r"(\w+|[^\S\n]+)\Z")
-    _JOINED = ""  # between two tokens of a decoded text
 
     def __init__(self, words: Sequence[str], lowercase: bool = False, max_length: int | None = None) -> None:
         super().__init__(lowercase, max_length)
@@ -196,7 +196,7 @@ class WordTokenizer(Tokenizer):
         held: list[str] = []  # parts of the last token, joined only once
         for piece in pieces:
             last = held[-1][-1] if held else ""
-            first, *rest = cls._TOKEN.findall(last + piece) or [""]
+            first, *rest = re.findall(cls.pattern, last + piece) or [""]
             if len(first) > len(last):
                 held.append(first[len(last) :])
             if rest:
@@ -217,11 +217,11 @@ class WordTokenizer(Tokenizer):
         yield ids
 
     def decode(self, encoded: Iterable[int], given: str | None = None) -> str:
-        return self._JOINED.join(self._symbols[index] for index in self._checked(encoded))
+        return self.joined.join(self._symbols[index] for index in self._checked(encoded))
 
     def normalize(self, value: str) -> str:
         """Return the text with unknown words replaced, truncated to `max_length` tokens."""
-        return self._JOINED.join(
+        return self.joined.join(
             token if token in self._ids else self._symbols[UNKNOWN]
             for token in islice(self._tokens([self._cased(value)]), self.max_length)
         )
@@ -236,8 +236,8 @@ class SentenceTokenizer(WordTokenizer):
     Apostrophes and hyphens are part of a word. Decoding joins tokens with a space.
     """
 
-    _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
-    _JOINED = " "
+    pattern = r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]"
+    joined = " "
 
     def settled(self, text: str) -> int:
         """Return where the last word begins: no token continues after a blank."""
@@ -249,10 +249,10 @@ class SentenceTokenizer(WordTokenizer):
         for piece in pieces:
             cut = max(piece.rfind(" "), piece.rfind("\n")) + 1  # no token continues after a blank
             if cut:
-                yield from cls._TOKEN.findall("".join([*held, piece[:cut]]))
+                yield from re.findall(cls.pattern, "".join([*held, piece[:cut]]))
                 held = []
             held.append(piece[cut:])
-        yield from cls._TOKEN.findall("".join(held))
+        yield from re.findall(cls.pattern, "".join(held))
 
     def to_dict(self) -> dict[str, Any]:
         return {"_target_": f"{_MODULE}.SentenceTokenizer", "words": list(self.words), **self._options()}

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.resources import files as packaged
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from unrolled.deployment.export.networks import graphs_of
 from unrolled.deployment.export.onnx.operators import OPSET, for_onnx
 from unrolled.deployment.export.targets import Export
 from unrolled.deployment.export.tracing import axis_names, traced
+from unrolled.heads.categorical import CategoricalHead
+from unrolled.models.decoders.base import Decoder
+from unrolled.processing.text.base import Tokenizer
+
+SEARCH = "beam_search.py"
 
 _LARGEST = 2**31 - 1  # bytes of a model, and what is computed of constants beforehand
 
@@ -33,7 +39,8 @@ def export_onnx(bundle: Bundle) -> Export:
         bundle: a trained network, on any device.
 
     Returns:
-        The files: `sequence.onnx`, `step.onnx`, … and `processor.json`.
+        The files: `sequence.onnx`, `step.onnx`, … and `processor.json`; and `beam_search.py` beside a decoder of tokens
+        with a source.
 
     Raises:
         ValueError: a package is missing; a network without such graphs, with hooks, or one that torch.export cannot
@@ -43,7 +50,22 @@ def export_onnx(bundle: Bundle) -> Export:
     graphs = graphs_of(bundle)
     described = describe(bundle, graphs)
     files = {f"{graph.name}.onnx": model_of(graph, described) for graph in graphs}
-    return Export({**files, PROCESSOR: as_json(described)})
+    files[PROCESSOR] = as_json(described)
+    if _searched(bundle):
+        files[SEARCH] = (packaged(__package__ or "") / SEARCH).read_bytes()
+    return Export(files)
+
+
+def _searched(bundle: Bundle) -> bool:
+    """Whether a network writes tokens about a source, which are found by beam search."""
+    decoder, target = getattr(bundle.network, "decoder", None), bundle.processor.target
+    return (
+        isinstance(decoder, Decoder)
+        and isinstance(decoder.head, CategoricalHead)
+        and decoder.input_axes == ""
+        and not decoder.condition_size
+        and isinstance(target, Tokenizer)
+    )
 
 
 def check_installed(*names: str) -> None:
