@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -35,6 +36,8 @@ from unrolled import (
 from unrolled.deployment import export_onnx
 from unrolled.deployment.decoding import start_decoding
 from unrolled.deployment.export.metadata import describe
+from unrolled.deployment.export.networks import graphs_of
+from unrolled.deployment.export.onnx.quantization import quantization_costs, quantize
 from unrolled.deployment.translation import alternatives
 from unrolled.generation import beam_search
 from unrolled.generation.search import Search
@@ -168,6 +171,21 @@ def test_the_program_prints_what_the_command_translate_prints(attentive: tuple[B
     wrong = run(folder, "--beam", "2", "--n-best", "3", "the cat")
     assert wrong.returncode == 2
     assert "beam=2 and n_best=3: expected 1 or more, and n_best at most beam" in wrong.stderr
+
+
+def test_8_bit_weights_are_compared_from_the_encoder_to_the_last_step(attentive: tuple[Bundle, Any, Path]) -> None:
+    bundle, _, folder = attentive
+    graphs = graphs_of(bundle)
+    exact = {graph.name: (folder / f"{graph.name}.onnx").read_bytes() for graph in graphs}
+    rounded = quantize(exact, bundle.network)
+
+    *sizes, unchanged = quantization_costs(bundle.network, graphs, exact, exact)
+    *_, changed = quantization_costs(bundle.network, graphs, exact, rounded)
+
+    assert [line.partition(".onnx: ")[0] for line in sizes] == ["encoder", "attention", "step"]
+    assert unchanged.startswith("step.onnx: 8-bit weights change outputs by 0 on average and 0 at most")
+    average, most, deviation = map(float, re.findall(r"(?:by|and|is) ([\d.e-]+)", changed)[:3])
+    assert 0 < average < most < 0.5 * deviation
 
 
 TEXT = "It rains: the cat's umbrella\n isn't\thome, été 12.5."

@@ -53,7 +53,7 @@ TARGETS: dict[str, Target] = {
         "unrolled.deployment.export.c.program:export_c",
         ("int8", "name"),
     ),
-    "onnx": Target("models for ONNX runtimes", "unrolled.deployment.export.onnx.model:export_onnx"),
+    "onnx": Target("models for ONNX runtimes", "unrolled.deployment.export.onnx.model:export_onnx", ("int8",)),
     "program": Target("programs of torch.export", "unrolled.deployment.export.program:export_program"),
 }
 

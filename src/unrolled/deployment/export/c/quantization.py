@@ -8,14 +8,10 @@ from torch import Tensor, nn
 
 from unrolled.cells.base import AffineCell
 from unrolled.deployment.export.c.networks import inputs_of
-from unrolled.deployment.export.c.source import quantized
-from unrolled.heads.categorical import CategoricalHead
-from unrolled.heads.ctc import CTCHead
+from unrolled.deployment.export.int8 import ROWS, STEPS, cost_of, quantized
 from unrolled.models.decoders.autoregressive import AutoregressiveDecoder
 from unrolled.models.forecasters.base import Forecaster
 from unrolled.models.forecasters.segments import SegmentForecaster
-
-_ROWS, _STEPS = 8, 100  # of the random input on which networks are compared
 
 
 def quantize(network: nn.Module) -> nn.Module:
@@ -53,31 +49,22 @@ def _rounded(weight: Tensor) -> Tensor:
 
 def quantization_cost(exact: nn.Module, rounded: nn.Module) -> str:
     """Return a sentence on how far the outputs of two networks are apart, for random tokens or normal frames."""
-    one, other = (_outputs(network) for network in (exact, rounded))
-    difference = (one - other).abs()
-    text = (
-        f"8-bit weights change outputs by {difference.mean():.2g} on average and {difference.max():.2g} at most; their "
-        f"deviation is {one.std():.2g} (random inputs, {_ROWS} sequences of {_STEPS} steps)"
-    )
-    if isinstance(getattr(exact, "head", None), CategoricalHead | CTCHead):
-        same = (one.argmax(-1) == other.argmax(-1)).float().mean()
-        text += f"; the most probable class is the same in {same:.1%} of the predictions"
-    return text
+    return cost_of(exact, _outputs(exact), _outputs(rounded))
 
 
 def _outputs(network: nn.Module) -> Tensor:
     """Return what a network predicts of random inputs, the same for all networks of one kind."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(network, Forecaster):
-        past = torch.randn(_ROWS, _STEPS, network.past_size, generator=generator)
+        past = torch.randn(ROWS, STEPS, network.past_size, generator=generator)
         past[..., network.num_targets : 2 * network.num_targets] = 1.0  # all are observed
-        return network(past, torch.randn(_ROWS, network.horizon, network.future_size, generator=generator))
+        return network(past, torch.randn(ROWS, network.horizon, network.future_size, generator=generator))
     kind = inputs_of(network)
     if kind.tokens is not None:
-        inputs = torch.randint(kind.tokens, (_ROWS, _STEPS), generator=generator)
+        inputs = torch.randint(kind.tokens, (ROWS, STEPS), generator=generator)
     else:
-        inputs = torch.randn(_ROWS, _STEPS, kind.features, generator=generator)
+        inputs = torch.randn(ROWS, STEPS, kind.features, generator=generator)
     if isinstance(network, AutoregressiveDecoder):
-        conditions = torch.randn(_ROWS, _STEPS, kind.conditions, generator=generator) if kind.conditions else None
+        conditions = torch.randn(ROWS, STEPS, kind.conditions, generator=generator) if kind.conditions else None
         return network(inputs, conditions=conditions).parameters
     return network(inputs)

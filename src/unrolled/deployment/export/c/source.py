@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from unrolled.deployment.export.c.runtime import HELPERS
+from unrolled.deployment.export.int8 import quantized
 
 _PER_LINE = 10
-_LEVELS = 127  # of an 8-bit integer on either side of 0
 
 
 class Field(NamedTuple):
@@ -189,13 +189,6 @@ class Body:
 def called(text: str) -> set[str]:
     """Return the names of the helpers that a text calls."""
     return {name for name in re.findall(r"\$_(\w+)\(", text) if name in HELPERS}
-
-
-def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 8-bit integers (rows, columns) of a matrix, and the scale of each row: weight ≈ integers × scale."""
-    scales = weight.detach().float().abs().amax(1, keepdim=True) / _LEVELS
-    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return (weight.detach() / scales).round().to(torch.int8), scales.squeeze(1)
 
 
 def literal(number: float) -> str:

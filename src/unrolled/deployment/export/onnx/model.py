@@ -1,11 +1,8 @@
 """ONNX models of a network's graphs, with what a program needs to know in their metadata."""
 
 import json
-import logging
 import re
-import warnings
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files as packaged
 from typing import Any
@@ -17,6 +14,8 @@ from unrolled.deployment.export.graphs import Graph
 from unrolled.deployment.export.metadata import PROCESSOR, as_json, describe
 from unrolled.deployment.export.networks import graphs_of
 from unrolled.deployment.export.onnx.operators import OPSET, for_onnx
+from unrolled.deployment.export.onnx.quantization import quantization_costs, quantize
+from unrolled.deployment.export.onnx.quiet import quiet
 from unrolled.deployment.export.targets import Export
 from unrolled.deployment.export.tracing import axis_names, traced
 from unrolled.heads.categorical import CategoricalHead
@@ -28,7 +27,7 @@ SEARCH = "beam_search.py"
 _LARGEST = 2**31 - 1  # bytes of a model, and what is computed of constants beforehand
 
 
-def export_onnx(bundle: Bundle) -> Export:
+def export_onnx(bundle: Bundle, *, int8: bool = False) -> Export:
     """Export a trained network as ONNX models, one a graph: whole sequences, and a step.
 
     Batch, time and lengths may have any size. States are inputs and outputs: `state_0_h` and `next_state_0_h`.
@@ -37,6 +36,8 @@ def export_onnx(bundle: Bundle) -> Export:
 
     Args:
         bundle: a trained network, on any device.
+        int8: store matrices as 8-bit integers; see `quantization`. The notes say how small files become, and what it
+            changes.
 
     Returns:
         The files: `sequence.onnx`, `step.onnx`, … and `processor.json`; and `beam_search.py` beside a decoder of tokens
@@ -44,16 +45,18 @@ def export_onnx(bundle: Bundle) -> Export:
 
     Raises:
         ValueError: a package is missing; a network without such graphs, with hooks, or one that torch.export cannot
-            record; a model above 2 GB.
+            record; a model above 2 GB; 8-bit integers that make no model smaller.
     """
-    check_installed()
+    check_installed(*(("onnxruntime",) if int8 else ()))
     graphs = graphs_of(bundle)
     described = describe(bundle, graphs)
-    files = {f"{graph.name}.onnx": model_of(graph, described) for graph in graphs}
-    files[PROCESSOR] = as_json(described)
+    exact = {graph.name: model_of(graph, described) for graph in graphs}
+    models = quantize(exact, bundle.network) if int8 else exact
+    notes = quantization_costs(bundle.network, graphs, exact, models) if int8 else []
+    files = {f"{name}.onnx": model for name, model in models.items()} | {PROCESSOR: as_json(described)}
     if _searched(bundle):
         files[SEARCH] = (packaged(__package__ or "") / SEARCH).read_bytes()
-    return Export(files)
+    return Export(files, tuple(notes))
 
 
 def _searched(bundle: Bundle) -> bool:
@@ -95,7 +98,7 @@ def model_of(graph: Graph, described: Mapping[str, Any]) -> bytes:
     from onnxscript.optimizer import optimize_ir
 
     program = traced(graph, for_onnx)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             exported = torch.onnx.export(
                 program,
@@ -156,19 +159,3 @@ def _forget_source(model: Any) -> None:
         if value.producer() is not None:
             value.producer().metadata_props.clear()
             value.producer().doc_string = None
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Silence what the exporter logs and warns about itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
