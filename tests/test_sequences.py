@@ -20,7 +20,7 @@ from unrolled import (
     SequenceClassifier,
     ShapeError,
 )
-from unrolled.sequences import all_full, last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
+from unrolled.sequences import all_full, at_steps, last_valid, lengths_from_mask, mask_from_lengths, reverse_valid
 
 laws = settings(deadline=None, derandomize=True, max_examples=30)
 ragged = st.lists(st.integers(0, 6), min_size=1, max_size=5)
@@ -77,6 +77,21 @@ def test_a_mask_with_a_gap_has_no_lengths() -> None:
 
     with pytest.raises(ValueError, match="row 1 of the mask has a gap"):
         lengths_from_mask(mask)
+
+
+@pytest.mark.parametrize("further", [(), (3,), (3, 2)])
+def test_given_steps_are_taken_along_time_with_their_gradients(further: tuple[int, ...]) -> None:
+    values = torch.randn(2, 5, *further, requires_grad=True)
+    steps = torch.tensor([[4, 0, 4], [1, 2, 2]])
+    weights = torch.randn(2, 3, *further)
+
+    found, expected = at_steps(values, steps), values.take_along_dim(steps.view(2, 3, *[1] * len(further)), 1)
+
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad((each * weights).sum(), values)[0] for each in (found, expected)]
+    assert torch.equal(*gradients)
+    with pytest.raises(ShapeError, match="steps"):
+        at_steps(values, steps[:1])
 
 
 def test_lengths_of_another_batch_are_refused() -> None:

@@ -86,3 +86,18 @@ def last_valid(values: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     lengths = lengths.to(values.device, torch.int64)
     last = (lengths - 1).clamp(min=0).view(batch, 1, 1).expand(batch, 1, features)
     return torch.where(lengths.unsqueeze(1) == 0, initial, values.gather(1, last).squeeze(1))
+
+
+def at_steps(values: Tensor, steps: Tensor) -> Tensor:
+    """Return given steps of each row, (batch, count, ...).
+
+    Unlike `take_along_dim`, it keeps the sizes of exported programs variable.
+
+    Args:
+        values: (batch, time, ...).
+        steps: (batch, count) int64, from 0 to time − 1.
+    """
+    batch, _, *further = values.shape
+    expect(steps, "batch count", batch=batch, name="steps")
+    index = steps.view(*steps.shape, *[1] * len(further)).expand(-1, -1, *further)
+    return values.gather(1, index)

@@ -1,6 +1,7 @@
-"""Networks with random weights of every kind, and a server for each."""
+"""Networks with random weights of every kind, a server for each, and exported graphs beside what they came from."""
 
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrolled import (
     DRAW,
@@ -58,6 +59,7 @@ from unrolled import (
     WordTokenizer,
 )
 from unrolled.checkpoint import Bundle
+from unrolled.deployment.export.graphs import Graph
 from unrolled.deployment.serving.app import create_app
 from unrolled.deployment.serving.limits import ServingLimits
 from unrolled.deployment.serving.server import listen
@@ -246,3 +248,64 @@ def serve() -> Serve:
     """Serves a network; see `serving`."""
     pytest.importorskip("fastapi")
     return serving
+
+
+def _inputs(graph: Graph, batch: int, time: int) -> list[Tensor]:
+    """Inputs of a graph with other sizes, the lengths 0, 1 and the whole among them."""
+    sizes = {"batch": batch, "time": time, "source": time, "symbols": time + 2}
+    given: list[Tensor] = []
+    for port in graph.inputs:
+        named = itertools.zip_longest(port.axes, port.example.shape, fillvalue="")
+        shape = [sizes[name] if name else int(size) for name, size in named]
+        if port.name == "lengths":
+            given.append(torch.tensor([time, 0, 1, time - 1][:batch]).clamp(min=int(port.example.min())))
+        elif port.example.dtype == torch.int64:
+            given.append(torch.randint(0, 3, shape))
+        elif port.example.dtype == torch.bool:
+            given.append(torch.ones(shape, dtype=torch.bool))
+        else:
+            given.append(torch.rand(shape) + 0.1)
+    return given
+
+
+def compare(graph: Graph, model: bytes) -> None:
+    """Check that a model has symbolic axes, and gives what the network gives, for other sizes."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for value in session.get_inputs():
+        port = next(port for port in graph.inputs if port.name == value.name)
+        named = itertools.zip_longest(port.axes, port.example.shape, fillvalue="")
+        assert value.shape == [name or size for name, size in named]
+    assert [value.name for value in session.get_outputs()] == list(graph.outputs)
+    assert all(value.shape[0] == "batch" for value in session.get_outputs())
+    kept = {value.name for value in session.get_inputs()}
+    for given in inputs_of(graph):
+        with torch.no_grad():
+            expected = graph.module(*given)
+        pairs = zip(graph.inputs, given, strict=True)
+        found = session.run(None, {port.name: value.numpy() for port, value in pairs if port.name in kept})
+        for name, one, other in zip(graph.outputs, found, expected, strict=True):
+            assert one.shape == tuple(other.shape), name
+            assert other.isfinite().all(), name
+            close = partial(
+                torch.testing.assert_close, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+            close(torch.as_tensor(one), other)
+
+
+def inputs_of(graph: Graph) -> list[list[Tensor]]:
+    """Draw inputs of a graph with several sizes."""
+    return [_inputs(graph, batch, time) for batch, time in [(2, 7), (1, 1), (4, 3)]]
+
+
+@pytest.fixture
+def same() -> Callable[[Graph, bytes], None]:
+    """Compares an ONNX model with the graph that it was exported from; see `compare`."""
+    return compare
+
+
+@pytest.fixture
+def drawn() -> Callable[[Graph], list[list[Tensor]]]:
+    """Draws inputs of a graph with several sizes."""
+    return inputs_of

@@ -1,17 +1,15 @@
 """Networks as ONNX models and as programs of torch.export, compared with the networks themselves."""
 
 import io
-import itertools
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -43,7 +41,8 @@ from unrolled.deployment.export.onnx.model import model_of
 from unrolled.deployment.export.onnx.operators import operator_of
 from unrolled.state import leaves
 
-SIZES = [(2, 7), (1, 1), (4, 3)]
+Same = Callable[[Graph, bytes], None]
+Drawn = Callable[[Graph], list[list[Tensor]]]
 
 
 class LightGRUCell(PointwiseCell[HiddenState]):
@@ -59,50 +58,6 @@ class LightGRUCell(PointwiseCell[HiddenState]):
 
 def bundle_of(network: nn.Module) -> Bundle:
     return Bundle(network.eval(), Processor(CharacterTokenizer("abcde")), {"choices": {"task": "a_task"}})
-
-
-def drawn(graph: Graph, batch: int, time: int) -> list[Tensor]:
-    """Inputs of a graph with other sizes, the lengths 0, 1 and the whole among them."""
-    sizes = {"batch": batch, "time": time, "source": time, "symbols": time + 2}
-    given: list[Tensor] = []
-    for port in graph.inputs:
-        named = itertools.zip_longest(port.axes, port.example.shape, fillvalue="")
-        shape = [sizes[name] if name else int(size) for name, size in named]
-        if port.name == "lengths":
-            given.append(torch.tensor([time, 0, 1, time - 1][:batch]))
-        elif port.example.dtype == torch.int64:
-            given.append(torch.randint(0, 3, shape))
-        elif port.example.dtype == torch.bool:
-            given.append(torch.ones(shape, dtype=torch.bool))
-        else:
-            given.append(torch.rand(shape) + 0.1)
-    return given
-
-
-def same(graph: Graph, model: bytes) -> None:
-    """A model has symbolic axes, and gives what the network gives, for other sizes."""
-    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    for value in session.get_inputs():
-        port = next(port for port in graph.inputs if port.name == value.name)
-        named = itertools.zip_longest(port.axes, port.example.shape, fillvalue="")
-        assert value.shape == [name or size for name, size in named]
-    assert [value.name for value in session.get_outputs()] == list(graph.outputs)
-    assert all(value.shape[0] == "batch" for value in session.get_outputs())
-    kept = {value.name for value in session.get_inputs()}
-    for batch, time in SIZES:
-        given = drawn(graph, batch, time)
-        with torch.no_grad():
-            expected = graph.module(*given)
-        pairs = zip(graph.inputs, given, strict=True)
-        found = session.run(None, {port.name: value.numpy() for port, value in pairs if port.name in kept})
-        for name, one, other in zip(graph.outputs, found, expected, strict=True):
-            assert np.asarray(one).shape == tuple(other.shape), name
-            assert other.isfinite().all(), name
-            close = partial(
-                torch.testing.assert_close, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-            )
-            close(torch.from_numpy(np.asarray(one)), other)
 
 
 def several(networks: dict[str, Recurrent], *, single: bool) -> Graph:
@@ -125,7 +80,7 @@ def several(networks: dict[str, Recurrent], *, single: bool) -> Graph:
 
 
 @pytest.mark.parametrize("way", ["step", "sequence", "bidirectional"])
-def test_every_cell_is_the_same_in_onnxruntime(way: str, every_cell: dict[str, Any]) -> None:
+def test_every_cell_is_the_same_in_onnxruntime(way: str, every_cell: dict[str, Any], same: Same) -> None:
     torch.manual_seed(0)
     cells = {**every_cell, "of_a_user": LightGRUCell}
     networks = {
@@ -164,7 +119,7 @@ GRAPHS = {"tagger": {"sequence"}, "translation": {"encoder", "attention", "step"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_the_same_in_onnxruntime(name: str) -> None:
+def test_networks_are_the_same_in_onnxruntime(name: str, same: Same) -> None:
     torch.manual_seed(1)
     bundle = bundle_of(NETWORKS[name]())
     graphs = {graph.name: graph for graph in graphs_of(bundle)}
@@ -199,15 +154,14 @@ def test_states_before_the_first_step_are_described() -> None:
 
 
 @pytest.mark.parametrize("name", ["layers", "classifier"])
-def test_programs_run_with_any_sizes(name: str) -> None:
+def test_programs_run_with_any_sizes(name: str, drawn: Drawn) -> None:
     torch.manual_seed(2)
     bundle = bundle_of(NETWORKS[name]())
     exported = export_program(bundle)
 
     for graph in graphs_of(bundle):
         program = torch.export.load(io.BytesIO(exported.files[f"{graph.name}.pt2"])).module()
-        for batch, time in SIZES:
-            given = drawn(graph, batch, time)
+        for given in drawn(graph):
             with torch.no_grad():
                 torch.testing.assert_close(program(*given), graph.module(*given), rtol=0, atol=1e-5)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unrolled.layers.attention import AdditiveAttention, Attended, Memory
 from unrolled.losses import Loss
+from unrolled.sequences import at_steps
 from unrolled.shapes import expect
 
 
@@ -59,7 +60,7 @@ class HardAttention(AdditiveAttention):
         if weights is None or weights.shape[1] == 0:
             return Attended(mean, weights, state)
         for name, leaf in zip(HardAttentionSample._fields, state, strict=True):
-            expect(leaf, "batch", batch=len(mean), name=f"state.{name}")
+            expect(leaf, "batch", batch=mean.shape[0], name=f"state.{name}")
         there = memory.mask.any(1)
         chances = weights.where(there.unsqueeze(1), torch.ones_like(weights))  # a row without a source is sampled, too
         if self.training:
@@ -67,10 +68,10 @@ class HardAttention(AdditiveAttention):
             hard = there & (torch.rand_like(mean[:, 0], dtype=torch.float32) >= self.soft)
         else:
             chosen, hard = chances.argmax(1, keepdim=True), there
-        value = memory.values.take_along_dim(chosen.unsqueeze(-1), dim=1).squeeze(1)
+        value = at_steps(memory.values, chosen).squeeze(1)
         logs = chances.clamp(min=torch.finfo(chances.dtype).tiny).log()
         choices = HardAttentionSample(
-            state.log_probability + logs.take_along_dim(chosen, dim=1).squeeze(1) * hard,
+            state.log_probability + at_steps(logs, chosen).squeeze(1) * hard,
             state.entropy - (weights * logs).sum(1),
         )
         return Attended(value.where(hard.unsqueeze(1), mean), weights, choices)

@@ -51,6 +51,18 @@ class Glimpse(NamedTuple):
     written: GaussianGrid | None
 
 
+class DrawState(NamedTuple):
+    """What is carried from a glimpse to the next one when new images are drawn.
+
+    Attributes:
+        canvas: (batch, channels, height, width), logits of pixels.
+        decoder: the decoder's state.
+    """
+
+    canvas: Tensor
+    decoder: Any
+
+
 class Bound(NamedTuple):
     """The two parts of a variational bound on −log p(image), in nats; the bound is their sum.
 
@@ -179,6 +191,25 @@ class DRAW(nn.Module):
                 glimpses.append(Glimpse(canvas, latent, None, None, writing))
         return glimpses
 
+    def initial_state(self, batch: int) -> DrawState:
+        """Return the state before the first glimpse of `step`."""
+        canvas, output = self._start(batch)
+        return DrawState(canvas, self.decoder.initial_state(batch, like=output))
+
+    def step(self, latent: Tensor, state: DrawState) -> tuple[Glimpse, DrawState]:
+        """Draw a glimpse of new images from a latent variable (batch, latent), as `generate` does for all of them.
+
+        Raises:
+            ShapeError: a latent variable or a state of the wrong shape.
+        """
+        expect(latent, "batch latent", latent=self.latent_size, name="latent")
+        channels, height, width = self.image_shape
+        sizes = {"batch": latent.shape[0], "channels": channels, "height": height, "width": width}
+        expect(state.canvas, "batch channels height width", **sizes, name="state.canvas")
+        output, decoder = self.decoder.step(latent, state.decoder)
+        canvas, writing = self._write(state.canvas, output)
+        return Glimpse(canvas, latent, None, None, writing), DrawState(canvas, decoder)
+
     def bound(self, images: Tensor, glimpses: Sequence[Glimpse]) -> Bound:
         """Compute the bound for images (batch, channels, height, width) and the result of `forward` (eq. 9 to 12).
 
@@ -211,7 +242,7 @@ class DRAW(nn.Module):
             return canvas + written.view(canvas.shape), None
         grid = self.writer(output)
         size = self.writer.size
-        return canvas + grid.write(written.view(len(written), -1, size, size)), grid
+        return canvas + grid.write(written.view(canvas.shape[0], -1, size, size)), grid
 
 
 class _Steps:

@@ -9,6 +9,7 @@ from unrolled.heads.base import Head
 from unrolled.layers.dropout import SequenceDropout
 from unrolled.models.encoders import SteppedEncoder
 from unrolled.resets import Stretches
+from unrolled.sequences import at_steps
 from unrolled.shapes import ShapeError, expect
 
 
@@ -59,10 +60,10 @@ class SequenceTagger(nn.Module):
         """
         values = self.dropout(self.encoder(source, lengths).values)
         if positions is not None:
-            expect(positions, "batch words", batch=len(source), name="positions")
+            expect(positions, "batch words", batch=source.shape[0], name="positions")
             if values.shape[1] == 0 and positions.shape[1] > 0:
                 raise ShapeError("positions are given, but the source has no step")
-            values = values.take_along_dim(positions.unsqueeze(-1), 1)
+            values = at_steps(values, positions)
         return self.head(values)
 
     def run(

@@ -60,9 +60,11 @@ class WidePath(nn.Module):
         total = self._masked(self.tokens(source.masked_fill(~mask, 0)), mask)
         count = mask.sum(1, keepdim=True)
         if self.pairs is not None and time > 1:
-            pairs = self._buckets(source[:, :-1], source[:, 1:]).masked_fill(~mask[:, 1:], 0)
-            total = total + self._masked(self.pairs(pairs), mask[:, 1:])
-            count = count + mask[:, 1:].sum(1, keepdim=True)
+            # As many as tokens, and the last one masked: an exported program cannot vary a size time − 1 that may be 1.
+            paired = mask_from_lengths(lengths.to(source.device, torch.int64) - 1, time)
+            pairs = self._buckets(source, source.roll(-1, 1)).masked_fill(~paired, 0)
+            total = total + self._masked(self.pairs(pairs), paired)
+            count = count + paired.sum(1, keepdim=True)
         return total / count.clamp(min=1)
 
     def initial_state(self, batch: int, *, like: Tensor) -> WideState:

@@ -181,6 +181,17 @@ def step_port(name: str, read: Read | None) -> Port:
     return Port(name, _example(read), ("batch", *(() if read is None else (read.axis,))))
 
 
+def stepping(
+    network: nn.Module,
+    state: Carried,
+    outputs: tuple[str, ...],
+    inputs: tuple[Port, ...],
+    step: Callable[..., list[Tensor]],
+) -> Graph:
+    """Return the graph of a step, which reads a state after its inputs, and returns the next one after its outputs."""
+    return Graph("step", Part(network, step), (*inputs, *state.ports), (*outputs, *state.outputs), state.initial)
+
+
 def output_of(head: Head) -> str:
     """Return the name of a head's parameters."""
     return "logits" if isinstance(head, CategoricalHead | LabelsHead | CTCHead) else "parameters"

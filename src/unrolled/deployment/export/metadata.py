@@ -28,6 +28,7 @@ def describe(bundle: Bundle, graphs: list[Graph]) -> dict[str, Any]:
         "task": choices.get("task"),
         "network": type(bundle.network).__name__,
         "head": _head(bundle.network),
+        **_numbers(bundle.network),
         "versions": {
             "exported": {"unrolled": unrolled.__version__, "torch": torch.__version__},
             "trained": bundle.info.get("versions", {}),
@@ -84,5 +85,15 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _head(network: Any) -> str | None:
-    head = getattr(getattr(network, "decoder", network), "head", None)
+    head = _head_of(network)
     return None if head is None else type(head).__name__
+
+
+def _numbers(network: Any) -> dict[str, Any]:
+    """What a program needs to run steps, and to read the outputs."""
+    found = {name: getattr(network, name, None) for name in ("horizon", "num_glimpses")}
+    return {**found, "quantiles": list(getattr(_head_of(network), "quantiles", ()))}
+
+
+def _head_of(network: Any) -> Any:
+    return getattr(getattr(network, "decoder", network), "head", None)

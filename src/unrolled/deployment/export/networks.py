@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.checkpoint import Bundle
+from unrolled.deployment.export.forecasters import forecaster_graphs
 from unrolled.deployment.export.graphs import (
     BATCH,
     Carried,
@@ -18,13 +19,14 @@ from unrolled.deployment.export.graphs import (
     lengths_port,
     output_of,
     step_port,
+    stepping,
     steps_port,
 )
-from unrolled.heads.quantile import QuantileHead
 from unrolled.layers.encoded import Encoded
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.classifier import SequenceClassifier
 from unrolled.models.decoders.base import Decoder
+from unrolled.models.draw import DRAW
 from unrolled.models.embeddings import FrameEmbedding
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.encoders import EmbeddingEncoder, Encoder, FeatureEncoder, RecurrentEncoder
@@ -35,8 +37,6 @@ from unrolled.models.tagger import SequenceTagger
 from unrolled.processing.images import ImageTransform
 from unrolled.state import leaves
 from unrolled.wording import article
-
-LEVELS = (0.1, 0.5, 0.9)  # of a forecast's quantiles, those of the command forecast
 
 
 def graphs_of(bundle: Bundle) -> list[Graph]:
@@ -97,7 +97,7 @@ def _classifier(network: Any, bundle: Bundle) -> list[Graph]:
         found, after = classifier.step(inputs, state.rebuild(given))
         return [found, *leaves(after)]
 
-    return [whole, _stepping(classifier, state, output, (step_port("inputs", read),), step)]
+    return [whole, stepping(classifier, state, output, (step_port("inputs", read),), step)]
 
 
 def _tagger(network: Any, bundle: Bundle) -> list[Graph]:
@@ -120,7 +120,7 @@ def _tagger(network: Any, bundle: Bundle) -> list[Graph]:
     if isinstance(tagger.encoder, FeatureEncoder) and tagger.encoder.convolution is not None:
         # With a carried state, the convolution needs windows without padding.
         whole = Graph("sequence", Part(tagger, lambda *given: [tagger(*given)]), inputs, output, {})
-        return [whole, _stepping(tagger, state, output, single, step)]
+        return [whole, stepping(tagger, state, output, single, step)]
     return _graphs(tagger, state, output, inputs, sequence, single, step)
 
 
@@ -201,28 +201,20 @@ def _encoder_decoder(network: Any, bundle: Bundle) -> list[Graph]:
     return [
         Graph("encoder", Part(pair, encode), inputs, ("values", "summary"), {}),
         Graph("start" if memory is None else "attention", Part(pair, begin), carried, (*read.names, *state.names), {}),
-        _stepping(pair, state, output, single, step)._replace(initial={}),
+        stepping(pair, state, output, single, step)._replace(initial={}),
     ]
 
 
-def _forecaster(network: Any, bundle: Bundle) -> list[Graph]:
-    forecaster: Forecaster = network
-    like = next(forecaster.parameters())
-    levels = LEVELS if isinstance(forecaster.head, QuantileHead) else ()
+def _draw(network: Any, bundle: Bundle) -> list[Graph]:
+    drawer: DRAW = network
+    state = Carried.of(drawer.initial_state(1))
 
-    def sequence(past: Tensor, lengths: Tensor, *future: Tensor) -> list[Tensor]:
-        known = future[0] if future else past.new_zeros(past.shape[0], forecaster.horizon, 0)
-        found = forecaster.forecast(past, known, lengths, levels=levels)
-        return [found.values, *((found.quantiles,) if levels else ())]
+    def step(latent: Tensor, *given: Tensor) -> list[Tensor]:
+        glimpse, after = drawer.step(latent, state.rebuild(given))
+        return [glimpse.canvas.sigmoid(), *leaves(after)]
 
-    inputs = (
-        steps_port("past", Read(forecaster.past_size, like.dtype)),
-        Port("lengths", torch.tensor([5, 2, 1]), ("batch",)),
-    )
-    if forecaster.future_size:
-        future = torch.zeros(BATCH, forecaster.horizon, forecaster.future_size, dtype=like.dtype)
-        inputs += (Port("future", future, ("batch",)),)
-    return [Graph("sequence", Part(forecaster, sequence), inputs, ("values", "quantiles")[: 2 if levels else 1], {})]
+    latent = step_port("latent", Read(drawer.latent_size, drawer.initial_canvas.dtype))
+    return [stepping(drawer, state, ("pixels",), (latent,), step)]
 
 
 _Build = Callable[[Any, Bundle], list[Graph]]
@@ -232,7 +224,8 @@ _KINDS: dict[type[nn.Module], _Build] = {
     SequenceTagger: _tagger,
     EncoderDecoder: _encoder_decoder,
     Decoder: _decoder,
-    Forecaster: _forecaster,
+    Forecaster: forecaster_graphs,
+    DRAW: _draw,
 }
 
 
@@ -246,18 +239,8 @@ def _graphs(
     step: Callable[..., list[Tensor]] | None,
 ) -> list[Graph]:
     """Return the graph of sequences, and that of a step, if there is one; both carry the state."""
-    whole = _stepping(network, state, outputs, several, sequence)._replace(name="sequence")
-    return [whole, *(() if step is None else (_stepping(network, state, outputs, single, step),))]
-
-
-def _stepping(
-    network: nn.Module,
-    state: Carried,
-    outputs: tuple[str, ...],
-    inputs: tuple[Port, ...],
-    step: Callable[..., list[Tensor]],
-) -> Graph:
-    return Graph("step", Part(network, step), (*inputs, *state.ports), (*outputs, *state.outputs), state.initial)
+    whole = stepping(network, state, outputs, several, sequence)._replace(name="sequence")
+    return [whole, *(() if step is None else (stepping(network, state, outputs, single, step),))]
 
 
 def _tensors(given: Any) -> list[Tensor]:

@@ -19,7 +19,8 @@ from unrolled.heads.quantile import QuantileHead
 from unrolled.layers.dropout import SequenceDropout
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.encoders import complete
-from unrolled.models.forecasters.base import Forecast, Forecaster
+from unrolled.models.forecasters.base import Forecast, Forecaster, WindowScale
+from unrolled.sequences import at_steps
 from unrolled.state import select
 
 
@@ -85,7 +86,22 @@ class AutoregressiveForecaster(Forecaster):
         known = _after(past[..., past.shape[-1] - self.future_size :], future, lengths)[:, 1:]
         outputs, _ = self.core(torch.cat([whole, known], -1), None, lengths + self.horizon - 1)
         steps = (lengths - 1).unsqueeze(1) + torch.arange(self.horizon, device=past.device)
-        return self._predicted(self.dropout(outputs.take_along_dim(steps.unsqueeze(-1), 1)))
+        return self._predicted(self.dropout(at_steps(outputs, steps)))
+
+    def start(self, past: Tensor, future: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Any, WindowScale]:
+        """Read a past: parameters (batch, targets, outputs) of its next row, the core's state, and the window's scale.
+
+        To continue with `step`, draw the next row with the head, and read it. The numbers are normalized.
+
+        Args:
+            past: see `decode`, not normalized.
+            future: see `decode`.
+            lengths: see `decode`.
+        """
+        past, scale = self.normalized(past, lengths)
+        self._check(past, future)
+        output, state = self._read(past, future, lengths)
+        return self._predicted(self.dropout(output.unsqueeze(1)).squeeze(1)), state, scale
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read one row, and predict the next one: parameters (batch, targets, outputs), and the core's next state.
@@ -132,15 +148,9 @@ class AutoregressiveForecaster(Forecaster):
 
         Rows are those of the batch, each as often as it is sampled.
         """
-        batch, time = past.shape[:2]
-        ends = torch.full((batch,), time, device=past.device) if lengths is None else lengths.to(past.device)
-        known = _after(past[..., past.shape[-1] - self.future_size :], future, ends)[:, 1:]
-        inputs = torch.cat([past[..., : 2 * self.num_targets], known[:, :time]], -1)
-        outputs, state = self.core(inputs, None, ends)
-        output = outputs.take_along_dim((ends - 1).view(-1, 1, 1), 1).squeeze(1)
-        rows = torch.arange(batch, device=past.device)
+        output, state = self._read(past, future, lengths)
         if samples is not None:
-            rows = rows.repeat_interleave(samples[0])
+            rows = torch.arange(past.shape[0], device=past.device).repeat_interleave(samples[0])
             output, state, future = output[rows], select(state, rows), future[rows]
         found: list[Tensor] = []
         fed: list[Tensor] = []
@@ -154,6 +164,15 @@ class AutoregressiveForecaster(Forecaster):
                 output, state = self.core.step(joined, state)
         return torch.stack(found, 1), torch.stack(fed, 1)
 
+    def _read(self, past: Tensor, future: Tensor, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        """Read a normalized past: the core's output (batch, features) at the last valid step, and its state."""
+        batch, time = past.shape[:2]
+        ends = torch.full((batch,), time, device=past.device) if lengths is None else lengths.to(past.device)
+        known = _after(past[..., past.shape[-1] - self.future_size :], future, ends)[:, 1:]
+        inputs = torch.cat([past[..., : 2 * self.num_targets], known[:, :time]], -1)
+        outputs, state = self.core(inputs, None, ends)
+        return at_steps(outputs, ends.unsqueeze(1) - 1).squeeze(1), state
+
     def _predicted(self, features: Tensor) -> Tensor:
         return self.head(features).unflatten(-1, (self.num_targets, -1))
 
@@ -165,4 +184,4 @@ def _after(past: Tensor, future: Tensor, lengths: Tensor) -> Tensor:
     places = torch.arange(time + future.shape[1], device=past.device).expand(batch, -1)
     ends = lengths.unsqueeze(1)
     moved = torch.where(places < ends, places, time + places - ends).clamp(max=joined.shape[1] - 1)
-    return joined.take_along_dim(moved.unsqueeze(-1), 1)
+    return at_steps(joined, moved)

@@ -21,6 +21,7 @@ from unrolled.heads.base import VectorHead
 from unrolled.layers.recurrent import Recurrent
 from unrolled.models.encoders import complete
 from unrolled.models.forecasters.base import Forecaster
+from unrolled.sequences import at_steps
 from unrolled.state import select
 
 
@@ -121,5 +122,5 @@ def last_steps(values: Tensor, lengths: Tensor | None, count: int) -> Tensor:
     places = torch.arange(count, device=values.device) - count + ends.unsqueeze(1)
     if time == 0:
         return values.new_zeros(batch, count, values.shape[-1])
-    found = values.take_along_dim(places.clamp(0, time - 1).unsqueeze(-1), 1)
+    found = at_steps(values, places.clamp(0, time - 1))
     return found.masked_fill((places < 0).unsqueeze(-1), 0.0)
