@@ -33,12 +33,14 @@ from unrolled import (
     ResetFirstGRUCell,
 )
 from unrolled.backends import BACKENDS
+from unrolled.backends.compiled.build import cache_folder
 from unrolled.training.configuration.overrides import config_folder, forced
 
 os.environ.setdefault("UNROLLED_AUTO", "fixed")  # a choice by speed would differ from one test to the next
 torch.set_num_threads(1)  # as many workers as cores may run beside one another; and sums come out the same everywhere
 
 ROOT = Path(__file__).resolve().parents[1]
+KERNELS = cache_folder()  # before tests set another cache
 
 SMALL = [
     "data=text",
@@ -144,9 +146,12 @@ def train_script() -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty place with a text in it, where the cache and all runs go."""
+    """An empty place with a text in it, where the cache and all runs go. Compiled kernels are those of all tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (tmp_path / "cache" / "compiled").symlink_to(KERNELS)
     lines = [f"{number} little birds sat in row {number * 7 % 13}\n" for number in range(120)]
     (tmp_path / "rhyme.txt").write_text("".join(lines))
     return tmp_path

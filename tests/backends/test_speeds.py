@@ -22,6 +22,7 @@ BOTH = (BACKENDS["fused"], BACKENDS["compiled"])
 @pytest.fixture(autouse=True)
 def measuring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests measure, in a cache of their own."""
+    (folder / "cache" / "compiled").unlink()  # that of all tests
     monkeypatch.setenv("UNROLLED_AUTO", "measure")
     monkeypatch.setattr(speeds, "SPEEDS", Speeds())
     for place in ("unrolled.backends", "unrolled.training.run.runner", "unrolled.training.run.report"):

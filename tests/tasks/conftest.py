@@ -34,15 +34,18 @@ def check_resumption(folder: Path, configure: Callable[..., DictConfig]) -> Call
 
 @pytest.fixture
 def run_in_one_and_two(
-    folder: Path, python: Callable[..., subprocess.CompletedProcess[str]], train_script: str
+    folder: Path,
+    configure: Callable[..., DictConfig],
+    python: Callable[..., subprocess.CompletedProcess[str]],
+    train_script: str,
 ) -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
-    """Train in one process, and in two with the joined batch of 8, and return both summaries: options."""
+    """Train in this process, and in two with the joined batch of 8, and return both summaries: options."""
 
     def train(*options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        two = ["trainer=ddp", "trainer.devices=2"]
-        for name, own in {"one": ["data.batch_size=8"], "two": ["data.batch_size=4", *two]}.items():
-            done = python(train_script, *options, *own, f"hydra.run.dir={name}")
-            assert done.returncode == 0, done.stderr
+        run(configure("one", *options, "data.batch_size=8", small=False))
+        two = ["data.batch_size=4", "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two"]
+        done = python(train_script, *options, *two)
+        assert done.returncode == 0, done.stderr
         one, other = (json.loads((folder / name / "summary.json").read_text()) for name in ("one", "two"))
         return one, other
 
