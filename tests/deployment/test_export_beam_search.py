@@ -81,7 +81,7 @@ def written(bundle: Bundle, folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def attentive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Any, Path]:
-    bundle, folder = translator(), tmp_path_factory.mktemp("attentive")
+    bundle, folder = translator(), tmp_path_factory.mktemp("attentive") / "exported"
     return bundle, written(bundle, folder), folder
 
 
@@ -171,6 +171,19 @@ def test_the_program_prints_what_the_command_translate_prints(attentive: tuple[B
     wrong = run(folder, "--beam", "2", "--n-best", "3", "the cat")
     assert wrong.returncode == 2
     assert "beam=2 and n_best=3: expected 1 or more, and n_best at most beam" in wrong.stderr
+
+
+def test_the_example_of_the_page_runs(attentive: tuple[Bundle, Any, Path], monkeypatch: Any, capsys: Any) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export.md").read_text()
+    (code,) = re.findall(r"^```python\n(from beam_search .*?)^```", page, re.MULTILINE | re.DOTALL)
+    bundle, module, folder = attentive
+    monkeypatch.setitem(sys.modules, "beam_search", module)
+    monkeypatch.chdir(folder.parent)
+
+    exec(code, {})
+
+    rows = alternatives(bundle, ["the cat sat", "a mat"], options=Search(num_beams=4, n_best=2))
+    assert capsys.readouterr().out.splitlines() == [f"{each.score:.3f} {each.text}" for row in rows for each in row]
 
 
 def test_8_bit_weights_are_compared_from_the_encoder_to_the_last_step(attentive: tuple[Bundle, Any, Path]) -> None:

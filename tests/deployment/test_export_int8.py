@@ -1,6 +1,7 @@
 """ONNX models with 8-bit weights: smaller, close to the network, and refused where they would be no smaller."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from unrolled.deployment.export.c.quantization import quantize as rounded
 from unrolled.deployment.export.graphs import Graph, Part, Port, lengths_port
 from unrolled.deployment.export.onnx.model import model_of
 from unrolled.deployment.export.onnx.quantization import quantize
+from unrolled.state import leaves
 
 CELLS: dict[str, Any] = {
     "LSTM": LSTMCell,
@@ -107,33 +109,50 @@ def test_a_network_whose_models_get_no_smaller_is_refused_and_nothing_is_logged(
 
 
 def checkpoint(folder: Path) -> Path:
+    """A small language model in the place that the page names."""
     torch.manual_seed(0)
     core: dict[str, Any] = {"_target_": "unrolled.Recurrent", "_partial_": True, "hidden_size": 24}
     core["cell"] = {"_target_": "unrolled.LSTMCell", "_partial_": True}
-    encoder = {"_target_": "unrolled.FeatureEncoder", "input_size": 20, "core": core, "bidirectional": True}
-    head = {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 2}
-    network = {"_target_": "unrolled.SequenceTagger", "encoder": encoder, "head": head}
-    source = {"_target_": "unrolled.AudioFeatures", "rate": 8000, "num_mels": 20, "normalization": "none"}
-    target = {"_target_": "unrolled.LabelEncoder", "labels": ["yes", "no"]}
-    described = {"format": 2, "network": network, "processor": {"source": source, "target": target}, "info": {}}
+    embedding = {"_target_": "unrolled.TokenEmbedding", "vocabulary_size": 30, "size": 16}
+    head = {"_target_": "unrolled.CategoricalHead", "_partial_": True, "num_classes": 30}
+    network = {"_target_": "unrolled.AutoregressiveDecoder", "embedding": embedding, "core": core, "head": head}
+    source = {"_target_": "unrolled.CharacterTokenizer", "characters": "abcdefghijklmnopqrstuvwxyz ."}
+    described = {"format": 2, "network": network, "processor": {"source": source, "target": None}, "info": {}}
     weights = {f"network.{name}": value for name, value in build(network).state_dict().items()}
-    save_tensors({"unrolled": described, "state_dict": weights}, folder / "best.ckpt")
-    return folder / "best.ckpt"
+    path = folder / "outputs" / "book" / "checkpoints" / "best.ckpt"
+    save_tensors({"unrolled": described, "state_dict": weights}, path)
+    return path
 
 
-def test_the_command_prints_sizes_and_what_8_bit_weights_cost(tmp_path: Path, capsys: Any) -> None:
-    path, output = checkpoint(tmp_path), tmp_path / "exported"
+def without_numbers(text: str) -> str:
+    return re.sub(r"\d[\d.,e-]*", "0", text).strip()
 
-    assert main(["export", str(path), "--to", "onnx", "--int8", "--output", str(output)]) == 0
+
+def test_the_page_runs_as_typed_with_8_bit_weights(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export.md").read_text()
+    load, steps, program, _ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^```console\n\$ python -m unrolled (.*?)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    checkpoint(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(shown[0].split()) == 0
 
     printed = capsys.readouterr()
-    assert {each.name for each in output.iterdir()} == {"sequence.onnx", "processor.json"}
-    size = (output / "sequence.onnx").stat().st_size
-    assert f"sequence.onnx\t{size:,} bytes\n" in printed.out
-    assert f" bytes, {size:,} with 8-bit weights\n" in printed.out
-    assert "sequence.onnx: 8-bit weights change outputs by 0.0" in printed.out
-    assert "; the most probable class is the same in " in printed.out
+    assert without_numbers(printed.out) == without_numbers(shown[1])
     assert "WARNING" not in printed.err
+    known: dict[str, Any] = {}
+    exec(load, known)
+    exec(steps, known)
+    with torch.no_grad():
+        state = known["network"](torch.tensor([known["ids"][:-1]])).state
+    assert len(known["ids"]) == 101
+    for name, expected in zip(known["state"], leaves(state), strict=True):
+        torch.testing.assert_close(torch.from_numpy(known["state"][name]), expected, rtol=0, atol=0.05)
+    assert main(["export", "outputs/book", "--to", "program"]) == 0
+    exec(program, known)
+    with torch.no_grad():
+        logits = known["network"](known["inputs"], lengths=known["lengths"]).parameters
+    torch.testing.assert_close(known["logits"], logits)
 
 
 def test_8_bit_weights_of_another_target_are_refused(tmp_path: Path, capsys: Any) -> None:

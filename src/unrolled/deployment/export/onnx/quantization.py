@@ -92,7 +92,9 @@ def quantization_costs(
         rounded: those with 8-bit weights.
     """
     notes = [
-        f"{name}.onnx: {len(model):,} bytes, {len(rounded[name]):,} with 8-bit weights" for name, model in exact.items()
+        f"{name}.onnx: {len(model):,} bytes"
+        + (f", {len(rounded[name]):,} with 8-bit weights" if rounded[name] != model else "; 8-bit weights save none")
+        for name, model in exact.items()
     ]
     outputs = [_outputs(network, graphs, models) for models in (exact, rounded)]
     return notes + [f"{name}.onnx: {cost_of(network, outputs[0][name], outputs[1][name])}" for name in outputs[0]]
