@@ -242,6 +242,8 @@ def test_options_that_allow_nothing_are_refused(attentive: tuple[Bundle, Any, Pa
 
     with pytest.raises(ValueError, match="min_length=4: expected 0 to max_length, which is 3"):
         module.beam_search(network, *module.padded([[2]]), max_length=3, min_length=4)
+    with pytest.raises(ValueError, match=r"length_penalty=-1.0, coverage_penalty=0.0: expected 0 or more"):
+        module.beam_search(network, *module.padded([[2]]), length_penalty=-1.0)
     assert list(module._searched(network, iter(["", "  "]), {})) == [(1, 0.0, ""), (2, 0.0, "")]
     hypothesis = module._Source(module._Options(2, 1, 1.0, 0.0), 0, 5)
     with pytest.raises(ValueError, match="logits are NaN or infinite"):

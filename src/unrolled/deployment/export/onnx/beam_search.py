@@ -124,6 +124,8 @@ def beam_search(
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"beam={beam} and n_best={n_best}: expected 1 or more, and n_best at most beam")
+    if not (0.0 <= length_penalty < math.inf and 0.0 <= coverage_penalty < math.inf):
+        raise ValueError(f"length_penalty={length_penalty}, coverage_penalty={coverage_penalty}: expected 0 or more")
     longest = [30] * len(inputs) if lengths is None else [2 * int(length) + 10 for length in lengths]
     longest = longest if max_length is None else [max_length] * len(inputs)
     if not 0 <= min_length <= min(longest, default=min_length):
