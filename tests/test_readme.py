@@ -40,7 +40,7 @@ def command_lines() -> Iterator[list[str]]:
 
 COMMANDS = list(command_lines())
 PYTHON = sorted({shlex.join(words[1:]) for words in COMMANDS if words[0] == "python"})
-TRAINING = [command for command in PYTHON if command != "docs/build.py" and " -m " not in f" {command}"]  # but sweeps, serve
+TRAINING = [each for each in PYTHON if each != "docs/build.py" and " -m " not in f" {each}"]  # but sweeps, serve
 CELLS = re.findall(r"^\| `(\w+)` \|.*\| ([\w' ]+) \| ([\d.]+) \|$", README, re.MULTILINE)
 
 
