@@ -4,6 +4,7 @@
 It becomes ONNX's operator Scan.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,33 +38,44 @@ class ScanBackend(Backend):
     def run(
         self, cell: Cell[Any], inputs: Tensor, state: Any, lengths: Tensor | None, reverse: bool, noise: Any
     ) -> tuple[Tensor, Any]:
-        first = leaves(state)
-        # What the body reads from outside must be its argument: the weights are exchanged for arguments.
-        held = {f"cell.{name}": tensor for name, tensor in (*cell.named_parameters(), *cell.named_buffers())}
-        step = _Step(cell)
-
-        def body(*given: Tensor) -> tuple[Tensor, ...]:
-            before = rebuild(state, given[: len(first)])
-            projected, *masks = given[len(first) : len(given) - len(held)]
-            weights = dict(zip(held, given[len(given) - len(held) :], strict=True))
-            output, after = torch.func.functional_call(step, weights, (projected, before))
-            for mask in masks:
-                after = where(mask, after, before)
-            return *(leaf.clone() for leaf in leaves(after)), output.clone()  # results must not alias
-
         read = [cell.project(inputs).transpose(0, 1)]
         if lengths is not None:
             read.append(mask_from_lengths(lengths, inputs.shape[1]).t())
-        *last, outputs = torch.ops.higher_order.scan(
-            body, tuple(leaf.clone() for leaf in first), tuple(read), tuple(held.values())
-        )
+        last, outputs = scanned(_Step(cell, state), leaves(state), read)
         return outputs.transpose(0, 1), rebuild(state, last)
 
 
+def scanned(step: nn.Module, state: Sequence[Tensor], read: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Call a module for each item of the first axis of tensors, as one scan; return the last state, and all outputs.
+
+    Args:
+        step: maps the tensors of a state and an item of each tensor of `read` to those of the next state and an output.
+        state: the tensors before the first item.
+        read: (time, ...), one or more items of each.
+    """
+    # What the body reads from outside must be its argument: the weights are exchanged for arguments.
+    held = dict((*step.named_parameters(), *step.named_buffers()))
+
+    def body(*given: Tensor) -> tuple[Tensor, ...]:
+        inputs, weights = given[: len(given) - len(held)], given[len(given) - len(held) :]
+        found = torch.func.functional_call(step, dict(zip(held, weights, strict=True)), inputs)
+        return tuple(leaf.clone() for leaf in found)  # results must not alias
+
+    first = tuple(leaf.clone() for leaf in state)
+    *last, outputs = torch.ops.higher_order.scan(body, first, tuple(read), tuple(held.values()))
+    return last, outputs
+
+
 class _Step(nn.Module):
-    def __init__(self, cell: Cell[Any]) -> None:
+    def __init__(self, cell: Cell[Any], like: Any) -> None:
         super().__init__()
         self.cell = cell
+        self._like = like
 
-    def forward(self, projected: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.cell.step(projected, state)
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        count = len(leaves(self._like))
+        before, (projected, *masks) = rebuild(self._like, given[:count]), given[count:]
+        output, after = self.cell.step(projected, before)
+        for mask in masks:
+            after = where(mask, after, before)
+        return *leaves(after), output

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from unrolled.backends.scan import scanned
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.export.graphs import (
     BATCH,
@@ -23,7 +24,7 @@ from unrolled.heads.location_scale import LocationScaleHead
 from unrolled.heads.quantile import QuantileHead
 from unrolled.models.forecasters.autoregressive import AutoregressiveForecaster
 from unrolled.models.forecasters.base import Forecaster, WindowScale
-from unrolled.state import leaves
+from unrolled.state import leaves, rebuild
 
 
 def forecaster_graphs(network: Any, bundle: Bundle) -> list[Graph]:
@@ -46,8 +47,12 @@ def forecaster_graphs(network: Any, bundle: Bundle) -> list[Graph]:
     outputs = ("values", *(() if reads_own else _distribution(forecaster.head)))
 
     def sequence(past: Tensor, lengths: Tensor, *future: Tensor) -> list[Tensor]:
-        normalized, scale = forecaster.normalized(past, lengths)
-        parameters = forecaster.decode(normalized, _future(forecaster, past, future), lengths, None)
+        known = _future(forecaster, past, future)
+        if isinstance(forecaster, AutoregressiveForecaster) and torch.compiler.is_exporting():
+            parameters, scale = _continued(forecaster, past, known, lengths)
+        else:
+            normalized, scale = forecaster.normalized(past, lengths)
+            parameters = forecaster.decode(normalized, known, lengths, None)
         return _restored(forecaster.head, parameters, scale)[: len(outputs)]
 
     whole = Graph("sequence", Part(forecaster, sequence), inputs, outputs, {})
@@ -72,6 +77,34 @@ def _sampling(forecaster: AutoregressiveForecaster, inputs: tuple[Port, ...]) ->
         Graph("start", Part(forecaster, start), inputs, ("parameters", "center", "scale", *state.names), {}),
         stepping(forecaster, state, ("parameters",), (row,), step),
     ]
+
+
+def _continued(
+    forecaster: AutoregressiveForecaster, past: Tensor, future: Tensor, lengths: Tensor
+) -> tuple[Tensor, WindowScale]:
+    """Return what `decode` returns, and the scale: one scan, where a loop would record each step of the horizon."""
+    first, state, scale = forecaster.start(past, future, lengths)
+    if forecaster.horizon == 1:
+        return first.unsqueeze(1), scale
+    rows = future[:, 1:].transpose(0, 1).to(past.dtype)
+    _, found = scanned(_Fed(forecaster, state), [first, *leaves(state)], [rows])
+    return torch.cat([first.unsqueeze(1), found.transpose(0, 1)], 1), scale
+
+
+class _Fed(nn.Module):
+    """A step that reads what the parameters before it predict, and what is known of its row."""
+
+    def __init__(self, forecaster: AutoregressiveForecaster, like: Any) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+        self._like = like
+
+    def forward(self, parameters: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        *before, known = given
+        fed = self.forecaster.head.predict(parameters).squeeze(-1).to(known.dtype)
+        row = torch.cat([fed, torch.ones_like(fed), known], -1)
+        found, after = self.forecaster.step(row, rebuild(self._like, before))
+        return found, *leaves(after), found
 
 
 def _future(forecaster: Forecaster, past: Tensor, given: tuple[Tensor, ...]) -> Tensor:
