@@ -32,6 +32,16 @@ _is_batched: Callable[[Tensor], bool] = getattr(_functorch, "is_legacy_batchedte
 _hooks: Callable[[bool], Any] = getattr(_core._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 _dispatch_modes: Callable[[], int] = getattr(_core, "_len_torch_dispatch_stack", lambda: 0)
 _forward_mode: Any = torch.autograd.forward_ad
+_grad_enabled, _compiling = torch.is_grad_enabled, torch.compiler.is_compiling
+_tracing: Callable[[], bool] = getattr(_core, "_is_tracing", torch.jit.is_tracing)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _autocast() -> bool:
+    """Return whether autocast is enabled on any kind of device that a step may run on."""
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+_any_autocast: Callable[[], bool] = getattr(_core, "_is_any_autocast_enabled", _autocast)
 
 
 # Subclasses, such as the tensors of FSDP, need not have their numbers in memory.
@@ -63,14 +73,14 @@ def observed() -> bool:
 
 def direct() -> bool:
     """Return whether nothing but the result of a computation counts: no gradients, no mode that sees what runs."""
-    return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
-        or torch.is_autocast_enabled("cuda")
-        or recording()
-        or transforms()
+    return not (  # every step calls this, so it is written for speed; torch.compile must not get past the second line
+        _grad_enabled()
+        or _compiling()
+        or _any_autocast()
+        or _tracing()
+        or _innermost() is not None
         or _dispatch_modes() > 0
+        or getattr(_forward_mode, "_current_level", -1) >= 0
     )
 
 

@@ -86,7 +86,7 @@ def step_fused(cell: Cell[Any], inputs: Tensor, state: Any) -> tuple[Tensor, Any
 
     Args:
         cell: any cell without hooks.
-        inputs: (batch, input).
+        inputs: (batch, input), with two axes.
         state: the state before the step. It need not have been checked.
 
     Returns:
@@ -95,27 +95,27 @@ def step_fused(cell: Cell[Any], inputs: Tensor, state: Any) -> tuple[Tensor, Any
     kind = type(cell)
     if kind is not LSTMCell and kind is not GRUCell and kind is not ElmanCell:
         return None
-    known, attributes = cast("_Known", cell), vars(cell)
-    if type(state) is not known.state_type or known.has_zoneout or not attributes.keys().isdisjoint(_METHODS):
+    known: Any = cell
+    attributes = vars(known)
+    if type(state) is not known.state_type or any(known.zoneout) or not attributes.keys().isdisjoint(_METHODS):
         return None
     own: dict[str, Any] = attributes["_parameters"]
-    weights: tuple[Tensor, ...] = (own["weight_ih"], own["weight_hh"], own["bias_ih"], own["bias_hh"])
-    dtype, device, shape = weights[0].dtype, weights[0].device, (inputs.shape[0], known.hidden_size)
-    if dtype not in _DTYPES or inputs.shape != (shape[0], known.input_size):
+    weight = own["weight_ih"]
+    if weight.dtype not in _DTYPES or state[0].dim() != 2:
         return None
-    if inputs.dtype is not dtype or inputs.device != device:
-        return None
-    for leaf in state:
-        if leaf.shape != shape or leaf.dtype is not dtype or leaf.device != device:
+    try:  # torch checks the other sizes, dtypes and devices, but little of c; the loop then says what is wrong
+        if kind is LSTMCell:
+            if state[1].dim() != 2 or state[1].dtype is not weight.dtype:
+                return None
+            h, c = torch.lstm_cell(inputs, state, weight, own["weight_hh"], own["bias_ih"], own["bias_hh"])
+            return h, LSTMState(h, c)
+        function = torch.gru_cell if kind is GRUCell else _ELMAN_STEP.get(known.activation)
+        if function is None:
             return None
-    if kind is LSTMCell:
-        h, c = torch.lstm_cell(inputs, state, *weights)
-        return h, LSTMState(h, c)
-    function = torch.gru_cell if kind is GRUCell else _ELMAN_STEP.get(cast("ElmanCell", known).activation)
-    if function is None:
+        h = function(inputs, state[0], weight, own["weight_hh"], own["bias_ih"], own["bias_hh"])
+        return h, HiddenState(h)
+    except RuntimeError:
         return None
-    h = function(inputs, state.h, *weights)
-    return h, HiddenState(h)
 
 
 def _refuses_lstm_on_cpu() -> str | None:

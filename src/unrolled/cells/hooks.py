@@ -4,6 +4,7 @@ An unroll doesn't call the cell at each step, so its hooks run once per unroll, 
 a parametrization computes are also computed once per unroll.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -16,15 +17,31 @@ C = TypeVar("C", bound=nn.Module)
 
 def has_hooks(module: nn.Module) -> bool:
     """Return whether a module has forward or backward hooks."""
-    found: dict[str, Any] = vars(module)  # every step calls this, so it is written for speed
-    if found["_forward_pre_hooks"] or found["_forward_hooks"]:
-        return True
-    return bool(found["_backward_hooks"] or found["_backward_pre_hooks"])
+    return _has_hooks(vars(module))
 
 
 def is_plain(cell: nn.Module) -> bool:
     """Return whether a cell has neither hooks nor parametrizations."""
-    return "parametrizations" not in vars(cell)["_modules"] and not has_hooks(cell)
+    found: dict[str, Any] = vars(cell)
+    return "parametrizations" not in found["_modules"] and not _has_hooks(found)
+
+
+def are_untouched(*modules: nn.Module) -> bool:
+    """Return whether calls of modules, without gradients, compute the `forward` of their classes and nothing else."""
+    for module in modules:
+        found: dict[str, Any] = vars(module)
+        if found["_forward_hooks"] or found["_forward_pre_hooks"] or "forward" in found:
+            return False
+    return not _has_global_hooks()
+
+
+_has_global_hooks: Callable[[], Any] = getattr(nn.modules.module, "_has_any_global_hook", lambda: False)
+
+
+def _has_hooks(found: Mapping[str, Any]) -> bool:
+    if found["_forward_pre_hooks"] or found["_forward_hooks"]:  # every step calls this, so it is written for speed
+        return True
+    return bool(found["_backward_hooks"] or found["_backward_pre_hooks"])
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:

@@ -278,9 +278,10 @@ class Recurrent(nn.Module):
         """
         if self.bidirectional:
             raise ValueError("a bidirectional network cannot step: its backward direction starts at the end")
-        found = self._quick(None, state, inputs) if noise is None else None
-        if found is not None:  # with the checks of the kernels
-            return found
+        if noise is None and self.backend != "loop" and direct():
+            found = self.step_directly(None, state, inputs)
+            if found is not None:  # with the checks of the kernels
+                return found
         expect(inputs, "batch input", input=self.input_size, name="inputs")
         state = self._checked_state(state, inputs)
         noise = noise or self.noise(inputs.shape[0], like=inputs)
@@ -300,10 +301,10 @@ class Recurrent(nn.Module):
             noise: the result of `noise`, or an item of `noises`.
             inputs: (batch, input), which a residual first layer adds to its output; None for no residual connection.
         """
-        quiet = all(part is None for parts in noise for part in parts)
-        found = self._quick(projected, state, inputs) if quiet else None
-        if found is not None:
-            return found
+        if self.backend != "loop" and direct() and all(part is None for parts in noise for part in parts):
+            found = self.step_directly(projected, state, inputs)
+            if found is not None:
+                return found
         values: Any = inputs
         final: list[Any] = []
         layers = zip(self._layers(), state, *noise, strict=True)
@@ -321,15 +322,21 @@ class Recurrent(nn.Module):
             values = output if values is None else self._join(values, output)
         return values, tuple(final)
 
-    def _quick(self, projected: Tensor | None, state: Any, inputs: Tensor | None) -> tuple[Tensor, Any] | None:
-        """Compute a step without noise and gradients on the shortest path; None if there is none."""
-        if self.backend == "loop" or not direct():
-            return None
+    def step_directly(
+        self, projected: Tensor | None, state: Any, inputs: Tensor | None
+    ) -> tuple[Tensor, tuple[Any, ...]] | None:
+        """Compute a step without noise on the shortest path, where `modes.direct` is true; see `step_layers`.
+
+        Returns:
+            The output and the next state. None if there is no such path, in training mode, and for an argument that
+            `step` refuses.
+        """
         modules: dict[str, Any] = vars(self)["_modules"]  # faster than attributes
-        if modules["dropout"].active or modules["residual_dropout"].active:
+        if self.bidirectional or modules["dropout"].training or modules["residual_dropout"].training:
             return None
-        cells = cast("dict[str, Any]", vars(modules["cells"])["_modules"]).values()
-        return step_layers(cells, projected, state, inputs, self.backend, self._join)
+        cells: dict[str, Any] = vars(modules["cells"])["_modules"]
+        join = self._join if self.residual else None
+        return step_layers(cells.values(), projected, state, inputs, self.backend, join)
 
     def noises(self, batch: int, time: int, *, like: Tensor) -> list[StackNoise]:
         """Draw the noise of each step of a sequence, with a new dropout mask per step unless dropout is variational."""

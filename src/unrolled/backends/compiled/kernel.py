@@ -5,6 +5,7 @@ The C++ side uses raw pointers, so dtype, shape, device and contiguity of every 
 
 import ctypes
 import hashlib
+import struct
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -138,11 +139,15 @@ class Kernel:
         text = source(program, self.plan)
         self.key = hashlib.sha256(f"{dtype} {bfloat16_products} {program.layout} {text}".encode()).hexdigest()[:32]
         engine, lanes = _engine(dtype, bfloat16_products), load("cell", text, dtype)
-        self._forward, self._backward = engine.forward, engine.backward
+        self._forward, self._backward, self._step = engine.forward, engine.backward, engine.step
+        layout = program.layout
+        number = 5 + 5 + layout.states + 2 * len(layout.further) + self.own + 1 + layout.states
+        self._call_of_step = struct.Struct(f"{number}q")
         self._fixed = self._fix()
         self._steps = {name: self._parts(lanes, name) for name in _FUNCTIONS}
         self._inferring = _Call(self._fixed)
         self._inferring.set(pointwise=self._steps["infer"])
+        self._inferring_at = ctypes.addressof(self._inferring.layer)
 
     def forward(self, run: LayerInputs, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the outputs (batch, time, H), the saved values, and the state after each row's last step."""
@@ -159,17 +164,22 @@ class Kernel:
         _call(self._forward, layer.layer)
         return outputs, saved, final
 
-    def begin(self) -> "Layer":
-        """Return a structure for `infer`, with what is the same for all passes without gradients."""
-        return Layer.from_buffer_copy(self._inferring.layer)
+    def step(self, batch: int, width: int, hidden: int, threads: int, tensors: Sequence[int]) -> None:
+        """Run one step without gradients on tensors that the caller has checked.
 
-    def infer(self, layer: "Layer") -> None:
-        """Run a forward pass without gradients on a structure whose tensors the caller has checked.
+        Args:
+            batch: number of rows.
+            width: number of input features.
+            hidden: number of hidden units.
+            threads: number of threads.
+            tensors: the addresses of tensors, in the order of `step` of engine.cpp; 0 for none.
 
         Raises:
             MemoryError: see `forward`.
         """
-        _call(self._forward, layer)
+        failure = self._step(self._call_of_step.pack(self._inferring_at, batch, width, hidden, threads, *tensors))
+        if failure:
+            raise _failed(failure, (batch, 1, width, hidden))
 
     def backward(
         self,
@@ -341,12 +351,16 @@ def _call(function: Any, layer: Layer) -> None:
         RuntimeError: another failure inside the engine.
     """
     failure = function(ctypes.byref(layer))
-    if failure == 0:
-        return
-    sizes = ", ".join(f"{name} {getattr(layer, name)}" for name in _NUMBERS[:4])
-    if failure == _NO_MEMORY:
-        raise MemoryError(f"not enough memory for the compiled layer's buffers ({sizes})")
-    raise RuntimeError(f"the compiled layer failed ({sizes}; code {failure}); use backend='loop', and report it")
+    if failure:
+        raise _failed(failure, [getattr(layer, name) for name in _NUMBERS[:4]])
+
+
+def _failed(code: int, of_layer: Sequence[int]) -> Exception:
+    """Return the error for a code that the engine returned, given batch, time, input and hidden."""
+    sizes = ", ".join(f"{name} {size}" for name, size in zip(_NUMBERS[:4], of_layer, strict=True))
+    if code == _NO_MEMORY:
+        return MemoryError(f"not enough memory for the compiled layer's buffers ({sizes})")
+    return RuntimeError(f"the compiled layer failed ({sizes}; code {code}); use backend='loop', and report it")
 
 
 _NOTHING = (ctypes.c_double * 1)()  # a valid address for an empty tensor, which isn't null

@@ -5,9 +5,7 @@ layer. A step calls the kernel directly. It reads the weights where they are, at
 weight can be missed. What is remembered of a cell is its kernel, until an attribute of the cell is replaced.
 """
 
-import ctypes
 from collections.abc import Mapping, Sequence
-from operator import is_
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unrolled.backends.compiled import MODULE_ATTRIBUTES, kernel_for
-from unrolled.backends.compiled.kernel import Kernel, Layer
+from unrolled.backends.compiled.kernel import Kernel
 from unrolled.cells.base import Cell
 from unrolled.cells.pointwise import PointwiseCell
 from unrolled.modes import PLAIN_TENSORS
@@ -63,10 +61,12 @@ class _Stepper:
             layout, hidden = self.kernel.program.layout, cell.hidden_size
             sizes = ((len(layout.fed), layout.recurrent), *layout.further) if layout.fed else ()
             self._blocks, self._own = layout.projected * hidden, layout.own
-            self._table = ctypes.c_void_p * layout.states
-            self._shapes = [(self._blocks, cell.input_size), (self._blocks,)]
+            further: list[tuple[int, ...]] = []
             for inside, outside in sizes:
-                self._shapes += (outside * hidden, inside * hidden), (outside * hidden,)
+                further += (outside * hidden, inside * hidden), (outside * hidden,)
+            self._weights = [(self._blocks, cell.input_size), (self._blocks,), *(further[:2] or ((), ()))]
+            self._further, self._states = further[2:], layout.states
+            self._shaped: tuple[Any, ...] = (None, False)
             kind = cast("type[PointwiseCell[Any]]", type(cell))
             self._own_products = bool(layout.fed) and (
                 not attributes.keys().isdisjoint(("products", "recurrent_weight"))
@@ -77,105 +77,91 @@ class _Stepper:
 
     def serves(self, cell: Cell[Any]) -> bool:
         """Return whether the cell is as it was when its kernel was found."""
-        attributes, (before, *tables) = vars(cell), self._seen
+        attributes, (before, parameters, buffers) = vars(cell), self._seen
+        if not self._lasting or torch.get_float32_matmul_precision() != self._precision:
+            return False
         try:  # objects are equal to themselves; those that can't be compared were replaced
-            same = self._lasting and attributes == before
+            same = attributes == before and attributes["_parameters"] == parameters
+            return same and attributes["_buffers"] == buffers
         except (RuntimeError, TypeError, ValueError):
             return False
-        if not same or torch.get_float32_matmul_precision() != self._precision:
-            return False
-        return _same(attributes["_parameters"], tables[0]) and _same(attributes["_buffers"], tables[1])
 
     def step(
         self, kernel: Kernel, cell: PointwiseCell[Any], inputs: Tensor, state: Any, projected: bool
     ) -> tuple[Tensor, Any] | None:
         """See `step_compiled`."""
+        if type(state) is not cell.state_type or inputs.layout is not torch.strided:
+            return None
         if not projected and not self._projects:
             inputs, projected = cell.project(inputs), True
-        layer, batch, dtype = kernel.begin(), inputs.shape[0], kernel.dtype
-        alive = self._set_weights(layer, cell, kernel, projected)
-        if alive is None or batch == 0 or type(state) is not cell.state_type:
+        batch, shaped = inputs.shape[0], self._shaped
+        if batch != shaped[0] or projected is not shaped[1]:
+            shaped = self._shaped = (batch, projected, *self._shapes(kernel, cell, batch, projected))
+        _, _, shapes, width, threads = shaped
+        parameters: dict[str, Any] = vars(cell)["_parameters"]
+        weights = [None, None] if projected else [parameters["weight_ih"], parameters["bias_ih"]]
+        weights += self._recurrent(cell, parameters)
+        before = [leaf.contiguous() for leaf in state]
+        given = [inputs.contiguous(), *weights[:4], *before, *weights[4::2], *weights[5::2]]
+        if self._own:
+            given += self._own_values(cell, parameters)
+        addresses = _addresses(given, shapes, kernel.dtype) if batch else None
+        if addresses is None:
             return None
-        if inputs.layout is not torch.strided:
-            return None
-        inputs, initial = inputs.contiguous(), [leaf.contiguous() for leaf in state]
-        of_inputs, of_state = (batch, self._blocks if projected else cell.input_size), (batch, cell.hidden_size)
-        if not _fit([inputs, *initial], [of_inputs, *[of_state] * len(initial)], dtype):
-            return None
-        output, same = torch.empty_like(initial[0]), kernel.plan.output_field
-        final = [output if field == same else torch.empty_like(leaf) for field, leaf in enumerate(initial)]
-        before, after = (self._table(*[leaf.data_ptr() for leaf in part]) for part in (initial, final))
-        layer.initial, layer.final = ctypes.addressof(before), ctypes.addressof(after)
-        layer.inputs, layer.outputs = inputs.data_ptr(), output.data_ptr()
-        layer.batch, layer.time, layer.input, layer.hidden = batch, 1, of_inputs[1], of_state[1]
-        work = batch * (self._work + (0 if projected else self._blocks * of_inputs[1]))
-        layer.threads = min(torch.get_num_threads(), batch, 1 + work // _WORK)
-        kernel.infer(layer)
+        output, same = torch.empty_like(before[0]), kernel.plan.output_field
+        final = [output if field == same else torch.empty_like(leaf) for field, leaf in enumerate(before)]
+        addresses += [output.data_ptr(), *[leaf.data_ptr() for leaf in final]]
+        kernel.step(batch, width, cell.hidden_size, min(threads, torch.get_num_threads()), addresses)
         return output, cell.state_type(*final)
 
-    def _set_weights(self, layer: Layer, cell: PointwiseCell[Any], kernel: Kernel, projected: bool) -> list[Any] | None:
-        """Set the addresses of the weights.
+    def _shapes(
+        self, kernel: Kernel, cell: PointwiseCell[Any], batch: int, projected: bool
+    ) -> tuple[list[tuple[int, ...]], int, int]:
+        """Return the shapes of the tensors that a step reads, the number of input features, and that of threads."""
+        hidden, width = cell.hidden_size, self._blocks if projected else cell.input_size
+        shapes = [(batch, width), *self._weights, *[(batch, hidden)] * self._states]
+        shapes += [*self._further[::2], *self._further[1::2], *[(hidden,)] * kernel.own]
+        work = batch * (self._work + (0 if projected else self._blocks * width))
+        return shapes, width, min(batch, 1 + work // _WORK)
 
-        Returns:
-            What must stay alive during the call; None if a weight isn't as the kernel needs it.
-        """
-        parameters: dict[str, Tensor | None] = vars(cell)["_parameters"]
-        weights: list[Tensor | None] = []
-        weights += (None, None) if projected else (parameters["weight_ih"], parameters["bias_ih"])
+    def _recurrent(self, cell: PointwiseCell[Any], parameters: Mapping[str, Any]) -> list[Any]:
+        """Return the weights and biases of the products within a step, or two None."""
         if self._own_products:
-            for product in cell.products(cell.recurrent_weight()):
-                weights += product
-        elif len(self._shapes) > 2:
-            weights += parameters["weight_hh"], parameters["bias_hh"]
-        if not _fit(weights, self._shapes, kernel.dtype):
-            return None
-        own = self._own_values(cell, parameters) if self._own else None
-        if own is not None:
-            if own.numel() != kernel.own * cell.hidden_size or not _fit([own], [own.shape], kernel.dtype):
-                return None
-            layer.own_values = own.data_ptr()
-        for name, weight in zip(_NAMES, weights, strict=False):
-            setattr(layer, name, None if weight is None else weight.data_ptr())
-        further = weights[4::2], weights[5::2]
-        if not further[0]:
-            return [weights, own]
-        tables = [_addresses(column) for column in further]
-        layer.further_weights, layer.further_biases = map(ctypes.addressof, tables)
-        return [weights, own, tables]
+            return [part for product in cell.products(cell.recurrent_weight()) for part in product]
+        return [parameters["weight_hh"], parameters["bias_hh"]] if self._weights[2] else [None, None]
 
-    def _own_values(self, cell: PointwiseCell[Any], parameters: Mapping[str, Any]) -> Tensor:
-        """Return the parameters and buffers that `pointwise` uses one after another, as `own_values` does."""
+    def _own_values(self, cell: PointwiseCell[Any], parameters: Mapping[str, Any]) -> Sequence[Tensor]:
+        """Return the parameters and buffers that `pointwise` uses, (hidden) each."""
         found = [parameters[name] if name in parameters else getattr(cell, name) for name in self._own]
-        return torch.cat([value.expand(cell.hidden_size) if value.numel() == 1 else value for value in found])
+        if all(value.shape == (cell.hidden_size,) for value in found):
+            return found
+        values = [value.expand(cell.hidden_size) if value.numel() == 1 else value for value in found]
+        return torch.cat(values).split(cell.hidden_size)
 
 
-_NAMES = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+def _addresses(
+    tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
+) -> list[int] | None:
+    """Return the addresses of tensors, 0 for None.
 
-
-def _fit(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> bool:
-    """Return whether the kernel can read tensors: their shapes, dtype, device and order in memory."""
+    Returns:
+        None if the kernel can't read one of them: for their shapes, dtype, device and order in memory.
+    """
+    if len(tensors) != len(shapes):
+        return None
     for tensor, shape in zip(tensors, shapes, strict=True):
         if tensor is None:
             continue
         if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in PLAIN_TENSORS:
-            return False
+            return None
         if tensor.layout is not torch.strided or not tensor.is_contiguous():
-            return False
-    return True
-
-
-def _addresses(tensors: Sequence[Tensor | None]) -> Any:
-    """Return an array of the addresses of tensors; null for None."""
-    return (ctypes.c_void_p * len(tensors))(*[None if tensor is None else tensor.data_ptr() for tensor in tensors])
+            return None
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def _watched(attributes: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Return what must stay the same: options, parameters and buffers by name."""
     return attributes, attributes["_parameters"], attributes["_buffers"]
-
-
-def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    return now.keys() == before.keys() and all(map(is_, now.values(), before.values()))
 
 
 def _may_change(attribute: tuple[str, Any]) -> bool:

@@ -52,29 +52,34 @@ class Batch:
             The parameters of each row, (steps, outputs); or (1, outputs), of the last step, for a network of which
             not `each` step is a prediction.
         """
-        like, lengths = self._network.like, [len(one) for one in inputs]
-        padded = pad_sequence(list(inputs), batch_first=True).to(like.device)
-        padded = padded.to(like.dtype) if padded.is_floating_point() else padded
-        places = torch.tensor(rows, device=like.device)
+        like, lengths = self._network.like, [one.shape[0] for one in inputs]
+        alone = len(rows) == 1
+        padded = inputs[0].unsqueeze(0) if alone else pad_sequence(list(inputs), batch_first=True)
+        padded = padded.to(like.device, like.dtype) if padded.is_floating_point() else padded.to(like.device)
         every = list(rows) == list(range(self.rows))
-        state, ended, active = self._state if every else select(self._state, places), list[Any](), len(rows)
+        places = None if every else torch.tensor(rows, device=like.device)
+        state = self._state if places is None else select(self._state, places)
+        ended, active = list[Any](), len(rows)
         found: list[list[Tensor]] = [[] for _ in rows]
         for step, column in enumerate(padded.unbind(1)):
-            left = next(number for number in range(active, 0, -1) if lengths[number - 1] > step)
+            left = active
+            while lengths[left - 1] <= step:
+                left -= 1
             if left < active:
                 ended.append(_between(state, left, active))
                 state, active = _between(state, 0, left), left
-            parameters, state = self._network.step(column[:active], state)
-            for place, row in enumerate(parameters.unbind(0)):
+            parameters, state = self._network.step(column if active == len(rows) else column[:active], state)
+            for place, row in enumerate((parameters,) if alone else parameters.split(1)):
                 if self._network.each or lengths[place] == step + 1:
                     found[place].append(row)
         after = _concatenated([state, *reversed(ended)]) if ended else state
-        if every:
+        if places is None:
             self._state, self._owned = after, False
         else:
             for leaf, new in zip(self._writable(), leaves(after), strict=True):
                 leaf.index_copy_(0, places, new)
-        return [torch.stack(of_row) for of_row in found]
+        # Of many rows a copy each, which keeps no other row's numbers alive.
+        return [of_row[0] if alone and len(of_row) == 1 else torch.cat(of_row) for of_row in found]
 
     def _writable(self) -> list[Tensor]:
         """Return the tensors of the state, which may be changed in place."""

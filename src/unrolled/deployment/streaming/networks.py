@@ -191,7 +191,8 @@ class _Decoder(StreamedNetwork):
             rows = [{str(low + key): chance for key, chance in enumerate(row)} for row in values.tolist()]
             return [Prediction(", ".join(k for k, chance in row.items() if chance > 0.5), row) for row in rows]
         best = values.sort(dim=-1, descending=True, stable=True)
-        chances, ids = best.values[:, : self.top].tolist(), best.indices[:, : self.top].tolist()
+        top = min(self.top, values.shape[1])
+        chances, ids = (part.narrow(1, 0, top).tolist() for part in best)
         rows = [
             {self.names[i]: chance for i, chance in zip(*row, strict=True)} for row in zip(ids, chances, strict=True)
         ]

@@ -34,6 +34,7 @@ from unrolled.models.decoders.attentive import AttentiveCore, DecoderNoise, Step
 from unrolled.models.decoders.base import Bridge, Decoded, Decoder, DecoderState, core_of
 from unrolled.models.decoders.copying import CopyMixture
 from unrolled.models.decoders.outputs import aligned_classes, copy_mixture, expect_no_attention, tie
+from unrolled.models.decoders.stepping import step_directly
 from unrolled.models.decoders.wiring import AttentionWiring
 from unrolled.models.embeddings import (
     InputEmbedding,
@@ -44,6 +45,7 @@ from unrolled.models.embeddings import (
     without_padding,
 )
 from unrolled.models.encoders import complete
+from unrolled.modes import direct
 from unrolled.resets import Stretches
 from unrolled.sequences import all_full
 from unrolled.shapes import expect
@@ -266,6 +268,10 @@ class AutoregressiveDecoder(Decoder):
 
         In training mode, a decoder with attention uses `noise`, which is drawn by default.
         """
+        if conditions is None and self.condition_size == 0 and direct():
+            found = step_directly(vars(self)["_modules"], inputs, state)
+            if found is not None:
+                return found
         expect(inputs, f"batch {self.input_axes}", name="inputs")
         state = self._started(inputs, state)
         check_conditions(conditions, self.condition_size, inputs.shape[0])

@@ -386,6 +386,25 @@ extern "C" int forward(const Layer* layer) try {
   return failed;
 } catch (const std::bad_alloc&) { return NO_MEMORY; } catch (...) { return OTHER; }
 
+// One step without gradients, of one argument, since each costs Python time. It has the address of a layer with what is
+// the same for all steps, batch, input, hidden and threads, and the addresses of the inputs, the weights and biases of the
+// two products, each field of the state, the further weights, their biases, the cell's own parameters, (hidden) each, the
+// outputs, and each field of the state after the step.
+extern "C" int step(const int64_t* call) try {
+  Layer l = *(const Layer*)call[0];
+  const int64_t hidden = call[3];
+  l.batch = call[1], l.time = 1, l.input = call[2], l.hidden = hidden, l.threads = call[4];
+  const R* const* tensors = (const R* const*)(call + 5);
+  l.inputs = tensors[0], l.weight_ih = tensors[1], l.bias_ih = tensors[2], l.weight_hh = tensors[3], l.bias_hh = tensors[4];
+  l.initial = tensors + 5, l.further_weights = l.initial + l.states, l.further_biases = l.further_weights + l.further;
+  const R* const* blocks = l.further_biases + l.further;
+  std::vector<R> own(l.own * hidden);
+  for (int64_t k = 0; k < l.own; k++) std::copy_n(blocks[k], hidden, own.data() + k * hidden);
+  l.own_values = own.data();
+  l.outputs = const_cast<R*>(blocks[l.own]), l.final = const_cast<R* const*>(blocks + l.own + 1);
+  return forward(&l);
+} catch (const std::bad_alloc&) { return NO_MEMORY; } catch (...) { return OTHER; }
+
 static void no_weight_gradients(const Layer& l) {
   const int64_t H = l.hidden, P = l.projected * H, R_ = l.recurrent * H;
   auto clear = [](R* values, int64_t count) { if (values) std::fill_n(values, count, R(0)); };
