@@ -4,8 +4,8 @@
 
 The loop is `backend="loop"`: the definition of the cell, one operation of torch after another. torch.nn runs its LSTM
 or GRU on one step. onnxruntime runs the same layer as torch.onnx exports it, if it is installed. A step carries its
-state to the next one. Times are medians of rounds, ratios are medians of the rounds' ratios. The last table has
-streams: a token of a language model, from text to the odds of the next character.
+state to the next one. Times are medians of rounds, ratios are medians of the rounds' ratios. The last tables have a
+language model: a step from token to logits, and streams, from text to the odds of the next character.
 """
 
 import argparse
@@ -146,6 +146,14 @@ def language_model(backend: str, hidden: int) -> Bundle:
     return Bundle(decoder, Processor(tokenizer, None), {})
 
 
+def tokens(number: int, backend: str, hidden: int) -> Step:
+    """A step of a language model: an embedding, an LSTM and a head."""
+    decoder: Any = language_model(backend, hidden).network
+    return carried(
+        lambda *given: decoder.step(*given)[::2], torch.zeros(number, dtype=torch.int64), decoder.start(number)[0]
+    )
+
+
 def streams(number: int, backend: str, hidden: int) -> Step:
     """Feeds a character to each of some sessions."""
     pool = SessionPool(language_model(backend, hidden), top=3)
@@ -188,6 +196,11 @@ def main() -> None:
                 for layers in (1, 2):
                     took = measure(steps_of(cell, layers, asked.hidden, batch), asked.seconds)
                     print(line(f"{name}, {layers}, {batch:,}", took, others), flush=True)
+    print("\n| rows of a language model, from token to logits | step | with the loop |\n|---|---|---|")
+    with torch.no_grad():
+        for number in asked.batches:
+            steps = {name: tokens(number, name, asked.hidden) for name in ("auto", "loop")}
+            print(line(f"{number:,}", measure(steps, asked.seconds), ["loop"]), flush=True)
     print("\n| sessions of a language model | fed in one batch | with the loop |\n|---|---|---|")
     for number in asked.batches:
         took = measure({name: streams(number, name, asked.hidden) for name in ("auto", "loop")}, asked.seconds)

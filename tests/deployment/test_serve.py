@@ -17,7 +17,7 @@ import torch
 from unrolled import CharacterTokenizer, Processor
 from unrolled.checkpoint import Bundle
 from unrolled.deployment import classify, sample_text, tag, transcribe, translate
-from unrolled.deployment.serving.app import PAGE
+from unrolled.deployment.serving.app import PAGE, try_out
 from unrolled.deployment.serving.kinds import KINDS, kind_of
 from unrolled.deployment.serving.limits import ServingLimits
 
@@ -225,6 +225,32 @@ def test_every_kind_has_its_page_and_other_networks_are_refused(make: Make) -> N
             ServingLimits(**{name: 0})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="seconds=nan: expected"):
         ServingLimits(seconds=float("nan"))
+
+
+NETWORKS = (
+    "language model",
+    "translation without attention",
+    "captioning",
+    "text",
+    "sound",
+    "pictures",
+    "series",
+    "tagging",
+    "lines",
+    "speech",
+    "forecast",
+    "music",
+    "handwriting",
+    "strokes",
+    "drawing",
+)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_kind_has_a_trial_prediction(make: Make, kind: str) -> None:
+    for package in ("PIL", "soundfile", "pretty_midi"):
+        pytest.importorskip(package)
+    try_out(make(kind), ServingLimits(), torch.Generator())
 
 
 def test_the_page_needs_nothing_from_elsewhere(make: Make, serve: Serve) -> None:

@@ -2,11 +2,17 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unrolled.deployment.commands.arguments import add_checkpoint, add_command, add_common
-from unrolled.deployment.commands.running import generator_of, load, report
+from unrolled.deployment.commands.running import generator_of, load, one_line, report
+from unrolled.deployment.progress import Progress
 from unrolled.deployment.serving.limits import ServingLimits
+
+if TYPE_CHECKING:
+    import torch
+
+    from unrolled.checkpoint import Bundle
 
 
 def add(commands: Any) -> None:
@@ -60,8 +66,25 @@ def _run(options: argparse.Namespace) -> None:
                 f"warning: other machines may reach {options.host}; there is no password and no encryption",
             )
 
+        with Progress(options.command) as progress:
+            progress.at("a trial prediction compiles kernels and loads modules")
+            _try_out(options, bundle, limits, generator)
+
         def ready() -> None:
             print(f"{address_of(listening, options.host)}  (Ctrl-C ends it)", flush=True)
 
         serve_forever(app, listening, ready)
     sys.stdout.flush()
+
+
+def _try_out(
+    options: argparse.Namespace, bundle: "Bundle", limits: ServingLimits, generator: "torch.Generator"
+) -> None:
+    import torch
+
+    from unrolled.deployment.serving.app import try_out
+
+    try:
+        try_out(bundle, limits, torch.Generator(generator.device).manual_seed(0))
+    except Exception as error:  # requests may succeed all the same: they have another source
+        report(options.command, f"warning: a trial prediction failed: {type(error).__name__}: {one_line(str(error))}")

@@ -60,6 +60,20 @@ def create_app(
     return app
 
 
+def try_out(bundle: Bundle, limits: ServingLimits, generator: torch.Generator) -> None:
+    """Make a small prediction, so that kernels are compiled and modules are loaded before the first request.
+
+    Args:
+        bundle: see `create_app`.
+        limits: the limits of requests. None is of time, since compiling takes its own.
+        generator: random number generator on the network's device, not that of the requests.
+
+    Raises:
+        Exception: whatever the prediction raises.
+    """
+    kind_of(bundle).trial(Service(bundle, limits, generator))
+
+
 def require(*packages: str) -> None:
     """Check that packages of the extra `serve` are installed.
 

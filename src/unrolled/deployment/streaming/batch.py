@@ -40,7 +40,6 @@ class Batch:
             leaf[number] = leaf[self.rows].clone()
         self._state = _between(self._state, 0, self.rows) if self.rows else None
 
-    @torch.no_grad()
     def step(self, rows: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
         """Step the network through the inputs of some rows.
 
@@ -52,6 +51,10 @@ class Batch:
             The parameters of each row, (steps, outputs); or (1, outputs), of the last step, for a network of which
             not `each` step is a prediction.
         """
+        with torch.no_grad():
+            return self._step(rows, inputs)
+
+    def _step(self, rows: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
         like, lengths = self._network.like, [one.shape[0] for one in inputs]
         alone = len(rows) == 1
         padded = inputs[0].unsqueeze(0) if alone else pad_sequence(list(inputs), batch_first=True)

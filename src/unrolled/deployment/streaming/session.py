@@ -8,6 +8,7 @@ saved = session.save()
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -310,7 +311,8 @@ class SessionPool:
         # The longest first: those that have a step left come first in the batch.
         busy = sorted((s for s in chunks if len(chunks[s].inputs)), key=lambda s: -len(chunks[s].inputs))
         new = [self._streams[session] for session in busy if self._streams[session].state is not None]
-        with torch.inference_mode(False):  # a state is changed in place, also outside of the mode
+        # A state is changed in place, also outside of inference mode.
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
             if new:
                 self._batch.append([stream.state for stream in new])
             for stream in new:
@@ -331,7 +333,7 @@ class SessionPool:
                 results[session], stream.reported = self._network.report(chunk, parameters, stream.reported)
             return results
         for session, parameters in found.items():
-            self._streams[session].last = parameters[-1]
+            self._streams[session].last = parameters.select(0, -1)
         last = {session: self._streams[session].last for session in chunks}
         known = {session: parameters for session, parameters in last.items() if parameters is not None}
         if known:

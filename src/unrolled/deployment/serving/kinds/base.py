@@ -20,6 +20,8 @@ class Kind(NamedTuple):
         parts: returns the parts of such a network, and raises a ValueError for another one.
         settings: returns what the page must know of it.
         add_routes: adds the routes.
+        trial: makes a small prediction of an invented source, so that kernels are compiled and modules are loaded
+            before the first request.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Kind(NamedTuple):
     parts: Callable[[Bundle], Any]
     settings: Callable[[Bundle], dict[str, Any]]
     add_routes: "Callable[[APIRouter, Service], None]"
+    trial: "Callable[[Service], object]"
 
 
 async def body_of(request: Any) -> bytes:

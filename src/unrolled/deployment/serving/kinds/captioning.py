@@ -7,6 +7,7 @@ from unrolled.checkpoint import Bundle
 from unrolled.deployment.captioning import CAPTIONS, caption_attended, captioner_of
 from unrolled.deployment.serving.kinds.base import Kind, body_of, data_url
 from unrolled.deployment.serving.kinds.translation import rounded, texts_of
+from unrolled.deployment.serving.kinds.trials import trial_picture
 from unrolled.processing.images import read_image
 
 if TYPE_CHECKING:
@@ -44,4 +45,8 @@ def _captioned(service: "Service", content: bytes) -> dict[str, Any]:
     }
 
 
-KIND = Kind("caption", "Describe an image", captioner_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    return _captioned(service, trial_picture())
+
+
+KIND = Kind("caption", "Describe an image", captioner_of, _settings, _add_routes, _trial)

@@ -7,8 +7,11 @@ from unrolled.deployment.classification import Prediction, classifier_of, predic
 from unrolled.deployment.inspecting.sources import series_of
 from unrolled.deployment.reading import Limits, read_in_batches
 from unrolled.deployment.serving.kinds.base import Kind, body_of
+from unrolled.deployment.serving.kinds.trials import STEPS, trial_picture, trial_sound, trial_text
+from unrolled.processing.audio.features import AudioFeatures
 from unrolled.processing.frames import SeriesScaler
 from unrolled.processing.numbers import Scaler
+from unrolled.processing.text.base import Tokenizer
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -72,4 +75,14 @@ def _shown(bundle: Bundle, prediction: Prediction, notices: list[str]) -> dict[s
     return {"label": prediction.label, "probabilities": list(prediction.values.items())[:20], "notices": notices}
 
 
-KIND = Kind("classify", "Classify", classifier_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    _, source, _ = classifier_of(service.bundle)
+    if isinstance(source, Tokenizer):
+        return _classified(service, trial_text(source))
+    if isinstance(source, SeriesScaler):
+        rows = [",".join(source.channels), *[",".join("0" * len(source.channels))] * STEPS]
+        return _classified(service, "\n".join(rows))
+    return _classified(service, trial_sound() if isinstance(source, AudioFeatures) else trial_picture())
+
+
+KIND = Kind("classify", "Classify", classifier_of, _settings, _add_routes, _trial)

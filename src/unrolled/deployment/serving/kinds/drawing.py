@@ -46,4 +46,8 @@ def _picture(glimpses: Any, images: Any = None) -> dict[str, Any]:
     return {"picture": data_url(file.getvalue(), "image/png")}
 
 
-KIND = Kind("draw", "Draw images", drawer_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    return _picture(draw_images(service.bundle, 1, generator=service.generator))
+
+
+KIND = Kind("draw", "Draw images", drawer_of, _settings, _add_routes, _trial)

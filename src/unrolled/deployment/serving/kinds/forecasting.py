@@ -1,13 +1,17 @@
 """Forecasts of the series of a table, with a picture."""
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.forecast_plots import draw_charts, forecast_charts
 from unrolled.deployment.forecasting import check_levels, forecast, forecaster_of, parse_csv_series
 from unrolled.deployment.serving.kinds.base import Kind
 from unrolled.deployment.serving.service import Refusal, number
+from unrolled.processing.series.table import TimeSeries
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -52,12 +56,16 @@ def _add_routes(routes: "APIRouter", service: "Service") -> None:
 
 
 def _forecast(service: "Service", text: str, horizon: int | None) -> dict[str, Any]:
-    bundle = service.bundle
-    transform = forecaster_of(bundle)[1]
+    transform = forecaster_of(service.bundle)[1]
     series = parse_csv_series(text, "the table", transform.columns, transform.frequency)
     if len(series) > _MOST_SERIES:
         raise Refusal(413, f"the table has {len(series)} series, and this server reads {_MOST_SERIES}: split it")
-    levels = _levels(bundle)
+    return _continued(service, series, horizon)
+
+
+def _continued(service: "Service", series: list[TimeSeries], horizon: int | None) -> dict[str, Any]:
+    bundle = service.bundle
+    transform, levels = forecaster_of(bundle)[1], _levels(bundle)
     steps = list(forecast(bundle, series, horizon=horizon, quantiles=levels, generator=service.generator))
     rows = [
         {"series": step.series, "time": str(step.time), "target": step.target, "forecast": number(step.value)}
@@ -69,4 +77,17 @@ def _forecast(service: "Service", text: str, horizon: int | None) -> dict[str, A
     return {"rows": rows, "picture": draw_charts(forecast_charts(bundle, series, steps)), "notices": notices}
 
 
-KIND = Kind("forecast", "Forecast", forecaster_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    network, transform = forecaster_of(service.bundle)
+    columns, horizon = transform.columns, network.horizon
+    steps = transform.context + horizon
+    values = torch.zeros(steps, len(columns.target), dtype=torch.float64)
+    values[transform.context :] = torch.nan
+    past, future = torch.zeros(steps, len(columns.past)).double(), torch.zeros(steps, len(columns.future)).double()
+    static = tuple(transform.categories.get(name, ["0"])[0] for name in columns.static)
+    start = 0 if transform.frequency.unit == "step" else datetime(2000, 1, 1)
+    name = next(iter(transform.scales), "")
+    return _continued(service, [TimeSeries(name, start, values, past, future, static, "the trial")], horizon)
+
+
+KIND = Kind("forecast", "Forecast", forecaster_of, _settings, _add_routes, _trial)

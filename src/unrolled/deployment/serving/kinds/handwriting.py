@@ -6,6 +6,7 @@ from unrolled.checkpoint import Bundle
 from unrolled.deployment.handwriting import continue_strokes, write, writer_of
 from unrolled.deployment.page import break_lines, to_svg
 from unrolled.deployment.serving.kinds.base import Kind
+from unrolled.deployment.serving.kinds.trials import STEPS, trial_text
 from unrolled.deployment.serving.service import Refusal
 from unrolled.processing.text.base import Tokenizer
 
@@ -37,10 +38,10 @@ def _add_routes(routes: "APIRouter", service: "Service") -> None:
         return await service.run(lambda: _written(service, text, bias))
 
 
-def _written(service: "Service", text: str, bias: float) -> dict[str, Any]:
+def _written(service: "Service", text: str, bias: float, most: int = 700) -> dict[str, Any]:
     bundle, generator = service.bundle, service.generator
     if not _reads_text(bundle):
-        points = min(700, service.limits.steps)
+        points = min(most, service.limits.steps)
         strokes = continue_strokes(bundle, 3, num_points=points, bias=bias, generator=generator)
         return {"picture": to_svg([line for line in strokes if line]), "unfinished": []}
     lines = break_lines(text, _LINE)
@@ -53,4 +54,10 @@ def _written(service: "Service", text: str, bias: float) -> dict[str, Any]:
     }
 
 
-KIND = Kind("write", "Write by hand", writer_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    source = service.bundle.processor.source
+    text = trial_text(source)[:_LINE] if isinstance(source, Tokenizer) else ""
+    return _written(service, text, 0.5, most=STEPS)
+
+
+KIND = Kind("write", "Write by hand", writer_of, _settings, _add_routes, _trial)

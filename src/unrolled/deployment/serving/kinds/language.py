@@ -10,6 +10,7 @@ from torch import Tensor
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.sampling import encode_prompt, language_model_of, stream_text
 from unrolled.deployment.serving.kinds.base import Kind
+from unrolled.deployment.serving.kinds.trials import trial_text
 from unrolled.inspection.figures import gate_names, layer_name, retention_name
 from unrolled.inspection.recorder import CellRecord, Recording
 
@@ -111,4 +112,9 @@ def _bytes(values: Tensor, low: float, high: float) -> Tensor:
     return (shares * 255).round().to(torch.uint8)
 
 
-KIND = Kind("sample", "Write text", language_model_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    prompt = trial_text(language_model_of(service.bundle)[1])
+    return [list(_events(service.bundle, prompt, gates, service.generator, {"length": 2})) for gates in (False, True)]
+
+
+KIND = Kind("sample", "Write text", language_model_of, _settings, _add_routes, _trial)

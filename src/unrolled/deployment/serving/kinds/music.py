@@ -47,4 +47,8 @@ def _composed(service: "Service", frames: int, temperature: float, tempo: float)
     }
 
 
-KIND = Kind("compose", "Compose music", composer_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    return _composed(service, 8, 1.0, 90.0)
+
+
+KIND = Kind("compose", "Compose music", composer_of, _settings, _add_routes, _trial)

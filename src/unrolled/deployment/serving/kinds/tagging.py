@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.serving.kinds.base import Kind
+from unrolled.deployment.serving.kinds.trials import STEPS
 from unrolled.deployment.tagging import tag, tagger_of
 
 if TYPE_CHECKING:
@@ -27,4 +28,8 @@ def _add_routes(routes: "APIRouter", service: "Service") -> None:
         return {"sentences": [[word._asdict() for word in words] for words in found]}
 
 
-KIND = Kind("tag", "Tag words", tagger_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    return list(tag(service.bundle, [" ".join(["word"] * STEPS)]))
+
+
+KIND = Kind("tag", "Tag words", tagger_of, _settings, _add_routes, _trial)

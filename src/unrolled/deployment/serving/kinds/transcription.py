@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.reading import Limits
 from unrolled.deployment.serving.kinds.base import Kind, body_of
+from unrolled.deployment.serving.kinds.trials import trial_picture, trial_sound
 from unrolled.deployment.transcription import transcribe, transcriber_of
 from unrolled.processing.audio.features import AudioFeatures
 
@@ -46,4 +47,9 @@ def _transcribed(service: "Service", content: bytes) -> dict[str, Any]:
     }
 
 
-KIND = Kind("transcribe", "Transcribe", transcriber_of, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    sound = isinstance(transcriber_of(service.bundle)[1], AudioFeatures)
+    return _transcribed(service, trial_sound() if sound else trial_picture())
+
+
+KIND = Kind("transcribe", "Transcribe", transcriber_of, _settings, _add_routes, _trial)

@@ -7,6 +7,7 @@ from torch import Tensor
 from unrolled.checkpoint import Bundle
 from unrolled.deployment.decoding import Attended, Candidate, ensemble_members
 from unrolled.deployment.serving.kinds.base import Kind
+from unrolled.deployment.serving.kinds.trials import trial_text
 from unrolled.deployment.translation import translate_attended
 from unrolled.generation.search import Search
 from unrolled.processing.text.base import Tokenizer
@@ -65,4 +66,9 @@ def rounded(weights: Tensor) -> list[list[float]]:
     return [[round(weight, 3) for weight in row] for row in weights.tolist()]
 
 
-KIND = Kind("translate", "Translate", parts, _settings, _add_routes)
+def _trial(service: "Service") -> object:
+    source = parts(service.bundle)[1].source
+    return translate_attended(service.bundle, trial_text(source), options=Search(num_beams=5, n_best=5))
+
+
+KIND = Kind("translate", "Translate", parts, _settings, _add_routes, _trial)
