@@ -287,7 +287,7 @@ CLAIMS: dict[str, tuple[Callable[[Data], None], Callable[[Data], None] | None]] 
     "shakespeare": (speakers, falling_loss),
     "hyperparameters": (advice, falling),
 }
-FAST = {"unrolling", "sigmoid_chain", "truncation"}
+FAST = {"unrolling", "sigmoid_chain"}
 
 
 def test_every_experiment_claims_something() -> None:
