@@ -53,13 +53,10 @@ def as_texts(x: Any, name: str = "X") -> Texts | None:
     Raises:
         ValueError: an empty text, or texts beside something else.
     """
-    if is_frame(x) or not (isinstance(x, list | tuple) or hasattr(x, "to_numpy") or isinstance(x, np.ndarray)):
+    if is_frame(x) or not (isinstance(x, list | tuple | np.ndarray) or hasattr(x, "to_numpy")):
         return None
-    values = np.asarray(x) if isinstance(x, np.ndarray) else x
-    if getattr(values, "ndim", 1) != 1 or len(values) == 0:
-        return None
-    members = list(values)
-    if not isinstance(members[0], str):
+    members = list(cast("Sequence[Any]", x)) if getattr(x, "ndim", 1) == 1 else []
+    if not members or not isinstance(members[0], str):
         return None
     for number, member in enumerate(members):
         if not isinstance(member, str):
